@@ -1,0 +1,81 @@
+"""What can go wrong with a job, and what a handler raises to say what should happen next."""
+
+from __future__ import annotations
+
+import math
+from uuid import UUID
+
+
+class JobError(Exception):
+    """The base of every error the job domain raises."""
+
+
+class JobNotFound(JobError):
+    """No job has this id."""
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__(f"no job has the id {job_id}")
+        self.job_id = job_id
+
+
+class UnknownTask(JobError):
+    """No handler has this name, and there is no default handler."""
+
+    def __init__(self, name: object, known: tuple[str, ...]) -> None:
+        super().__init__(f"payload.task must name a registered handler ({', '.join(known)}); given: {str(name)[:100]!r}")
+        self.name = name
+        self.known = known
+
+
+class KeyReused(JobError):
+    """The idempotency key belongs to a job with another request."""
+
+    def __init__(self, key: str, job_id: UUID) -> None:
+        super().__init__(f"idempotency_key {key!r} was used with another request, for job {job_id}")
+        self.key = key
+        self.job_id = job_id
+
+
+class KeyRace(JobError):
+    """Another request with this idempotency key is being stored right now."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"another request with idempotency_key {key!r} is under way; send this one again")
+        self.key = key
+
+
+class NotAllowed(JobError):
+    """The job's state does not allow this move."""
+
+    def __init__(self, job_id: UUID, status: str, move: str) -> None:
+        super().__init__(f"a job that is {status} cannot be {move} (job {job_id})")
+        self.job_id = job_id
+        self.status = status
+
+
+class Retry(Exception):
+    """Raised by a handler: try again, after `after` seconds where given, else by the job's backoff.
+
+    It counts as a failed attempt: once the retries are used up the job is buried.
+    """
+
+    def __init__(self, reason: str = "", *, after: float | None = None) -> None:
+        if after is not None and not (math.isfinite(after) and after >= 0):
+            raise ValueError(f"after must be a finite number of seconds, 0 or more; given: {after!r}")
+        super().__init__(reason or "the handler asked for another try")
+        self.after = after
+
+
+class Discard(Exception):
+    """Raised by a handler: trying again is no use, bury the job now."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
+class JobTimeout(Exception):
+    """The attempt ran past its time limit."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the attempt ran longer than its timeout of {seconds:g} s")
+        self.seconds = seconds

@@ -1,0 +1,145 @@
+"""What can run: functions registered by name, with their limits.
+
+A handler is a function of the payload and a context; what it returns is the job's result.
+
+Example:
+    >>> @handler("greet", max_retries=1)
+    ... def greet(payload, context):
+    ...     return {"hello": payload["name"]}
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+from uuid import UUID
+
+#: Handlers that come with DJPS.
+BUILT_IN = ("tasks.handlers.simulated", "tasks.handlers.demo")
+#: Queue of jobs whose handler names none.
+DEFAULT_QUEUE = "default"
+#: Queue of DJPS itself: dispatch, recovery, dead letters. No handler may use it.
+MAINTENANCE_QUEUE = "maintenance"
+#: Longest timeout a handler may ask for, seconds.
+MAX_TIMEOUT = 86_400.0
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """What a running handler knows of its job.
+
+    Args:
+        job_id: the job; the same over all attempts, so a good key for calls downstream.
+        attempt: which claim this is, from 1; only ever grows.
+        retry_count: failed attempts so far that were given another try.
+        deadline: seconds on `time.monotonic()`'s clock when the attempt is stopped.
+        logger: writes JSON lines that carry job id and attempt.
+    """
+
+    job_id: UUID
+    attempt: int
+    retry_count: int
+    deadline: float
+    logger: logging.Logger
+
+
+HandlerFunction = Callable[[dict[str, Any], JobContext], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A function that runs jobs, and the limits of its jobs. None stands for the setting's default."""
+
+    name: str
+    run: HandlerFunction = field(repr=False)
+    queue: str = DEFAULT_QUEUE
+    max_retries: int | None = None
+    timeout: float | None = None
+
+
+class HandlerRegistry:
+    """The handlers of this process, by name."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}
+
+    def add(self, new: Handler) -> None:
+        """Registers a handler.
+
+        Raises:
+            ValueError: the name or queue breaks its rule, a limit is out of bounds, or the name is taken.
+        """
+        for what, value in (("name", new.name), ("queue", new.queue)):
+            if not _NAME.fullmatch(value):
+                raise ValueError(f"a handler's {what} must match {_NAME.pattern}; given: {value!r}")
+        if new.queue == MAINTENANCE_QUEUE:
+            raise ValueError(f"queue {MAINTENANCE_QUEUE!r} is DJPS's own; handler {new.name!r} must use another")
+        if new.max_retries is not None and not 0 <= new.max_retries <= 100:
+            raise ValueError(f"max_retries of handler {new.name!r} must be 0 to 100; given: {new.max_retries}")
+        if new.timeout is not None and not 0 < new.timeout <= MAX_TIMEOUT:
+            raise ValueError(f"timeout of handler {new.name!r} must be above 0 and at most {MAX_TIMEOUT:g} s")
+        known = self._handlers.get(new.name)
+        if known is not None and known.run.__qualname__ != new.run.__qualname__:
+            raise ValueError(f"handler {new.name!r} is registered twice: {known.run!r} and {new.run!r}")
+        self._handlers[new.name] = new
+
+    def get(self, name: object) -> Handler | None:
+        """The handler of this name, or None; any JSON value may be asked for."""
+        return self._handlers.get(name) if isinstance(name, str) else None
+
+    def names(self) -> tuple[str, ...]:
+        """All names, sorted."""
+        return tuple(sorted(self._handlers))
+
+    def queues(self) -> tuple[str, ...]:
+        """Every queue a job can be in, sorted."""
+        return tuple(sorted({DEFAULT_QUEUE, *(known.queue for known in self._handlers.values())}))
+
+    def mapping(self) -> Mapping[str, Handler]:
+        """All handlers by name."""
+        return dict(self._handlers)
+
+
+#: The registry that `@handler` fills.
+registry = HandlerRegistry()
+
+
+def handler(
+    name: str, *, queue: str = DEFAULT_QUEUE, max_retries: int | None = None, timeout: float | None = None
+) -> Callable[[HandlerFunction], HandlerFunction]:
+    """Registers the decorated function as the handler of jobs named `name`.
+
+    Args:
+        name: what `payload["task"]` says.
+        queue: where its jobs wait; workers listen to all queues that handlers name.
+        max_retries: retries after the first attempt; MAX_JOB_RETRIES when None.
+        timeout: seconds an attempt may take; JOB_TIMEOUT when None.
+
+    Raises:
+        ValueError: see `HandlerRegistry.add`.
+    """
+
+    def register(function: HandlerFunction) -> HandlerFunction:
+        registry.add(Handler(name, function, queue, max_retries, timeout))
+        return function
+
+    return register
+
+
+def load(modules: tuple[str, ...]) -> None:
+    """Imports the built-in handlers and those of `modules`, so that they register themselves.
+
+    Raises:
+        ImportError: a module cannot be imported; the message names it.
+    """
+    for name in (*BUILT_IN, *modules):
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ImportError(f"HANDLERS: cannot import {name!r}: {error}") from error

@@ -1,0 +1,90 @@
+"""Whether a failed job is tried again, and when. Pure: no clock, no database.
+
+The wait before retry n is `base ** n` seconds, capped: with base 2 and three retries a job that always
+fails runs at 0, 2, 6 and 14 seconds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from webapp.jobs.errors import Discard, Retry
+
+
+class DeathReason(StrEnum):
+    """Why a job went to the dead letter queue."""
+
+    #: It failed once more than its `max_retries` allow.
+    EXHAUSTED = "exhausted"
+    #: Its handler said that trying again is no use.
+    DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """Run the job once more, `delay` seconds from now."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """Do not run the job again."""
+
+    reason: DeathReason
+
+
+RetryDecision = TryAgain | Bury
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Exponential backoff with a cap and optional jitter.
+
+    Args:
+        base: the wait before retry n is `base ** n` seconds.
+        cap: longest wait, seconds.
+        jitter: share of the wait that is random, 0 to 1; 1 is "full jitter"
+            (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015).
+
+    Example:
+        >>> [RetryPolicy(base=2, cap=10).delay(n) for n in (1, 2, 3, 4)]
+        [2.0, 4.0, 8.0, 10.0]
+    """
+
+    base: float = 2.0
+    cap: float = 60.0
+    jitter: float = 0.0
+
+    def delay(self, retry: int, chance: Callable[[], float] = random.random) -> float:
+        """Seconds to wait before retry number `retry` (1 for the first)."""
+        try:
+            wait = min(self.base**retry, self.cap)
+        except OverflowError:
+            wait = self.cap
+        return float(wait * (1 - self.jitter * chance()))
+
+    def after_failure(self, error: BaseException, *, retry_count: int, max_retries: int) -> RetryDecision:
+        """Decides what follows an attempt that raised `error`.
+
+        Args:
+            error: what the handler raised; `Discard` ends the job, `Retry(after=...)` sets the wait.
+            retry_count: retries this job has used.
+            max_retries: retries this job has in all.
+        """
+        if isinstance(error, Discard):
+            return Bury(DeathReason.DISCARDED)
+        if retry_count >= max_retries:
+            return Bury(DeathReason.EXHAUSTED)
+        if isinstance(error, Retry) and error.after is not None:
+            return TryAgain(error.after)
+        return TryAgain(self.delay(retry_count + 1))
+
+    def after_loss(self, *, retry_count: int, max_retries: int) -> RetryDecision:
+        """Decides what follows an attempt whose process died: again at once, while the budget lasts."""
+        if retry_count >= max_retries:
+            return Bury(DeathReason.EXHAUSTED)
+        return TryAgain(0.0)
