@@ -1,0 +1,146 @@
+"""The tables: jobs, their attempts, and the dead letters. CHECKs guard the state machine in the database itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import UUID as PgUUID
+from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import BigInteger
+
+from webapp.extensions import Base
+
+#: Longest idempotency key, characters.
+MAX_KEY_LENGTH = 255
+
+_TIME = DateTime(timezone=True)
+
+
+class Job(Base):
+    """One accepted job: the record that everything else is derived from."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[UUID] = mapped_column(PgUUID(as_uuid=True), primary_key=True)
+    task: Mapped[str] = mapped_column(Text)
+    payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    queue: Mapped[str] = mapped_column(Text)
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("5"))
+    status: Mapped[str] = mapped_column(Text, server_default=text("'queued'"))
+    attempt: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    retry_count: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    max_retries: Mapped[int] = mapped_column(Integer)
+    timeout: Mapped[float] = mapped_column(Double)
+    run_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    dispatched_at: Mapped[datetime | None] = mapped_column(_TIME)
+    lease_expires_at: Mapped[datetime | None] = mapped_column(_TIME)
+    worker_id: Mapped[str | None] = mapped_column(Text)
+    idempotency_key: Mapped[str | None] = mapped_column(Text)
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    result: Mapped[Any | None] = mapped_column(JSONB)
+    last_error: Mapped[str | None] = mapped_column(Text)
+    request_id: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    last_attempt_at: Mapped[datetime | None] = mapped_column(_TIME)
+    finished_at: Mapped[datetime | None] = mapped_column(_TIME)
+
+    __table_args__ = (
+        CheckConstraint(
+            "status IN ('queued', 'processing', 'completed', 'failed', 'cancelled')", name="jobs_status_known"
+        ),
+        CheckConstraint("priority BETWEEN 0 AND 9", name="jobs_priority_in_range"),
+        CheckConstraint("retry_count >= 0 AND retry_count <= attempt", name="jobs_retries_within_attempts"),
+        CheckConstraint("max_retries BETWEEN 0 AND 100", name="jobs_max_retries_in_range"),
+        CheckConstraint("timeout > 0", name="jobs_timeout_positive"),
+        CheckConstraint("(status = 'processing') = (lease_expires_at IS NOT NULL)", name="jobs_lease_while_processing"),
+        CheckConstraint("(status = 'processing') = (worker_id IS NOT NULL)", name="jobs_worker_while_processing"),
+        CheckConstraint(
+            "(status IN ('completed', 'failed', 'cancelled')) = (finished_at IS NOT NULL)",
+            name="jobs_finished_when_final",
+        ),
+        CheckConstraint("(attempt = 0) = (last_attempt_at IS NULL)", name="jobs_attempted_when_claimed"),
+        CheckConstraint("result IS NULL OR status = 'completed'", name="jobs_result_when_completed"),
+        CheckConstraint("jsonb_typeof(payload) = 'object'", name="jobs_payload_is_object"),
+        CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name="jobs_key_length"),
+        Index("jobs_idempotency_key", "idempotency_key", unique=True),
+        Index(
+            "jobs_undispatched",
+            "queue",
+            text("priority DESC"),
+            "run_at",
+            postgresql_where=text("status = 'queued' AND dispatched_at IS NULL"),
+        ),
+        Index(
+            "jobs_dispatched",
+            "queue",
+            "dispatched_at",
+            postgresql_where=text("status = 'queued' AND dispatched_at IS NOT NULL"),
+        ),
+        Index("jobs_leases", "lease_expires_at", postgresql_where=text("status = 'processing'")),
+        Index("jobs_by_status", "status", "id"),
+        Index("jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+    )
+
+
+class Attempt(Base):
+    """How one attempt of a job ended; written in the statement that ends it."""
+
+    __tablename__ = "job_attempts"
+
+    job_id: Mapped[UUID] = mapped_column(
+        PgUUID(as_uuid=True), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
+    )
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    worker_id: Mapped[str] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(_TIME)
+    ended_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    outcome: Mapped[str] = mapped_column(Text)
+    error_type: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(Text)
+    traceback: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        CheckConstraint(
+            "outcome IN ('completed', 'failed', 'lost', 'released', 'cancelled')", name="job_attempts_outcome_known"
+        ),
+        CheckConstraint("attempt >= 1", name="job_attempts_from_one"),
+    )
+
+
+class DeadLetter(Base):
+    """A job that exhausted its retries or was discarded, and what became of it."""
+
+    __tablename__ = "dead_letters"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(PgUUID(as_uuid=True), ForeignKey("jobs.id", ondelete="CASCADE"))
+    reason: Mapped[str] = mapped_column(Text)
+    error_type: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(Text)
+    fingerprint: Mapped[str] = mapped_column(Text)
+    dead_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    requeued_at: Mapped[datetime | None] = mapped_column(_TIME)
+
+    __table_args__ = (
+        CheckConstraint("reason IN ('exhausted', 'discarded')", name="dead_letters_reason_known"),
+        Index("dead_letters_open", "job_id", unique=True, postgresql_where=text("requeued_at IS NULL")),
+        Index("dead_letters_by_job", "job_id"),
+    )

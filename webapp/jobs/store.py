@@ -1,0 +1,501 @@
+"""All SQL of the job domain. Every statement is named for what it does and guarded by state and attempt.
+
+Functions take a connection and never commit: their callers own the transaction. Times are PostgreSQL's
+alone (`now()`), so a worker's wrong clock changes nothing. A write that its guard refuses changes no row
+and says so; it never raises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from webapp.jobs.states import AttemptOutcome
+
+#: Longest error message kept, characters.
+MAX_ERROR_CHARACTERS = 2_000
+#: Longest traceback kept, characters; its end is what tells.
+MAX_TRACEBACK_CHARACTERS = 16_000
+
+_JOB_COLUMNS = """id, task, payload, queue, priority, status, attempt, retry_count, max_retries, timeout, run_at,
+    dispatched_at, lease_expires_at, worker_id, idempotency_key, result, last_error, created_at, updated_at,
+    last_attempt_at, finished_at"""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job as it stands in the table."""
+
+    id: UUID
+    task: str
+    payload: dict[str, Any]
+    queue: str
+    priority: int
+    status: str
+    attempt: int
+    retry_count: int
+    max_retries: int
+    timeout: float
+    run_at: datetime
+    dispatched_at: datetime | None
+    lease_expires_at: datetime | None
+    worker_id: str | None
+    idempotency_key: str | None
+    result: Any
+    last_error: str | None
+    created_at: datetime
+    updated_at: datetime
+    last_attempt_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job that is about to be stored; `payload` is JSON text."""
+
+    id: UUID
+    task: str
+    payload: str
+    queue: str
+    max_retries: int
+    timeout: float
+    idempotency_key: str | None
+    fingerprint: bytes
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A lease on one attempt of a job: `attempt` is the fence that every later write must show."""
+
+    id: UUID
+    task: str
+    payload: dict[str, Any]
+    queue: str
+    attempt: int
+    retry_count: int
+    max_retries: int
+    timeout: float
+    worker_id: str
+    waited: float
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A job that is processing under somebody's lease; `recorded` when this attempt's end is already written."""
+
+    id: UUID
+    task: str
+    queue: str
+    attempt: int
+    retry_count: int
+    max_retries: int
+    worker_id: str
+    recorded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What a message about a job is made from."""
+
+    id: UUID
+    queue: str
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """An error in the form in which it is kept: bounded, and printable by PostgreSQL."""
+
+    type: str
+    message: str
+    traceback: str | None = None
+
+    @classmethod
+    def of(cls, error: BaseException, traceback: str | None = None) -> ErrorReport:
+        """Describes `error`, whatever its `__str__` does."""
+        kind = type(error)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        try:
+            message = str(error)
+        except Exception as failure:  # noqa: BLE001 - a handler's exception class may do anything in __str__
+            message = f"(its text could not be read: {type(failure).__name__})"
+        return cls(
+            type=_storable(name)[:200],
+            message=_storable(message[:MAX_ERROR_CHARACTERS]),
+            traceback=_storable(traceback[-MAX_TRACEBACK_CHARACTERS:]) if traceback else None,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for errors that differ only in numbers and ids."""
+        shape = re.sub(r"0x[0-9a-f]+|[0-9a-f]{8}-[0-9a-f-]{27}|\d+", "#", self.message.lower())
+        return hashlib.sha256(f"{self.type}\n{shape}".encode()).hexdigest()[:16]
+
+
+def _storable(value: str) -> str:
+    """PostgreSQL keeps neither NUL nor lone surrogates."""
+    return value.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+_INSERT_ONCE = text(f"""
+    INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id,
+                      dispatched_at)
+    VALUES (:id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, :idempotency_key, :fingerprint,
+            :request_id, CASE WHEN :dispatched THEN now() END)
+    ON CONFLICT (idempotency_key) DO NOTHING
+    RETURNING {_JOB_COLUMNS}""")
+
+
+def insert_once(connection: Connection, job: NewJob, *, dispatched: bool) -> JobRow | None:
+    """Stores a job unless its idempotency key is taken; None when it is.
+
+    Args:
+        dispatched: the caller publishes a message right after the commit, so the dispatcher need not.
+    """
+    row = connection.execute(
+        _INSERT_ONCE,
+        {
+            "id": job.id,
+            "task": job.task,
+            "payload": job.payload,
+            "queue": job.queue,
+            "max_retries": job.max_retries,
+            "timeout": job.timeout,
+            "idempotency_key": job.idempotency_key,
+            "fingerprint": job.fingerprint,
+            "request_id": job.request_id,
+            "dispatched": dispatched,
+        },
+    ).first()
+    return JobRow(*row) if row else None
+
+
+_BY_KEY = text(f"SELECT {_JOB_COLUMNS}, fingerprint FROM jobs WHERE idempotency_key = :key")
+
+
+def find_by_key(connection: Connection, key: str) -> tuple[JobRow, bytes] | None:
+    """The job that owns an idempotency key, with its fingerprint."""
+    row = connection.execute(_BY_KEY, {"key": key}).first()
+    return (JobRow(*row[:-1]), bytes(row[-1])) if row else None
+
+
+_BY_ID = text(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = :id")
+
+
+def find(connection: Connection, job_id: UUID) -> JobRow | None:
+    """One job, or None."""
+    row = connection.execute(_BY_ID, {"id": job_id}).first()
+    return JobRow(*row) if row else None
+
+
+_PAGE = {
+    filtered: (
+        text(f"SELECT {_JOB_COLUMNS} FROM jobs {where} ORDER BY id DESC LIMIT :limit OFFSET :offset"),
+        text(f"SELECT count(*) FROM jobs {where}"),
+    )
+    for filtered, where in ((False, ""), (True, "WHERE status = :status"))
+}
+
+
+def page(connection: Connection, *, status: str | None, limit: int, offset: int) -> tuple[list[JobRow], int]:
+    """Jobs from the newest on, and how many there are in all."""
+    rows, count = _PAGE[status is not None]
+    filters = {"status": status} if status is not None else {}
+    found = connection.execute(rows, {**filters, "limit": limit, "offset": offset})
+    return [JobRow(*row) for row in found], connection.execute(count, filters).scalar_one()
+
+
+_DEAD = text(f"""
+    SELECT {", ".join("j." + name.strip() for name in _JOB_COLUMNS.split(","))}
+      FROM dead_letters d JOIN jobs j ON j.id = d.job_id
+     WHERE d.requeued_at IS NULL
+     ORDER BY d.id DESC LIMIT :limit OFFSET :offset""")
+
+
+def dead_letters(connection: Connection, *, limit: int, offset: int) -> list[JobRow]:
+    """The jobs in the dead letter queue, the newest first."""
+    return [JobRow(*row) for row in connection.execute(_DEAD, {"limit": limit, "offset": offset})]
+
+
+_TAKE_DUE = text("""
+    UPDATE jobs SET dispatched_at = now()
+      FROM (SELECT id FROM jobs
+             WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL AND run_at <= now()
+             ORDER BY priority DESC, run_at
+             LIMIT :limit FOR UPDATE SKIP LOCKED) AS due
+     WHERE jobs.id = due.id
+    RETURNING jobs.id, jobs.queue, jobs.timeout, jobs.priority, jobs.run_at""")
+
+
+def take_due(connection: Connection, queue: str, limit: int) -> list[Hint]:
+    """Marks due jobs that were never sent as dispatched, and returns them in the order they should be sent."""
+    rows = connection.execute(_TAKE_DUE, {"queue": queue, "limit": limit}).all()
+    return [Hint(row.id, row.queue, row.timeout) for row in sorted(rows, key=lambda row: (-row.priority, row.run_at))]
+
+
+_TAKE_UNCLAIMED = text("""
+    UPDATE jobs SET dispatched_at = now()
+      FROM (SELECT id FROM jobs
+             WHERE queue = :queue AND status = 'queued'
+               AND dispatched_at < now() - make_interval(secs => :age) AND run_at <= now()
+             ORDER BY dispatched_at
+             LIMIT :limit FOR UPDATE SKIP LOCKED) AS silent
+     WHERE jobs.id = silent.id
+    RETURNING jobs.id, jobs.queue, jobs.timeout, jobs.priority, jobs.run_at""")
+
+
+def take_unclaimed(connection: Connection, queue: str, limit: int, age: float) -> list[Hint]:
+    """Takes jobs that were sent more than `age` seconds ago and never claimed: their message may be lost."""
+    rows = connection.execute(_TAKE_UNCLAIMED, {"queue": queue, "limit": limit, "age": age}).all()
+    return [Hint(row.id, row.queue, row.timeout) for row in sorted(rows, key=lambda row: (-row.priority, row.run_at))]
+
+
+_NEXT_DUE = text("""
+    SELECT extract(epoch FROM min(run_at) - now())::float8 FROM jobs
+     WHERE status = 'queued' AND dispatched_at IS NULL AND queue = ANY(:queues)
+       AND run_at < now() + make_interval(secs => :within)""")
+
+
+def seconds_to_next_due(connection: Connection, queues: Sequence[str], within: float) -> float | None:
+    """Seconds until the next undispatched job is due, when that is less than `within`; negative when overdue."""
+    seconds: float | None = connection.execute(_NEXT_DUE, {"queues": list(queues), "within": within}).scalar()
+    return seconds
+
+
+_MARK_UNDISPATCHED = text(
+    "UPDATE jobs SET dispatched_at = NULL WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued'"
+)
+
+
+def mark_undispatched(connection: Connection, ids: Iterable[UUID]) -> int:
+    """Gives jobs whose message could not be sent back to the dispatcher."""
+    return connection.execute(_MARK_UNDISPATCHED, {"ids": [str(one) for one in ids]}).rowcount
+
+
+_CLAIM = text("""
+    UPDATE jobs
+       SET status = 'processing', attempt = attempt + 1, worker_id = :worker_id, last_attempt_at = now(),
+           updated_at = now(), lease_expires_at = now() + make_interval(secs => :lease)
+     WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued' AND run_at <= now()
+    RETURNING id, task, payload, queue, attempt, retry_count, max_retries, timeout, worker_id,
+              extract(epoch FROM now() - run_at)::float8 AS waited, request_id""")
+
+
+def claim(connection: Connection, ids: Sequence[UUID], *, worker_id: str, lease: float) -> list[Claim]:
+    """Takes the lease of those jobs that are queued and due; the others are duplicates, stale or cancelled.
+
+    Args:
+        worker_id: the process that will run them.
+        lease: seconds until the sweeper may take them over.
+    """
+    rows = connection.execute(_CLAIM, {"ids": [str(one) for one in ids], "worker_id": worker_id, "lease": lease})
+    return [Claim(*row) for row in rows]
+
+
+_SETTLE_COMPLETED = text("""
+    WITH settled AS (
+        UPDATE jobs
+           SET status = 'completed', result = CAST(:result AS jsonb), last_error = NULL, finished_at = now(),
+               updated_at = now(), lease_expires_at = NULL, worker_id = NULL
+         WHERE id = :id AND status = 'processing' AND attempt = :attempt
+        RETURNING id, attempt, last_attempt_at)
+    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome)
+    SELECT id, attempt, :worker_id, last_attempt_at, 'completed' FROM settled""")
+
+
+def settle_completed(connection: Connection, claim: Claim, result: str | None) -> bool:
+    """Completes an attempt's job; False when its lease was lost.
+
+    Args:
+        result: JSON text, or None.
+    """
+    values = {"id": claim.id, "attempt": claim.attempt, "worker_id": claim.worker_id, "result": result}
+    return connection.execute(_SETTLE_COMPLETED, values).rowcount == 1
+
+
+_SETTLE_AGAIN = text("""
+    WITH settled AS (
+        UPDATE jobs
+           SET status = 'queued', run_at = now() + make_interval(secs => :delay), dispatched_at = NULL,
+               retry_count = retry_count + :burnt, last_error = coalesce(:message, last_error), updated_at = now(),
+               lease_expires_at = NULL, worker_id = NULL
+         WHERE id = :id AND status = 'processing' AND attempt = :attempt
+        RETURNING id, attempt, last_attempt_at)
+    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, error_type, error_message, traceback)
+    SELECT id, attempt, :worker_id, last_attempt_at, :outcome, :type, :message, :traceback FROM settled""")
+
+
+def settle_again(
+    connection: Connection, held: Claim | Held, outcome: AttemptOutcome, error: ErrorReport | None, *, delay: float
+) -> bool:
+    """Ends an attempt and queues its job once more; False when its lease was lost.
+
+    Args:
+        outcome: `failed` and `lost` use up one retry, `released` does not.
+        delay: seconds until the job is due again.
+    """
+    values = _end_of(held, outcome, error) | {"delay": delay, "burnt": int(outcome is not AttemptOutcome.RELEASED)}
+    return connection.execute(_SETTLE_AGAIN, values).rowcount == 1
+
+
+_RECORD_LAST = text("""
+    WITH ended AS (
+        UPDATE jobs SET last_error = :message, updated_at = now()
+         WHERE id = :id AND status = 'processing' AND attempt = :attempt
+        RETURNING id, attempt, last_attempt_at)
+    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, error_type, error_message, traceback)
+    SELECT id, attempt, :worker_id, last_attempt_at, :outcome, :type, :message, :traceback FROM ended
+    ON CONFLICT (job_id, attempt) DO NOTHING""")
+
+
+def record_last(connection: Connection, held: Claim | Held, outcome: AttemptOutcome, error: ErrorReport) -> bool:
+    """Writes the end of a job's last attempt and leaves the job for `bury`; False when its lease was lost."""
+    return connection.execute(_RECORD_LAST, _end_of(held, outcome, error)).rowcount == 1
+
+
+def _end_of(held: Claim | Held, outcome: AttemptOutcome, error: ErrorReport | None) -> dict[str, Any]:
+    return {
+        "id": held.id,
+        "attempt": held.attempt,
+        "worker_id": held.worker_id,
+        "outcome": outcome.value,
+        "type": error.type if error else None,
+        "message": error.message if error else None,
+        "traceback": error.traceback if error else None,
+    }
+
+
+_LAST_ATTEMPT = text("""
+    SELECT a.error_type, a.error_message, j.task, j.queue
+      FROM jobs j JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
+     WHERE j.id = :id AND j.status = 'processing' AND j.attempt = :attempt AND a.outcome IN ('failed', 'lost')
+       FOR UPDATE OF j""")
+
+_BURY = text("""
+    WITH buried AS (
+        UPDATE jobs SET status = 'failed', finished_at = now(), updated_at = now(), lease_expires_at = NULL,
+                        worker_id = NULL
+         WHERE id = :id AND status = 'processing' AND attempt = :attempt
+        RETURNING id)
+    INSERT INTO dead_letters (job_id, reason, error_type, error_message, fingerprint)
+    SELECT id, :reason, :error_type, :error_message, :fingerprint FROM buried""")
+
+_DISCARD_TYPE = "webapp.jobs.errors.Discard"
+
+
+@dataclass(frozen=True, slots=True)
+class Burial:
+    """A job that went to the dead letter queue."""
+
+    id: UUID
+    task: str
+    queue: str
+    reason: str
+
+
+def bury(connection: Connection, job_id: UUID, attempt: int) -> Burial | None:
+    """Moves a job whose last attempt is recorded to the dead letter queue; None when there is nothing to move.
+
+    The recorded end of the attempt is what allows the move, so a forged or late message buries nothing.
+    """
+    last = connection.execute(_LAST_ATTEMPT, {"id": job_id, "attempt": attempt}).first()
+    if last is None:
+        return None
+    reason = "discarded" if last.error_type == _DISCARD_TYPE else "exhausted"
+    report = ErrorReport(last.error_type or "", last.error_message or "")
+    connection.execute(
+        _BURY,
+        {
+            "id": job_id,
+            "attempt": attempt,
+            "reason": reason,
+            "error_type": last.error_type,
+            "error_message": last.error_message,
+            "fingerprint": report.fingerprint,
+        },
+    )
+    return Burial(job_id, last.task, last.queue, reason)
+
+
+_RENEW = text("""
+    UPDATE jobs SET lease_expires_at = now() + make_interval(secs => :lease)
+     WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'processing' AND worker_id = ANY(:workers)
+    RETURNING id""")
+
+
+def renew(connection: Connection, ids: Sequence[UUID], *, workers: Sequence[str], lease: float) -> set[UUID]:
+    """Prolongs the leases that these processes hold on these jobs; returns the jobs that are still theirs."""
+    rows = connection.execute(_RENEW, {"ids": [str(one) for one in ids], "workers": list(workers), "lease": lease})
+    return {row.id for row in rows}
+
+
+_HELD = """SELECT j.id, j.task, j.queue, j.attempt, j.retry_count, j.max_retries, j.worker_id, a.job_id IS NOT NULL
+      FROM jobs j LEFT JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
+     WHERE j.status = 'processing' AND """
+
+_TAKE_STUCK = text(f"{_HELD} j.lease_expires_at < now() ORDER BY j.lease_expires_at LIMIT :limit "
+                   "FOR UPDATE OF j SKIP LOCKED")  # fmt: skip
+
+
+def take_stuck(connection: Connection, limit: int) -> list[Held]:
+    """Locks jobs whose lease ran out."""
+    return [Held(*row) for row in connection.execute(_TAKE_STUCK, {"limit": limit})]
+
+
+_TAKE_ORPHANED = text(f"{_HELD} starts_with(j.worker_id, :family) AND j.worker_id <> ALL(:alive) LIMIT :limit "
+                      "FOR UPDATE OF j SKIP LOCKED")  # fmt: skip
+
+
+def take_orphaned(connection: Connection, *, family: str, alive: Sequence[str], limit: int) -> list[Held]:
+    """Locks jobs held by children of one worker that are no longer alive.
+
+    Args:
+        family: what the ids of this worker's children begin with.
+        alive: the ids of its living children.
+    """
+    values = {"family": family, "alive": list(alive), "limit": limit}
+    return [Held(*row) for row in connection.execute(_TAKE_ORPHANED, values)]
+
+
+_UP_FOR = text("SELECT extract(epoch FROM now() - pg_postmaster_start_time())::float8")
+
+
+def seconds_since_start(connection: Connection) -> float:
+    """How long this PostgreSQL has been up: live workers need one lease after a restart to renew theirs."""
+    return float(connection.execute(_UP_FOR).scalar_one())
+
+
+_PRUNE = text("""
+    DELETE FROM jobs WHERE id IN (
+        SELECT id FROM jobs WHERE finished_at < now() - make_interval(days => :days)
+         ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED)""")
+
+
+def prune(connection: Connection, *, days: int, limit: int) -> int:
+    """Deletes final jobs that ended more than `days` ago, with their attempts; returns how many."""
+    return connection.execute(_PRUNE, {"days": days, "limit": limit}).rowcount
+
+
+_DEPTHS = text("SELECT queue, status, count(*) FROM jobs WHERE status IN ('queued', 'processing') GROUP BY 1, 2")
+_OLDEST_DUE = text("""
+    SELECT queue, extract(epoch FROM now() - min(run_at))::float8 FROM jobs
+     WHERE status = 'queued' AND run_at <= now() GROUP BY queue""")
+
+
+def depths(connection: Connection) -> dict[tuple[str, str], int]:
+    """How many jobs are queued and processing, by (queue, status)."""
+    return {(row[0], row[1]): row[2] for row in connection.execute(_DEPTHS)}
+
+
+def oldest_due(connection: Connection) -> dict[str, float]:
+    """Age of the oldest due job of each queue, seconds."""
+    return {row[0]: row[1] for row in connection.execute(_OLDEST_DUE)}
