@@ -1,0 +1,21 @@
+"""Jobs: what DJPS exists for. No HTTP and no Celery in here.
+
+A job is a row. It is `queued` until a worker claims it, `processing` under a lease while its handler runs,
+and final once it is `completed`, `failed` (in the dead letter queue) or `cancelled`:
+
+             submit                claim               settle
+  (none) ----------------> queued ---------> processing ------> completed
+                             ^  ^               |  |  |
+        retry: run_at later  |  +---------------+  |  +-- exhausted or Discard --> failed (dead letter)
+        lease lost: at once  +---------------------+                                  |
+                             ^                                         requeue        |
+                             +--------------------------------------------------------+
+
+`attempt` counts the claims and only grows. It is the fence: a process may write the end of the attempt it
+claimed and of no other, so what comes late changes nothing.
+"""
+
+from webapp.jobs.errors import Discard, Retry
+from webapp.jobs.handlers import JobContext, handler
+
+__all__ = ["Discard", "JobContext", "Retry", "handler"]

@@ -1,0 +1,211 @@
+"""The front door: submit a job, dispatch what is due. Commits first, then publishes.
+
+A 2xx is never given before the commit, and a message is never sent before it either: a worker that is
+quicker than the commit would find nothing to claim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+from uuid_utils.compat import uuid7
+
+from webapp import metrics
+from webapp.broker import Broker
+from webapp.jobs import store
+from webapp.jobs.errors import JobNotFound, KeyRace, KeyReused, UnknownTask
+from webapp.jobs.handlers import Handler, HandlerRegistry
+from webapp.logs import bound_field
+
+logger = logging.getLogger(__name__)
+
+#: A job that was sent and not claimed is sent again after this long when its queue is empty, seconds.
+REDISPATCH_WHEN_EMPTY = 5.0
+#: PostgreSQL's code for a lock that could not be had within `lock_timeout`.
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a client asked for."""
+
+    payload: dict[str, Any]
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job that is stored; `created` is False when its key had been used for the same request before."""
+
+    job: store.JobRow
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a job gets when its handler does not say.
+
+    Args:
+        max_retries: retries after the first attempt.
+        timeout: seconds an attempt may take.
+        default_handler: runs jobs whose payload names no known handler; empty: they are refused.
+    """
+
+    max_retries: int
+    timeout: float
+    default_handler: str
+
+
+class Queue:
+    """Takes jobs in and sends due ones to the broker.
+
+    Args:
+        engine: the database.
+        broker: where hints are sent.
+        registry: what can run.
+        limits: the defaults of a job.
+    """
+
+    def __init__(self, engine: Engine, broker: Broker, registry: HandlerRegistry, limits: Limits) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._registry = registry
+        self._limits = limits
+
+    def handler_for(self, payload: dict[str, Any]) -> Handler:
+        """The handler that runs a job with this payload.
+
+        Raises:
+            UnknownTask: `payload["task"]` names none, and there is no default.
+        """
+        named = self._registry.get(payload.get("task"))
+        found = named or self._registry.get(self._limits.default_handler)
+        if found is None:
+            raise UnknownTask(payload.get("task"), self._registry.names())
+        return found
+
+    def submit(self, submission: Submission) -> Accepted:
+        """Stores a job, commits, and tells the workers.
+
+        With Redis away the job stays undispatched and the answer is the same: the dispatcher sends it later.
+
+        Raises:
+            UnknownTask: no handler can run it.
+            KeyReused: its key belongs to another request.
+            KeyRace: the request that owns its key is not through yet.
+        """
+        job = self._new_job(submission)
+        send = self._broker.has_room(job.queue)
+        stored, created = self._store(job, dispatched=send)
+        if created:
+            metrics.jobs_created.inc()
+            if send and not self._broker.send_hints([stored]):
+                self._hand_back([stored.id])
+        return Accepted(stored, created)
+
+    def _new_job(self, submission: Submission) -> store.NewJob:
+        found = self.handler_for(submission.payload)
+        request_id = bound_field("request_id")
+        return store.NewJob(
+            id=uuid7(),
+            task=found.name,
+            payload=json.dumps(submission.payload, ensure_ascii=False, allow_nan=False),
+            queue=found.queue,
+            max_retries=self._limits.max_retries if found.max_retries is None else found.max_retries,
+            timeout=self._limits.timeout if found.timeout is None else found.timeout,
+            idempotency_key=submission.idempotency_key,
+            fingerprint=fingerprint(submission),
+            request_id=str(request_id) if request_id is not None else None,
+        )
+
+    def _store(self, job: store.NewJob, *, dispatched: bool) -> tuple[store.JobRow, bool]:
+        try:
+            with self._engine.begin() as connection:
+                inserted = store.insert_once(connection, job, dispatched=dispatched)
+                if inserted is not None:
+                    return inserted, True
+                assert job.idempotency_key is not None
+                existing = store.find_by_key(connection, job.idempotency_key)
+        except DBAPIError as error:
+            if getattr(error.orig, "pgcode", None) == _LOCK_NOT_AVAILABLE and job.idempotency_key is not None:
+                raise KeyRace(job.idempotency_key) from error
+            raise
+        if existing is None:
+            raise KeyRace(job.idempotency_key)
+        row, known = existing
+        if known != job.fingerprint:
+            raise KeyReused(job.idempotency_key, row.id)
+        return row, False
+
+    def _hand_back(self, ids: Sequence[UUID]) -> None:
+        """Leaves jobs to the dispatcher; should this fail too, `REDISPATCH_AFTER` brings them back."""
+        try:
+            with self._engine.begin() as connection:
+                store.mark_undispatched(connection, ids)
+        except DBAPIError:
+            logger.warning("job could not be handed back to the dispatcher", extra={"jobs": len(ids)})
+
+    def get(self, job_id: UUID) -> store.JobRow:
+        """One job.
+
+        Raises:
+            JobNotFound: there is none with this id.
+        """
+        with self._engine.connect() as connection:
+            found = store.find(connection, job_id)
+        if found is None:
+            raise JobNotFound(job_id)
+        return found
+
+    def page(self, *, status: str | None, limit: int, offset: int) -> tuple[list[store.JobRow], int]:
+        """Jobs from the newest on, and how many there are in all."""
+        with self._engine.connect() as connection:
+            return store.page(connection, status=status, limit=limit, offset=offset)
+
+    def dead_letters(self, *, limit: int, offset: int) -> list[store.JobRow]:
+        """Jobs in the dead letter queue, the newest first."""
+        with self._engine.connect() as connection:
+            return store.dead_letters(connection, limit=limit, offset=offset)
+
+    def dispatch(self, queue: str, *, buffer: int, redispatch_after: float) -> dict[str, int]:
+        """Fills one broker queue up to `buffer` from what is due; returns how many were sent, by reason.
+
+        Args:
+            buffer: most messages of the queue in Redis.
+            redispatch_after: seconds before a job that was sent and not claimed is sent again.
+        """
+        length = self._broker.length(queue)
+        if length is None:
+            return {}
+        age = min(REDISPATCH_WHEN_EMPTY, redispatch_after) if length == 0 else redispatch_after
+        sent: dict[str, int] = {}
+        with self._engine.begin() as connection:
+            due = store.take_due(connection, queue, buffer - length) if length < buffer else []
+            room = buffer - length - len(due)
+            silent = store.take_unclaimed(connection, queue, room, age) if room > 0 else []
+        for reason, hints in (("due", due), ("unclaimed", silent)):
+            if hints and self._broker.send_hints(hints):
+                metrics.jobs_dispatched.labels(reason).inc(len(hints))
+                sent[reason] = len(hints)
+            elif hints:
+                self._hand_back([hint.id for hint in hints])
+        return sent
+
+    def seconds_to_next_due(self, queues: Sequence[str], within: float) -> float | None:
+        """Seconds until the next undispatched job is due, when that is less than `within`."""
+        with self._engine.connect() as connection:
+            return store.seconds_to_next_due(connection, queues, within)
+
+
+def fingerprint(submission: Submission) -> bytes:
+    """SHA-256 of the request in a canonical form: the order of keys and the white space do not count."""
+    canonical = json.dumps(submission.payload, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).digest()
