@@ -1,0 +1,66 @@
+"""HTTP: translates requests into calls of the domain, and its answers into JSON. Nothing more."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+from flask import Flask, Response, g, request
+from prometheus_flask_exporter import PrometheusMetrics
+from uuid_utils.compat import uuid7
+
+from webapp import logs
+from webapp.api import dlq, errors, health, jobs, metrics
+from webapp.extensions import limiter
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from webapp.settings import Settings
+
+#: A request id from outside is kept when it looks like one.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+#: How long the limiter waits for Redis before it counts in memory, seconds.
+LIMITER_TIMEOUT = 0.1
+
+
+def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
+    """Registers views, errors, limiter, request ids and HTTP metrics."""
+    app.config.update(
+        RATELIMIT_ENABLED=bool(settings.rate_limit),
+        RATELIMIT_STORAGE_URI=settings.redis_url,
+        RATELIMIT_STORAGE_OPTIONS={"socket_timeout": LIMITER_TIMEOUT, "socket_connect_timeout": LIMITER_TIMEOUT},
+        RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
+        RATELIMIT_KEY_PREFIX="djps",
+    )
+    app.before_request(_open_request)
+    app.after_request(_name_request)
+    app.teardown_request(_close_request)
+    for view in (jobs.bp, dlq.bp, health.bp, metrics.bp):
+        app.register_blueprint(view)
+    errors.init_app(app)
+    limiter.init_app(app)
+    health.init_app(app, settings, engine)
+    metrics.init_app(app, settings, engine)
+    PrometheusMetrics.for_app_factory(path=None, group_by="url_rule").init_app(app)
+
+
+def _open_request() -> None:
+    given = request.headers.get("X-Request-ID", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid7())
+    g.started_at = time.monotonic()
+    g.log_scope = logs.bound(request_id=g.request_id)
+    g.log_scope.__enter__()
+
+
+def _name_request(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.get("request_id", "")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def _close_request(error: BaseException | None) -> None:
+    scope = g.pop("log_scope", None)
+    if scope is not None:
+        scope.__exit__(None, None, None)

@@ -1,0 +1,75 @@
+"""The application: its domain in `webapp.jobs`, its HTTP in `webapp.api`.
+
+Nothing is imported here before `create_app` runs, so that `webapp.settings` can be read on its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from webapp.settings import Settings
+
+
+def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
+    """Makes the Flask application and binds the extensions to it.
+
+    Args:
+        settings: those of the environment when None.
+        role: what this process is, for logs and `pg_stat_activity`: api, worker, beat, ...
+
+    Raises:
+        SettingsError: a variable breaks its rule.
+        ImportError: a module named in HANDLERS cannot be imported.
+        ValueError: a handler is registered with a wrong name, queue or limit.
+    """
+    from flask import Flask
+    from werkzeug.middleware.proxy_fix import ProxyFix
+
+    from webapp import api, logs
+    from webapp.broker import Broker
+    from webapp.database import engine_options
+    from webapp.extensions import celery, db, migrate
+    from webapp.jobs import handlers, models, queue
+    from webapp.settings import current
+
+    settings = settings or current()
+    logs.configure(settings.log_level)
+    celery.config_from_object("celeryconfig")
+    handlers.load(settings.handler_modules)
+    if settings.default_handler and handlers.registry.get(settings.default_handler) is None:
+        raise ValueError(
+            f"DEFAULT_HANDLER must name a registered handler ({', '.join(handlers.registry.names())});"
+            f" given: {settings.default_handler!r}"
+        )
+
+    app = Flask(__name__)
+    app.config.update(
+        SQLALCHEMY_DATABASE_URI=settings.database_url,
+        SQLALCHEMY_ENGINE_OPTIONS=engine_options(f"djps-{role}", pool_size=settings.api_threads),
+        MAX_CONTENT_LENGTH=settings.max_payload_bytes,
+    )
+    app.extensions["settings"] = settings
+    db.init_app(app)
+    migrate.init_app(app, db, directory=_migrations_folder(), compare_type=True, compare_server_default=True)
+    assert models.Job.metadata is db.metadata, "the tables must be in the metadata that Alembic compares"
+    with app.app_context():
+        engine = db.engine
+    app.extensions["queue"] = queue.Queue(
+        engine,
+        Broker(settings.redis_url, buffer=settings.broker_buffer),
+        handlers.registry,
+        queue.Limits(settings.max_job_retries, settings.job_timeout, settings.default_handler),
+    )
+    api.init_app(app, settings, engine)
+    if settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
+    return app
+
+
+def _migrations_folder() -> str:
+    from pathlib import Path
+
+    return str(Path(__file__).resolve().parent.parent / "migrations")

@@ -1,0 +1,119 @@
+"""What goes wrong, as problem documents (RFC 9457): one table from error to status code, never a stack trace."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+
+from flask import Flask, Response, g
+from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
+from werkzeug.exceptions import HTTPException
+
+from webapp.api.schemas import BadBody, Breach, Problem
+from webapp.jobs.errors import JobError, JobNotFound, KeyRace, KeyReused, NotAllowed, UnknownTask
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after which a client may try again when the database is away.
+RETRY_AFTER_DATABASE = 1
+#: Seconds after which a client may try again when it lost the race for a key.
+RETRY_AFTER_RACE = 1
+#: Most broken rules named in one answer.
+MAX_BREACHES = 20
+
+_STATUS_OF: dict[type[JobError], HTTPStatus] = {
+    JobNotFound: HTTPStatus.NOT_FOUND,
+    KeyRace: HTTPStatus.CONFLICT,
+    NotAllowed: HTTPStatus.CONFLICT,
+    KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    UnknownTask: HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+
+
+class ServiceUnavailable(Exception):
+    """DJPS itself cannot answer right now."""
+
+
+def problem(
+    status: int, detail: str, *, errors: list[Breach] | None = None, retry_after: int | None = None
+) -> Response:
+    """An answer with a problem document."""
+    document = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        request_id=g.get("request_id"),
+        errors=errors,
+    )
+    response = Response(document.model_dump_json(exclude_none=True), status, mimetype="application/problem+json")
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(retry_after)
+    return response
+
+
+def init_app(app: Flask) -> None:
+    """Registers the handlers of every error a view can raise."""
+    app.register_error_handler(ValidationError, _invalid)
+    app.register_error_handler(BadBody, _bad_body)
+    app.register_error_handler(JobError, _job_error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(DBAPIError, _database_error)
+    app.register_error_handler(TimeoutError, _database_away)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _invalid(error: ValidationError) -> Response:
+    breaches = [
+        Breach(
+            field=".".join(str(part) for part in item["loc"])[:200] or "body",
+            rule=item["msg"].removeprefix("Value error, "),
+            given=_shown(item["input"]),
+        )
+        for item in error.errors(include_url=False, include_context=False)[:MAX_BREACHES]
+    ]
+    first = breaches[0]
+    return problem(422, f"{first.field}: {first.rule} (given: {first.given})", errors=breaches)
+
+
+def _shown(value: object) -> str:
+    text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+    return text[:100].encode("ascii", "backslashreplace").decode()
+
+
+def _bad_body(error: BadBody) -> Response:
+    return problem(422, str(error), errors=[Breach(field="body", rule=str(error), given="the request's body")])
+
+
+def _job_error(error: JobError) -> Response:
+    status = _STATUS_OF[type(error)]
+    return problem(status, str(error), retry_after=RETRY_AFTER_RACE if isinstance(error, KeyRace) else None)
+
+
+def _http_error(error: HTTPException) -> Response:
+    if error.response is not None:
+        return error.get_response()  # type: ignore[return-value] # werkzeug's type is wider than Flask's
+    answer = problem(error.code or 500, error.description or "no detail")
+    retry_after = getattr(error, "retry_after", None)
+    if retry_after is not None:
+        answer.headers["Retry-After"] = str(retry_after)
+    for name, value in error.get_headers():
+        if name.lower() in {"allow", "retry-after"}:
+            answer.headers[name] = value
+    return answer
+
+
+def _database_error(error: DBAPIError) -> Response:
+    if isinstance(error, OperationalError) or error.connection_invalidated:
+        return _database_away(error)
+    return _unexpected(error)
+
+
+def _database_away(error: Exception) -> Response:
+    logger.warning("database is not answering", extra={"error_type": type(error).__name__})
+    return problem(503, "the database is not answering; nothing was stored", retry_after=RETRY_AFTER_DATABASE)
+
+
+def _unexpected(error: Exception) -> Response:
+    logger.error("request failed unexpectedly", exc_info=error)
+    return problem(500, "an error inside DJPS; the log names it by this request_id")

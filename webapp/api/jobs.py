@@ -1,0 +1,73 @@
+"""`/jobs`: submit a job, look at one, list them."""
+
+from __future__ import annotations
+
+from typing import cast
+from uuid import UUID
+
+from flask import Blueprint, Response, current_app, jsonify, request
+from werkzeug.exceptions import NotFound, RequestEntityTooLarge, UnsupportedMediaType
+
+from webapp.api.schemas import JobAnswer, PageAnswer, PageQuery, SubmitRequest, read_json
+from webapp.extensions import limiter
+from webapp.jobs.queue import Queue, Submission
+
+bp = Blueprint("jobs", __name__)
+
+
+def the_queue() -> Queue:
+    """The domain's front door in this application."""
+    return cast(Queue, current_app.extensions["queue"])
+
+
+def rate_limit() -> str:
+    """The limit on submissions per client address."""
+    return cast(str, current_app.extensions["settings"].rate_limit)
+
+
+def json_body() -> object:
+    """The request's body, parsed strictly.
+
+    Raises:
+        UnsupportedMediaType: it does not say it is JSON.
+        RequestEntityTooLarge: it is larger than MAX_PAYLOAD_BYTES.
+        BadBody: it is not JSON that can be kept.
+    """
+    if not request.is_json:
+        raise UnsupportedMediaType(
+            f"Content-Type must be application/json; given: {request.headers.get('Content-Type', 'none')[:100]!r}"
+        )
+    try:
+        return read_json(request.get_data(cache=False))
+    except RequestEntityTooLarge:
+        raise RequestEntityTooLarge(f"the body must be at most {request.max_content_length} bytes") from None
+
+
+@bp.post("/jobs")
+@limiter.limit(rate_limit)
+def submit() -> tuple[Response, int]:
+    """Stores a job: 201 when it is new, 200 when its key was used for the same request before."""
+    wanted = SubmitRequest.model_validate(json_body())
+    accepted = the_queue().submit(Submission(wanted.payload, wanted.idempotency_key))
+    return jsonify(JobAnswer.of(accepted.job)), 201 if accepted.created else 200
+
+
+@bp.get("/jobs/<job_id>")
+def show(job_id: str) -> Response:
+    """One job."""
+    try:
+        parsed = UUID(job_id)
+    except ValueError:
+        raise NotFound(f"no job has this id: a job's id is a UUID (given: {job_id[:100]!r})") from None
+    return jsonify(JobAnswer.of(the_queue().get(parsed)))
+
+
+@bp.get("/jobs")
+def index() -> Response:
+    """A page of jobs, the newest first, with how many there are in all."""
+    query = PageQuery.model_validate(request.args.to_dict())
+    rows, total = the_queue().page(
+        status=query.status.value if query.status else None, limit=query.limit, offset=query.offset
+    )
+    items = [JobAnswer.of(row) for row in rows]
+    return jsonify(PageAnswer(items=items, total=total, limit=query.limit, offset=query.offset).model_dump())

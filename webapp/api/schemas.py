@@ -1,0 +1,202 @@
+"""The wire format: what may come in, and what goes out. Everything not named here is refused."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic_core import from_json
+
+from webapp.jobs.models import MAX_KEY_LENGTH
+from webapp.jobs.states import JobStatus
+from webapp.jobs.store import JobRow
+
+#: Deepest nesting of a payload.
+MAX_DEPTH = 64
+#: Integers PostgreSQL's and most languages' 64 bits can hold.
+_MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
+#: Largest `offset`.
+MAX_OFFSET = 2**31
+
+
+class BadBody(ValueError):
+    """A body is not JSON that DJPS can keep unchanged."""
+
+
+def read_json(body: bytes) -> Any:
+    """Parses a body strictly: no NaN or Infinity, no lone surrogates, no endless nesting.
+
+    Raises:
+        BadBody: it is not JSON, or breaks one of these rules.
+    """
+    if not body.strip():
+        raise BadBody("the body must be a JSON object; it is empty")
+    try:
+        return from_json(body, allow_inf_nan=False, cache_strings="keys")
+    except ValueError as error:
+        raise BadBody(f"the body must be JSON: {error}") from error
+    except RecursionError as error:
+        raise BadBody(f"the body must not be nested deeper than {MAX_DEPTH} levels") from error
+
+
+def _keepable(payload: dict[str, Any]) -> dict[str, Any]:
+    """Refuses what PostgreSQL or another language could not read back unchanged.
+
+    Raises:
+        ValueError: with the path of the offending value.
+    """
+    pending: list[tuple[str, int, Any]] = [("payload", 1, payload)]
+    while pending:
+        path, depth, value = pending.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError(f"must not be nested deeper than {MAX_DEPTH} levels")
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                _check_text(path, key)
+                pending.append((f"{path[:200]}.{key[:50]}", depth + 1, inner))
+        elif isinstance(value, list):
+            pending.extend((f"{path[:200]}[{index}]", depth + 1, inner) for index, inner in enumerate(value))
+        elif isinstance(value, str):
+            _check_text(path, value)
+        elif isinstance(value, bool) or value is None:
+            continue
+        elif isinstance(value, int) and not _MIN_INTEGER <= value <= _MAX_INTEGER:
+            raise ValueError(f"{path} must be an integer of at most 64 bits")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{path} must be a finite number")
+    return payload
+
+
+def _check_text(path: str, value: str) -> None:
+    if "\x00" in value:
+        raise ValueError(f"{path} must not contain \\u0000")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{path} must not contain lone surrogates") from None
+
+
+def _printable_key(value: str) -> str:
+    _check_text("idempotency_key", value)
+    return value
+
+
+class SubmitRequest(BaseModel):
+    """The body of `POST /jobs`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    payload: Annotated[dict[str, Any], AfterValidator(_keepable)]
+    idempotency_key: (
+        Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH), AfterValidator(_printable_key)] | None
+    ) = None
+
+
+class PageQuery(BaseModel):
+    """The query of `GET /jobs`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: JobStatus | None = None
+    limit: int = Field(20, ge=1, le=100)
+    offset: int = Field(0, ge=0, le=MAX_OFFSET)
+
+
+class DeadLetterQuery(BaseModel):
+    """The query of `GET /dlq`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(1_000, ge=1, le=1_000)
+    offset: int = Field(0, ge=0, le=MAX_OFFSET)
+
+
+def _utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+Moment = Annotated[datetime, PlainSerializer(_utc, return_type=str)]
+
+
+class JobAnswer(BaseModel):
+    """A job as clients see it; times are ISO 8601 in UTC."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+    id: UUID
+    status: JobStatus
+    task: str
+    payload: dict[str, Any]
+    queue: str
+    priority: int
+    attempt: int
+    retry_count: int
+    max_retries: int
+    timeout: float
+    idempotency_key: str | None
+    result: Any
+    last_error: str | None
+    run_at: Moment
+    created_at: Moment
+    updated_at: Moment
+    last_attempt_at: Moment | None
+    finished_at: Moment | None
+
+    @classmethod
+    def of(cls, job: JobRow) -> dict[str, Any]:
+        """The JSON-ready form of a job."""
+        return cls.model_validate(job).model_dump(mode="json")
+
+
+class PageAnswer(BaseModel):
+    """The answer of `GET /jobs`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: list[dict[str, Any]]
+    total: int
+    limit: int
+    offset: int
+
+
+class HealthAnswer(BaseModel):
+    """The answer of `GET /health`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["ok"] = "ok"
+
+
+class ReadyAnswer(BaseModel):
+    """The answer of `GET /health/ready`; each dependency is `ok` or says what is wrong."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Literal["ok", "degraded", "unavailable"]
+    dependencies: dict[str, str]
+
+
+class Breach(BaseModel):
+    """One rule that a request broke."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    field: str
+    rule: str
+    given: str
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    request_id: str | None = None
+    errors: list[Breach] | None = None
