@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp import presence
+from webapp import heartbeats
 from webapp.api.schemas import HealthAnswer, ReadyAnswer
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ PROBE_TIMEOUT = 0.25
 
 def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     """Gives the probes their connections."""
-    app.extensions["health"] = (engine, presence.connect(settings.redis_url, PROBE_TIMEOUT))
+    app.extensions["health"] = (engine, heartbeats.connect(settings.redis_url, PROBE_TIMEOUT))
 
 
 @bp.get("/health")

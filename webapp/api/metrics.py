@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp import metrics, presence
+from webapp import heartbeats, metrics
 from webapp.jobs import store
 from webapp.jobs.handlers import registry
 
@@ -45,7 +45,7 @@ class LiveGauges(Collector):
             logger.warning("queue gauges could not be read from the database")
         try:
             workers = GaugeMetricFamily("active_workers", "Workers whose heartbeat has not run out.")
-            workers.add_metric([], len(presence.live_workers(self._redis)))
+            workers.add_metric([], len(heartbeats.live_workers(self._redis)))
             yield workers
         except RedisError:
             logger.warning("worker gauge could not be read from Redis")
@@ -67,7 +67,7 @@ class LiveGauges(Collector):
 
 def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     """Gives the gauges their connections."""
-    app.extensions["gauges"] = LiveGauges(engine, presence.connect(settings.redis_url, SCRAPE_TIMEOUT))
+    app.extensions["gauges"] = LiveGauges(engine, heartbeats.connect(settings.redis_url, SCRAPE_TIMEOUT))
 
 
 @bp.get("/metrics")

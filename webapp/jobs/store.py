@@ -499,3 +499,15 @@ def depths(connection: Connection) -> dict[tuple[str, str], int]:
 def oldest_due(connection: Connection) -> dict[str, float]:
     """Age of the oldest due job of each queue, seconds."""
     return {row[0]: row[1] for row in connection.execute(_OLDEST_DUE)}
+
+
+_HAS_ENDED = text(
+    "SELECT 1 FROM job_attempts WHERE job_id = :id AND attempt = :attempt AND worker_id = :worker_id"
+    " AND outcome IN ('completed', 'failed')"
+)
+
+
+def has_ended(connection: Connection, claim: Claim) -> bool:
+    """Tells whether this very attempt's end is on record: after a commit whose answer was lost."""
+    values = {"id": claim.id, "attempt": claim.attempt, "worker_id": claim.worker_id}
+    return connection.execute(_HAS_ENDED, values).first() is not None

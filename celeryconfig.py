@@ -1,0 +1,84 @@
+"""Celery's configuration: data only. The numbers come from `webapp.settings`.
+
+PostgreSQL is the record and a message is a hint, so most of what is set here says: keep little in Redis,
+wait for nothing without a limit, and leave retries and recovery to the database.
+"""
+
+from webapp.settings import current
+
+_settings = current()
+
+broker_url = _settings.redis_url
+result_backend = None
+task_ignore_result = True
+task_store_errors_even_if_ignored = False
+
+task_serializer = "json"
+accept_content = ["json"]
+result_accept_content = ["json"]
+enable_utc = True
+timezone = "UTC"
+
+# A message is acknowledged when its job is settled. Should the worker die before, the message comes back
+# after the visibility timeout and finds nothing to claim: the lease has long been recovered.
+task_acks_late = True
+task_acks_on_failure = True
+task_acks_on_timeout = True
+task_reject_on_worker_lost = False
+task_default_queue = "default"
+task_create_missing_queues = False
+task_send_sent_event = False
+# Soft and hard limits travel with each message; these bound a message that carries none.
+task_soft_time_limit = 86_400
+task_time_limit = 86_430
+
+worker_prefetch_multiplier = 1
+worker_max_tasks_per_child = _settings.max_tasks_per_child
+worker_cancel_long_running_tasks_on_connection_loss = False
+worker_redirect_stdouts = False
+worker_hijack_root_logger = False
+worker_concurrency = _settings.num_workers
+worker_lost_wait = 5
+worker_send_task_events = True
+
+broker_connection_timeout = 3
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None
+broker_channel_error_retry = True
+broker_pool_limit = 4
+broker_pool_acquire_timeout = 2
+task_publish_retry = False
+broker_transport_options = {
+    # Longer than this a message is not kept for a job that runs on; the second copy is refused by the claim.
+    "visibility_timeout": 600,
+    "socket_timeout": 5,
+    "socket_connect_timeout": 3,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    "retry_on_timeout": False,
+    "unacked_restore_interval": 10,
+    "unacked_restore_throttle": 1,
+    "queue_order_strategy": "priority",
+}
+
+# The schedule is short intervals only, so there is nothing worth keeping in a file over a restart.
+beat_scheduler = "celery.beat:Scheduler"
+beat_max_loop_interval = 1
+DISPATCH_INTERVAL = 1.0
+PRUNE_INTERVAL = 60.0
+
+
+def _every(task: str, seconds: float) -> dict[str, object]:
+    """A message that is late by two intervals is dropped: the next one does its work."""
+    return {
+        "task": task,
+        "schedule": seconds,
+        "options": {"queue": "maintenance", "expires": max(2 * seconds, 5.0), "ignore_result": True},
+    }
+
+
+beat_schedule = {
+    "dispatch_due": _every("tasks.dispatch_due", DISPATCH_INTERVAL),
+    "recover_stuck": _every("tasks.recover_stuck", _settings.stuck_check_interval),
+    "prune": _every("tasks.prune", PRUNE_INTERVAL),
+}

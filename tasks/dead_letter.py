@@ -1,0 +1,43 @@
+"""The dead letter task: moves a job whose last attempt is on record to the dead letter queue."""
+
+from __future__ import annotations
+
+import logging
+from uuid import UUID
+
+from sqlalchemy import Engine
+
+from tasks.runtime import runtime
+from webapp import logs, metrics
+from webapp.extensions import celery
+from webapp.jobs import store
+from webapp.jobs.handlers import MAINTENANCE_QUEUE
+
+__all__ = ["MAINTENANCE_QUEUE", "bury", "bury_job"]
+
+logger = logging.getLogger(__name__)
+
+
+@celery.task(name="tasks.bury_job", acks_late=True)  # type: ignore[untyped-decorator] # Celery ships no types
+def bury_job(job_id: str, attempt: int) -> None:
+    """Moves one job; a message that comes twice or late moves nothing."""
+    bury(runtime().engine, UUID(job_id), attempt)
+
+
+def bury(engine: Engine, job_id: UUID, attempt: int) -> bool:
+    """Moves one job in one transaction: `failed`, a dead letter, the counter; False when it was moved before."""
+    with engine.begin() as connection:
+        burial = store.bury(connection, job_id, attempt)
+    if burial is None:
+        return False
+    note(burial, attempt)
+    return True
+
+
+def note(burial: store.Burial, attempt: int) -> None:
+    """Counts and logs a job that was moved."""
+    metrics.jobs_failed.inc()
+    with logs.bound(job_id=str(burial.id), attempt=attempt):
+        logger.error(
+            "job moved to the dead letter queue", extra={"task": burial.task, "reason": burial.reason}
+        )

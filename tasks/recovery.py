@@ -1,0 +1,172 @@
+"""Beat's tasks: dispatch what is due, recover what is stuck, prune what is old.
+
+Each is a `run_once()`-like function that returns counts, and a Celery task around it. Any number of beats
+and workers may run them at once: rows are taken with `FOR UPDATE SKIP LOCKED`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from sqlalchemy import Connection, Engine
+
+from tasks import dead_letter
+from tasks.runtime import Runtime, runtime
+from webapp import logs, metrics
+from webapp.extensions import celery
+from webapp.jobs import store
+from webapp.jobs.handlers import registry
+from webapp.jobs.retry import Bury, RetryPolicy, TryAgain
+from webapp.jobs.states import AttemptOutcome
+
+logger = logging.getLogger(__name__)
+
+#: How long one dispatch pass goes on, seconds: until just before the next tick, so that a retry starts when
+#: it is due and not up to a tick later.
+DISPATCH_WINDOW = 0.9
+#: Shortest pause between two looks of one pass, seconds.
+SHORTEST_PAUSE = 0.01
+#: Longest pause between two looks of one pass, seconds.
+LONGEST_PAUSE = 0.25
+#: Jobs recovered in one transaction.
+RECOVERY_BATCH = 200
+#: Jobs deleted in one transaction.
+PRUNE_BATCH = 1_000
+#: How long one prune pass goes on, seconds.
+PRUNE_WINDOW = 20.0
+
+LOST = store.ErrorReport("djps.Lost", "the process that ran the job died, or its lease ran out")
+
+
+@celery.task(name="tasks.dispatch_due")  # type: ignore[untyped-decorator] # Celery ships no types
+def dispatch_due() -> None:
+    """Sends due jobs to their broker queues for one second."""
+    run_dispatch(runtime(), DISPATCH_WINDOW)
+
+
+@celery.task(name="tasks.recover_stuck")  # type: ignore[untyped-decorator] # Celery ships no types
+def recover_stuck() -> None:
+    """Takes over jobs whose lease ran out."""
+    run_recovery(runtime())
+
+
+@celery.task(name="tasks.prune")  # type: ignore[untyped-decorator] # Celery ships no types
+def prune() -> None:
+    """Deletes final jobs that are older than RETENTION_DAYS."""
+    run_prune(runtime(), PRUNE_WINDOW)
+
+
+def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
+    """Fills every broker queue from what is due; returns how many messages were sent.
+
+    Args:
+        window: seconds to go on looking for what becomes due; 0 looks once.
+    """
+    end = time.monotonic() + window
+    queues = registry.queues()
+    total = 0
+    while True:
+        sent = sum(
+            sum(
+                parts.queue.dispatch(
+                    name,
+                    buffer=parts.settings.broker_buffer,
+                    redispatch_after=parts.settings.redispatch_after,
+                ).values()
+            )
+            for name in queues
+        )
+        total += sent
+        left = end - time.monotonic()
+        if left <= 0:
+            break
+        time.sleep(min(left, _pause(parts, queues, left)))
+    if total:
+        logger.info("jobs dispatched", extra={"jobs": total})
+    return total
+
+
+def _pause(parts: Runtime, queues: tuple[str, ...], left: float) -> float:
+    """Seconds until the next look: when the next job is due, and never long."""
+    due_in = parts.queue.seconds_to_next_due(queues, left)
+    if due_in is None:
+        return LONGEST_PAUSE
+    if due_in <= 0:
+        # A job is due and was not taken: its queue is full, or Redis is away. The workers need a moment.
+        return LONGEST_PAUSE / 5
+    return min(max(due_in, SHORTEST_PAUSE), LONGEST_PAUSE)
+
+
+def run_recovery(parts: Runtime) -> int:
+    """Settles every job whose lease ran out as lost; returns how many.
+
+    Right after PostgreSQL was restarted nothing is taken for one lease: live workers renew theirs first.
+    """
+    with parts.engine.connect() as connection:
+        if store.seconds_since_start(connection) < parts.settings.stuck_job_threshold:
+            return 0
+    return settle_lost(
+        parts.engine, parts.policy, "lease_expired", lambda connection: store.take_stuck(connection, RECOVERY_BATCH)
+    )
+
+
+def settle_lost(
+    engine: Engine, policy: RetryPolicy, reason: str, take: Callable[[Connection], list[store.Held]]
+) -> int:
+    """Ends the attempts that `take` finds, as lost: their jobs are tried again at once, or buried.
+
+    Args:
+        reason: label of `jobs_recovered_total`.
+        take: locks and returns jobs whose holder is gone.
+    """
+    total = 0
+    while True:
+        burials: list[tuple[store.Burial | None, store.Held]] = []
+        with engine.begin() as connection:
+            taken = take(connection)
+            for held in taken:
+                if held.recorded:
+                    burials.append((store.bury(connection, held.id, held.attempt), held))
+                    continue
+                match policy.after_loss(retry_count=held.retry_count, max_retries=held.max_retries):
+                    case TryAgain(delay):
+                        store.settle_again(connection, held, AttemptOutcome.LOST, LOST, delay=delay)
+                    case Bury():
+                        store.record_last(connection, held, AttemptOutcome.LOST, LOST)
+                        burials.append((store.bury(connection, held.id, held.attempt), held))
+        for held in taken:
+            with logs.bound(job_id=str(held.id), attempt=held.attempt):
+                logger.warning(
+                    "job recovered", extra={"task": held.task, "reason": reason, "holder": held.worker_id}
+                )
+        if taken:
+            metrics.jobs_recovered.labels(reason).inc(len(taken))
+        for burial, held in burials:
+            if burial is not None:
+                dead_letter.note(burial, held.attempt)
+        total += len(taken)
+        if not taken:
+            return total
+
+
+def run_prune(parts: Runtime, window: float) -> int:
+    """Deletes old final jobs in small batches; returns how many.
+
+    Args:
+        window: seconds after which the rest is left to the next pass.
+    """
+    if parts.settings.retention_days == 0:
+        return 0
+    end = time.monotonic() + window
+    total = 0
+    while True:
+        with parts.engine.begin() as connection:
+            deleted = store.prune(connection, days=parts.settings.retention_days, limit=PRUNE_BATCH)
+        total += deleted
+        if deleted < PRUNE_BATCH or time.monotonic() > end:
+            break
+    if total:
+        logger.info("old jobs pruned", extra={"jobs": total})
+    return total

@@ -1,0 +1,69 @@
+"""What a worker process works with: settings, database, broker, and its own name."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from functools import cache
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.pool import NullPool
+from uuid_utils.compat import uuid7
+
+from webapp.broker import Broker
+from webapp.database import engine_options
+from webapp.jobs.handlers import registry
+from webapp.jobs.queue import Limits, Queue
+from webapp.jobs.retry import RetryPolicy
+from webapp.settings import Settings, current
+
+#: Connections a forked child keeps open: one runs jobs.
+CHILD_POOL = 1
+
+#: Names this start of the worker. Children inherit it by fork; two starts never share it, so a lease of an
+#: earlier start is never taken for one of ours.
+_BOOT = f"{socket.gethostname()}:{os.getpid()}:{uuid7().hex[-8:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The parts every task needs, made once per process."""
+
+    settings: Settings
+    engine: Engine
+    broker: Broker
+    queue: Queue
+    policy: RetryPolicy
+
+
+@cache
+def runtime() -> Runtime:
+    """This process's parts; `forget_parent` makes a forked child build its own."""
+    settings = current()
+    engine = create_engine(settings.database_url, **engine_options("djps-worker", pool_size=CHILD_POOL))
+    broker = Broker(settings.redis_url, buffer=settings.broker_buffer)
+    limits = Limits(settings.max_job_retries, settings.job_timeout, settings.default_handler)
+    policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)
+    return Runtime(settings, engine, broker, Queue(engine, broker, registry, limits), policy)
+
+
+def forget_parent() -> None:
+    """Drops what was inherited by fork: a connection shared by two processes mixes up their answers."""
+    runtime.cache_clear()
+
+
+def unpooled_engine() -> Engine:
+    """An engine for the worker's parent: a connection per use, so that no fork inherits an idle one."""
+    options = engine_options("djps-presence", pool_size=1)
+    return create_engine(current().database_url, poolclass=NullPool, connect_args=options["connect_args"])
+
+
+def worker_name() -> str:
+    """The worker this process belongs to: host, parent's pid, and a part that is new at every start."""
+    return _BOOT
+
+
+def child_name(pid: int | None = None) -> str:
+    """The holder of a lease: this process, or the worker's child with this pid."""
+    return f"{_BOOT}/{pid or os.getpid()}"
