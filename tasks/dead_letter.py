@@ -11,9 +11,6 @@ from tasks.runtime import runtime
 from webapp import logs, metrics
 from webapp.extensions import celery
 from webapp.jobs import store
-from webapp.jobs.handlers import MAINTENANCE_QUEUE
-
-__all__ = ["MAINTENANCE_QUEUE", "bury", "bury_job"]
 
 logger = logging.getLogger(__name__)
 

@@ -21,12 +21,13 @@ from celery.exceptions import Retry as MessageDone
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
+from tasks.dead_letter import bury
 from tasks.runtime import Runtime, child_name, runtime
 from webapp import logs, metrics
 from webapp.extensions import celery
 from webapp.jobs import store
 from webapp.jobs.errors import JobTimeout
-from webapp.jobs.handlers import JobContext, registry
+from webapp.jobs.handlers import MAINTENANCE_QUEUE, JobContext, registry
 from webapp.jobs.retry import Bury, TryAgain
 from webapp.jobs.states import AttemptOutcome
 from webapp.jobs.store import Claim, ErrorReport
@@ -186,8 +187,6 @@ def send_to_dead_letters(parts: Runtime, claim: Claim) -> None:
 
     Should this process die in between, the lease runs out and the sweeper moves it.
     """
-    from tasks.dead_letter import MAINTENANCE_QUEUE, bury
-
     if not parts.broker.send_burial(claim.id, claim.attempt, MAINTENANCE_QUEUE):
         bury(parts.engine, claim.id, claim.attempt)
 
@@ -207,7 +206,8 @@ def _settle(parts: Runtime, claim: Claim, write: Callable[[Connection], bool]) -
                 if write(connection) or (tried_before and store.has_ended(connection, claim)):
                     return True
             break
-        except DATABASE_ERRORS as error:
+        except (*DATABASE_ERRORS, SoftTimeLimitExceeded) as error:
+            # The time limit can also strike here, when the handler has already returned.
             tried_before = True
             logger.warning("attempt could not be settled yet", extra={"error_type": type(error).__name__})
             if time.monotonic() > deadline:

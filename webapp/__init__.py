@@ -31,19 +31,14 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     from webapp import api, logs
     from webapp.broker import Broker
     from webapp.database import engine_options
-    from webapp.extensions import celery, db, migrate
+    from webapp.extensions import bind_celery, db, migrate
     from webapp.jobs import handlers, models, queue
     from webapp.settings import current
 
     settings = settings or current()
     logs.configure(settings.log_level)
-    celery.config_from_object("celeryconfig")
-    handlers.load(settings.handler_modules)
-    if settings.default_handler and handlers.registry.get(settings.default_handler) is None:
-        raise ValueError(
-            f"DEFAULT_HANDLER must name a registered handler ({', '.join(handlers.registry.names())});"
-            f" given: {settings.default_handler!r}"
-        )
+    handlers.load(settings.handler_modules, settings.default_handler)
+    bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
 
     app = Flask(__name__)
     app.config.update(

@@ -132,14 +132,22 @@ def handler(
     return register
 
 
-def load(modules: tuple[str, ...]) -> None:
+def load(modules: tuple[str, ...], default: str) -> None:
     """Imports the built-in handlers and those of `modules`, so that they register themselves.
+
+    Args:
+        modules: dotted names, the HANDLERS setting.
+        default: the DEFAULT_HANDLER setting; empty for none.
 
     Raises:
         ImportError: a module cannot be imported; the message names it.
+        ValueError: the default names no handler.
     """
     for name in (*BUILT_IN, *modules):
         try:
             import_module(name)
         except ImportError as error:
             raise ImportError(f"HANDLERS: cannot import {name!r}: {error}") from error
+    if default and registry.get(default) is None:
+        known = ", ".join(registry.names())
+        raise ValueError(f"DEFAULT_HANDLER must name a registered handler ({known}); given: {default!r}")

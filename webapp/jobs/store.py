@@ -451,19 +451,22 @@ def take_stuck(connection: Connection, limit: int) -> list[Held]:
     return [Held(*row) for row in connection.execute(_TAKE_STUCK, {"limit": limit})]
 
 
-_TAKE_ORPHANED = text(f"{_HELD} starts_with(j.worker_id, :family) AND j.worker_id <> ALL(:alive) LIMIT :limit "
-                      "FOR UPDATE OF j SKIP LOCKED")  # fmt: skip
+_HOLDERS = text(
+    "SELECT DISTINCT worker_id FROM jobs WHERE status = 'processing' AND starts_with(worker_id, :family)"
+)
 
 
-def take_orphaned(connection: Connection, *, family: str, alive: Sequence[str], limit: int) -> list[Held]:
-    """Locks jobs held by children of one worker that are no longer alive.
+def holders(connection: Connection, family: str) -> list[str]:
+    """The processes of one worker that hold a job; their ids begin with `family`."""
+    return list(connection.execute(_HOLDERS, {"family": family}).scalars())
 
-    Args:
-        family: what the ids of this worker's children begin with.
-        alive: the ids of its living children.
-    """
-    values = {"family": family, "alive": list(alive), "limit": limit}
-    return [Held(*row) for row in connection.execute(_TAKE_ORPHANED, values)]
+
+_TAKE_HELD_BY = text(f"{_HELD} j.worker_id = ANY(:workers) LIMIT :limit FOR UPDATE OF j SKIP LOCKED")
+
+
+def take_held_by(connection: Connection, workers: Sequence[str], limit: int) -> list[Held]:
+    """Locks the jobs that these processes hold; their callers know that the processes are dead."""
+    return [Held(*row) for row in connection.execute(_TAKE_HELD_BY, {"workers": list(workers), "limit": limit})]
 
 
 _UP_FOR = text("SELECT extract(epoch FROM now() - pg_postmaster_start_time())::float8")

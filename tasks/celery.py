@@ -1,0 +1,75 @@
+"""The composition root of worker, beat and Flower: `celery -A tasks worker`, `beat`, `flower`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import signals
+from kombu import pools
+
+from webapp import logs
+from webapp.extensions import bind_celery, celery
+from webapp.jobs import handlers
+from webapp.settings import current
+
+settings = current()
+logs.configure(settings.log_level)
+handlers.load(settings.handler_modules, settings.default_handler)
+bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
+
+# The tasks register themselves with the configured application.
+from tasks import dead_letter, execution, recovery  # noqa: E402, F401
+from tasks.presence import Presence  # noqa: E402
+from tasks.runtime import forget_parent  # noqa: E402
+
+app = celery
+
+_presence: Presence | None = None
+
+
+@signals.setup_logging.connect
+def _keep_logging(**_: Any) -> None:
+    """Celery leaves logging alone when somebody listens to this signal; it is configured above."""
+    logs.configure(settings.log_level)
+
+
+@signals.celeryd_init.connect
+def _silence_banner(instance: Any, **_: Any) -> None:
+    """The banner is not a JSON line."""
+    instance.quiet = True
+
+
+@signals.worker_ready.connect
+def _start_presence(sender: Any, **_: Any) -> None:
+    global _presence
+    if _presence is None:
+        _presence = Presence(settings, role=str(sender.hostname))
+        _presence.start()
+
+
+@signals.task_failure.connect
+def _child_lost(**_: Any) -> None:
+    """In the parent this means that a child died or is about to be killed by its hard time limit."""
+    if _presence is not None:
+        _presence.child_lost()
+
+
+@signals.worker_shutting_down.connect
+def _drain(**_: Any) -> None:
+    if _presence is not None:
+        _presence.drain()
+
+
+@signals.worker_shutdown.connect
+def _stop_presence(**_: Any) -> None:
+    if _presence is not None:
+        _presence.stop()
+
+
+@signals.worker_process_init.connect
+def _become_child(**_: Any) -> None:
+    """Drops every connection that was inherited by fork."""
+    global _presence
+    _presence = None
+    forget_parent()
+    pools.reset()

@@ -1,0 +1,243 @@
+"""Presence: one thread in the worker's parent that speaks for its children.
+
+It writes the worker's heartbeat to Redis, renews the leases of the jobs that really run, takes back the
+jobs of a child that died, and ends a drain that takes too long. It sits in the parent because a handler
+that holds the GIL for a minute must not cost its job the lease.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from uuid import UUID
+
+from celery.worker import state
+from redis.exceptions import RedisError
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from tasks import recovery
+from tasks.runtime import child_name, unpooled_engine, worker_name
+from webapp import heartbeats
+from webapp.broker import EXECUTE_JOB
+from webapp.jobs import store
+from webapp.jobs.retry import RetryPolicy
+from webapp.jobs.states import AttemptOutcome
+from webapp.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at the children.
+TICK = 0.5
+#: Renewals in one lease.
+RENEWALS_PER_LEASE = 3
+#: Heartbeats in one time to live.
+BEATS_PER_TTL = 3
+#: Share of a lease without renewal after which a job's process is stopped: before the sweeper may take it.
+LEASE_SHARE = 0.75
+#: How long Redis may take to take a heartbeat, seconds.
+REDIS_TIMEOUT = 1.0
+#: Jobs taken back in one transaction.
+BATCH = 200
+
+# A fork copies locks as they are. Counters are only touched under this one, and it is held over every fork,
+# so that no child is born with a metrics lock that nobody will ever release.
+_fork_guard = threading.Lock()
+os.register_at_fork(
+    before=_fork_guard.acquire, after_in_parent=_fork_guard.release, after_in_child=_fork_guard.release
+)
+
+
+class Presence(threading.Thread):
+    """The worker's voice in PostgreSQL and Redis.
+
+    Args:
+        settings: lease, heartbeat and grace.
+        role: what the worker calls itself, for the heartbeat.
+    """
+
+    def __init__(self, settings: Settings, role: str) -> None:
+        super().__init__(name="presence", daemon=True)
+        self._settings = settings
+        self._role = role
+        self._family = worker_name() + "/"
+        self._engine: Engine = unpooled_engine()
+        self._redis = heartbeats.connect(settings.redis_url, REDIS_TIMEOUT)
+        self._policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)
+        self._lease = float(settings.stuck_job_threshold)
+        self._wake = threading.Event()
+        self._stopped = threading.Event()
+        self._suspicious = False
+        self._drain_by: float | None = None
+        self._renew_at = 0.0
+        self._beat_at = 0.0
+        self._leased_at: dict[UUID, float] = {}
+
+    def run(self) -> None:
+        """Looks at the children until the worker is gone."""
+        while not self._stopped.is_set():
+            try:
+                self.run_once()
+            except (DBAPIError, RedisError) as error:
+                logger.warning("presence could not reach a server", extra={"error_type": type(error).__name__})
+            except Exception:
+                logger.exception("presence failed unexpectedly")
+            self._wake.wait(TICK)
+            self._wake.clear()
+
+    def run_once(self) -> None:
+        """One look: heartbeat, leases, dead children, drain."""
+        now = time.monotonic()
+        running = running_jobs()
+        self._stop_unrenewed(running, now)
+        if now >= self._beat_at:
+            self._beat_at = now + self._settings.worker_heartbeat_ttl / BEATS_PER_TTL
+            self._beat(len(running))
+        if now >= self._renew_at and running:
+            self._renew(running)
+            self._renew_at = now + self._lease / RENEWALS_PER_LEASE
+            self._suspicious = True
+        if self._suspicious:
+            self.recover_dead_children()
+        if self._drain_by is not None and now >= self._drain_by:
+            self.release_running(running)
+
+    def child_lost(self) -> None:
+        """A child died, or is about to: look at once, and until no dead child holds a job."""
+        self._suspicious = True
+        self._wake.set()
+
+    def drain(self) -> None:
+        """The worker is shutting down: what runs gets SHUTDOWN_GRACE, what is left is released."""
+        self._drain_by = time.monotonic() + self._settings.shutdown_grace
+        self._wake.set()
+
+    def stop(self) -> None:
+        """The worker is gone."""
+        self._stopped.set()
+        self._wake.set()
+        try:
+            heartbeats.leave(self._redis, worker_name())
+        except RedisError:
+            logger.warning("heartbeat could not be taken back")
+
+    def _beat(self, running: int) -> None:
+        described = json.dumps({"role": self._role, "pid": os.getpid(), "running": running})
+        try:
+            heartbeats.beat(self._redis, worker_name(), self._settings.worker_heartbeat_ttl, described)
+        except RedisError as error:
+            logger.warning("heartbeat could not be written", extra={"error_type": type(error).__name__})
+
+    def _renew(self, running: dict[UUID, int]) -> None:
+        workers = [child_name(pid) for pid in set(running.values())]
+        with self._engine.begin() as connection:
+            kept = store.renew(connection, list(running), workers=workers, lease=self._lease)
+        for job_id in kept:
+            self._leased_at[job_id] = time.monotonic()
+
+    def _stop_unrenewed(self, running: dict[UUID, int], now: float) -> None:
+        """Stops children whose lease could not be renewed for three quarters of its time."""
+        self._leased_at = {job_id: self._leased_at.get(job_id, now) for job_id in running}
+        for job_id, pid in running.items():
+            if now - self._leased_at[job_id] > self._lease * LEASE_SHARE and is_child(pid):
+                logger.error("lease could not be renewed, the job is stopped", extra={"job_id": str(job_id)})
+                kill([pid])
+                self._leased_at.pop(job_id)
+                self._suspicious = True
+
+    def recover_dead_children(self) -> int:
+        """Settles the jobs of children that died as lost; returns how many."""
+        with self._engine.connect() as connection:
+            held_by = store.holders(connection, self._family)
+        # The holders are read before the processes are looked at: a child born in between is not missed.
+        dead = [name for name in held_by if not is_alive(int(name.rpartition("/")[2]))]
+        self._suspicious = any(name not in dead and not is_tracked(name) for name in held_by)
+        if not dead:
+            return 0
+        with _fork_guard:
+            return recovery.settle_lost(
+                self._engine, self._policy, "child_died", lambda c: store.take_held_by(c, dead, BATCH)
+            )
+
+    def release_running(self, running: dict[UUID, int]) -> int:
+        """Stops what still runs and gives it back: queued again, no retry burnt; returns how many jobs."""
+        pids = [pid for pid in set(running.values()) if is_child(pid)]
+        if not pids:
+            return 0
+        logger.warning("grace is over, running jobs are released", extra={"jobs": len(running)})
+        kill(pids)
+        names = [child_name(pid) for pid in pids]
+        with self._engine.begin() as connection:
+            taken = store.take_held_by(connection, names, BATCH)
+            for held in taken:
+                if not held.recorded:
+                    store.settle_again(connection, held, AttemptOutcome.RELEASED, None, delay=0.0)
+        return len(taken)
+
+
+def running_jobs() -> dict[UUID, int]:
+    """The jobs that children of this worker have accepted, with the pid of each."""
+    while True:
+        try:
+            requests = list(state.active_requests)
+            break
+        except RuntimeError:
+            # The worker's main thread changed the set meanwhile.
+            continue
+    return {
+        UUID(request.args[0]): request.worker_pid
+        for request in requests
+        if request.name == EXECUTE_JOB and request.worker_pid and request.args
+    }
+
+
+def is_tracked(name: str) -> bool:
+    """Tells whether a lease holder is running a job that Celery knows of."""
+    return int(name.rpartition("/")[2]) in running_jobs().values()
+
+
+def is_alive(pid: int) -> bool:
+    """Tells whether a pid is this process or a child of it that has not ended; a zombie has."""
+    return pid == os.getpid() or is_child(pid)
+
+
+def is_child(pid: int) -> bool:
+    """Tells whether a pid is a child of this process that has not ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            # The name in brackets may hold anything, so the fields are counted from its end.
+            process_state, parent = stat.read().rpartition(b")")[2].split()[:2]
+    except FileNotFoundError:
+        return _answers(pid) if not os.path.isdir("/proc/self") else False
+    return int(parent) == os.getpid() and process_state not in (b"Z", b"X")
+
+
+def _answers(pid: int) -> bool:
+    """Without /proc (macOS): a process with this pid exists and is ours to signal."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def kill(pids: Iterable[int], patience: float = 5.0) -> None:
+    """Kills children and waits until they are gone.
+
+    Args:
+        patience: seconds to wait; a process in an uninterruptible call may take longer.
+    """
+    pids = list(pids)
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    end = time.monotonic() + patience
+    while any(is_child(pid) for pid in pids) and time.monotonic() < end:
+        time.sleep(0.01)
