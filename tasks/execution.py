@@ -19,7 +19,8 @@ from celery import Task
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 from celery.exceptions import Retry as MessageDone
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, TimeoutError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tasks.dead_letter import bury
 from tasks.runtime import Runtime, child_name, runtime
@@ -40,7 +41,7 @@ SETTLE_PAUSE = 0.5
 #: Share of the lease during which the end of an attempt is tried to be written; then the sweeper owns the job.
 SETTLE_SHARE = 0.75
 
-DATABASE_ERRORS = (DBAPIError, TimeoutError)
+DATABASE_ERRORS = (DBAPIError, PoolTimeout)
 
 
 class HandlerMissing(Exception):
@@ -65,7 +66,9 @@ class JobTask(Task):  # type: ignore[misc] # Celery ships no types
 
     abstract = True
 
-    def retry(self, args: Any = None, kwargs: Any = None, exc: BaseException | None = None, **_: Any) -> NoReturn:
+    def retry(
+        self, args: Any = None, kwargs: Any = None, exc: BaseException | None = None, **_: Any
+    ) -> NoReturn:
         """Settles a failed attempt, then ends the message.
 
         `autoretry_for` calls this with the error. Celery's own budget and countdown are not used: the
@@ -78,13 +81,18 @@ class JobTask(Task):  # type: ignore[misc] # Celery ships no types
         """
         if not isinstance(exc, AttemptFailed):
             logger.warning("job could not be claimed", extra={"error_type": type(exc).__name__})
-            raise Ignore() from exc
+            raise Ignore from exc
         settle_failed(runtime(), exc)
         raise MessageDone(message=exc.report.type, exc=exc)
 
 
 @celery.task(  # type: ignore[untyped-decorator] # Celery ships no types
-    name="tasks.execute_job", base=JobTask, bind=True, autoretry_for=(Exception,), max_retries=None, acks_late=True
+    name="tasks.execute_job",
+    base=JobTask,
+    bind=True,
+    autoretry_for=(Exception,),
+    max_retries=None,
+    acks_late=True,
 )
 def execute_job(self: JobTask, job_id: str) -> None:
     """Runs one job to the end of one attempt; a message whose job is not there to claim does nothing."""
@@ -126,7 +134,7 @@ def run(parts: Runtime, claim: Claim) -> Any:
         return found.run(claim.payload, context)
     except SoftTimeLimitExceeded as error:
         raise _failure(claim, JobTimeout(claim.timeout), error) from error
-    except Exception as error:  # noqa: BLE001 - whatever a handler raises ends its attempt, nothing else
+    except Exception as error:
         raise _failure(claim, error, error) from error
     finally:
         metrics.job_duration.observe(time.monotonic() - started)
@@ -233,7 +241,9 @@ def keepable(result: Any, limit: int) -> str | None:
     except (TypeError, ValueError, RecursionError) as error:
         return json.dumps({"djps_result_dropped": f"not JSON ({type(error).__name__})"})
     if len(kept) > limit:
-        return json.dumps({"djps_result_dropped": f"{len(kept)} bytes are more than MAX_RESULT_BYTES ({limit})"})
+        return json.dumps(
+            {"djps_result_dropped": f"{len(kept)} bytes are more than MAX_RESULT_BYTES ({limit})"}
+        )
     if "\\u0000" in kept or "\\ud" in kept.lower():
         # PostgreSQL refuses both; a valid surrogate pair is refused by nobody, so it is tried as real text.
         try:

@@ -84,7 +84,9 @@ class Presence(threading.Thread):
             try:
                 self.run_once()
             except (DBAPIError, RedisError) as error:
-                logger.warning("presence could not reach a server", extra={"error_type": type(error).__name__})
+                logger.warning(
+                    "presence could not reach a server", extra={"error_type": type(error).__name__}
+                )
             except Exception:
                 logger.exception("presence failed unexpectedly")
             self._wake.wait(TICK)

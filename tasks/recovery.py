@@ -108,7 +108,10 @@ def run_recovery(parts: Runtime) -> int:
         if store.seconds_since_start(connection) < parts.settings.stuck_job_threshold:
             return 0
     return settle_lost(
-        parts.engine, parts.policy, "lease_expired", lambda connection: store.take_stuck(connection, RECOVERY_BATCH)
+        parts.engine,
+        parts.policy,
+        "lease_expired",
+        lambda connection: store.take_stuck(connection, RECOVERY_BATCH),
     )
 
 

@@ -32,7 +32,7 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     from webapp.broker import Broker
     from webapp.database import engine_options
     from webapp.extensions import bind_celery, db, migrate
-    from webapp.jobs import handlers, models, queue
+    from webapp.jobs import handlers, queue
     from webapp.settings import current
 
     settings = settings or current()
@@ -40,7 +40,7 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     handlers.load(settings.handler_modules, settings.default_handler)
     bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
 
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     app.config.update(
         SQLALCHEMY_DATABASE_URI=settings.database_url,
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(f"djps-{role}", pool_size=settings.api_threads),
@@ -49,7 +49,6 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     app.extensions["settings"] = settings
     db.init_app(app)
     migrate.init_app(app, db, directory=_migrations_folder(), compare_type=True, compare_server_default=True)
-    assert models.Job.metadata is db.metadata, "the tables must be in the metadata that Alembic compares"
     with app.app_context():
         engine = db.engine
     app.extensions["queue"] = queue.Queue(

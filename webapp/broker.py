@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
-from kombu import Connection, pools
+from kombu import pools
+from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
@@ -44,11 +45,16 @@ class JobHint(Protocol):
     """What a message about a job is made from."""
 
     @property
-    def id(self) -> UUID: ...
+    def id(self) -> UUID:
+        """The job."""
+
     @property
-    def queue(self) -> str: ...
+    def queue(self) -> str:
+        """Where it waits."""
+
     @property
-    def timeout(self) -> float: ...
+    def timeout(self) -> float:
+        """Seconds an attempt may take."""
 
 
 class Broker:

@@ -9,7 +9,7 @@ from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from kombu import Queue
+from kombu.entity import Queue
 from sqlalchemy.orm import DeclarativeBase
 
 

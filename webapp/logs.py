@@ -54,7 +54,9 @@ def bound(**fields: str | int | None) -> Iterator[None]:
         >>> with bound(job_id="0192"):
         ...     logging.getLogger("x").info("job started")
     """
-    token = _bound.set({**_bound.get(), **{name: value for name, value in fields.items() if value is not None}})
+    token = _bound.set(
+        {**_bound.get(), **{name: value for name, value in fields.items() if value is not None}}
+    )
     try:
         yield
     finally:
@@ -80,6 +82,7 @@ def configuration(level: str) -> dict[str, Any]:
             "celery.app.trace": {"level": "CRITICAL"},
             "celery.beat": {"level": "WARNING"},
             "kombu": {"level": "WARNING"},
+            "alembic.runtime.plugins": {"level": "WARNING"},
             "tornado.access": {"level": "WARNING"},
         },
     }

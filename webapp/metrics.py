@@ -14,13 +14,15 @@ from webapp.settings import current
 from webapp.slots import Slots
 
 #: prometheus_client reads this variable at import, so it is set before the import below.
-FOLDER = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str((current().data_dir / "metrics").absolute())))
+FOLDER = Path(
+    os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str((current().data_dir / "metrics").absolute()))
+)
 FOLDER.mkdir(parents=True, exist_ok=True)
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, multiprocess, values  # noqa: E402
 
 _slots = Slots(FOLDER)
-values.ValueClass = values.MultiProcessValue(process_identifier=_slots.number)  # type: ignore[misc, no-untyped-call]
+values.ValueClass = values.MultiProcessValue(process_identifier=_slots.number)  # type: ignore[no-untyped-call]
 
 #: Seconds; from a no-op to the longest default timeout.
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -30,7 +32,9 @@ jobs_completed = Counter("jobs_completed_total", "Jobs that completed.")
 jobs_failed = Counter("jobs_failed_total", "Jobs that went to the dead letter queue.")
 jobs_retried = Counter("jobs_retried_total", "Attempts that failed and were given another try.")
 jobs_recovered = Counter("jobs_recovered_total", "Jobs taken back from a dead or silent worker.", ["reason"])
-jobs_refused = Counter("job_claims_refused_total", "Messages whose job was not there to claim: duplicates, stale.")
+jobs_refused = Counter(
+    "job_claims_refused_total", "Messages whose job was not there to claim: duplicates, stale."
+)
 leases_lost = Counter("job_leases_lost_total", "Results dropped because the attempt's lease was lost.")
 jobs_dispatched = Counter("jobs_dispatched_total", "Messages sent by the dispatcher.", ["reason"])
 job_duration = Histogram("job_duration_seconds", "How long attempts ran.", buckets=_BUCKETS)

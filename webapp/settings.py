@@ -35,49 +35,77 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=False)
 
     database_url: str = Field(
-        "postgresql+psycopg2://djps:djps@localhost:5432/djps", description="PostgreSQL, the record of every job."
+        "postgresql+psycopg2://djps:djps@localhost:5432/djps",
+        description="PostgreSQL, the record of every job.",
     )
-    redis_url: str = Field("redis://localhost:6379/0", description="Redis or Valkey: broker, limiter, heartbeats.")
+    redis_url: str = Field(
+        "redis://localhost:6379/0", description="Redis or Valkey: broker, limiter, heartbeats."
+    )
 
-    simulated_job_url: str = Field("https://httpbin.org/delay/1", description="URL the `simulated` handler calls.")
-    simulated_failure_rate: float = Field(0.2, ge=0, le=1, description="Share of `simulated` jobs that fail, 0 to 1.")
-    simulated_timeout: float = Field(5.0, gt=0, le=300, description="Seconds before `simulated` gives up its call.")
+    simulated_job_url: str = Field(
+        "https://httpbin.org/delay/1", description="URL the `simulated` handler calls."
+    )
+    simulated_failure_rate: float = Field(
+        0.2, ge=0, le=1, description="Share of `simulated` jobs that fail, 0 to 1."
+    )
+    simulated_timeout: float = Field(
+        5.0, gt=0, le=300, description="Seconds before `simulated` gives up its call."
+    )
 
     handlers: str = Field("", description="Modules with handlers of your own, comma-separated dotted names.")
     default_handler: str = Field(
-        "simulated", description="Handler of a job whose payload names none that is known; empty: refuse such jobs."
+        "simulated",
+        description="Handler of a job whose payload names none that is known; empty: refuse such jobs.",
     )
 
     max_job_retries: int = Field(3, ge=0, le=100, description="Retries after the first attempt, by default.")
     backoff_base: float = Field(2.0, ge=1, le=100, description="Retry n waits BACKOFF_BASE ** n seconds.")
     max_backoff: float = Field(60.0, ge=0, le=86_400, description="Longest wait before a retry, seconds.")
-    backoff_jitter: float = Field(0.0, ge=0, le=1, description="Share of a wait that is random, 0 (none) to 1.")
+    backoff_jitter: float = Field(
+        0.0, ge=0, le=1, description="Share of a wait that is random, 0 (none) to 1."
+    )
     job_timeout: float = Field(300.0, gt=0, le=86_400, description="Seconds an attempt may take, by default.")
 
-    worker_heartbeat_ttl: int = Field(30, ge=3, le=3_600, description="Seconds a worker's heartbeat key lives.")
+    worker_heartbeat_ttl: int = Field(
+        30, ge=3, le=3_600, description="Seconds a worker's heartbeat key lives."
+    )
     stuck_job_threshold: int = Field(60, ge=3, le=3_600, description="Lease of a running job, seconds.")
-    stuck_check_interval: float = Field(10, ge=0.5, le=3_600, description="Seconds between looks for stuck jobs.")
+    stuck_check_interval: float = Field(
+        10, ge=0.5, le=3_600, description="Seconds between looks for stuck jobs."
+    )
     num_workers: int = Field(2, ge=1, le=256, description="Prefork children of a worker.")
     max_tasks_per_child: int = Field(10_000, ge=1, description="Jobs a child runs before it is replaced.")
     shutdown_grace: float = Field(20.0, ge=0, le=3_600, description="Seconds running jobs get after SIGTERM.")
 
-    broker_buffer: int = Field(1_000, ge=1, le=100_000, description="Most messages of one queue kept in Redis.")
-    redispatch_after: float = Field(60.0, ge=5, le=86_400, description="Seconds before an unclaimed job is sent again.")
+    broker_buffer: int = Field(
+        1_000, ge=1, le=100_000, description="Most messages of one queue kept in Redis."
+    )
+    redispatch_after: float = Field(
+        60.0, ge=5, le=86_400, description="Seconds before an unclaimed job is sent again."
+    )
     retention_days: int = Field(30, ge=0, le=36_500, description="Days a final job is kept; 0: for ever.")
 
     rate_limit: str = Field("10 per minute", description="Submissions per client address; empty: no limit.")
     trusted_proxies: int = Field(0, ge=0, le=10, description="Proxies whose X-Forwarded-For is believed.")
-    max_payload_bytes: int = Field(256 * KIBIBYTE, ge=KIBIBYTE, le=16 * KIBIBYTE**2, description="Largest body, bytes.")
-    max_result_bytes: int = Field(64 * KIBIBYTE, ge=0, le=16 * KIBIBYTE**2, description="Largest kept result, bytes.")
+    max_payload_bytes: int = Field(
+        256 * KIBIBYTE, ge=KIBIBYTE, le=16 * KIBIBYTE**2, description="Largest body, bytes."
+    )
+    max_result_bytes: int = Field(
+        64 * KIBIBYTE, ge=0, le=16 * KIBIBYTE**2, description="Largest kept result, bytes."
+    )
 
-    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$", description="Least severe line.")
+    log_level: str = Field(
+        "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$", description="Least severe line."
+    )
     data_dir: Path = Field(Path(".djps"), alias="DJPS_DATA_DIR", description="Where `ops up` keeps its data.")
     api_host: str = Field("127.0.0.1", description="Address the API listens on.")
     api_port: int = Field(8000, ge=1, le=65_535, description="Port of the API.")
     api_workers: int = Field(2, ge=1, le=64, description="gunicorn worker processes.")
     api_threads: int = Field(4, ge=1, le=64, description="Threads of each gunicorn worker.")
     flower_port: int = Field(5555, ge=1, le=65_535, description="Port of Flower.")
-    postgres_port: int = Field(5432, ge=1, le=65_535, description="Port of the PostgreSQL that `ops up` starts.")
+    postgres_port: int = Field(
+        5432, ge=1, le=65_535, description="Port of the PostgreSQL that `ops up` starts."
+    )
     redis_port: int = Field(6379, ge=1, le=65_535, description="Port of the Valkey that `ops up` starts.")
     httpbin_port: int = Field(8099, ge=1, le=65_535, description="Port of the httpbin that `ops up` starts.")
 
@@ -87,7 +115,9 @@ class Settings(BaseSettings):
         try:
             url = make_url(value)
         except ArgumentError as error:
-            raise ValueError("must be a database URL such as postgresql+psycopg2://user:pw@host/name") from error
+            raise ValueError(
+                "must be a database URL such as postgresql+psycopg2://user:pw@host/name"
+            ) from error
         if url.get_backend_name() != "postgresql":
             raise ValueError("must be a PostgreSQL URL (postgresql+psycopg2://...)")
         return url.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
@@ -120,9 +150,11 @@ class Settings(BaseSettings):
             SettingsError: a variable breaks its rule; the message names variable, rule and value.
         """
         try:
-            return cls(_env_file=os.environ.get("DJPS_ENV_FILE", ".env") or None)  # type: ignore[call-arg]
+            return cls(_env_file=os.environ.get("DJPS_ENV_FILE", ".env") or None)
         except ValidationError as error:
-            raise SettingsError("; ".join(_sentence(item) for item in error.errors(include_url=False))) from None
+            raise SettingsError(
+                "; ".join(_sentence(item) for item in error.errors(include_url=False))
+            ) from None
 
 
 def _sentence(item: object) -> str:

@@ -25,7 +25,9 @@ def sleep(payload: dict[str, Any], context: JobContext) -> dict[str, float]:
     """
     seconds = payload.get("seconds", 1)
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= MAX_SLEEP:
-        raise Discard(f"payload.seconds must be a number from 0 to {MAX_SLEEP:g}; given: {str(seconds)[:50]!r}")
+        raise Discard(
+            f"payload.seconds must be a number from 0 to {MAX_SLEEP:g}; given: {str(seconds)[:50]!r}"
+        )
     time.sleep(seconds)
     return {"slept": float(seconds)}
 

@@ -30,7 +30,10 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     app.config.update(
         RATELIMIT_ENABLED=bool(settings.rate_limit),
         RATELIMIT_STORAGE_URI=settings.redis_url,
-        RATELIMIT_STORAGE_OPTIONS={"socket_timeout": LIMITER_TIMEOUT, "socket_connect_timeout": LIMITER_TIMEOUT},
+        RATELIMIT_STORAGE_OPTIONS={
+            "socket_timeout": LIMITER_TIMEOUT,
+            "socket_connect_timeout": LIMITER_TIMEOUT,
+        },
         RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
         RATELIMIT_KEY_PREFIX="djps",
     )

@@ -14,4 +14,6 @@ bp = Blueprint("dlq", __name__)
 def index() -> Response:
     """The dead letter queue as an array of jobs, the newest first."""
     query = DeadLetterQuery.model_validate(request.args.to_dict())
-    return jsonify([JobAnswer.of(row) for row in the_queue().dead_letters(limit=query.limit, offset=query.offset)])
+    return jsonify(
+        [JobAnswer.of(row) for row in the_queue().dead_letters(limit=query.limit, offset=query.offset)]
+    )

@@ -7,7 +7,8 @@ from http import HTTPStatus
 
 from flask import Flask, Response, g
 from pydantic import ValidationError
-from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from webapp.api.schemas import BadBody, Breach, Problem
@@ -31,10 +32,6 @@ _STATUS_OF: dict[type[JobError], HTTPStatus] = {
 }
 
 
-class ServiceUnavailable(Exception):
-    """DJPS itself cannot answer right now."""
-
-
 def problem(
     status: int, detail: str, *, errors: list[Breach] | None = None, retry_after: int | None = None
 ) -> Response:
@@ -46,7 +43,9 @@ def problem(
         request_id=g.get("request_id"),
         errors=errors,
     )
-    response = Response(document.model_dump_json(exclude_none=True), status, mimetype="application/problem+json")
+    response = Response(
+        document.model_dump_json(exclude_none=True), status, mimetype="application/problem+json"
+    )
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
     return response
@@ -59,7 +58,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(JobError, _job_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(DBAPIError, _database_error)
-    app.register_error_handler(TimeoutError, _database_away)
+    app.register_error_handler(PoolTimeout, _database_away)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -82,7 +81,9 @@ def _shown(value: object) -> str:
 
 
 def _bad_body(error: BadBody) -> Response:
-    return problem(422, str(error), errors=[Breach(field="body", rule=str(error), given="the request's body")])
+    return problem(
+        422, str(error), errors=[Breach(field="body", rule=str(error), given="the request's body")]
+    )
 
 
 def _job_error(error: JobError) -> Response:

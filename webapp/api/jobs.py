@@ -17,12 +17,12 @@ bp = Blueprint("jobs", __name__)
 
 def the_queue() -> Queue:
     """The domain's front door in this application."""
-    return cast(Queue, current_app.extensions["queue"])
+    return cast("Queue", current_app.extensions["queue"])
 
 
 def rate_limit() -> str:
     """The limit on submissions per client address."""
-    return cast(str, current_app.extensions["settings"].rate_limit)
+    return cast("str", current_app.extensions["settings"].rate_limit)
 
 
 def json_body() -> object:

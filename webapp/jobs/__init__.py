@@ -15,6 +15,8 @@ and final once it is `completed`, `failed` (in the dead letter queue) or `cancel
 claimed and of no other, so what comes late changes nothing.
 """
 
+from __future__ import annotations
+
 from webapp.jobs.errors import Discard, Retry
 from webapp.jobs.handlers import JobContext, handler
 

@@ -22,7 +22,9 @@ class UnknownTask(JobError):
     """No handler has this name, and there is no default handler."""
 
     def __init__(self, name: object, known: tuple[str, ...]) -> None:
-        super().__init__(f"payload.task must name a registered handler ({', '.join(known)}); given: {str(name)[:100]!r}")
+        super().__init__(
+            f"payload.task must name a registered handler ({', '.join(known)}); given: {str(name)[:100]!r}"
+        )
         self.name = name
         self.known = known
 

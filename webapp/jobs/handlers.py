@@ -79,9 +79,13 @@ class HandlerRegistry:
             if not _NAME.fullmatch(value):
                 raise ValueError(f"a handler's {what} must match {_NAME.pattern}; given: {value!r}")
         if new.queue == MAINTENANCE_QUEUE:
-            raise ValueError(f"queue {MAINTENANCE_QUEUE!r} is DJPS's own; handler {new.name!r} must use another")
+            raise ValueError(
+                f"queue {MAINTENANCE_QUEUE!r} is DJPS's own; handler {new.name!r} must use another"
+            )
         if new.max_retries is not None and not 0 <= new.max_retries <= 100:
-            raise ValueError(f"max_retries of handler {new.name!r} must be 0 to 100; given: {new.max_retries}")
+            raise ValueError(
+                f"max_retries of handler {new.name!r} must be 0 to 100; given: {new.max_retries}"
+            )
         if new.timeout is not None and not 0 < new.timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout of handler {new.name!r} must be above 0 and at most {MAX_TIMEOUT:g} s")
         known = self._handlers.get(new.name)

@@ -70,8 +70,12 @@ class Job(Base):
         CheckConstraint("retry_count >= 0 AND retry_count <= attempt", name="jobs_retries_within_attempts"),
         CheckConstraint("max_retries BETWEEN 0 AND 100", name="jobs_max_retries_in_range"),
         CheckConstraint("timeout > 0", name="jobs_timeout_positive"),
-        CheckConstraint("(status = 'processing') = (lease_expires_at IS NOT NULL)", name="jobs_lease_while_processing"),
-        CheckConstraint("(status = 'processing') = (worker_id IS NOT NULL)", name="jobs_worker_while_processing"),
+        CheckConstraint(
+            "(status = 'processing') = (lease_expires_at IS NOT NULL)", name="jobs_lease_while_processing"
+        ),
+        CheckConstraint(
+            "(status = 'processing') = (worker_id IS NOT NULL)", name="jobs_worker_while_processing"
+        ),
         CheckConstraint(
             "(status IN ('completed', 'failed', 'cancelled')) = (finished_at IS NOT NULL)",
             name="jobs_finished_when_final",
@@ -119,7 +123,8 @@ class Attempt(Base):
 
     __table_args__ = (
         CheckConstraint(
-            "outcome IN ('completed', 'failed', 'lost', 'released', 'cancelled')", name="job_attempts_outcome_known"
+            "outcome IN ('completed', 'failed', 'lost', 'released', 'cancelled')",
+            name="job_attempts_outcome_known",
         ),
         CheckConstraint("attempt >= 1", name="job_attempts_from_one"),
     )

@@ -123,7 +123,9 @@ class ErrorReport:
     def of(cls, error: BaseException, traceback: str | None = None) -> ErrorReport:
         """Describes `error`, whatever its `__str__` does."""
         kind = type(error)
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        name = (
+            kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        )
         try:
             message = str(error)
         except Exception as failure:  # noqa: BLE001 - a handler's exception class may do anything in __str__
@@ -239,7 +241,10 @@ _TAKE_DUE = text("""
 def take_due(connection: Connection, queue: str, limit: int) -> list[Hint]:
     """Marks due jobs that were never sent as dispatched, and returns them in the order they should be sent."""
     rows = connection.execute(_TAKE_DUE, {"queue": queue, "limit": limit}).all()
-    return [Hint(row.id, row.queue, row.timeout) for row in sorted(rows, key=lambda row: (-row.priority, row.run_at))]
+    return [
+        Hint(row.id, row.queue, row.timeout)
+        for row in sorted(rows, key=lambda row: (-row.priority, row.run_at))
+    ]
 
 
 _TAKE_UNCLAIMED = text("""
@@ -256,7 +261,10 @@ _TAKE_UNCLAIMED = text("""
 def take_unclaimed(connection: Connection, queue: str, limit: int, age: float) -> list[Hint]:
     """Takes jobs that were sent more than `age` seconds ago and never claimed: their message may be lost."""
     rows = connection.execute(_TAKE_UNCLAIMED, {"queue": queue, "limit": limit, "age": age}).all()
-    return [Hint(row.id, row.queue, row.timeout) for row in sorted(rows, key=lambda row: (-row.priority, row.run_at))]
+    return [
+        Hint(row.id, row.queue, row.timeout)
+        for row in sorted(rows, key=lambda row: (-row.priority, row.run_at))
+    ]
 
 
 _NEXT_DUE = text("""
@@ -297,7 +305,9 @@ def claim(connection: Connection, ids: Sequence[UUID], *, worker_id: str, lease:
         worker_id: the process that will run them.
         lease: seconds until the sweeper may take them over.
     """
-    rows = connection.execute(_CLAIM, {"ids": [str(one) for one in ids], "worker_id": worker_id, "lease": lease})
+    rows = connection.execute(
+        _CLAIM, {"ids": [str(one) for one in ids], "worker_id": worker_id, "lease": lease}
+    )
     return [Claim(*row) for row in rows]
 
 
@@ -335,7 +345,12 @@ _SETTLE_AGAIN = text("""
 
 
 def settle_again(
-    connection: Connection, held: Claim | Held, outcome: AttemptOutcome, error: ErrorReport | None, *, delay: float
+    connection: Connection,
+    held: Claim | Held,
+    outcome: AttemptOutcome,
+    error: ErrorReport | None,
+    *,
+    delay: float,
 ) -> bool:
     """Ends an attempt and queues its job once more; False when its lease was lost.
 
@@ -343,7 +358,10 @@ def settle_again(
         outcome: `failed` and `lost` use up one retry, `released` does not.
         delay: seconds until the job is due again.
     """
-    values = _end_of(held, outcome, error) | {"delay": delay, "burnt": int(outcome is not AttemptOutcome.RELEASED)}
+    values = _end_of(held, outcome, error) | {
+        "delay": delay,
+        "burnt": int(outcome is not AttemptOutcome.RELEASED),
+    }
     return connection.execute(_SETTLE_AGAIN, values).rowcount == 1
 
 
@@ -357,7 +375,9 @@ _RECORD_LAST = text("""
     ON CONFLICT (job_id, attempt) DO NOTHING""")
 
 
-def record_last(connection: Connection, held: Claim | Held, outcome: AttemptOutcome, error: ErrorReport) -> bool:
+def record_last(
+    connection: Connection, held: Claim | Held, outcome: AttemptOutcome, error: ErrorReport
+) -> bool:
     """Writes the end of a job's last attempt and leaves the job for `bury`; False when its lease was lost."""
     return connection.execute(_RECORD_LAST, _end_of(held, outcome, error)).rowcount == 1
 
@@ -434,7 +454,9 @@ _RENEW = text("""
 
 def renew(connection: Connection, ids: Sequence[UUID], *, workers: Sequence[str], lease: float) -> set[UUID]:
     """Prolongs the leases that these processes hold on these jobs; returns the jobs that are still theirs."""
-    rows = connection.execute(_RENEW, {"ids": [str(one) for one in ids], "workers": list(workers), "lease": lease})
+    rows = connection.execute(
+        _RENEW, {"ids": [str(one) for one in ids], "workers": list(workers), "lease": lease}
+    )
     return {row.id for row in rows}
 
 
@@ -466,7 +488,9 @@ _TAKE_HELD_BY = text(f"{_HELD} j.worker_id = ANY(:workers) LIMIT :limit FOR UPDA
 
 def take_held_by(connection: Connection, workers: Sequence[str], limit: int) -> list[Held]:
     """Locks the jobs that these processes hold; their callers know that the processes are dead."""
-    return [Held(*row) for row in connection.execute(_TAKE_HELD_BY, {"workers": list(workers), "limit": limit})]
+    return [
+        Held(*row) for row in connection.execute(_TAKE_HELD_BY, {"workers": list(workers), "limit": limit})
+    ]
 
 
 _UP_FOR = text("SELECT extract(epoch FROM now() - pg_postmaster_start_time())::float8")
@@ -488,7 +512,9 @@ def prune(connection: Connection, *, days: int, limit: int) -> int:
     return connection.execute(_PRUNE, {"days": days, "limit": limit}).rowcount
 
 
-_DEPTHS = text("SELECT queue, status, count(*) FROM jobs WHERE status IN ('queued', 'processing') GROUP BY 1, 2")
+_DEPTHS = text(
+    "SELECT queue, status, count(*) FROM jobs WHERE status IN ('queued', 'processing') GROUP BY 1, 2"
+)
 _OLDEST_DUE = text("""
     SELECT queue, extract(epoch FROM now() - min(run_at))::float8 FROM jobs
      WHERE status = 'queued' AND run_at <= now() GROUP BY queue""")

@@ -1,0 +1,50 @@
+"""Runs migrations with the application's engine and metadata, one transaction for each."""
+
+from __future__ import annotations
+
+import logging
+
+from alembic import context
+from flask import current_app
+
+logger = logging.getLogger("alembic.env")
+
+#: Longest a migration waits for a lock before it gives up, so that it never blocks production: milliseconds.
+LOCK_TIMEOUT_MS = 5_000
+
+migrate = current_app.extensions["migrate"]
+database = migrate.db
+
+
+def run() -> None:
+    """Brings the connected database up or down."""
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+        connection.exec_driver_sql("SET statement_timeout = 0")
+        connection.commit()
+        context.configure(
+            connection=connection,
+            target_metadata=database.metadata,
+            transaction_per_migration=True,
+            **migrate.configure_args,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+
+
+def write_sql() -> None:
+    """Prints the SQL instead of running it (`flask db upgrade --sql`)."""
+    context.configure(
+        url=current_app.config["SQLALCHEMY_DATABASE_URI"],
+        target_metadata=database.metadata,
+        literal_binds=True,
+        **migrate.configure_args,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    write_sql()
+else:
+    run()

@@ -1,0 +1,91 @@
+"""Real servers for every test: `python3 -m ops test` starts them and names them in the environment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from flask_migrate import upgrade
+from redis import Redis
+from sqlalchemy import Engine, text
+
+from webapp import create_app
+from webapp.jobs.queue import Queue
+from webapp.settings import Settings
+
+#: How long `eventually` waits, seconds.
+PATIENCE = 20.0
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return Settings.load()
+
+
+@pytest.fixture(scope="session")
+def application(settings: Settings) -> Flask:
+    """One migrated application for the whole run."""
+    made = create_app(settings)
+    with made.app_context():
+        upgrade()
+    return made
+
+
+@pytest.fixture(scope="session")
+def engine(application: Flask) -> Engine:
+    with application.app_context():
+        return application.extensions["migrate"].db.engine
+
+
+@pytest.fixture(scope="session")
+def redis(settings: Settings) -> Iterator[Redis]:
+    client = Redis.from_url(settings.redis_url, decode_responses=True)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def clean(engine: Engine, redis: Redis) -> None:
+    """Empty tables and an empty broker."""
+    with engine.begin() as connection:
+        connection.execute(text("TRUNCATE jobs, job_attempts, dead_letters"))
+    redis.flushall()
+
+
+@pytest.fixture
+def app(application: Flask, clean: None) -> Flask:
+    """pytest-flask's application, over empty servers."""
+    return application
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def queue(app: Flask) -> Queue:
+    return app.extensions["queue"]
+
+
+@pytest.fixture
+def eventually() -> Callable[..., object]:
+    """Polls a condition until it holds, and returns what it returned.
+
+    Raises:
+        AssertionError: it did not hold within `patience` seconds; shows what it returned last.
+    """
+
+    def wait(condition: Callable[[], object], patience: float = PATIENCE) -> object:
+        end = time.monotonic() + patience
+        while True:
+            found = condition()
+            if found:
+                return found
+            assert time.monotonic() < end, f"not within {patience:g} s; last seen: {found!r}"
+            time.sleep(0.02)
+
+    return wait
