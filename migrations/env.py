@@ -7,6 +7,8 @@ import logging
 from alembic import context
 from flask import current_app
 
+from webapp.jobs.models import Base
+
 logger = logging.getLogger("alembic.env")
 
 #: Longest a migration waits for a lock before it gives up, so that it never blocks production: milliseconds.
@@ -24,7 +26,7 @@ def run() -> None:
         connection.commit()
         context.configure(
             connection=connection,
-            target_metadata=database.metadata,
+            target_metadata=Base.metadata,
             transaction_per_migration=True,
             **migrate.configure_args,
         )
@@ -36,7 +38,7 @@ def write_sql() -> None:
     """Prints the SQL instead of running it (`flask db upgrade --sql`)."""
     context.configure(
         url=current_app.config["SQLALCHEMY_DATABASE_URI"],
-        target_metadata=database.metadata,
+        target_metadata=Base.metadata,
         literal_binds=True,
         **migrate.configure_args,
     )

@@ -8,7 +8,7 @@ from celery import signals
 from kombu import pools
 
 from webapp import logs
-from webapp.extensions import bind_celery, celery
+from webapp.broker import bind_celery, celery
 from webapp.jobs import handlers
 from webapp.settings import current
 

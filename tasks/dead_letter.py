@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from tasks.runtime import runtime
 from webapp import logs, metrics
-from webapp.extensions import celery
+from webapp.broker import celery
 from webapp.jobs import store
 
 logger = logging.getLogger(__name__)

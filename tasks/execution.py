@@ -25,10 +25,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tasks.dead_letter import bury
 from tasks.runtime import Runtime, child_name, runtime
 from webapp import logs, metrics
-from webapp.extensions import celery
+from webapp.broker import celery
 from webapp.jobs import store
 from webapp.jobs.errors import JobTimeout
-from webapp.jobs.handlers import MAINTENANCE_QUEUE, JobContext, registry
+from webapp.jobs.handlers import MAINTENANCE_QUEUE, HandlerFunction, JobContext, registry
 from webapp.jobs.retry import Bury, TryAgain
 from webapp.jobs.states import AttemptOutcome
 from webapp.jobs.store import Claim, ErrorReport
@@ -128,16 +128,20 @@ def run(parts: Runtime, claim: Claim) -> Any:
     context = JobContext(claim.id, claim.attempt, claim.retry_count, started + claim.timeout, handler_logger)
     logger.info("job started", extra={"task": claim.task, "waited_seconds": round(claim.waited, 3)})
     try:
-        found = registry.get(claim.task)
-        if found is None:
-            raise HandlerMissing(claim.task)
-        return found.run(claim.payload, context)
+        return _function_of(claim)(claim.payload, context)
     except SoftTimeLimitExceeded as error:
         raise _failure(claim, JobTimeout(claim.timeout), error) from error
     except Exception as error:
         raise _failure(claim, error, error) from error
     finally:
         metrics.job_duration.observe(time.monotonic() - started)
+
+
+def _function_of(claim: Claim) -> HandlerFunction:
+    found = registry.get(claim.task)
+    if found is None:
+        raise HandlerMissing(claim.task)
+    return found.run
 
 
 def _failure(claim: Claim, error: BaseException, raised: BaseException) -> AttemptFailed:

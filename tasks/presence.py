@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from uuid import UUID
 
 from celery.worker import state
@@ -42,6 +43,8 @@ BEATS_PER_TTL = 3
 LEASE_SHARE = 0.75
 #: How long Redis may take to take a heartbeat, seconds.
 REDIS_TIMEOUT = 1.0
+#: What the kernel tells about processes.
+PROC = Path("/proc")
 #: Jobs taken back in one transaction.
 BATCH = 200
 
@@ -211,11 +214,11 @@ def is_alive(pid: int) -> bool:
 def is_child(pid: int) -> bool:
     """Tells whether a pid is a child of this process that has not ended."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            # The name in brackets may hold anything, so the fields are counted from its end.
-            process_state, parent = stat.read().rpartition(b")")[2].split()[:2]
-    except FileNotFoundError:
-        return _answers(pid) if not os.path.isdir("/proc/self") else False
+        stat = (PROC / str(pid) / "stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return _answers(pid) if not PROC.is_dir() else False
+    # The name in brackets may hold anything, so the fields are counted from its end.
+    process_state, parent = stat.rpartition(b")")[2].split()[:2]
     return int(parent) == os.getpid() and process_state not in (b"Z", b"X")
 
 

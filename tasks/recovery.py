@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 from tasks import dead_letter
 from tasks.runtime import Runtime, runtime
 from webapp import logs, metrics
-from webapp.extensions import celery
+from webapp.broker import celery
 from webapp.jobs import store
 from webapp.jobs.handlers import registry
 from webapp.jobs.retry import Bury, RetryPolicy, TryAgain
@@ -126,32 +126,32 @@ def settle_lost(
     """
     total = 0
     while True:
-        burials: list[tuple[store.Burial | None, store.Held]] = []
         with engine.begin() as connection:
             taken = take(connection)
-            for held in taken:
-                if held.recorded:
-                    burials.append((store.bury(connection, held.id, held.attempt), held))
-                    continue
-                match policy.after_loss(retry_count=held.retry_count, max_retries=held.max_retries):
-                    case TryAgain(delay):
-                        store.settle_again(connection, held, AttemptOutcome.LOST, LOST, delay=delay)
-                    case Bury():
-                        store.record_last(connection, held, AttemptOutcome.LOST, LOST)
-                        burials.append((store.bury(connection, held.id, held.attempt), held))
-        for held in taken:
+            burials = [_end_lost(connection, policy, held) for held in taken]
+        if not taken:
+            return total
+        total += len(taken)
+        metrics.jobs_recovered.labels(reason).inc(len(taken))
+        for held, burial in zip(taken, burials, strict=True):
             with logs.bound(job_id=str(held.id), attempt=held.attempt):
                 logger.warning(
                     "job recovered", extra={"task": held.task, "reason": reason, "holder": held.worker_id}
                 )
-        if taken:
-            metrics.jobs_recovered.labels(reason).inc(len(taken))
-        for burial, held in burials:
             if burial is not None:
                 dead_letter.note(burial, held.attempt)
-        total += len(taken)
-        if not taken:
-            return total
+
+
+def _end_lost(connection: Connection, policy: RetryPolicy, held: store.Held) -> store.Burial | None:
+    """Ends one attempt whose process is gone; its job is queued again, or buried and returned."""
+    if not held.recorded:
+        match policy.after_loss(retry_count=held.retry_count, max_retries=held.max_retries):
+            case TryAgain(delay):
+                store.settle_again(connection, held, AttemptOutcome.LOST, LOST, delay=delay)
+                return None
+            case Bury():
+                store.record_last(connection, held, AttemptOutcome.LOST, LOST)
+    return store.bury(connection, held.id, held.attempt)
 
 
 def run_prune(parts: Runtime, window: float) -> int:

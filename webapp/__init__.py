@@ -29,9 +29,9 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     from werkzeug.middleware.proxy_fix import ProxyFix
 
     from webapp import api, logs
-    from webapp.broker import Broker
+    from webapp.broker import Broker, bind_celery
     from webapp.database import engine_options
-    from webapp.extensions import bind_celery, db, migrate
+    from webapp.extensions import db, migrate
     from webapp.jobs import handlers, queue
     from webapp.settings import current
 

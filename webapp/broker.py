@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
+from celery import Celery
 from kombu import pools
 from kombu.connection import Connection
+from kombu.entity import Queue
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from webapp.extensions import celery
-
 logger = logging.getLogger(__name__)
+
+#: The Celery application of every process; its data is in `celeryconfig.py`.
+celery = Celery("djps")
 
 #: How long one exchange with Redis may take when it is sent from a request, seconds.
 PUBLISH_TIMEOUT = 0.1
@@ -39,6 +42,12 @@ BURY_JOB = "tasks.bury_job"
 
 #: What sending may raise: Redis away, slow, full or read-only, or no free connection in time.
 SEND_ERRORS = (RedisError, KombuError, OSError)
+
+
+def bind_celery(queues: Iterable[str]) -> None:
+    """Configures the Celery application and names every queue there is; others are refused, not made up."""
+    celery.config_from_object("celeryconfig")
+    celery.conf.task_queues = [Queue(name) for name in queues]
 
 
 class JobHint(Protocol):

@@ -43,7 +43,7 @@ class JsonFormatter(_JsonFormatter):
                 log_data[name] = _PASSWORD.sub(r"\1:***@", log_data[name])
 
 
-_RESERVED = tuple(vars(logging.makeLogRecord({}))) + ("asctime", "message")
+_RESERVED = (*vars(logging.makeLogRecord({})), "asctime", "message")
 
 
 @contextmanager
@@ -91,4 +91,4 @@ def configuration(level: str) -> dict[str, Any]:
 def configure(level: str) -> None:
     """Sends every log line and every warning of this process to standard error as JSON."""
     logging.config.dictConfig(configuration(level))
-    logging.captureWarnings(True)
+    logging.captureWarnings(capture=True)

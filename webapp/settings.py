@@ -13,6 +13,7 @@ from pathlib import Path
 
 from limits import parse_many
 from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -157,9 +158,8 @@ class Settings(BaseSettings):
             ) from None
 
 
-def _sentence(item: object) -> str:
+def _sentence(item: ErrorDetails) -> str:
     """Says which variable broke which rule, and hides a URL's password."""
-    assert isinstance(item, dict)
     name = "_".join(str(part) for part in item["loc"]).upper()
     given = "a URL that is not shown" if name.endswith("_URL") else repr(item["input"])[:80]
     return f"{name}: {item['msg']} (given: {given})"

@@ -26,6 +26,8 @@ DEFAULT_QUEUE = "default"
 MAINTENANCE_QUEUE = "maintenance"
 #: Longest timeout a handler may ask for, seconds.
 MAX_TIMEOUT = 86_400.0
+#: Most retries a handler may ask for.
+MAX_RETRIES = 100
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -82,9 +84,9 @@ class HandlerRegistry:
             raise ValueError(
                 f"queue {MAINTENANCE_QUEUE!r} is DJPS's own; handler {new.name!r} must use another"
             )
-        if new.max_retries is not None and not 0 <= new.max_retries <= 100:
+        if new.max_retries is not None and not 0 <= new.max_retries <= MAX_RETRIES:
             raise ValueError(
-                f"max_retries of handler {new.name!r} must be 0 to 100; given: {new.max_retries}"
+                f"max_retries of handler {new.name!r} must be 0 to {MAX_RETRIES}; given: {new.max_retries}"
             )
         if new.timeout is not None and not 0 < new.timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout of handler {new.name!r} must be above 0 and at most {MAX_TIMEOUT:g} s")

@@ -127,22 +127,24 @@ class Queue:
         )
 
     def _store(self, job: store.NewJob, *, dispatched: bool) -> tuple[store.JobRow, bool]:
+        key = job.idempotency_key
+        existing = None
         try:
             with self._engine.begin() as connection:
                 inserted = store.insert_once(connection, job, dispatched=dispatched)
-                if inserted is not None:
-                    return inserted, True
-                assert job.idempotency_key is not None
-                existing = store.find_by_key(connection, job.idempotency_key)
+                if inserted is None and key is not None:
+                    existing = store.find_by_key(connection, key)
         except DBAPIError as error:
-            if getattr(error.orig, "pgcode", None) == _LOCK_NOT_AVAILABLE and job.idempotency_key is not None:
-                raise KeyRace(job.idempotency_key) from error
+            if getattr(error.orig, "pgcode", None) == _LOCK_NOT_AVAILABLE:
+                raise KeyRace(key or "") from error
             raise
+        if inserted is not None:
+            return inserted, True
         if existing is None:
-            raise KeyRace(job.idempotency_key)
+            raise KeyRace(key or "")
         row, known = existing
         if known != job.fingerprint:
-            raise KeyReused(job.idempotency_key, row.id)
+            raise KeyReused(key or "", row.id)
         return row, False
 
     def _hand_back(self, ids: Sequence[UUID]) -> None:
