@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+from datetime import UTC, datetime
 from typing import Any
 
 from celery import signals
+from celery.apps import worker as worker_program
 from kombu import pools
 
 from webapp import logs
@@ -25,6 +29,22 @@ from tasks.runtime import forget_parent  # noqa: E402
 app = celery
 
 _presence: Presence | None = None
+
+
+def _say_json(message: object, _file: object = None) -> None:
+    """Celery announces its shutdown from a signal handler, where logging could deadlock: one plain write."""
+    line = json.dumps(
+        {
+            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "level": "INFO",
+            "logger": "celery.apps.worker",
+            "message": str(message).strip(),
+        }
+    )
+    os.write(2, f"{line}\n".encode())
+
+
+worker_program.safe_say = _say_json
 
 
 @signals.setup_logging.connect

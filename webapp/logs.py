@@ -82,6 +82,8 @@ def configuration(level: str) -> dict[str, Any]:
             "celery.app.trace": {"level": "CRITICAL"},
             "celery.beat": {"level": "WARNING"},
             "kombu": {"level": "WARNING"},
+            # billiard's logger does not propagate; without a handler it prints bare text.
+            "multiprocessing": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
             "alembic.runtime.plugins": {"level": "WARNING"},
             "tornado.access": {"level": "WARNING"},
         },
