@@ -52,7 +52,7 @@ def clean(engine: Engine, redis: Redis) -> None:
     """Empty tables and an empty broker."""
     with engine.begin() as connection:
         connection.execute(text("TRUNCATE jobs, job_attempts, dead_letters"))
-    redis.flushall()
+    redis.flushdb()
 
 
 @pytest.fixture

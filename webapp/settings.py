@@ -119,7 +119,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "must be a database URL such as postgresql+psycopg2://user:pw@host/name"
             ) from error
-        if url.get_backend_name() != "postgresql":
+        # libpq and many hosting platforms also say `postgres://`.
+        if url.get_backend_name() not in {"postgresql", "postgres"}:
             raise ValueError("must be a PostgreSQL URL (postgresql+psycopg2://...)")
         return url.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
 
@@ -162,7 +163,7 @@ def _sentence(item: ErrorDetails) -> str:
     """Says which variable broke which rule, and hides a URL's password."""
     name = "_".join(str(part) for part in item["loc"]).upper()
     given = "a URL that is not shown" if name.endswith("_URL") else repr(item["input"])[:80]
-    return f"{name}: {item['msg']} (given: {given})"
+    return f"{name}: {item['msg'].removeprefix('Value error, ')} (given: {given})"
 
 
 @lru_cache(maxsize=1)

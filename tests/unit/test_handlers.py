@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from webapp.jobs import handlers
+from webapp.jobs.handlers import Handler, HandlerRegistry
+
+
+def run(payload, context):
+    return None
+
+
+def other(payload, context):
+    return None
+
+
+@pytest.fixture
+def registry():
+    return HandlerRegistry()
+
+
+@pytest.mark.parametrize("name", ["a", "send-email", "send_email.v2", "9lives", "x" * 100])
+def test_a_plain_name_is_taken(registry, name):
+    registry.add(Handler(name, run))
+    assert registry.get(name).run is run
+    assert registry.names() == (name,)
+
+
+@pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "a\n", "ä", "x" * 101, "a/b", "\x00"])
+def test_a_name_that_breaks_the_rule_is_refused_and_shown(registry, name):
+    with pytest.raises(ValueError) as caught:
+        registry.add(Handler(name, run))
+    assert repr(name) in str(caught.value)
+    assert "name must match" in str(caught.value)
+
+
+def test_a_queue_follows_the_same_rule(registry):
+    with pytest.raises(ValueError, match=r"queue must match .*'a b'"):
+        registry.add(Handler("a", run, queue="a b"))
+
+
+def test_no_handler_may_use_the_queue_of_djps_itself(registry):
+    with pytest.raises(ValueError, match=r"'maintenance' is DJPS's own; handler 'a'"):
+        registry.add(Handler("a", run, queue="maintenance"))
+
+
+@pytest.mark.parametrize("retries", [-1, 101])
+def test_retries_out_of_bounds_are_refused(registry, retries):
+    with pytest.raises(ValueError, match=rf"max_retries of handler 'a' must be 0 to 100; given: {retries}"):
+        registry.add(Handler("a", run, max_retries=retries))
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 86_401, float("nan")])
+def test_a_timeout_out_of_bounds_is_refused(registry, timeout):
+    with pytest.raises(ValueError, match=r"timeout of handler 'a' must be above 0 and at most 86400 s"):
+        registry.add(Handler("a", run, timeout=timeout))
+
+
+@pytest.mark.parametrize(("retries", "timeout"), [(0, 0.001), (100, 86_400), (None, None)])
+def test_limits_at_their_bounds_are_taken(registry, retries, timeout):
+    registry.add(Handler("a", run, max_retries=retries, timeout=timeout))
+    assert registry.get("a").max_retries == retries
+
+
+def test_a_name_is_not_given_twice(registry):
+    registry.add(Handler("a", run))
+    with pytest.raises(ValueError, match=r"handler 'a' is registered twice"):
+        registry.add(Handler("a", other))
+
+
+def test_a_module_that_is_imported_again_registers_the_same_handler_again(registry):
+    registry.add(Handler("a", run))
+    registry.add(Handler("a", run))
+    assert registry.names() == ("a",)
+
+
+@pytest.mark.parametrize("name", [None, 1, 1.5, True, [], {}, ["a"], "b"])
+def test_any_json_value_may_be_asked_for(registry, name):
+    registry.add(Handler("a", run))
+    assert registry.get(name) is None
+
+
+def test_queues_are_those_that_handlers_name_and_the_default(registry):
+    registry.add(Handler("a", run, queue="mail"))
+    registry.add(Handler("b", run, queue="mail"))
+    assert registry.queues() == ("default", "mail")
+    assert set(registry.mapping()) == {"a", "b"}
+
+
+def test_the_built_in_handlers_are_loaded():
+    handlers.load((), "simulated")
+    assert {"simulated", "noop", "sleep", "fail"} <= set(handlers.registry.names())
+
+
+def test_a_module_that_cannot_be_imported_is_named():
+    with pytest.raises(ImportError, match=r"HANDLERS: cannot import 'no.such.module'"):
+        handlers.load(("no.such.module",), "")
+
+
+def test_a_default_that_names_no_handler_is_refused():
+    with pytest.raises(ValueError, match=r"DEFAULT_HANDLER must name a registered handler .*given: 'nope'"):
+        handlers.load((), "nope")
+
+
+def test_a_handler_of_ones_own_is_found_in_a_module_outside_the_packages(tmp_path, monkeypatch):
+    (tmp_path / "letters.py").write_text(
+        "from webapp.jobs import handler\n\n\n"
+        "@handler('letters.send', queue='mail', max_retries=7, timeout=1.5)\n"
+        "def send(payload, context):\n    return {'to': payload['to']}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        handlers.load(("letters",), "letters.send")
+        found = handlers.registry.get("letters.send")
+        assert (found.queue, found.max_retries, found.timeout) == ("mail", 7, 1.5)
+        assert found.run({"to": "ada"}, None) == {"to": "ada"}
+    finally:
+        sys.modules.pop("letters", None)
+        handlers.registry._handlers.pop("letters.send", None)

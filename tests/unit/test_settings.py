@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import annotated_types
+import pytest
+
+from webapp.settings import Settings, SettingsError
+
+FIELDS = Settings.model_fields
+
+
+def variable(field):
+    return (FIELDS[field].alias or field).upper()
+
+
+def bounds():
+    for field, info in FIELDS.items():
+        step = 1 if info.annotation is int else 0.001
+        for rule in info.metadata:
+            match rule:
+                case annotated_types.Ge(ge=edge):
+                    yield pytest.param(field, edge, edge - step, id=f"{field} from {edge}")
+                case annotated_types.Gt(gt=edge):
+                    yield pytest.param(field, edge + step, edge, id=f"{field} above {edge}")
+                case annotated_types.Le(le=edge):
+                    yield pytest.param(field, edge, edge + step, id=f"{field} to {edge}")
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch, tmp_path):
+    """Only what a test sets is there to read."""
+    for field in FIELDS:
+        monkeypatch.delenv(variable(field), raising=False)
+    monkeypatch.setenv("DJPS_ENV_FILE", str(tmp_path / "env"))
+
+
+@pytest.mark.parametrize(("field", "within", "beyond"), list(bounds()))
+def test_a_number_is_taken_at_its_bound_and_refused_beyond_it(monkeypatch, field, within, beyond):
+    monkeypatch.setenv(variable(field), str(within))
+    assert getattr(Settings.load(), field) == pytest.approx(within)
+    monkeypatch.setenv(variable(field), str(beyond))
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    message = str(caught.value)
+    assert message.startswith(f"{variable(field)}: ")
+    assert "should be" in message
+    assert repr(str(beyond)) in message
+
+
+NUMBERS = [field for field, info in FIELDS.items() if info.annotation in {int, float}]
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+@pytest.mark.parametrize("value", ["many", "", "nan", "1e999"])
+def test_what_is_not_a_finite_number_is_refused(monkeypatch, field, value):
+    monkeypatch.setenv(variable(field), value)
+    with pytest.raises(SettingsError, match=rf"^{variable(field)}: "):
+        Settings.load()
+
+
+def test_every_number_has_a_lower_bound():
+    def lower(info):
+        return any(isinstance(rule, (annotated_types.Ge, annotated_types.Gt)) for rule in info.metadata)
+
+    assert [field for field in NUMBERS if not lower(FIELDS[field])] == []
+
+
+def test_the_contract_defaults_hold():
+    found = Settings.load()
+    assert found.database_url == "postgresql+psycopg2://djps:djps@localhost:5432/djps"
+    assert found.redis_url == "redis://localhost:6379/0"
+    assert found.simulated_job_url == "https://httpbin.org/delay/1"
+    assert (found.simulated_failure_rate, found.simulated_timeout) == (0.2, 5.0)
+    assert (found.max_job_retries, found.backoff_base, found.max_backoff) == (3, 2.0, 60.0)
+    assert (found.worker_heartbeat_ttl, found.stuck_job_threshold) == (30, 60)
+    assert (found.stuck_check_interval, found.num_workers) == (10, 2)
+    assert found.rate_limit == "10 per minute"
+
+
+@pytest.mark.parametrize("url", ["mysql://u:sesame@h/d", "nonsense sesame", "sqlite:///sesame", ""])
+def test_only_postgresql_is_taken_and_no_password_is_shown(monkeypatch, url):
+    monkeypatch.setenv("DATABASE_URL", url)
+    with pytest.raises(SettingsError, match=r"^DATABASE_URL: .*must be a .*URL") as caught:
+        Settings.load()
+    assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2", "postgresql+asyncpg"])
+def test_every_way_to_say_postgresql_means_the_driver_we_ship(monkeypatch, scheme):
+    monkeypatch.setenv("DATABASE_URL", f"{scheme}://u:p%40ss@h:1/d")
+    assert Settings.load().database_url == "postgresql+psycopg2://u:p%40ss@h:1/d"
+
+
+@pytest.mark.parametrize("url", ["http://:sesame@h", "localhost:6379", "", "memory://"])
+def test_only_redis_is_taken_and_no_password_is_shown(monkeypatch, url):
+    monkeypatch.setenv("REDIS_URL", url)
+    with pytest.raises(SettingsError, match=r"^REDIS_URL: .*must start with redis://") as caught:
+        Settings.load()
+    assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["redis://h:1/2", "rediss://:pw@h", "unix:///run/redis.sock"])
+def test_a_redis_url_is_kept_as_given(monkeypatch, url):
+    monkeypatch.setenv("REDIS_URL", url)
+    assert Settings.load().redis_url == url
+
+
+@pytest.mark.parametrize("value", ["off", "", "none", " OFF "])
+def test_the_limiter_can_be_turned_off(monkeypatch, value):
+    monkeypatch.setenv("RATE_LIMIT", value)
+    assert Settings.load().rate_limit == ""
+
+
+@pytest.mark.parametrize("value", ["often", "10 per fortnight", "10"])
+def test_a_limit_that_cannot_be_read_is_refused_by_name(monkeypatch, value):
+    monkeypatch.setenv("RATE_LIMIT", value)
+    with pytest.raises(SettingsError, match=rf"^RATE_LIMIT: .*{value}"):
+        Settings.load()
+
+
+def test_a_level_that_is_not_one_is_refused(monkeypatch):
+    monkeypatch.setenv("LOG_LEVEL", "LOUD")
+    with pytest.raises(SettingsError, match=r"^LOG_LEVEL: .*'LOUD'"):
+        Settings.load()
+
+
+def test_all_broken_rules_are_named_at_once(monkeypatch):
+    monkeypatch.setenv("NUM_WORKERS", "0")
+    monkeypatch.setenv("API_PORT", "70000")
+    with pytest.raises(SettingsError, match=r"NUM_WORKERS: .*; API_PORT: "):
+        Settings.load()
+
+
+def test_a_long_value_is_cut_in_the_message(monkeypatch):
+    monkeypatch.setenv("NUM_WORKERS", "9" * 5_000)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert len(str(caught.value)) < 400
+
+
+def test_the_environment_comes_before_the_file_and_the_file_before_the_default(monkeypatch, tmp_path):
+    (tmp_path / "env").write_text("NUM_WORKERS=3\nAPI_PORT=9001\nSOMETHING_ELSE=x\n")
+    monkeypatch.setenv("API_PORT", "9002")
+    found = Settings.load()
+    assert (found.num_workers, found.api_port, found.flower_port) == (3, 9002, 5555)
+
+
+def test_an_empty_file_name_means_no_file(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("NUM_WORKERS=3\n")
+    monkeypatch.setenv("DJPS_ENV_FILE", "")
+    assert Settings.load().num_workers == 2
+    monkeypatch.delenv("DJPS_ENV_FILE")
+    assert Settings.load().num_workers == 3
+
+
+def test_the_data_folder_is_named_with_the_projects_prefix(monkeypatch):
+    monkeypatch.setenv("DJPS_DATA_DIR", "/srv/djps")
+    assert str(Settings.load().data_dir) == "/srv/djps"
+
+
+def test_handler_modules_are_split_and_trimmed():
+    assert Settings(handlers=" a.b , c,,").handler_modules == ("a.b", "c")
+    assert Settings(handlers="").handler_modules == ()
