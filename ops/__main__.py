@@ -26,7 +26,9 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("--follow", "-f", action="store_true", help="go on with what is written")
     test = commands.add_parser("test", help="run the checks and the test suite")
     test.add_argument("--check", action="store_true", help="only lint, types and import contracts")
-    test.add_argument("pytest", nargs=argparse.REMAINDER, help="arguments for pytest: then nothing else is run")
+    test.add_argument(
+        "pytest", nargs=argparse.REMAINDER, help="arguments for pytest: then nothing else is run"
+    )
     commands.add_parser("lock", help="make the hash-locked requirements anew from ops/lock/*.in")
     return root
 

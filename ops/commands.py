@@ -36,7 +36,7 @@ def run(wanted: argparse.Namespace) -> int:
 
                 return suite.run(wanted.pytest, check_only=wanted.check)
             case _:
-                from ops.lock import lock  # noqa: PLC0415 - only this command needs it
+                from ops.lockfiles import lock  # noqa: PLC0415 - only this command needs it
 
                 return lock()
     except (StackError, SettingsError) as error:
@@ -53,7 +53,7 @@ def up(stack: Stack, *, detach: bool) -> int:
         print(f"\n{stack.describe()}\n")
         print("Try it:\n")
         print(f"  curl -s {stack.urls['api_url']}/jobs -H 'Content-Type: application/json' \\")
-        print("       -d '{\"payload\": {\"task\": \"sleep\", \"seconds\": 2}}'\n")
+        print('       -d \'{"payload": {"task": "sleep", "seconds": 2}}\'\n')
         if detach:
             print("Stop it: python3 -m ops down")
             return 0

@@ -55,7 +55,9 @@ def account() -> str | None:
         except KeyError:
             continue
         return name
-    raise PostgresError(f"PostgreSQL does not run as root, and there is no user named {' or '.join(UNPRIVILEGED)}")
+    raise PostgresError(
+        f"PostgreSQL does not run as root, and there is no user named {' or '.join(UNPRIVILEGED)}"
+    )
 
 
 def prepare(data: Path) -> None:

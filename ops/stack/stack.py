@@ -82,7 +82,9 @@ class Stack:
             StackError: it runs already, a port is in use, or something does not start.
         """
         if self.supervisor.answers():
-            raise StackError(f"DJPS is up already with its data in {self.data}; `python3 -m ops down` stops it")
+            raise StackError(
+                f"DJPS is up already with its data in {self.data}; `python3 -m ops down` stops it"
+            )
         try:
             everything = [*self._servers, *self._applications]
             for process in everything:
@@ -163,7 +165,9 @@ class Stack:
             except (requests.RequestException, ValueError) as error:
                 said = type(error).__name__
             time.sleep(0.1)
-        raise StackError(f"DJPS was not ready within {READY_PATIENCE:g} s ({said}); see `python3 -m ops logs`")
+        raise StackError(
+            f"DJPS was not ready within {READY_PATIENCE:g} s ({said}); see `python3 -m ops logs`"
+        )
 
     def _all_running(self) -> bool:
         return all(one["state"] == "RUNNING" for one in self.supervisor.states().values())
@@ -185,13 +189,22 @@ class Stack:
         where = {"postgres": self.urls["database_url"], "redis": self.urls["redis_url"]}
         where |= {"api": self.urls["api_url"], "flower": self.urls["flower_url"]}
         rows = [
-            (one.name, states[one.name]["state"].lower(), str(states[one.name]["pid"] or ""), where.get(one.name, ""), one.what)
+            (
+                one.name,
+                states[one.name]["state"].lower(),
+                str(states[one.name]["pid"] or ""),
+                where.get(one.name, ""),
+                one.what,
+            )
             for one in [*self._servers, *self._applications]
             if one.name in states
         ]
         head = ("process", "state", "pid", "address", "what it does")
         widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
+        table = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in [head, *rows]
+        ]
         return "\n".join(table)
 
 

@@ -49,7 +49,9 @@ class Supervisor:
             digest = hashlib.sha256(os.fsencode(data)).hexdigest()[:12]
             self.socket = Path(tempfile.gettempdir()) / f"djps-{digest}.sock"
 
-    def start(self, processes: Sequence[Process], environment: dict[str, str], folder: Path) -> subprocess.Popen[bytes]:
+    def start(
+        self, processes: Sequence[Process], environment: dict[str, str], folder: Path
+    ) -> subprocess.Popen[bytes]:
         """Starts the supervisor itself; its processes are started one by one with `launch`.
 
         Args:
@@ -65,7 +67,14 @@ class Supervisor:
         configuration.write_text(self._configuration(processes, folder))
         with (self.data / "logs" / "supervisord.out").open("ab") as out:
             started = subprocess.Popen(
-                [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(configuration)],
+                [
+                    sys.executable,
+                    "-m",
+                    "supervisor.supervisord",
+                    "--nodaemon",
+                    "--configuration",
+                    str(configuration),
+                ],
                 env={**environment, MARK: str(self.data)},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -145,7 +154,9 @@ class Supervisor:
         Args:
             patience: seconds the orderly way may take.
         """
-        supervisors = [process for process in self._marked() if "supervisor.supervisord" in _command_of(process)]
+        supervisors = [
+            process for process in self._marked() if "supervisor.supervisord" in _command_of(process)
+        ]
         try:
             self._call("shutdown")
         except (OSError, xmlrpc.client.Error):

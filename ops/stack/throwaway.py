@@ -1,0 +1,107 @@
+"""Throwaway servers: a real PostgreSQL and a real Valkey on free ports, gone when their owner is."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ops.stack import ports, postgres, valkey
+
+#: Linux: the signal a process gets when its parent dies.
+_PR_SET_PDEATHSIG = 1
+#: Seconds a server gets to end.
+STOP_PATIENCE = 20
+
+
+class Throwaway:
+    """A PostgreSQL and a Valkey that live as long as a `with` block, and no longer than this process.
+
+    Example:
+        >>> with Throwaway() as servers:  # doctest: +SKIP
+        ...     print(servers.database_url, servers.redis_url)
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="djps-"))
+        self.postgres_port = ports.free()
+        self.redis_port = ports.free()
+        self._running: list[tuple[subprocess.Popen[bytes], signal.Signals]] = []
+
+    @property
+    def database_url(self) -> str:
+        """Where PostgreSQL is."""
+        return postgres.url(self.postgres_port)
+
+    @property
+    def redis_url(self) -> str:
+        """Where Valkey is."""
+        return valkey.url(self.redis_port)
+
+    def __enter__(self) -> Self:
+        """Starts both and waits until they answer."""
+        self.folder.chmod(0o711)
+        try:
+            data = self.folder / "postgres"
+            postgres.prepare(data)
+            self._start(postgres.command(data, self.postgres_port), signal.SIGINT, postgres.account())
+            (self.folder / "redis").mkdir()
+            self._start(valkey.command(self.folder / "redis", self.redis_port), signal.SIGTERM, None)
+            postgres.wait_and_create(self.postgres_port)
+            valkey.wait(self.redis_port)
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def _start(self, command: list[str], stop: signal.Signals, user: str | None) -> None:
+        with (self.folder / "servers.log").open("ab") as log:
+            self._running.append(
+                (
+                    subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        cwd="/",
+                        # A terminal's Ctrl-C is for the tests; the servers end after them.
+                        start_new_session=True,
+                        preexec_fn=lambda: _become(user),  # noqa: PLW1509 - no threads run here yet
+                    ),
+                    stop,
+                )
+            )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops both and deletes their data."""
+        self._stop()
+
+    def _stop(self) -> None:
+        for process, stop in reversed(self._running):
+            process.send_signal(stop)
+            try:
+                process.wait(STOP_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_PATIENCE)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _become(user: str | None) -> None:
+    """Runs in the child: steps down to `user`, and dies with its parent (the kernel forgets that at setuid)."""
+    if user is not None:
+        entry = pwd.getpwnam(user)
+        os.setgroups([])
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+    if os.uname().sysname == "Linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)

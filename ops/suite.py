@@ -1,0 +1,125 @@
+"""`ops test`: the checks, then the whole suite against servers of its own, with coverage of every process."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ops.stack import ports
+from ops.stack.throwaway import Throwaway
+from ops.stack.venv import ROOT
+
+#: What must be clean before a test is run.
+CHECKS = (
+    ("lint", ("ruff", "check", "--quiet", ".")),
+    ("format", ("ruff", "format", "--check", "--quiet", ".")),
+    ("types", ("mypy", "--no-error-summary")),
+    ("imports", ("lint-imports", "--no-logo")),
+)
+BIN = Path(sys.prefix) / "bin"
+#: Settings of a developer's own that must not reach the tests.
+FOREIGN = ("DATABASE_URL", "REDIS_URL", "HANDLERS", "DEFAULT_HANDLER", "RATE_LIMIT")
+
+
+def run(arguments: Sequence[str], *, check_only: bool) -> int:
+    """Runs checks and tests; returns the first exit code that is not 0.
+
+    Args:
+        arguments: for pytest. With any, only these tests are run, without checks or a coverage bar.
+        check_only: stop after the checks.
+    """
+    if not arguments or check_only:
+        failed = [name for name, command in CHECKS if not _passes(name, command)]
+        if failed or check_only:
+            print(f"checks failed: {', '.join(failed)}" if failed else "all checks passed")
+            return 1 if failed else 0
+    with Throwaway() as servers, tempfile.TemporaryDirectory(prefix="djps-test-") as folder:
+        httpbin_port = ports.free()
+        environment = {name: value for name, value in os.environ.items() if name not in FOREIGN} | {
+            "DATABASE_URL": servers.database_url,
+            "REDIS_URL": servers.redis_url,
+            "DJPS_DATA_DIR": folder,
+            "DJPS_ENV_FILE": "",
+            "PROMETHEUS_MULTIPROC_DIR": str(Path(folder) / "metrics"),
+            "SIMULATED_JOB_URL": f"http://{ports.LOOPBACK}:{httpbin_port}/delay/1",
+            "PYTHONPATH": str(ROOT),
+            "COVERAGE_FILE": str(Path(folder) / "coverage"),
+        }
+        httpbin = subprocess.Popen(
+            [str(BIN / "gunicorn"), "--bind", f"{ports.LOOPBACK}:{httpbin_port}", "--threads", "8"]
+            + ["--no-control-socket", "--log-level", "error", "httpbin:app"],
+            env=environment,
+        )
+        try:
+            return _measured(arguments, environment) if not arguments else _pytest(arguments, environment)
+        finally:
+            httpbin.terminate()
+            httpbin.wait(30)
+
+
+def _passes(name: str, command: Sequence[str]) -> bool:
+    done = subprocess.run(
+        [str(BIN / command[0]), *command[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    print(f"{name}: {'ok' if done.returncode == 0 else 'failed'}", flush=True)
+    if done.returncode != 0:
+        print(done.stdout + done.stderr)
+    return done.returncode == 0
+
+
+def _pytest(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    command = [sys.executable, "-m", "pytest", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=dict(environment), check=False).returncode
+
+
+def _measured(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    coverage = [sys.executable, "-m", "coverage"]
+    tested = subprocess.run(
+        [*coverage, "run", "--rcfile=setup.cfg", "-m", "pytest", *arguments],
+        cwd=ROOT,
+        env=dict(environment),
+        check=False,
+    ).returncode
+    if tested != 0:
+        return tested
+    for step in (["combine", "--quiet"], ["report", "--skip-covered"], ["json", "--quiet", "-o", "-"]):
+        done = subprocess.run(
+            [*coverage, *step, "--rcfile=setup.cfg"],
+            cwd=ROOT,
+            env=dict(environment),
+            check=False,
+            capture_output=step[0] == "json",
+            text=True,
+        )
+        if done.returncode != 0:
+            return done.returncode
+    return _judge(done.stdout)
+
+
+def _judge(report: str) -> int:
+    """Holds statements and branches against the bars in setup.cfg."""
+    bars = configparser.ConfigParser()
+    bars.read(ROOT / "setup.cfg")
+    totals = json.loads(report)["totals"]
+    statements = 100 * totals["covered_lines"] / max(1, totals["num_statements"])
+    branches = 100 * totals["covered_branches"] / max(1, totals["num_branches"])
+    print(f"statements {statements:.2f} %, branches {branches:.2f} %")
+    low = [
+        f"{what} {found:.2f} % is under {bars.getfloat('djps:coverage', what):g} %"
+        for what, found in (("statements", statements), ("branches", branches))
+        if found < bars.getfloat("djps:coverage", what)
+    ]
+    for sentence in low:
+        print(f"coverage: {sentence}")
+    return 2 if low else 0
