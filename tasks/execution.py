@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 import traceback
 from collections.abc import Callable
@@ -42,6 +43,9 @@ SETTLE_PAUSE = 0.5
 SETTLE_SHARE = 0.75
 
 DATABASE_ERRORS = (DBAPIError, PoolTimeout)
+
+#: A NUL in JSON text; with an odd number of backslashes before it, it is text about a NUL.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class HandlerMissing(Exception):
@@ -241,20 +245,18 @@ def keepable(result: Any, limit: int) -> str | None:
     if result is None:
         return None
     try:
-        kept = json.dumps(result, allow_nan=False)
+        kept = json.dumps(result, ensure_ascii=False, allow_nan=False)
+        size = len(kept.encode())
+    except UnicodeEncodeError:
+        return _dropped("lone surrogates are not storable")
     except (TypeError, ValueError, RecursionError) as error:
-        return json.dumps({"djps_result_dropped": f"not JSON ({type(error).__name__})"})
-    if len(kept) > limit:
-        return json.dumps(
-            {"djps_result_dropped": f"{len(kept)} bytes are more than MAX_RESULT_BYTES ({limit})"}
-        )
-    if "\\u0000" in kept or "\\ud" in kept.lower():
-        # PostgreSQL refuses both; a valid surrogate pair is refused by nobody, so it is tried as real text.
-        try:
-            kept.encode()
-            json.dumps(result, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            return json.dumps({"djps_result_dropped": "lone surrogates are not storable"})
-        if "\\u0000" in kept:
-            return json.dumps({"djps_result_dropped": "\\u0000 is not storable"})
+        return _dropped(f"not JSON ({type(error).__name__})")
+    if size > limit:
+        return _dropped(f"{size} bytes are more than MAX_RESULT_BYTES ({limit})")
+    if _NUL.search(kept):
+        return _dropped("\\u0000 is not storable")
     return kept
+
+
+def _dropped(reason: str) -> str:
+    return json.dumps({"djps_result_dropped": reason})

@@ -9,12 +9,17 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
+from hypothesis import settings as hypothesis_settings
 from redis import Redis
 from sqlalchemy import Engine, text
 
 from webapp import create_app
 from webapp.jobs.queue import Queue
 from webapp.settings import Settings
+
+# A busy machine is slow now and then; a test that is slow for no reason shows in the durations.
+hypothesis_settings.register_profile("djps", deadline=None, max_examples=50)
+hypothesis_settings.load_profile("djps")
 
 #: How long `eventually` waits, seconds.
 PATIENCE = 20.0

@@ -19,7 +19,8 @@ from pythonjsonlogger.json import JsonFormatter as _JsonFormatter
 
 _bound: ContextVar[dict[str, str | int]] = ContextVar("djps_log_fields", default={})  # noqa: B039 - never mutated
 
-_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
+#: The password of a URL; it never spans two strings of a JSON line.
+_PASSWORD = re.compile(r'(://[^:/@\s"]*):[^@/\s"]+@')
 
 
 class JsonFormatter(_JsonFormatter):
@@ -38,9 +39,10 @@ class JsonFormatter(_JsonFormatter):
         log_data["message"] = ""
         log_data.update(_bound.get())
         super().add_fields(log_data, record, message_dict)
-        for name in ("message", "exc_info"):
-            if isinstance(log_data.get(name), str):
-                log_data[name] = _PASSWORD.sub(r"\1:***@", log_data[name])
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, with the passwords of URLs hidden wherever they stand."""
+        return _PASSWORD.sub(r"\1:***@", super().format(record))
 
 
 _RESERVED = (*vars(logging.makeLogRecord({})), "asctime", "message")
