@@ -76,8 +76,10 @@ def _interrupt(number: int, _frame: object) -> None:
 def down(stack: Stack) -> int:
     """Stops everything."""
     was_up = stack.supervisor.answers()
-    stack.down()
-    print("DJPS is down" if was_up else "DJPS was not up")
+    strays = stack.down()
+    print("DJPS is down" if was_up or strays else "DJPS was not up")
+    if strays and not was_up:
+        print(f"{strays} processes had lost their supervisor and were ended")
     return 0
 
 

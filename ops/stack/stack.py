@@ -172,10 +172,10 @@ class Stack:
     def _all_running(self) -> bool:
         return all(one["state"] == "RUNNING" for one in self.supervisor.states().values())
 
-    def down(self) -> None:
-        """Stops everything in order and leaves no process behind."""
+    def down(self) -> int:
+        """Stops everything in order and leaves no process behind; returns how many were strays."""
         longest = sum(one.stop_wait for one in [*self._servers, *self._applications])
-        self.supervisor.stop(patience=longest)
+        return self.supervisor.stop(patience=longest)
 
     def status(self) -> dict[str, Any]:
         """What runs, and where."""

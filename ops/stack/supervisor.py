@@ -148,8 +148,10 @@ class Supervisor:
             return {}
         return {one["name"]: {"pid": one["pid"] or None, "state": one["statename"]} for one in found}
 
-    def stop(self, patience: float) -> None:
-        """Stops every process in the reverse order of their start, then the supervisor; sweeps up leftovers.
+    def stop(self, patience: float) -> int:
+        """Stops every process in the reverse order of their start, then the supervisor.
+
+        Returns how many processes had to be swept up because no supervisor looked after them.
 
         Args:
             patience: seconds the orderly way may take.
@@ -163,21 +165,24 @@ class Supervisor:
             pass
         else:
             psutil.wait_procs(supervisors, timeout=patience)
-        self._sweep()
+        swept = self._sweep()
         self.socket.unlink(missing_ok=True)
+        return swept
 
     def _marked(self) -> list[psutil.Process]:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.pid != os.getpid() and process.environ().get(MARK) == str(self.data):
+                ours = process.environ().get(MARK) == str(self.data)
+                # Valkey writes its title over its environment, but it works inside our folder.
+                if process.pid != os.getpid() and (ours or self.data in Path(process.cwd()).parents):
                     found.append(process)
             except (psutil.Error, OSError):
                 continue
         return found
 
-    def _sweep(self) -> None:
-        """Ends what a killed supervisor left behind: itself first, so that it restarts nothing."""
+    def _sweep(self) -> int:
+        """Ends what a killed supervisor left behind; returns how many processes that were."""
         leftovers = sorted(self._marked(), key=lambda one: "supervisor.supervisord" not in _command_of(one))
         for process in leftovers:
             _quietly(process.terminate)
@@ -185,6 +190,7 @@ class Supervisor:
         for process in alive:
             _quietly(process.kill)
         psutil.wait_procs(alive, timeout=LEFTOVER_PATIENCE)
+        return len(leftovers)
 
 
 def _command_of(process: psutil.Process) -> str:
