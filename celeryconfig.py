@@ -3,6 +3,7 @@
 PostgreSQL is the record and a message is a hint, so most of what is set here says: keep little in Redis,
 wait for nothing without a limit, and leave retries and recovery to the database.
 """
+
 from __future__ import annotations
 
 from webapp.settings import current

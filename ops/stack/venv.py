@@ -92,9 +92,9 @@ def _install(names: Sequence[str]) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
         for line in pip.stdout or ():
             tail = [*tail[-14:], line.rstrip()]
-            if line.startswith(("Collecting", "Requirement already satisfied")):
+            if line.startswith(("Collecting ", "Requirement already satisfied: ")):
                 seen += 1
-                _show(seen, total, line.split(":")[-1].split()[-1 if line.startswith("Req") else 1])
+                _show(seen, total, line.replace("Requirement already satisfied: ", "Collecting ").split()[1])
             elif line.startswith("Installing collected packages"):
                 print(f"\n  unpacking {total} packages", flush=True)
     if pip.returncode != 0:
