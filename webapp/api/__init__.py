@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
+from prometheus_client import CollectorRegistry
 from prometheus_flask_exporter import PrometheusMetrics
 from uuid_utils.compat import uuid7
 
@@ -46,7 +47,11 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     limiter.init_app(app)
     health.init_app(app, settings, engine)
     metrics.init_app(app, settings, engine)
-    PrometheusMetrics.for_app_factory(path=None, group_by="url_rule").init_app(app)
+    # A registry for each application: values go through shared files, and two applications in one process
+    # would otherwise declare the same names twice.
+    PrometheusMetrics.for_app_factory(path=None, group_by="url_rule", registry=CollectorRegistry()).init_app(
+        app
+    )
 
 
 def _open_request() -> None:

@@ -1,0 +1,109 @@
+"""Rows in known states, and what became of them. Everything goes through the store's own statements."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, RowMapping, text
+from uuid_utils.compat import uuid7
+
+from webapp.jobs import store
+from webapp.jobs.states import AttemptOutcome
+
+WORKER = "host:1:boot/2"
+#: Lease of jobs that tests claim, seconds.
+LEASE = 60.0
+ERROR = store.ErrorReport("E", "broken", "Traceback")
+
+
+def new_job(**changes: Any) -> store.NewJob:
+    """A job that is not stored yet."""
+    payload = changes.pop("payload", {"task": "noop"})
+    values: dict[str, Any] = {
+        "id": uuid7(),
+        "task": "noop",
+        "payload": json.dumps(payload),
+        "queue": "default",
+        "max_retries": 3,
+        "timeout": 300.0,
+        "idempotency_key": None,
+        "fingerprint": b"f",
+    }
+    return store.NewJob(**(values | changes))
+
+
+def queued(engine: Engine, *, dispatched: bool = False, **changes: Any) -> store.JobRow:
+    """A job that waits."""
+    with engine.begin() as connection:
+        row = store.insert_once(connection, new_job(**changes), dispatched=dispatched)
+    assert row is not None
+    return row
+
+
+def claimed(engine: Engine, *, worker_id: str = WORKER, lease: float = LEASE, **changes: Any) -> store.Claim:
+    """A job that runs."""
+    row = queued(engine, **changes)
+    with engine.begin() as connection:
+        (claim,) = store.claim(connection, [row.id], worker_id=worker_id, lease=lease)
+    return claim
+
+
+def completed(engine: Engine, result: str | None = None, **changes: Any) -> store.Claim:
+    """A job that completed."""
+    claim = claimed(engine, **changes)
+    with engine.begin() as connection:
+        assert store.settle_completed(connection, claim, result)
+    return claim
+
+
+def buried(engine: Engine, error: store.ErrorReport = ERROR, **changes: Any) -> store.Claim:
+    """A job in the dead letter queue."""
+    claim = claimed(engine, **changes)
+    with engine.begin() as connection:
+        assert store.record_last(connection, claim, AttemptOutcome.FAILED, error)
+        assert store.bury(connection, claim.id, claim.attempt)
+    return claim
+
+
+def row_of(engine: Engine, job_id: UUID) -> store.JobRow:
+    """The job as it stands."""
+    with engine.connect() as connection:
+        row = store.find(connection, job_id)
+    assert row is not None
+    return row
+
+
+def attempts_of(engine: Engine, job_id: UUID) -> list[RowMapping]:
+    """The job's attempts that ended, in order."""
+    statement = text("SELECT * FROM job_attempts WHERE job_id = :id ORDER BY attempt")
+    with engine.connect() as connection:
+        return list(connection.execute(statement, {"id": job_id}).mappings())
+
+
+def letters_of(engine: Engine, job_id: UUID) -> list[RowMapping]:
+    """The job's dead letters."""
+    statement = text("SELECT * FROM dead_letters WHERE job_id = :id ORDER BY id")
+    with engine.connect() as connection:
+        return list(connection.execute(statement, {"id": job_id}).mappings())
+
+
+def age(engine: Engine, column: str, seconds: float, job_id: UUID | None = None) -> None:
+    """Moves a time of one job, or of all, into the past."""
+    statement = text(
+        f"UPDATE jobs SET {column} = {column} - make_interval(secs => :seconds)"  # noqa: S608 - a column's name
+        " WHERE CAST(:id AS uuid) IS NULL OR id = :id"
+    )
+    with engine.begin() as connection:
+        connection.execute(statement, {"seconds": seconds, "id": job_id})
+
+
+def tables(engine: Engine) -> list[RowMapping]:
+    """Everything that is stored about jobs, to tell that nothing was changed."""
+    with engine.connect() as connection:
+        return [
+            row
+            for table in ("jobs", "job_attempts", "dead_letters")
+            for row in connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2")).mappings()  # noqa: S608
+        ]

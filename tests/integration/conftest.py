@@ -1,0 +1,76 @@
+"""Servers that are away, applications with other settings, handlers for one test."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from tasks.runtime import Runtime, runtime
+from webapp import create_app
+from webapp.extensions import limiter
+from webapp.jobs.handlers import Handler, HandlerFunction, registry
+from webapp.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _over_empty_servers(clean: None) -> None:
+    """Each test here begins with empty tables and an empty broker."""
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port where connections are refused: it is bound, and nobody listens."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port where connections are taken and nothing is ever answered."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def another_app(app: Flask, settings: Settings) -> Iterator[Callable[..., Flask]]:
+    """Makes applications with other settings; the shared one gets its limiter back."""
+    before = dict(vars(limiter))
+    made: list[Flask] = []
+
+    def make(**changes: Any) -> Flask:
+        made.append(create_app(Settings(**(settings.model_dump(by_alias=True) | changes))))
+        return made[-1]
+
+    yield make
+    vars(limiter).update(before)
+    for other in made:
+        with other.app_context():
+            other.extensions["migrate"].db.engine.dispose()
+
+
+@pytest.fixture
+def handle() -> Iterator[Callable[..., str]]:
+    """Registers a function as a handler for one test, and gives its name."""
+    names: list[str] = []
+
+    def register(function: HandlerFunction, **limits: Any) -> str:
+        names.append(f"test.{len(names)}")
+        registry.add(Handler(names[-1], function, **limits))
+        return names[-1]
+
+    yield register
+    for name in names:
+        registry._handlers.pop(name)
+
+
+@pytest.fixture
+def parts(app: Flask) -> Runtime:
+    """What a worker's child works with."""
+    return runtime()
