@@ -77,21 +77,28 @@ def queue(app: Flask) -> Queue:
     return app.extensions["queue"]
 
 
-@pytest.fixture
-def eventually() -> Callable[..., object]:
+def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> object:
     """Polls a condition until it holds, and returns what it returned.
 
     Raises:
         AssertionError: it did not hold within `patience` seconds; shows what it returned last.
     """
+    end = time.monotonic() + patience
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < end, f"not within {patience:g} s; last seen: {found!r}"
+        time.sleep(0.02)
 
-    def wait(condition: Callable[[], object], patience: float = PATIENCE) -> object:
-        end = time.monotonic() + patience
-        while True:
-            found = condition()
-            if found:
-                return found
-            assert time.monotonic() < end, f"not within {patience:g} s; last seen: {found!r}"
-            time.sleep(0.02)
 
-    return wait
+@pytest.fixture
+def eventually() -> Callable[..., object]:
+    """`wait_until`, by name."""
+    return wait_until
+
+
+@pytest.fixture(scope="session")
+def eventually_for_session() -> Callable[..., object]:
+    """`eventually`, for fixtures that live as long as the run."""
+    return wait_until

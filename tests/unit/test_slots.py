@@ -50,7 +50,7 @@ def test_a_forked_child_gets_a_number_of_its_own_and_its_parent_keeps_the_first(
         end(child)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGUSR2])
 def test_the_number_of_a_dead_process_is_given_to_the_next(taken, how):
     taken.number()
     first, number = in_child(taken.number)

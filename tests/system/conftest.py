@@ -1,0 +1,241 @@
+"""A whole DJPS as real processes, with a database and a Valkey of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psycopg2
+import pytest
+import requests
+from redis import Redis
+from sqlalchemy.engine import make_url
+
+from ops.stack import ports, valkey
+
+BIN = Path(sys.prefix) / "bin"
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Short times, so that recovery can be watched; the schedule of retries is the real one.
+TEMPO = {
+    "STUCK_JOB_THRESHOLD": "5",
+    "STUCK_CHECK_INTERVAL": "1",
+    "WORKER_HEARTBEAT_TTL": "3",
+    "SHUTDOWN_GRACE": "2",
+    "RATE_LIMIT": "off",
+    "SIMULATED_FAILURE_RATE": "0",
+}
+
+#: A user's own module, outside the packages.
+HANDLERS = """
+    import os
+    import time
+
+    from webapp.jobs import Discard, Retry, handler
+
+    @handler("send-email", queue="mail", max_retries=1, timeout=10)
+    def send_email(payload, context):
+        context.logger.info("email sent")
+        return {"to": payload["to"], "attempt": context.attempt}
+
+    @handler("too-slow", max_retries=0, timeout=0.5)
+    def too_slow(payload, context):
+        time.sleep(30)
+
+    @handler("stubborn", max_retries=0, timeout=0.5)
+    def stubborn(payload, context):
+        while True:
+            try:
+                time.sleep(30)
+            except Exception:
+                pass
+
+    @handler("poison", max_retries=1)
+    def poison(payload, context):
+        os._exit(7)
+
+    @handler("again", max_retries=1)
+    def again(payload, context):
+        raise Retry("not yet", after=0.2)
+
+    @handler("no-use", max_retries=5)
+    def no_use(payload, context):
+        raise Discard("never works")
+"""
+
+
+class Fleet:
+    """The processes, and what tests do with them."""
+
+    def __init__(self, folder: Path, database_url: str) -> None:
+        self.folder = folder
+        self.redis_port = ports.free()
+        self.api_port = ports.free()
+        self.url = f"http://{ports.LOOPBACK}:{self.api_port}"
+        self.http = requests.Session()
+        self.database_url = database_url
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        (folder / "user_handlers.py").write_text(textwrap.dedent(HANDLERS))
+        (folder / "redis").mkdir()
+        self.environment = {
+            **os.environ,
+            **TEMPO,
+            "DATABASE_URL": database_url,
+            "REDIS_URL": valkey.url(self.redis_port),
+            "API_PORT": str(self.api_port),
+            "DJPS_DATA_DIR": str(folder),
+            "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
+            "HANDLERS": "user_handlers",
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}",
+        }
+        celery = [str(BIN / "celery"), "-A", "tasks", "--quiet"]
+        quiet = ["--without-gossip", "--without-mingle"]
+        self.commands = {
+            "redis": valkey.command(folder / "redis", self.redis_port),
+            "api": [str(BIN / "gunicorn"), "--config", "python:ops.stack.gunicorn", "wsgi:app"],
+            "worker": [*celery, "worker", "--hostname", "worker@%h", "-X", "maintenance", "-c", "2", *quiet],
+            "maintenance": [
+                *celery,
+                "worker",
+                "--hostname",
+                "upkeep@%h",
+                "-Q",
+                "maintenance",
+                "-c",
+                "2",
+                *quiet,
+            ],
+            "beat": [*celery, "beat"],
+            "second-beat": [*celery, "beat"],
+        }
+
+    def start(self, *names: str) -> None:
+        for name in names:
+            with (self.folder / f"{name}.log").open("ab") as log:
+                self.processes[name] = subprocess.Popen(
+                    self.commands[name],
+                    env=self.environment,
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+
+    def stop(self, name: str, how: signal.Signals = signal.SIGTERM, patience: float = 30) -> float:
+        """Ends a process; returns how long it took, seconds."""
+        process = self.processes.pop(name)
+        began = time.monotonic()
+        process.send_signal(how)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(patience)
+            raise AssertionError(f"{name} did not end within {patience} s of {how.name}") from None
+        return time.monotonic() - began
+
+    def stop_all(self) -> None:
+        for name in ("second-beat", "beat", "worker", "maintenance", "api", "redis"):
+            if name in self.processes:
+                self.stop(name)
+
+    def redis(self) -> Redis:
+        return Redis(port=self.redis_port, decode_responses=True, socket_timeout=5)
+
+    def rows(self, sql: str, *values: object) -> list[tuple]:
+        plain = make_url(self.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+        connection = psycopg2.connect(plain)
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(sql, values)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    def post(self, task: str, key: str | None = None, **payload: object) -> dict:
+        body = {"payload": {"task": task, **payload}} | ({"idempotency_key": key} if key else {})
+        answer = self.http.post(f"{self.url}/jobs", json=body, timeout=10)
+        assert answer.status_code in (200, 201), answer.text
+        return answer.json()
+
+    def job(self, job_id: str) -> dict:
+        return self.http.get(f"{self.url}/jobs/{job_id}", timeout=10).json()
+
+    def wait_for(self, job: dict, *statuses: str, patience: float = 40) -> dict:
+        """Waits until a job is in one of these states (any final one, where none is named)."""
+        wanted = statuses or ("completed", "failed", "cancelled")
+        end = time.monotonic() + patience
+        while True:
+            found = self.job(job["id"])
+            if found["status"] in wanted:
+                return found
+            assert time.monotonic() < end, f"job is {found} after {patience} s, not {wanted}"
+            time.sleep(0.05)
+
+    def attempts(self, job: dict) -> list[tuple[int, str]]:
+        return self.rows(
+            "SELECT attempt, outcome FROM job_attempts WHERE job_id = %s ORDER BY attempt", job["id"]
+        )
+
+    def unfinished(self) -> int:
+        return self.rows("SELECT count(*) FROM jobs WHERE status IN ('queued', 'processing')")[0][0]
+
+    def child_running(self, job: dict) -> int:
+        """The pid of the process that runs a job."""
+        self.wait_for(job, "processing")
+        holder = self.rows("SELECT worker_id FROM jobs WHERE id = %s", job["id"])[0][0]
+        return int(holder.rpartition("/")[2])
+
+    def metric(self, name: str) -> float:
+        text = self.http.get(f"{self.url}/metrics", timeout=10).text
+        return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.split(" ")[0] == name)
+
+    def live_workers(self) -> int:
+        return len(list(self.redis().scan_iter("djps:worker:*")))
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory, eventually_for_session):
+    """Everything up, for all system tests; each leaves it as it found it."""
+    server = make_url(os.environ["DATABASE_URL"])
+    admin = psycopg2.connect(server.set(drivername="postgresql").render_as_string(hide_password=False))
+    admin.autocommit = True
+    with admin.cursor() as cursor:
+        cursor.execute("DROP DATABASE IF EXISTS djps_system")
+        cursor.execute("CREATE DATABASE djps_system")
+    made = Fleet(
+        tmp_path_factory.mktemp("fleet"),
+        server.set(database="djps_system").render_as_string(hide_password=False),
+    )
+    try:
+        made.start("redis")
+        subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"],
+            env=made.environment,
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+        made.start("api", "worker", "maintenance", "beat")
+        eventually_for_session(lambda: made.live_workers() == 2, 60)
+        eventually_for_session(lambda: _ready(made), 30)
+        yield made
+    finally:
+        made.stop_all()
+        with admin.cursor() as cursor:
+            cursor.execute("DROP DATABASE djps_system WITH (FORCE)")
+        admin.close()
+
+
+def _ready(fleet: Fleet) -> bool:
+    try:
+        return fleet.http.get(f"{fleet.url}/health/ready", timeout=2).json()["status"] == "ok"
+    except requests.RequestException:
+        return False
