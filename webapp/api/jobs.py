@@ -43,6 +43,11 @@ def json_body() -> object:
         raise RequestEntityTooLarge(f"the body must be at most {request.max_content_length} bytes") from None
 
 
+def query_values() -> dict[str, object]:
+    """The query's values by name; one that is given more than once stays a list, which no rule takes."""
+    return {name: given[0] if len(given) == 1 else given for name, given in request.args.lists()}
+
+
 @bp.post("/jobs")
 @limiter.limit(rate_limit)
 def submit() -> tuple[Response, int]:
@@ -65,7 +70,7 @@ def show(job_id: str) -> Response:
 @bp.get("/jobs")
 def index() -> Response:
     """A page of jobs, the newest first, with how many there are in all."""
-    query = PageQuery.model_validate(request.args.to_dict())
+    query = PageQuery.model_validate(query_values())
     rows, total = the_queue().page(
         status=query.status.value if query.status else None, limit=query.limit, offset=query.offset
     )
