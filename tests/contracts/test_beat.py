@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from webapp.broker import BURY_JOB, EXECUTE_JOB, celery
+from webapp.settings import Settings
+
+
+@pytest.fixture(scope="module", autouse=True)
+def configured():
+    import tasks.celery  # noqa: F401, PLC0415 - the composition root of the workers
+
+
+def test_every_task_that_beat_names_is_registered():
+    assert {entry["task"] for entry in celery.conf.beat_schedule.values()} <= set(celery.tasks)
+
+
+def test_every_queue_that_beat_names_exists():
+    assert {entry["options"]["queue"] for entry in celery.conf.beat_schedule.values()} == {"maintenance"}
+    assert "maintenance" in celery.amqp.queues
+
+
+def test_every_task_that_the_broker_sends_by_name_is_registered():
+    assert {EXECUTE_JOB, BURY_JOB} <= set(celery.tasks)
+
+
+def test_dispatch_runs_every_second_and_recovery_as_often_as_the_setting_says():
+    schedule = {name: entry["schedule"] for name, entry in celery.conf.beat_schedule.items()}
+    assert schedule["dispatch_due"] == 1.0
+    assert schedule["recover_stuck"] == Settings().stuck_check_interval
+    assert set(schedule) == {"dispatch_due", "recover_stuck", "prune"}
+
+
+def test_a_tick_that_nobody_took_in_time_runs_out():
+    for entry in celery.conf.beat_schedule.values():
+        assert entry["options"]["expires"] >= entry["schedule"]
