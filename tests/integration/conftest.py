@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from kombu import Queue as KombuQueue
 
 from tasks.runtime import Runtime, runtime
 from webapp import create_app
+from webapp.broker import celery
 from webapp.extensions import limiter
-from webapp.jobs.handlers import Handler, HandlerFunction, registry
+from webapp.jobs.handlers import MAINTENANCE_QUEUE, Handler, HandlerFunction, registry
 from webapp.settings import Settings
 
 
@@ -62,12 +64,17 @@ def handle() -> Iterator[Callable[..., str]]:
 
     def register(function: HandlerFunction, **limits: Any) -> str:
         names.append(f"test.{len(names)}")
-        registry.add(Handler(names[-1], function, **limits))
+        added = Handler(names[-1], function, **limits)
+        registry.add(added)
+        # Celery learns its queues at start; a handler that comes later brings its own.
+        celery.amqp.queues.setdefault(added.queue, KombuQueue(added.queue))
         return names[-1]
 
     yield register
     for name in names:
         registry._handlers.pop(name)
+    for queue in set(celery.amqp.queues) - {*registry.queues(), MAINTENANCE_QUEUE}:
+        celery.amqp.queues.pop(queue)
 
 
 @pytest.fixture

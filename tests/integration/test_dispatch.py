@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from factories import age, queued, row_of
+from sqlalchemy import text
+
+from tasks import recovery
+from webapp.broker import Broker
+from webapp.jobs.handlers import registry
+from webapp.jobs.queue import Limits, Queue
+
+REDISPATCH = 60.0
+
+
+def sent(redis, queue="default"):
+    """The ids in a broker queue, in the order in which workers take them."""
+    return [json.loads(message)["headers"]["id"] for message in reversed(redis.lrange(queue, 0, -1))]
+
+
+def dispatch(queue, name="default", buffer=100):
+    return queue.dispatch(name, buffer=buffer, redispatch_after=REDISPATCH)
+
+
+def prefer(engine, row, priority):
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE jobs SET priority = :priority WHERE id = :id"), {"id": row.id, "priority": priority}
+        )
+
+
+def test_due_jobs_are_sent_by_priority_and_then_by_time(queue, engine, redis):
+    first, urgent, last, early = (queued(engine) for _ in range(4))
+    prefer(engine, urgent, 9)
+    prefer(engine, last, 1)
+    age(engine, "run_at", 10, early.id)
+    assert dispatch(queue) == {"due": 4}
+    assert sent(redis) == [str(row.id) for row in (urgent, early, first, last)]
+
+
+def test_a_dispatched_job_is_not_sent_again(queue, engine, redis):
+    row = queued(engine)
+    assert dispatch(queue) == {"due": 1}
+    assert dispatch(queue) == {}
+    assert sent(redis) == [str(row.id)]
+    assert row_of(engine, row.id).dispatched_at is not None
+
+
+def test_no_job_is_sent_before_it_is_due(queue, engine, redis):
+    row = queued(engine)
+    age(engine, "run_at", -30, row.id)
+    assert dispatch(queue) == {}
+    age(engine, "run_at", 30, row.id)
+    assert dispatch(queue) == {"due": 1}
+    assert sent(redis) == [str(row.id)]
+
+
+def test_redis_holds_no_more_than_the_buffer_and_the_rest_waits(queue, engine, redis):
+    rows = [queued(engine) for _ in range(5)]
+    assert dispatch(queue, buffer=3) == {"due": 3}
+    assert dispatch(queue, buffer=3) == {}
+    assert sent(redis) == [str(row.id) for row in rows[:3]]
+    redis.rpop("default")
+    assert dispatch(queue, buffer=3) == {"due": 1}
+    assert sent(redis) == [str(row.id) for row in rows[1:4]]
+    assert row_of(engine, rows[4].id).dispatched_at is None
+
+
+def test_a_buffer_that_was_made_smaller_is_drained_first(queue, engine, redis):
+    queued(engine)
+    redis.rpush("default", *["x"] * 5)
+    assert dispatch(queue, buffer=3) == {}
+    assert redis.llen("default") == 5
+
+
+def test_queues_do_not_mix(queue, engine, redis):
+    here = queued(engine)
+    queued(engine, queue="maintenance")
+    assert dispatch(queue) == {"due": 1}
+    assert sent(redis) == [str(here.id)]
+    assert redis.llen("maintenance") == 0
+
+
+def test_after_redis_was_flushed_jobs_are_sent_again_in_five_seconds(queue, engine, redis):
+    row = queued(engine)
+    dispatch(queue)
+    redis.flushdb()
+    age(engine, "dispatched_at", 4.5)
+    assert dispatch(queue) == {}
+    age(engine, "dispatched_at", 1)
+    assert dispatch(queue) == {"unclaimed": 1}
+    assert sent(redis) == [str(row.id)]
+    assert dispatch(queue) == {}
+
+
+def test_while_messages_wait_a_silent_job_is_sent_again_after_its_time_only(queue, engine, redis):
+    queued(engine, dispatched=True)
+    redis.rpush("default", "another message")
+    age(engine, "dispatched_at", 50)
+    assert dispatch(queue) == {}
+    age(engine, "dispatched_at", 11)
+    assert dispatch(queue) == {"unclaimed": 1}
+
+
+def test_due_jobs_come_before_silent_ones_when_there_is_little_room(queue, engine, redis):
+    silent, due = queued(engine, dispatched=True), queued(engine)
+    age(engine, "dispatched_at", 100, silent.id)
+    assert dispatch(queue, buffer=1) == {"due": 1}
+    assert sent(redis) == [str(due.id)]
+
+
+@pytest.mark.parametrize("port", ["closed_port", "silent_port"])
+def test_with_redis_away_nothing_is_marked_as_sent(engine, request, port):
+    row = queued(engine)
+    url = f"redis://127.0.0.1:{request.getfixturevalue(port)}/0"
+    queue = Queue(engine, Broker(url, buffer=10), registry, Limits(3, 300.0, "simulated"))
+    assert dispatch(queue) == {}
+    assert row_of(engine, row.id).dispatched_at is None
+
+
+def test_jobs_whose_messages_failed_are_handed_back(engine, closed_port, monkeypatch):
+    rows = [queued(engine) for _ in range(3)]
+    broker = Broker(f"redis://127.0.0.1:{closed_port}/0", buffer=10)
+    # Redis answered when it was asked for the length, and then went away.
+    monkeypatch.setattr(broker, "length", lambda queue: 0)
+    queue = Queue(engine, broker, registry, Limits(3, 300.0, "simulated"))
+    assert dispatch(queue) == {}
+    assert [row_of(engine, row.id).dispatched_at for row in rows] == [None] * 3
+
+
+def test_two_dispatchers_at_once_send_every_job_once(queue, engine, redis):
+    rows = [queued(engine) for _ in range(60)]
+    barrier = threading.Barrier(4)
+
+    def work():
+        barrier.wait(10)
+        for _ in range(5):
+            dispatch(queue, buffer=1_000)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(sent(redis)) == sorted(str(row.id) for row in rows)
+
+
+def test_a_thousand_jobs_fit_through_one_pipeline(queue, engine, redis):
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint)"
+                " SELECT gen_random_uuid(), 'noop', '{}', 'default', 3, 300, 'f' FROM generate_series(1, 1200)"
+            )
+        )
+    assert dispatch(queue, buffer=1_000) == {"due": 1_000}
+    assert redis.llen("default") == len(set(sent(redis))) == 1_000
+
+
+def test_the_beat_task_serves_every_queue_that_handlers_name(parts, engine, redis):
+    row = queued(engine)
+    queued(engine, queue="nobody-consumes-this")
+    assert recovery.run_dispatch(parts) == 1
+    assert sent(redis) == [str(row.id)]
+    assert recovery.run_dispatch(parts) == 0
+
+
+def test_a_pass_sends_what_becomes_due_while_it_goes_on(parts, engine, redis):
+    row = queued(engine)
+    age(engine, "run_at", -0.3)
+    assert recovery.run_dispatch(parts, window=0.8) == 1
+    assert sent(redis) == [str(row.id)]
+
+
+def test_a_pass_waits_calmly_when_a_queue_is_full(parts, engine, redis):
+    queued(engine)
+    redis.rpush("default", *["x"] * parts.settings.broker_buffer)
+    assert recovery.run_dispatch(parts, window=0.2) == 0

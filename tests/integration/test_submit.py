@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from factories import row_of, tables
+from prometheus_client import generate_latest
+from sqlalchemy import create_engine, text
+
+from webapp import metrics
+from webapp.broker import PAUSE_AFTER_FAILURE, Broker
+from webapp.database import engine_options
+from webapp.jobs.errors import KeyReused, UnknownTask
+from webapp.jobs.handlers import registry
+from webapp.jobs.queue import Limits, Queue, Submission, fingerprint
+from webapp.logs import bound
+
+LIMITS = Limits(max_retries=3, timeout=300.0, default_handler="simulated")
+#: Longest a submission may take while the broker is away, seconds.
+BOUND = 0.25
+
+
+def away(engine, port):
+    """A front door whose broker is at a port where no Redis answers."""
+    return Queue(engine, Broker(f"redis://127.0.0.1:{port}/0", buffer=1_000), registry, LIMITS)
+
+
+def messages(redis, queue="default"):
+    return [json.loads(message) for message in redis.lrange(queue, 0, -1)]
+
+
+def submitted(queue, key=None, **payload):
+    return queue.submit(Submission({"task": "noop"} | payload, key))
+
+
+def created_total():
+    lines = generate_latest(metrics.stored()).decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("jobs_created_total "))
+
+
+def test_a_job_is_stored_and_its_message_carries_ids_only(queue, engine, redis):
+    before = created_total()
+    accepted = submitted(queue, secret="sesame")
+    assert accepted.created
+    assert row_of(engine, accepted.job.id) == accepted.job
+    assert accepted.job.dispatched_at is not None
+    (message,) = messages(redis)
+    assert message["headers"]["task"] == "tasks.execute_job"
+    assert message["headers"]["id"] == str(accepted.job.id)
+    assert message["headers"]["timelimit"] == [305.0, 300.0]
+    assert "sesame" not in json.dumps(message)
+    assert created_total() == before + 1
+
+
+def test_a_used_key_sends_no_second_message(queue, engine, redis):
+    first = submitted(queue, "k")
+    again = submitted(queue, "k")
+    assert (first.created, again.created) == (True, False)
+    assert again.job == first.job
+    assert len(tables(engine)) == len(messages(redis)) == 1
+
+
+def test_a_used_key_with_another_payload_is_refused(queue, engine):
+    first = submitted(queue, "k")
+    with pytest.raises(KeyReused) as caught:
+        submitted(queue, "k", n=1)
+    assert caught.value.job_id == first.job.id
+    assert len(tables(engine)) == 1
+
+
+def test_a_hundred_requests_at_once_with_one_key_make_one_job(queue, engine, redis):
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: submitted(queue, "k"), range(100)))
+    assert Counter(answer.created for answer in answers) == {True: 1, False: 99}
+    assert len({answer.job.id for answer in answers}) == 1
+    assert len(tables(engine)) == len(messages(redis)) == 1
+
+
+def test_a_hundred_requests_at_once_with_two_payloads_for_one_key_make_one_job(queue, engine):
+    def submit(n):
+        try:
+            return submitted(queue, "k", n=n % 2).created
+        except KeyReused:
+            return "reused"
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = Counter(pool.map(submit, range(100)))
+    assert answers[True] == 1
+    assert answers["reused"] == 50
+    assert len(tables(engine)) == 1
+
+
+def test_a_handlers_own_limits_and_queue_are_the_jobs(queue, handle, redis):
+    name = handle(lambda payload, context: None, queue="mail", max_retries=0, timeout=1.5)
+    job = submitted(queue, task=name).job
+    assert (job.task, job.queue, job.max_retries, job.timeout) == (name, "mail", 0, 1.5)
+    assert len(messages(redis, "mail")) == 1
+
+
+def test_without_a_default_an_unknown_name_is_refused_before_anything_is_stored(engine):
+    queue = Queue(engine, Broker("redis://127.0.0.1:1/0", buffer=1), registry, Limits(3, 300.0, ""))
+    with pytest.raises(UnknownTask, match=r"given: 'nobody'"):
+        queue.submit(Submission({"task": "nobody"}))
+    assert tables(engine) == []
+
+
+def test_the_request_that_asked_is_remembered(queue, engine):
+    with bound(request_id="r-1"):
+        submitted(queue)
+    assert tables(engine)[0]["request_id"] == "r-1"
+
+
+@pytest.mark.parametrize("port", ["closed_port", "silent_port"])
+def test_with_the_broker_away_a_job_is_accepted_in_time_and_left_to_the_dispatcher(engine, request, port):
+    queue = away(engine, request.getfixturevalue(port))
+    submitted(away(engine, 1))  # The pool of the database is warm.
+    for _ in range(3):
+        started = time.monotonic()
+        accepted = submitted(queue)
+        assert time.monotonic() - started < BOUND
+        assert accepted.created
+        assert row_of(engine, accepted.job.id).dispatched_at is None
+
+
+def test_a_broker_that_goes_away_between_asking_and_sending_costs_no_job(engine, monkeypatch):
+    # Room was found a moment ago; the message then fails.
+    broken = away(engine, 1)
+    monkeypatch.setattr(broken._broker, "has_room", lambda queue: True)
+    accepted = submitted(broken)
+    assert accepted.job.dispatched_at is not None
+    assert row_of(engine, accepted.job.id).dispatched_at is None
+
+
+def test_after_a_failure_the_broker_is_left_alone_for_a_moment(closed_port):
+    broker = Broker(f"redis://127.0.0.1:{closed_port}/0", buffer=10)
+    assert broker.available()
+    assert broker.length("default") is None
+    assert not broker.available()
+    assert not broker.has_room("default")
+    broker._paused_until -= PAUSE_AFTER_FAILURE
+    assert broker.available()
+
+
+def test_a_full_buffer_leaves_the_job_to_the_dispatcher(engine, settings, redis):
+    redis.rpush("default", "a", "b")
+    queue = Queue(engine, Broker(settings.redis_url, buffer=2), registry, LIMITS)
+    accepted = submitted(queue)
+    assert row_of(engine, accepted.job.id).dispatched_at is None
+    assert redis.llen("default") == 2
+
+
+def test_a_broker_that_is_out_of_memory_costs_no_job(engine, queue, redis):
+    before = redis.config_get("maxmemory")["maxmemory"]
+    redis.config_set("maxmemory", 1)
+    try:
+        accepted = submitted(queue)
+    finally:
+        redis.config_set("maxmemory", before)
+        queue._broker._paused_until = 0.0
+    assert accepted.created
+    assert row_of(engine, accepted.job.id).dispatched_at is None
+
+
+def test_a_broker_that_was_emptied_a_moment_ago_takes_the_next_message(queue, redis):
+    submitted(queue)
+    redis.flushdb()
+    submitted(queue)
+    assert len(messages(redis)) == 1
+
+
+def test_connections_that_the_database_closed_are_replaced(settings):
+    engine = create_engine(settings.database_url, **engine_options("djps-cut", pool_size=2))
+    queue = Queue(engine, Broker(settings.redis_url, buffer=10), registry, LIMITS)
+    assert submitted(queue).created
+    with engine.connect() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'djps-cut' AND pid <> pg_backend_pid()"
+            )
+        )
+    with ThreadPoolExecutor(2) as pool:
+        assert all(answer.created for answer in pool.map(lambda _: submitted(queue), range(4)))
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+        ({"a": {"x": 1, "y": [1, 2]}}, {"a": {"y": [1, 2], "x": 1}}, True),
+        ({"a": [1, 2]}, {"a": [2, 1]}, False),
+        ({"a": 1}, {"a": 1.0}, False),
+        ({"a": 1}, {"a": True}, False),
+        ({"a": "1"}, {"a": 1}, False),
+        ({"a": None}, {}, False),
+        ({"a": "ä"}, {"a": "a\u0308"}, False),
+    ],
+)
+def test_a_fingerprint_is_that_of_the_value_and_not_of_its_spelling(one, other, same):
+    assert (fingerprint(Submission(one)) == fingerprint(Submission(other, "key"))) is same
