@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+
+import pytest
+from celery.exceptions import Retry as MessageDone
+from factories import age, buried, claimed, completed, queued
+from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.parser import text_string_to_metric_families
+
+from tasks import recovery
+from tasks.dead_letter import bury_job
+from tasks.execution import execute_job
+from webapp import heartbeats, metrics
+
+PROMISED = {
+    "jobs_created_total",
+    "jobs_completed_total",
+    "jobs_failed_total",
+    "jobs_retried_total",
+    "jobs_recovered_total",
+    "job_duration_seconds_count",
+    "job_wait_seconds_count",
+    "job_queue_depth",
+    "job_oldest_due_age_seconds",
+    "active_workers",
+}
+
+
+@pytest.fixture
+def scrape(client):
+    """The samples of one scrape, by name and labels."""
+
+    def once():
+        answer = client.get("/metrics")
+        assert (answer.status_code, answer.content_type) == (200, CONTENT_TYPE_LATEST)
+        return {
+            (sample.name, *sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(answer.text)
+            for sample in family.samples
+        }
+
+    return once
+
+
+def names(samples):
+    return {key[0] for key in samples}
+
+
+def in_child(work):
+    """Runs `work` in a process of its own, which then dies without a word."""
+    pid = os.fork()
+    if pid == 0:  # pragma: no cover - another process, ended before its coverage is written
+        try:
+            work()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def test_everything_that_is_promised_is_there(scrape, client, engine):
+    client.post("/jobs", json={"payload": {"task": "noop"}})
+    claimed(engine)
+    age(engine, "lease_expires_at", 1_000)
+    metrics.jobs_recovered.labels("lease_expired").inc(0)
+    for counter in (metrics.jobs_completed, metrics.jobs_failed, metrics.jobs_retried):
+        counter.inc(0)
+    metrics.job_duration.observe(0.1)
+    metrics.job_wait.observe(0.1)
+    assert names(scrape()) >= PROMISED
+
+
+def test_each_outcome_is_counted_once(scrape, engine, handle, redis):
+    def broken(payload, context):
+        raise ValueError
+
+    before = scrape()
+    for task, retries in (("noop", 3), (handle(broken), 0), (handle(broken), 3)):
+        row = queued(engine, task=task, max_retries=retries)
+        with suppress(MessageDone):
+            execute_job.run(str(row.id))
+        bury_job.run(str(row.id), 1)
+    execute_job.run(str(row.id))
+    after = scrape()
+
+    def grown(name):
+        return after.get((name,), 0) - before.get((name,), 0)
+
+    assert grown("jobs_completed_total") == 1
+    assert grown("jobs_failed_total") == 1
+    assert grown("jobs_retried_total") == 1
+    assert grown("job_claims_refused_total") == 1
+    assert grown("job_duration_seconds_count") == grown("job_wait_seconds_count") == 3
+
+
+def test_recoveries_are_counted_by_their_reason(scrape, engine, parts):
+    before = scrape()
+    claimed(engine)
+    recovery.settle_lost(
+        engine,
+        parts.policy,
+        "child_died",
+        lambda connection: recovery.store.take_held_by(connection, ["host:1:boot/2"], 10),
+    )
+    key = ("jobs_recovered_total", ("reason", "child_died"))
+    assert scrape()[key] - before.get(key, 0) == 1
+
+
+def test_what_a_dead_process_counted_stays_counted_and_a_new_one_goes_on(scrape):
+    before = scrape().get(("jobs_completed_total",), 0)
+    for _ in range(3):
+        in_child(lambda: metrics.jobs_completed.inc(2))
+    metrics.jobs_completed.inc()
+    assert scrape()["jobs_completed_total",] - before == 7
+
+
+def test_recycled_processes_do_not_pile_up_files(scrape):
+    in_child(metrics.jobs_completed.inc)
+    files = set(metrics.FOLDER.iterdir())
+    for _ in range(5):
+        in_child(metrics.jobs_completed.inc)
+    assert set(metrics.FOLDER.iterdir()) == files
+
+
+def test_depths_are_read_when_they_are_asked_for(scrape, engine):
+    found = scrape()
+    assert found["job_queue_depth", ("queue", "default"), ("status", "queued")] == 0
+    assert found["job_oldest_due_age_seconds", ("queue", "default")] == 0
+    first = queued(engine)
+    queued(engine)
+    claimed(engine)
+    completed(engine)
+    buried(engine)
+    age(engine, "run_at", 100, first.id)
+    found = scrape()
+    assert found["job_queue_depth", ("queue", "default"), ("status", "queued")] == 2
+    assert found["job_queue_depth", ("queue", "default"), ("status", "processing")] == 1
+    assert 100 <= found["job_oldest_due_age_seconds", ("queue", "default")] < 110
+
+
+def test_active_workers_are_those_with_a_heartbeat(scrape, redis):
+    assert scrape()["active_workers",] == 0
+    heartbeats.beat(redis, "a:1:x", 30, "{}")
+    heartbeats.beat(redis, "b:1:x", 30, "{}")
+    assert scrape()["active_workers",] == 2
+    heartbeats.leave(redis, "a:1:x")
+    assert scrape()["active_workers",] == 1
+    assert heartbeats.live_workers(redis) == ["b:1:x"]
+    assert 0 < redis.ttl("djps:worker:b:1:x") <= 30
+
+
+def test_no_id_and_no_payload_is_ever_a_label(client, engine):
+    job = client.post(
+        "/jobs", json={"payload": {"task": "noop", "a": "sesame"}, "idempotency_key": "my-key"}
+    ).json
+    client.get(f"/jobs/{job['id']}")
+    text = client.get("/metrics").text
+    assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-", text)
+    assert "sesame" not in text
+    assert "my-key" not in text
+
+
+def test_a_gauge_whose_source_is_away_is_left_out_and_the_rest_is_there(another_app, closed_port):
+    metrics.jobs_created.inc(0)
+    without_redis = another_app(redis_url=f"redis://127.0.0.1:{closed_port}/0").test_client()
+    text = without_redis.get("/metrics").text
+    assert "job_queue_depth" in text
+    assert "active_workers" not in text
+    url = f"postgresql://djps:djps@127.0.0.1:{closed_port}/djps"
+    answer = another_app(database_url=url).test_client().get("/metrics")
+    assert answer.status_code == 200
+    assert "active_workers" in answer.text
+    assert "jobs_created_total" in answer.text
+    assert "job_queue_depth" not in answer.text
