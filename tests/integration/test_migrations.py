@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.script import ScriptDirectory
+from flask import Flask
+from flask_migrate import check, downgrade, upgrade
+from sqlalchemy import create_engine, inspect, make_url, text
+
+FOLDER = Path(__file__).resolve().parents[2] / "migrations"
+NAME = "djps_migrations"
+TABLES = {"jobs", "job_attempts", "dead_letters"}
+
+
+@pytest.fixture
+def scripts():
+    return ScriptDirectory(str(FOLDER))
+
+
+@pytest.fixture
+def fresh(another_app, settings) -> Iterator[Flask]:
+    """An application over a database of its own that is empty."""
+    server = create_engine(settings.database_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE IF EXISTS {NAME} WITH (FORCE)"))
+        connection.execute(text(f"CREATE DATABASE {NAME}"))
+    url = make_url(settings.database_url).set(database=NAME).render_as_string(hide_password=False)
+    app = another_app(database_url=url)
+    with app.app_context():
+        yield app
+        app.extensions["migrate"].db.engine.dispose()
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {NAME} WITH (FORCE)"))
+    server.dispose()
+
+
+def shape(app):
+    """All that a migration makes: columns, constraints and indexes, as PostgreSQL describes them."""
+    statement = text("""
+        SELECT 'column', table_name::text, column_name::text, data_type || is_nullable || coalesce(column_default, '')
+          FROM information_schema.columns WHERE table_schema = 'public'
+        UNION ALL SELECT 'constraint', conrelid::regclass::text, conname::text, pg_get_constraintdef(oid)
+          FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+        UNION ALL SELECT 'index', tablename::text, indexname::text, indexdef FROM pg_indexes
+         WHERE schemaname = 'public' ORDER BY 1, 2, 3, 4""")
+    with app.extensions["migrate"].db.engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(statement) if row[1] != "alembic_version"]
+
+
+def tables(app):
+    return set(inspect(app.extensions["migrate"].db.engine).get_table_names()) - {"alembic_version"}
+
+
+def test_there_is_one_head_and_the_way_to_it_is_a_line(scripts):
+    assert len(scripts.get_heads()) == 1
+    revisions = list(scripts.walk_revisions())
+    assert all(not isinstance(revision.down_revision, tuple) for revision in revisions)
+    assert [revision.revision for revision in reversed(revisions)] == [
+        f"{number:04}" for number in range(1, len(revisions) + 1)
+    ]
+
+
+def test_every_file_is_named_by_its_number_and_what_it_does():
+    files = sorted(path.name for path in (FOLDER / "versions").glob("*.py"))
+    assert files
+    for number, name in enumerate(files, start=1):
+        assert re.fullmatch(rf"{number:04}_[a-z0-9_]+\.py", name)
+
+
+def test_up_down_and_up_again_makes_the_same_tables(fresh):
+    upgrade()
+    first = shape(fresh)
+    assert tables(fresh) == TABLES
+    downgrade(revision="base")
+    assert shape(fresh) == []
+    upgrade()
+    assert shape(fresh) == first
+
+
+def test_each_step_can_be_taken_back(fresh, scripts):
+    for revision in reversed(list(scripts.walk_revisions())):
+        before = shape(fresh)
+        upgrade(revision=revision.revision)
+        downgrade(revision=revision.down_revision or "base")
+        assert shape(fresh) == before
+        upgrade(revision=revision.revision)
+
+
+def test_an_upgrade_that_is_done_changes_nothing(fresh):
+    upgrade()
+    before = shape(fresh)
+    upgrade()
+    assert shape(fresh) == before
+
+
+def test_the_models_are_what_the_migrations_make(fresh):
+    upgrade()
+    # Ends the process with a message when the models have moved on.
+    check()
+
+
+def test_checks_and_indexes_of_the_models_are_in_the_database(fresh):
+    """`alembic check` compares neither CHECK constraints nor the conditions of partial indexes."""
+    upgrade()
+    metadata = fresh.extensions["migrate"].db.metadata
+    made = shape(fresh)
+    for table in metadata.tables.values():
+        checks = {
+            str(constraint.name)
+            for constraint in table.constraints
+            if str(constraint.name).startswith(table.name)
+        }
+        assert checks <= {name for kind, of, name, _ in made if (kind, of) == ("constraint", table.name)}
+        partial = {str(i.name) for i in table.indexes if i.dialect_options["postgresql"]["where"] is not None}
+        assert partial == {
+            name for kind, of, name, how in made if (kind, of) == ("index", table.name) and " WHERE " in how
+        }
+
+
+def test_the_statements_can_be_printed_instead_of_run(fresh, capsys):
+    upgrade(sql=True)
+    printed = capsys.readouterr().out
+    assert "CREATE TABLE jobs" in printed
+    assert tables(fresh) == set()

@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import pytest
+from celery.worker import state
+from factories import ERROR, LEASE, age, attempts_of, claimed, letters_of, queued, row_of
+from sqlalchemy import text
+
+from tasks import presence as presence_module
+from tasks.presence import Presence, is_alive, is_child, kill, running_jobs
+from tasks.runtime import child_name, worker_name
+from webapp import heartbeats
+from webapp.broker import BURY_JOB, EXECUTE_JOB
+from webapp.heartbeats import KEY_PREFIX
+from webapp.jobs import store
+from webapp.jobs.states import AttemptOutcome
+
+
+@dataclass(frozen=True, eq=False)
+class Accepted:
+    """What Celery keeps of a message that a child has accepted: what presence reads of it."""
+
+    args: list[object]
+    worker_pid: int | None
+    name: str = EXECUTE_JOB
+
+
+@pytest.fixture
+def presence(settings) -> Presence:
+    return Presence(settings, role="worker@test")
+
+
+@pytest.fixture
+def child() -> Iterator[Callable[[], int]]:
+    """Forks processes that wait to be ended; none is left behind."""
+    pids: list[int] = []
+
+    def fork() -> int:
+        pid = os.fork()
+        if pid == 0:  # pragma: no cover - another process, ended by a signal
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            while True:
+                signal.pause()
+        pids.append(pid)
+        return pid
+
+    yield fork
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            continue
+
+
+@pytest.fixture
+def accept() -> Iterator[Callable[..., None]]:
+    """Says that a child runs a job, in the set where Celery's worker keeps what is active."""
+    added: list[Accepted] = []
+
+    def add(job_id: UUID, pid: int | None, name: str = EXECUTE_JOB) -> None:
+        added.append(Accepted([str(job_id)], pid, name))
+        state.active_requests.add(added[-1])
+
+    yield add
+    for one in added:
+        state.active_requests.discard(one)
+
+
+def end(pid):
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def held_by(engine, pid, **changes):
+    return claimed(engine, worker_id=child_name(pid), **changes)
+
+
+def test_the_heartbeat_says_who_lives_and_runs_out(presence, redis, settings):
+    presence.run_once()
+    assert heartbeats.live_workers(redis) == [worker_name()]
+    key = KEY_PREFIX + worker_name()
+    assert json.loads(redis.get(key)) == {"role": "worker@test", "pid": os.getpid(), "running": 0}
+    assert 0 < redis.ttl(key) <= settings.worker_heartbeat_ttl
+    redis.delete(key)
+    presence.run_once()
+    assert heartbeats.live_workers(redis) == [], "a heartbeat is due only three times in its life"
+    presence._beat_at = 0
+    presence.run_once()
+    assert heartbeats.live_workers(redis) == [worker_name()]
+    presence.stop()
+    assert heartbeats.live_workers(redis) == []
+
+
+def test_without_redis_leases_are_renewed_all_the_same(settings, engine, closed_port, accept, child):
+    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{closed_port}/0"})
+    pid = child()
+    claim = held_by(engine, pid)
+    accept(claim.id, pid)
+    before = row_of(engine, claim.id).lease_expires_at
+    alone = Presence(away, role="w")
+    alone.run_once()
+    assert row_of(engine, claim.id).lease_expires_at > before
+    alone.stop()
+
+
+def test_running_jobs_are_those_that_a_child_has_accepted(accept):
+    mine, reserved, other = uuid4(), uuid4(), uuid4()
+    accept(mine, 1234)
+    accept(reserved, None)
+    accept(other, 1234, BURY_JOB)
+    assert running_jobs() == {mine: 1234}
+
+
+def test_the_set_may_change_while_it_is_read(accept):
+    stop = threading.Event()
+
+    def change():
+        while not stop.is_set():
+            one = Accepted([str(uuid4())], 1)
+            state.active_requests.add(one)
+            state.active_requests.discard(one)
+
+    mine = uuid4()
+    accept(mine, 1)
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        assert all(mine in running_jobs() for _ in range(300))
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_leases_are_renewed_for_what_really_runs_and_for_nothing_else(
+    presence, engine, accept, child, settings
+):
+    pid = child()
+    runs, ended = held_by(engine, pid), held_by(engine, pid)
+    elsewhere, waiting = claimed(engine, worker_id="other:1:x/9"), queued(engine)
+    for job_id in (runs.id, elsewhere.id, waiting.id):
+        accept(job_id, pid)
+    age(engine, "lease_expires_at", 40)
+    before = {one.id: row_of(engine, one.id) for one in (runs, ended, elsewhere)}
+    presence.run_once()
+    now = row_of(engine, runs.id)
+    assert (now.lease_expires_at - before[runs.id].lease_expires_at).total_seconds() > 35
+    assert row_of(engine, ended.id) == before[ended.id]
+    assert row_of(engine, elsewhere.id) == before[elsewhere.id]
+    assert row_of(engine, waiting.id) == waiting
+    presence.run_once()
+    assert row_of(engine, runs.id) == now, "a lease is renewed only three times in its life"
+
+
+def test_the_jobs_of_a_child_that_was_killed_are_queued_again_at_once(presence, engine, accept, child):
+    dead, alive = child(), child()
+    lost, last, recorded = held_by(engine, dead), held_by(engine, dead, max_retries=0), held_by(engine, dead)
+    runs = held_by(engine, alive)
+    accept(runs.id, alive)
+    with engine.begin() as connection:
+        store.record_last(connection, recorded, AttemptOutcome.FAILED, ERROR)
+    end(dead)
+    presence.child_lost()
+    presence.run_once()
+    row = row_of(engine, lost.id)
+    assert (row.status, row.retry_count, row.run_at) == ("queued", 1, row.updated_at)
+    assert [attempt["outcome"] for attempt in attempts_of(engine, lost.id)] == ["lost"]
+    assert row_of(engine, last.id).status == "failed"
+    assert letters_of(engine, recorded.id)[0]["error_message"] == "broken"
+    assert row_of(engine, runs.id).status == "processing"
+    assert not presence._suspicious
+
+
+def test_a_child_that_dies_a_moment_later_is_not_forgotten(presence, engine, child):
+    """Celery reports a child before it is gone: it is looked at until it is."""
+    pid = child()
+    claim = held_by(engine, pid)
+    presence.child_lost()
+    presence.run_once()
+    assert row_of(engine, claim.id).status == "processing"
+    assert presence._suspicious
+    end(pid)
+    presence.run_once()
+    assert row_of(engine, claim.id).status == "queued"
+    presence.run_once()
+    assert not presence._suspicious
+
+
+def test_the_jobs_of_another_worker_are_not_touched(presence, engine):
+    other = claimed(engine, worker_id=f"{worker_name()}0/4194303")
+    presence.child_lost()
+    presence.run_once()
+    assert row_of(engine, other.id).status == "processing"
+
+
+def test_a_job_whose_lease_cannot_be_renewed_is_stopped_before_the_sweeper_may_take_it(
+    presence, engine, accept, child, eventually
+):
+    pid = child()
+    claim = held_by(engine, pid)
+    accept(claim.id, pid)
+    with engine.begin() as connection:
+        # The row is somebody else's by now, so the renewal does not reach it.
+        connection.execute(text("UPDATE jobs SET worker_id = 'other/1' WHERE id = :id"), {"id": claim.id})
+    presence.run_once()
+    assert is_child(pid)
+    presence._leased_at[claim.id] -= LEASE * 0.76
+    presence.run_once()
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert row_of(engine, claim.id).worker_id == "other/1"
+
+
+def test_what_still_runs_after_the_grace_is_given_back_and_burns_no_retry(presence, engine, accept, child):
+    pid = child()
+    runs, recorded = held_by(engine, pid, dispatched=True), held_by(engine, pid)
+    accept(runs.id, pid)
+    with engine.begin() as connection:
+        store.record_last(connection, recorded, AttemptOutcome.FAILED, ERROR)
+    presence._settings = presence._settings.model_copy(update={"shutdown_grace": 0.0})
+    presence.drain()
+    presence.run_once()
+    assert not is_child(pid)
+    row = row_of(engine, runs.id)
+    assert (row.status, row.attempt, row.retry_count, row.dispatched_at) == ("queued", 1, 0, None)
+    assert [attempt["outcome"] for attempt in attempts_of(engine, runs.id)] == ["released"]
+    assert row_of(engine, recorded.id).status == "processing"
+
+
+def test_within_the_grace_nothing_is_stopped(presence, engine, accept, child):
+    pid = child()
+    claim = held_by(engine, pid)
+    accept(claim.id, pid)
+    presence.drain()
+    presence.run_once()
+    assert is_child(pid)
+    assert row_of(engine, claim.id).status == "processing"
+
+
+def test_a_drain_with_nothing_running_does_nothing(presence):
+    assert presence.release_running({}) == 0
+    assert presence.release_running({uuid4(): 4_194_303}) == 0
+
+
+def test_a_process_is_known_as_a_child_until_it_has_ended(child):
+    pid = child()
+    assert is_child(pid)
+    assert is_alive(pid)
+    kill([pid])
+    # It is a zombie now, which runs nothing.
+    assert not is_child(pid)
+    os.waitpid(pid, 0)
+    assert not is_alive(pid)
+    kill([pid])
+    assert is_alive(os.getpid())
+    assert not is_child(os.getppid())
+    assert not is_child(1)
+
+
+def test_without_proc_a_process_is_asked_by_a_signal(child, monkeypatch, tmp_path):
+    monkeypatch.setattr(presence_module, "PROC", tmp_path / "none")
+    pid = child()
+    assert is_child(pid)
+    end(pid)
+    assert not is_child(pid)
+
+
+def test_the_thread_goes_on_through_everything_and_ends_when_told(settings, redis, eventually, monkeypatch):
+    looks = iter([RuntimeError("a bug"), ConnectionError()])
+    thread = Presence(settings, role="w")
+    real = thread.run_once
+
+    def look():
+        error = next(looks, None)
+        if error is not None:
+            raise error
+        real()
+
+    monkeypatch.setattr(thread, "run_once", look)
+    thread.start()
+    try:
+        for _ in range(2):
+            thread._wake.set()
+        eventually(lambda: heartbeats.live_workers(redis))
+    finally:
+        thread.stop()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_forked_child_can_count_while_its_parent_counts(child):
+    with presence_module._fork_guard:
+        assert presence_module._fork_guard.locked()
+    pid = child()
+    assert is_child(pid)
+    assert not presence_module._fork_guard.locked()
