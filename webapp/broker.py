@@ -17,18 +17,14 @@ from kombu import pools
 from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.exceptions import KombuError
-from kombu.transport import redis as redis_transport
 from redis.exceptions import RedisError
+
+from webapp import transport
 
 logger = logging.getLogger(__name__)
 
 #: The Celery application of every process; its data is in `celeryconfig.py`.
 celery = Celery("djps")
-
-# kombu puts the messages a closing channel holds back on their queues. For us that only sends again what is
-# still running, and in kombu 5.7.0 it ends a worker whose connection broke while it held a message: restoring
-# asks the connection that was just taken apart. The dispatcher brings back what was really lost.
-redis_transport.Channel.do_restore = False
 
 #: How long one exchange with Redis may take when it is sent from a request, seconds.
 PUBLISH_TIMEOUT = 0.1
@@ -52,6 +48,7 @@ SEND_ERRORS = (RedisError, KombuError, OSError)
 
 def bind_celery(queues: Iterable[str]) -> None:
     """Configures the Celery application and names every queue there is; others are refused, not made up."""
+    transport.mend()
     celery.config_from_object("celeryconfig")
     celery.conf.task_queues = [Queue(name) for name in queues]
 

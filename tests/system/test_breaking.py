@@ -119,6 +119,20 @@ def test_jobs_are_taken_while_redis_is_away_and_run_when_it_is_back(fleet, event
     eventually(lambda: fleet.live_workers() == 2)
 
 
+def test_a_job_that_runs_while_redis_dies_completes_once_and_its_worker_lives_on(fleet, eventually):
+    job = fleet.post("sleep", seconds=2)
+    fleet.wait_for(job, "processing")
+    fleet.stop("redis", signal.SIGKILL)
+    fleet.start("redis")
+    valkey.wait(fleet.redis_port)
+    assert fleet.wait_for(job)["status"] == "completed"
+    assert fleet.attempts(job) == [(1, "completed")]
+    assert fleet.wait_for(fleet.post("noop"))["status"] == "completed"
+    assert fleet.processes["worker"].poll() is None
+    assert fleet.processes["maintenance"].poll() is None
+    eventually(lambda: fleet.live_workers() == 2)
+
+
 def test_connections_that_postgresql_ends_cost_no_job(fleet):
     jobs = [fleet.post("sleep", seconds=0.2) for _ in range(10)]
     fleet.rows(
