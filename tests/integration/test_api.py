@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from factories import LEASE, WORKER, age, buried, claimed, completed, new_job, queued, tables
+from sqlalchemy import text
 
 from webapp.jobs import store
 from webapp.jobs.models import MAX_KEY_LENGTH
@@ -360,7 +361,7 @@ def test_the_dead_letter_queue_is_an_array_of_jobs_newest_first(client, engine):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nothing", "/jobs/", "/jobs/a/b", "/health/", "/static/x", "//jobs/x"]
+    "path", ["/", "/nothing", "/jobs/", "/jobs/a/b", "/health/", "/static/x", "/jobs//x", "//dlq"]
 )
 def test_an_unknown_path_is_a_problem_document(client, path):
     assert_problem(client.get(path), 404)
@@ -490,6 +491,18 @@ def test_a_bug_of_ours_is_a_problem_document_that_gives_nothing_away(app, client
     answer = client.get("/jobs")
     assert_problem(answer, 500)
     assert "sesame" not in answer.text
+
+
+def test_a_database_without_our_tables_is_an_error_inside_and_no_2xx(client, engine):
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE jobs RENAME TO elsewhere"))
+    try:
+        for answer in (submit(client), submit(client, key="k"), client.get("/jobs")):
+            assert_problem(answer, 500)
+            assert "elsewhere" not in answer.text
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text("ALTER TABLE elsewhere RENAME TO jobs"))
 
 
 def test_times_are_those_of_the_database(client, engine):

@@ -6,7 +6,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from factories import row_of, tables
+from factories import age, row_of, tables
 from prometheus_client import generate_latest
 from sqlalchemy import create_engine, text
 
@@ -132,6 +132,28 @@ def test_a_broker_that_goes_away_between_asking_and_sending_costs_no_job(engine,
     accepted = submitted(broken)
     assert accepted.job.dispatched_at is not None
     assert row_of(engine, accepted.job.id).dispatched_at is None
+
+
+def test_a_job_that_cannot_even_be_handed_back_is_accepted_all_the_same(
+    engine, queue, monkeypatch, closed_port
+):
+    class Leaving(Broker):
+        """Redis goes away after it was asked for room, and the database right after the commit."""
+
+        def has_room(self, queue):
+            return True
+
+        def send_hints(self, hints):
+            monkeypatch.setattr(broken, "_engine", unreachable)
+            return super().send_hints(hints)
+
+    unreachable = create_engine(f"postgresql+psycopg2://djps:djps@127.0.0.1:{closed_port}/djps")
+    broken = Queue(engine, Leaving(f"redis://127.0.0.1:{closed_port}/0", buffer=10), registry, LIMITS)
+    accepted = submitted(broken)
+    # It looks sent; the dispatcher sends it again when nobody claims it.
+    assert row_of(engine, accepted.job.id).dispatched_at is not None
+    age(engine, "dispatched_at", 6)
+    assert queue.dispatch("default", buffer=10, redispatch_after=60.0) == {"unclaimed": 1}
 
 
 def test_after_a_failure_the_broker_is_left_alone_for_a_moment(closed_port):

@@ -38,6 +38,8 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
         RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
         RATELIMIT_KEY_PREFIX="djps",
     )
+    # `/jobs//x` is no path of ours; it is not found, and not sent elsewhere.
+    app.url_map.merge_slashes = False
     app.before_request(_open_request)
     app.after_request(_name_request)
     app.teardown_request(_close_request)

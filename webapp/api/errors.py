@@ -92,8 +92,6 @@ def _job_error(error: JobError) -> Response:
 
 
 def _http_error(error: HTTPException) -> Response:
-    if error.response is not None:
-        return error.get_response()  # type: ignore[return-value] # werkzeug's type is wider than Flask's
     answer = problem(error.code or 500, error.description or "no detail")
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:

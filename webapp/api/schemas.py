@@ -38,8 +38,6 @@ def read_json(body: bytes) -> Any:
         return from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
         raise BadBody(f"the body must be JSON: {error}") from error
-    except RecursionError as error:
-        raise BadBody(f"the body must not be nested deeper than {MAX_DEPTH} levels") from error
 
 
 def _keepable(payload: dict[str, Any]) -> dict[str, Any]:

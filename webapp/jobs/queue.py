@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from uuid_utils.compat import uuid7
 
 from webapp import metrics
@@ -152,7 +152,7 @@ class Queue:
         try:
             with self._engine.begin() as connection:
                 store.mark_undispatched(connection, ids)
-        except DBAPIError:
+        except SQLAlchemyError:
             logger.warning("job could not be handed back to the dispatcher", extra={"jobs": len(ids)})
 
     def get(self, job_id: UUID) -> store.JobRow:
