@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +28,7 @@ from tasks.presence import Presence  # noqa: E402
 from tasks.runtime import forget_parent  # noqa: E402
 
 app = celery
+logger = logging.getLogger(__name__)
 
 _presence: Presence | None = None
 
@@ -57,6 +59,12 @@ def _keep_logging(**_: Any) -> None:
 def _silence_banner(instance: Any, **_: Any) -> None:
     """The banner is not a JSON line."""
     instance.quiet = True
+
+
+@signals.beat_init.connect
+def _announce_beat(**_: Any) -> None:
+    """Beat's own lines tell of every tick; this is the one that matters."""
+    logger.info("beat started")
 
 
 @signals.worker_ready.connect

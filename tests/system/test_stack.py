@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -25,10 +27,13 @@ OURS = ("DATABASE_URL", "REDIS_URL", "SIMULATED_JOB_URL", "PROMETHEUS_MULTIPROC_
 
 
 @pytest.fixture
-def environment(tmp_path):
+def environment():
+    # Not pytest's own folder: another pytest closes that to other users, and PostgreSQL is one when root tests.
+    folder = tempfile.mkdtemp(prefix="djps up ")
     kept = {name: value for name, value in os.environ.items() if name not in OURS}
     chosen = {name: str(ports.free()) for name in PORTS}
-    return {**kept, **chosen, "DJPS_DATA_DIR": str(tmp_path / "data of mine"), "RATE_LIMIT": "off"}
+    yield {**kept, **chosen, "DJPS_DATA_DIR": f"{folder}/data of mine", "RATE_LIMIT": "off"}
+    shutil.rmtree(folder)
 
 
 def ops(environment, *words, expect=0):
