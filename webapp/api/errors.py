@@ -93,9 +93,6 @@ def _job_error(error: JobError) -> Response:
 
 def _http_error(error: HTTPException) -> Response:
     answer = problem(error.code or 500, error.description or "no detail")
-    retry_after = getattr(error, "retry_after", None)
-    if retry_after is not None:
-        answer.headers["Retry-After"] = str(retry_after)
     for name, value in error.get_headers():
         if name.lower() in {"allow", "retry-after"}:
             answer.headers[name] = value
