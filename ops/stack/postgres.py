@@ -9,6 +9,7 @@ import subprocess
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 
@@ -85,12 +86,19 @@ def prepare(data: Path) -> None:
     command += ["--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"]
     try:
         made = subprocess.run(
-            command, capture_output=True, text=True, user=user, cwd="/", check=False, timeout=START_PATIENCE
+            command, capture_output=True, text=True, cwd="/", check=False, timeout=START_PATIENCE, **_as(user)
         )
     finally:
         password.unlink()
     if made.returncode != 0:
         raise PostgresError(f"initdb failed: {made.stderr.strip()[-500:]}")
+
+
+def _as(user: str | None) -> dict[str, Any]:
+    """How `subprocess` steps down to a user: with none of root's groups, whose rights may be fewer than others'."""
+    if user is None:
+        return {}
+    return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
 
 
 def _let_pass(path: Path) -> None:

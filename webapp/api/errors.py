@@ -107,7 +107,11 @@ def _database_error(error: DBAPIError) -> Response:
 
 def _database_away(error: Exception) -> Response:
     logger.warning("database is not answering", extra={"error_type": type(error).__name__})
-    return problem(503, "the database is not answering; nothing was stored", retry_after=RETRY_AFTER_DATABASE)
+    return problem(
+        503,
+        "the database is not answering; whether a job was stored is not known: send it again with its idempotency_key",
+        retry_after=RETRY_AFTER_DATABASE,
+    )
 
 
 def _unexpected(error: Exception) -> Response:
