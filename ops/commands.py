@@ -39,34 +39,38 @@ def run(wanted: argparse.Namespace) -> int:
                 from ops.lockfiles import lock  # noqa: PLC0415 - only this command needs it
 
                 return lock()
+    except KeyboardInterrupt:
+        return 130
     except (StackError, SettingsError) as error:
         print(f"ops: {error}", file=sys.stderr)
         return 1
 
 
 def up(stack: Stack, *, detach: bool) -> int:
-    """Brings everything up; stays until a signal comes, unless detached."""
+    """Brings everything up; stays until a signal comes, unless detached.
+
+    Raises:
+        StackError: it does not come up; what had been started is stopped again, and nothing else.
+    """
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
+    supervisor = stack.up()
+    print(f"\n{stack.describe()}\n")
+    print("Try it:\n")
+    print(f"  curl -s {stack.urls['api_url']}/jobs -H 'Content-Type: application/json' \\")
+    print('       -d \'{"payload": {"task": "sleep", "seconds": 2}}\'\n')
+    if detach:
+        print("Stop it: python3 -m ops down")
+        return 0
+    print("Stop it: Ctrl-C    Logs: python3 -m ops logs --follow", flush=True)
     try:
-        supervisor = stack.up()
-        print(f"\n{stack.describe()}\n")
-        print("Try it:\n")
-        print(f"  curl -s {stack.urls['api_url']}/jobs -H 'Content-Type: application/json' \\")
-        print('       -d \'{"payload": {"task": "sleep", "seconds": 2}}\'\n')
-        if detach:
-            print("Stop it: python3 -m ops down")
-            return 0
-        print("Stop it: Ctrl-C    Logs: python3 -m ops logs --follow", flush=True)
         supervisor.wait()
         print("the supervisor has ended")
-        return 0
     except KeyboardInterrupt:
         print("\nstopping ...", flush=True)
-        return 0
     finally:
-        if not detach:
-            stack.down()
+        stack.down()
+    return 0
 
 
 def _interrupt(number: int, _frame: object) -> None:
