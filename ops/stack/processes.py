@@ -106,6 +106,8 @@ def applications(settings: Settings) -> list[Process]:
             "flower",
             [*celery, "flower", f"--address={LOOPBACK}", f"--port={settings.flower_port}"],
             "Celery's own view",
+            # Flower 2.2 does not end at TERM while its event thread waits for Redis; it keeps no state.
+            stop_signal="KILL",
             port=(settings.flower_port, "FLOWER_PORT"),
         ),
     ]
