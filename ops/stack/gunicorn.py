@@ -39,6 +39,8 @@ worker_class = "gthread"
 timeout = 30
 graceful_timeout = 20
 keepalive = 5
+# The application is imported once and forked: it opens no connection before its first request.
+preload_app = True
 accesslog = "-"
 logger_class = JsonLogger
 logconfig_dict = configuration(_settings.log_level) | {

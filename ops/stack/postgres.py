@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
+import psycopg2.errors
+from sqlalchemy.engine import make_url
 
 from ops.stack.ports import LOOPBACK
 
@@ -142,5 +144,27 @@ def wait_and_create(port: int) -> None:
             cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
             if cursor.fetchone() is None:
                 cursor.execute(f"CREATE DATABASE {DATABASE}")
+    finally:
+        connection.close()
+
+
+def migrated_to(address: str) -> str | None:
+    """The revision a database is at; None when it has none, or cannot be asked.
+
+    Args:
+        address: a URL as in DATABASE_URL.
+    """
+    plain = make_url(address).set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        connection = psycopg2.connect(plain, connect_timeout=2)
+    except psycopg2.OperationalError:
+        return None
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT version_num FROM alembic_version")
+            found = cursor.fetchone()
+            return str(found[0]) if found else None
+    except psycopg2.errors.UndefinedTable:
+        return None
     finally:
         connection.close()

@@ -135,6 +135,11 @@ class Stack:
             raise StackError(f"{error}; see `python3 -m ops logs`") from error
 
     def _migrate(self) -> None:
+        newest = max(
+            file.name.partition("_")[0] for file in (ROOT / "migrations" / "versions").glob("[0-9]*.py")
+        )
+        if postgres.migrated_to(self.urls["database_url"]) == newest:
+            return
         done = subprocess.run(
             [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"],
             env=self.environment(),
