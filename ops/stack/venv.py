@@ -43,6 +43,8 @@ def enter(needs: str, arguments: Sequence[str]) -> None:
     """
     if sys.version_info < OLDEST_PYTHON:
         raise VenvError(f"DJPS needs Python 3.11 or newer; this is {sys.version.split()[0]}")
+    if not os.access(ROOT, os.W_OK):
+        raise VenvError(f"{ROOT} must be writable: .venv and .djps are made there")
     with (ROOT / ".venv.lock").open("w") as lock:
         # `up` and `test` may be started at the same moment in a fresh clone.
         fcntl.flock(lock, fcntl.LOCK_EX)
