@@ -47,6 +47,7 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
         MAX_CONTENT_LENGTH=settings.max_payload_bytes,
     )
     app.extensions["settings"] = settings
+    app.json.sort_keys = False  # type: ignore[attr-defined] # Flask types the provider by its base
     db.init_app(app)
     migrate.init_app(app, db, directory=_migrations_folder(), compare_type=True, compare_server_default=True)
     with app.app_context():

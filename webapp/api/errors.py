@@ -23,6 +23,15 @@ RETRY_AFTER_RACE = 1
 #: Most broken rules named in one answer.
 MAX_BREACHES = 20
 
+#: Rules that pydantic words for Python programmers, in the words of JSON.
+_RULES = {
+    "dict_type": "must be a JSON object",
+    "model_type": "must be a JSON object",
+    "string_type": "must be a string",
+    "missing": "is required",
+    "extra_forbidden": "is not a field of this request",
+}
+
 _STATUS_OF: dict[type[JobError], HTTPStatus] = {
     JobNotFound: HTTPStatus.NOT_FOUND,
     KeyRace: HTTPStatus.CONFLICT,
@@ -66,7 +75,7 @@ def _invalid(error: ValidationError) -> Response:
     breaches = [
         Breach(
             field=".".join(str(part) for part in item["loc"])[:200] or "body",
-            rule=item["msg"].removeprefix("Value error, "),
+            rule=_RULES.get(item["type"], item["msg"].removeprefix("Value error, ")),
             given=_shown(item["input"]),
         )
         for item in error.errors(include_url=False, include_context=False)[:MAX_BREACHES]
