@@ -68,7 +68,7 @@ class Stack:
             "REDIS_URL": self.urls["redis_url"],
             "DJPS_DATA_DIR": str(self.data),
             "PROMETHEUS_MULTIPROC_DIR": str(self.data / "metrics"),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
             "PYTHONUNBUFFERED": "1",
         }
         if any(one.name == "httpbin" for one in self._applications):

@@ -52,7 +52,11 @@ def enter(needs: str, arguments: Sequence[str]) -> None:
             _make()
         _install([name for name in LOCKS[needs] if _installed().get(name) != _digest(name)])
     if Path(sys.prefix).resolve() != VENV.resolve():
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        # A user's own entries stay, so that HANDLERS finds their modules; relative ones mean this folder.
+        given = [
+            os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry
+        ]  # noqa: PTH100
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *given])}
         os.execve(PYTHON, [str(PYTHON), "-m", "ops", *arguments], environment)
 
 
