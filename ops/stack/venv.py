@@ -54,8 +54,10 @@ def enter(needs: str, arguments: Sequence[str]) -> None:
     if Path(sys.prefix).resolve() != VENV.resolve():
         # A user's own entries stay, so that HANDLERS finds their modules; relative ones mean this folder.
         given = [
-            os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry
-        ]  # noqa: PTH100
+            str(Path(entry).absolute())
+            for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)
+            if entry
+        ]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *given])}
         os.execve(PYTHON, [str(PYTHON), "-m", "ops", *arguments], environment)
 
