@@ -45,3 +45,10 @@ def test_the_example_with_every_line_in_force_is_what_holds_without_it(tmp_path,
 def test_a_copied_example_sets_nothing():
     # `ops up` starts its own servers unless their addresses are set.
     assert dotenv_values(EXAMPLE) == {}
+
+
+@pytest.mark.parametrize("name", list(FIELDS))
+def test_the_readme_names_a_setting_with_its_default(name):
+    default = str(FIELDS[name].default)
+    row = f"| `{name}` | {f'`{default}`' if default else 'empty'} | {FIELDS[name].description}"
+    assert row in (ROOT / "README.md").read_text()

@@ -81,10 +81,6 @@ def test_other_errors_have_other_fingerprints(other):
             errors.KeyRace("k"),
             "another request with idempotency_key 'k' is under way; send this one again",
         ),
-        (
-            errors.NotAllowed(UUID(int=7), "completed", "cancelled"),
-            "a job that is completed cannot be cancelled (job 00000000-0000-0000-0000-000000000007)",
-        ),
         (errors.JobTimeout(1.5), "the attempt ran longer than its timeout of 1.5 s"),
         (Retry(), "the handler asked for another try"),
         (Retry("busy", after=3), "busy"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
@@ -59,7 +58,6 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
 def _open_request() -> None:
     given = request.headers.get("X-Request-ID", "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid7())
-    g.started_at = time.monotonic()
     g.log_scope = logs.bound(request_id=g.request_id)
     g.log_scope.__enter__()
 

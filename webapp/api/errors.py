@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from webapp.api.schemas import BadBody, Breach, Problem
-from webapp.jobs.errors import JobError, JobNotFound, KeyRace, KeyReused, NotAllowed, UnknownTask
+from webapp.jobs.errors import JobError, JobNotFound, KeyRace, KeyReused, UnknownTask
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,6 @@ _RULES = {
 _STATUS_OF: dict[type[JobError], HTTPStatus] = {
     JobNotFound: HTTPStatus.NOT_FOUND,
     KeyRace: HTTPStatus.CONFLICT,
-    NotAllowed: HTTPStatus.CONFLICT,
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownTask: HTTPStatus.UNPROCESSABLE_ENTITY,
 }

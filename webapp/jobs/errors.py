@@ -46,15 +46,6 @@ class KeyRace(JobError):
         self.key = key
 
 
-class NotAllowed(JobError):
-    """The job's state does not allow this move."""
-
-    def __init__(self, job_id: UUID, status: str, move: str) -> None:
-        super().__init__(f"a job that is {status} cannot be {move} (job {job_id})")
-        self.job_id = job_id
-        self.status = status
-
-
 class Retry(Exception):
     """Raised by a handler: try again, after `after` seconds where given, else by the job's backoff.
 
