@@ -30,9 +30,10 @@ from webapp.broker import celery
 from webapp.jobs import store
 from webapp.jobs.errors import JobTimeout
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, HandlerFunction, JobContext, registry
+from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import Bury, TryAgain
 from webapp.jobs.states import AttemptOutcome
-from webapp.jobs.store import Claim, ErrorReport
+from webapp.jobs.store import Claim
 
 logger = logging.getLogger(__name__)
 handler_logger = logging.getLogger("djps.handler")

@@ -18,6 +18,7 @@ from webapp import logs, metrics
 from webapp.broker import celery
 from webapp.jobs import store
 from webapp.jobs.handlers import registry
+from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import Bury, RetryPolicy, TryAgain
 from webapp.jobs.states import AttemptOutcome
 
@@ -37,7 +38,7 @@ PRUNE_BATCH = 1_000
 #: How long one prune pass goes on, seconds.
 PRUNE_WINDOW = 20.0
 
-LOST = store.ErrorReport("djps.Lost", "the process that ran the job died, or its lease ran out")
+LOST = ErrorReport("djps.Lost", "the process that ran the job died, or its lease ran out")
 
 
 @celery.task(name="tasks.dispatch_due")  # type: ignore[untyped-decorator] # Celery ships no types

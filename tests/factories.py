@@ -10,12 +10,13 @@ from sqlalchemy import Engine, RowMapping, text
 from uuid_utils.compat import uuid7
 
 from webapp.jobs import store
+from webapp.jobs.report import ErrorReport
 from webapp.jobs.states import AttemptOutcome
 
 WORKER = "host:1:boot/2"
 #: Lease of jobs that tests claim, seconds.
 LEASE = 60.0
-ERROR = store.ErrorReport("E", "broken", "Traceback")
+ERROR = ErrorReport("E", "broken", "Traceback")
 
 
 def new_job(**changes: Any) -> store.NewJob:
@@ -58,7 +59,7 @@ def completed(engine: Engine, result: str | None = None, **changes: Any) -> stor
     return claim
 
 
-def buried(engine: Engine, error: store.ErrorReport = ERROR, **changes: Any) -> store.Claim:
+def buried(engine: Engine, error: ErrorReport = ERROR, **changes: Any) -> store.Claim:
     """A job in the dead letter queue."""
     claim = claimed(engine, **changes)
     with engine.begin() as connection:

@@ -6,7 +6,7 @@ import pytest
 
 from webapp.jobs import errors
 from webapp.jobs.errors import Discard, Retry
-from webapp.jobs.store import MAX_ERROR_CHARACTERS, MAX_TRACEBACK_CHARACTERS, ErrorReport
+from webapp.jobs.report import MAX_ERROR_CHARACTERS, MAX_TRACEBACK_CHARACTERS, ErrorReport
 
 
 class Mute(Exception):
