@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ops.stack import venv
 
@@ -29,6 +30,32 @@ def parser() -> argparse.ArgumentParser:
     test.add_argument(
         "pytest", nargs=argparse.REMAINDER, help="arguments for pytest: then nothing else is run"
     )
+    chaos = commands.add_parser(
+        "chaos", help="break a whole system in every way we know, and check its promises"
+    )
+    chaos.add_argument(
+        "names", nargs="*", metavar="NAME", help="scenarios; none: the short run of `ops test`"
+    )
+    chaos.add_argument("--all", action="store_true", help="every scenario: about half an hour")
+    chaos.add_argument(
+        "--mutants", action="store_true", help="builds without a protection: the checker must fail"
+    )
+    chaos.add_argument("--list", action="store_true", help="name the scenarios")
+    chaos.add_argument("--seed", type=int, default=None, help="of every random choice")
+    chaos.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the outcome there, too")
+    chaos.add_argument("--keep", action="store_true", help="keep all logs, not only those of a failure")
+    chaos.add_argument(
+        "--slack", type=float, default=1.0, help="factor on the bars for times, on a busy machine"
+    )
+    bench = commands.add_parser("bench", help="measure this system and others, in the same run")
+    bench.add_argument("--quick", action="store_true", help="one small round: two minutes")
+    bench.add_argument(
+        "--json", type=Path, default=None, metavar="FILE", help="write every figure there, too"
+    )
+    bench.add_argument(
+        "--only", nargs="+", default=(), metavar="NAME", help="post, ours, peers, size, prune, or a peer"
+    )
+    bench.add_argument("--plots", action="store_true", help="draw ops/docs/performance/*.png")
     commands.add_parser("lock", help="make the hash-locked requirements anew from ops/lock/*.in")
     return root
 
@@ -37,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs one command; returns its exit code."""
     wanted = parser().parse_args(arguments)
     try:
-        venv.enter("test" if wanted.command in {"test", "lock"} else "up", arguments)
+        venv.enter("test" if wanted.command in {"test", "lock", "chaos", "bench"} else "up", arguments)
     except venv.VenvError as error:
         print(f"ops: {error}", file=sys.stderr)
         return 1

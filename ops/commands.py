@@ -35,6 +35,14 @@ def run(wanted: argparse.Namespace) -> int:
                 from ops import suite  # noqa: PLC0415 - only this command needs it
 
                 return suite.run(wanted.pytest, check_only=wanted.check)
+            case "chaos":
+                from ops import chaos  # noqa: PLC0415 - only this command needs it
+
+                return chaos.main(wanted)
+            case "bench":
+                from ops import bench  # noqa: PLC0415 - only this command needs it
+
+                return bench.run(wanted.quick, wanted.json, wanted.only, plots=wanted.plots)
             case _:
                 from ops.lockfiles import lock  # noqa: PLC0415 - only this command needs it
 

@@ -7,23 +7,24 @@ import sys
 
 from ops.stack.venv import ROOT
 
-#: What is made from what, in the order in which they build on each other.
+#: What is made from what, for which oldest Python, in the order in which they build on each other.
 FILES = (
-    ("ops/lock/run.in", "requirements.txt"),
-    ("ops/lock/up.in", "ops/requirements.txt"),
-    ("ops/lock/test.in", "tests/requirements.txt"),
+    ("ops/lock/run.in", "requirements.txt", "3.11"),
+    ("ops/lock/up.in", "ops/requirements.txt", "3.11"),
+    ("ops/lock/test.in", "tests/requirements.txt", "3.11"),
+    ("ops/lock/bench.in", "ops/bench/requirements.txt", "3.11"),
+    ("ops/lock/oban.in", "ops/bench/requirements-oban.txt", "3.12"),
+    ("ops/lock/saq.in", "ops/bench/requirements-saq.txt", "3.11"),
 )
-#: The oldest Python the locks hold for.
-PYTHON = "3.11"
 
 
 def lock() -> int:
     """Resolves anew; returns the exit code of the first resolution that failed, or 0."""
-    for source, target in FILES:
+    for source, target, python in FILES:
         print(f"{source} -> {target}", flush=True)
         done = subprocess.run(
             [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--upgrade"]
-            + ["--python-version", PYTHON, "--generate-hashes", "--no-header", source, "-o", target],
+            + ["--python-version", python, "--generate-hashes", "--no-header", source, "-o", target],
             cwd=ROOT,
             check=False,
             timeout=600,

@@ -12,7 +12,7 @@ from celery import signals
 from celery.apps import worker as worker_program
 from kombu import pools
 
-from webapp import logs
+from webapp import logs, waits
 from webapp.broker import bind_celery, celery
 from webapp.jobs import handlers
 from webapp.settings import current
@@ -23,7 +23,7 @@ handlers.load(settings.handler_modules, settings.default_handler)
 bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
 
 # The tasks register themselves with the configured application.
-from tasks import dead_letter, execution, recovery  # noqa: E402, F401
+from tasks import chunk, dead_letter, execution, recovery  # noqa: E402, F401
 from tasks.presence import Presence  # noqa: E402
 from tasks.runtime import forget_parent  # noqa: E402
 
@@ -71,7 +71,12 @@ def _announce_beat(**_: Any) -> None:
 def _start_presence(sender: Any, **_: Any) -> None:
     global _presence
     if _presence is None:
-        _presence = Presence(settings, role=str(sender.hostname))
+        _presence = Presence(
+            settings,
+            role=str(sender.hostname),
+            queues=celery.amqp.queues.consume_from,
+            capacity=sender.controller.concurrency,
+        )
         _presence.start()
 
 
@@ -99,5 +104,6 @@ def _become_child(**_: Any) -> None:
     """Drops every connection that was inherited by fork."""
     global _presence
     _presence = None
+    waits.uninstall()
     forget_parent()
     pools.reset()

@@ -10,9 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import re
+import signal
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -25,8 +29,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tasks.dead_letter import bury
 from tasks.runtime import Runtime, child_name, runtime
-from webapp import logs, metrics
+from webapp import logs, metrics, pace
 from webapp.broker import celery
+from webapp.database import in_one_trip
 from webapp.jobs import store
 from webapp.jobs.errors import JobTimeout
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, HandlerFunction, JobContext, registry
@@ -43,10 +48,19 @@ SETTLE_PAUSE = 0.5
 #: Share of the lease during which the end of an attempt is tried to be written; then the sweeper owns the job.
 SETTLE_SHARE = 0.75
 
+#: Seconds between two reports of a task's pace, where it has not changed much ...
+PACE_EVERY = 30.0
+#: ... and where it has.
+PACE_PAUSE = 0.25
+
 DATABASE_ERRORS = (DBAPIError, PoolTimeout)
 
 #: A NUL in JSON text; with an odd number of backslashes before it, it is text about a NUL.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+#: Of each task: its pace, the pace that was told, and when, on the monotonic clock.
+_paces: dict[str, tuple[float | None, float | None, float]] = {}
 
 
 class HandlerMissing(Exception):
@@ -106,25 +120,39 @@ def execute_job(self: JobTask, job_id: str) -> None:
     if claim is None:
         metrics.jobs_refused.inc()
         return
-    with logs.bound(
-        job_id=str(claim.id), attempt=claim.attempt, worker_id=claim.worker_id, request_id=claim.request_id
-    ):
+    with attempt_of(claim):
         metrics.job_wait.observe(max(0.0, claim.waited))
         result = run(parts, claim)
         settle_completed(parts, claim, result)
 
 
+def attempt_of(claim: Claim) -> AbstractContextManager[None]:
+    """Puts the attempt's fields on every line that is logged inside."""
+    return logs.bound(
+        job_id=str(claim.id), attempt=claim.attempt, worker_id=claim.worker_id, request_id=claim.request_id
+    )
+
+
 def claim_one(parts: Runtime, job_id: UUID) -> Claim | None:
     """Takes a job's lease and commits; None when it is not queued and due."""
-    with parts.engine.begin() as connection:
-        claims = store.claim(
-            connection, [job_id], worker_id=child_name(), lease=parts.settings.stuck_job_threshold
-        )
+    claims = claim_all(parts, [job_id])
     return claims[0] if claims else None
 
 
-def run(parts: Runtime, claim: Claim) -> Any:
+def claim_all(parts: Runtime, ids: Sequence[UUID]) -> list[Claim]:
+    """Takes the leases of those jobs that are queued and due, and commits."""
+    lease = parts.settings.stuck_job_threshold
+    return in_one_trip(
+        parts.engine,
+        lambda connection: store.claim(connection, ids, worker_id=child_name(), lease=lease),
+    )
+
+
+def run(parts: Runtime, claim: Claim, *, limit_here: bool = False) -> Any:
     """Calls the job's handler.
+
+    Args:
+        limit_here: set the soft time limit in this process; Celery sets the one of a message with one job.
 
     Raises:
         AttemptFailed: the handler raised, ran past its time limit, or is not known here.
@@ -133,13 +161,49 @@ def run(parts: Runtime, claim: Claim) -> Any:
     context = JobContext(claim.id, claim.attempt, claim.retry_count, started + claim.timeout, handler_logger)
     logger.info("job started", extra={"task": claim.task, "waited_seconds": round(claim.waited, 3)})
     try:
-        return _function_of(claim)(claim.payload, context)
+        with time_limit(claim.timeout if limit_here else None):
+            return _function_of(claim)(claim.payload, context)
     except SoftTimeLimitExceeded as error:
         raise _failure(claim, JobTimeout(claim.timeout), error) from error
     except Exception as error:
         raise _failure(claim, error, error) from error
     finally:
-        metrics.job_duration.observe(time.monotonic() - started)
+        seconds = time.monotonic() - started
+        metrics.job_duration.observe(seconds)
+        measure(parts, claim.task, seconds)
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raises `SoftTimeLimitExceeded` in a block that takes longer; None sets no limit.
+
+    Signals reach the main thread only, which is where a prefork child runs its jobs.
+    """
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _raise_time_limit)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _raise_time_limit(_number: int, _frame: object) -> NoReturn:
+    raise SoftTimeLimitExceeded
+
+
+def measure(parts: Runtime, task: str, seconds: float) -> None:
+    """Keeps the pace of a task, and tells it to the senders when it has changed or some time has passed."""
+    known, told, told_at = _paces.get(task, (None, None, 0.0))
+    known = pace.updated(known, seconds)
+    now = time.monotonic()
+    if told is None or now - told_at > (PACE_EVERY if pace.is_similar(known, told) else PACE_PAUSE):
+        parts.broker.tell_pace(task, known)
+        told, told_at = known, now
+    _paces[task] = (known, told, told_at)
 
 
 def _function_of(claim: Claim) -> HandlerFunction:
@@ -169,9 +233,7 @@ def settle_failed(parts: Runtime, failed: AttemptFailed) -> None:
         failed.error, retry_count=claim.retry_count, max_retries=claim.max_retries
     )
     # The task's context is over when Celery calls retry(), so the fields are bound once more.
-    with logs.bound(
-        job_id=str(claim.id), attempt=claim.attempt, worker_id=claim.worker_id, request_id=claim.request_id
-    ):
+    with attempt_of(claim):
         match decision:
             case TryAgain(delay):
                 if _settle(
@@ -215,24 +277,59 @@ def _settle(parts: Runtime, claim: Claim, write: Callable[[Connection], bool]) -
     commit whose answer was lost is no problem: the write is fenced, and the second one finds the attempt
     on record.
     """
-    deadline = time.monotonic() + parts.settings.stuck_job_threshold * SETTLE_SHARE
-    tried_before = False
-    while True:
-        try:
-            with parts.engine.begin() as connection:
-                if write(connection) or (tried_before and store.has_ended(connection, claim)):
-                    return True
-            break
-        except (*DATABASE_ERRORS, SoftTimeLimitExceeded) as error:
-            # The time limit can also strike here, when the handler has already returned.
-            tried_before = True
-            logger.warning("attempt could not be settled yet", extra={"error_type": type(error).__name__})
-            if time.monotonic() > deadline:
-                break
-            time.sleep(SETTLE_PAUSE)
+    tries = Insistence(parts.settings.stuck_job_threshold)
+    written = False
+    while tries.goes_on():
+        with tries:
+            written = in_one_trip(
+                parts.engine,
+                lambda connection: write(connection) or store.has_ended(connection, claim),
+            )
+    if written and tries.came_through:
+        return True
     metrics.leases_lost.inc()
     logger.error("lease was lost, the attempt's outcome is dropped", extra={"task": claim.task})
     return False
+
+
+class Insistence:
+    """Tries of one write, again and again while the database is away, for three quarters of a lease.
+
+    Example:
+        >>> tries = Insistence(60)
+        >>> while tries.goes_on():
+        ...     with tries:
+        ...         pass  # write and commit
+    """
+
+    def __init__(self, lease: float) -> None:
+        self._deadline = time.monotonic() + lease * SETTLE_SHARE
+        self.came_through = False
+        self.count = 0
+
+    def goes_on(self) -> bool:
+        """True until a try came through, or the time is over."""
+        if self.came_through or (self.count and time.monotonic() > self._deadline):
+            return False
+        if self.count:
+            time.sleep(SETTLE_PAUSE)
+        return True
+
+    def __enter__(self) -> None:
+        """One try begins."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """It is over; an error of the database is swallowed, and so is a time limit that strikes this late."""
+        if error is None:
+            self.came_through = True
+            return False
+        if not isinstance(error, (*DATABASE_ERRORS, SoftTimeLimitExceeded)):
+            return False
+        self.count += 1
+        logger.warning("attempt could not be settled yet", extra={"error_type": type(error).__name__})
+        return True
 
 
 def keepable(result: Any, limit: int) -> str | None:

@@ -14,7 +14,9 @@ import signal
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from celery.worker import state
@@ -23,9 +25,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from tasks import recovery
+from tasks.beacon import Beacon
 from tasks.runtime import child_name, unpooled_engine, worker_name
-from webapp import heartbeats
-from webapp.broker import EXECUTE_JOB
+from tasks.watchdog import EXIT_CODE, LOOK_EVERY, Watchdog, waiting
+from webapp import heartbeats, waits
+from webapp.broker import EXECUTE_JOB, EXECUTE_JOBS
 from webapp.jobs import store
 from webapp.jobs.retry import RetryPolicy
 from webapp.jobs.states import AttemptOutcome
@@ -41,6 +45,8 @@ RENEWALS_PER_LEASE = 3
 BEATS_PER_TTL = 3
 #: Share of a lease without renewal after which a job's process is stopped: before the sweeper may take it.
 LEASE_SHARE = 0.75
+#: Share of a lease that one step may wait for PostgreSQL.
+WAIT_SHARE = 1 / 6
 #: How long Redis may take to take a heartbeat, seconds.
 REDIS_TIMEOUT = 1.0
 #: What the kernel tells about processes.
@@ -62,9 +68,13 @@ class Presence(threading.Thread):
     Args:
         settings: lease, heartbeat and grace.
         role: what the worker calls itself, for the heartbeat.
+        queues: those that the worker takes messages from.
+        capacity: the worker's children.
     """
 
-    def __init__(self, settings: Settings, role: str) -> None:
+    def __init__(
+        self, settings: Settings, role: str, *, queues: Iterable[str] = (), capacity: int = 0
+    ) -> None:
         super().__init__(name="presence", daemon=True)
         self._settings = settings
         self._role = role
@@ -73,25 +83,36 @@ class Presence(threading.Thread):
         self._redis = heartbeats.connect(settings.redis_url, REDIS_TIMEOUT)
         self._policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)
         self._lease = float(settings.stuck_job_threshold)
+        self._queues = tuple(queues)
+        self._capacity = capacity
+        self._beacon = Beacon(settings.data_dir, role)
+        self._watchdog = Watchdog()
+        self._trouble = ""
         self._wake = threading.Event()
         self._stopped = threading.Event()
         self._suspicious = False
         self._drain_by: float | None = None
         self._renew_at = 0.0
         self._beat_at = 0.0
+        self._look_at = 0.0
         self._leased_at: dict[UUID, float] = {}
 
     def run(self) -> None:
         """Looks at the children until the worker is gone."""
+        # A server that says nothing must not keep this thread from stopping children whose lease runs out.
+        waits.install()
         while not self._stopped.is_set():
             try:
                 self.run_once()
             except (DBAPIError, RedisError) as error:
+                self._watchdog.forget()
+                self._trouble = f"a server could not be reached ({type(error).__name__})"
                 logger.warning(
                     "presence could not reach a server", extra={"error_type": type(error).__name__}
                 )
             except Exception:
                 logger.exception("presence failed unexpectedly")
+            self._beacon.light(ready=not self._trouble, says=self._trouble)
             self._wake.wait(TICK)
             self._wake.clear()
 
@@ -100,15 +121,18 @@ class Presence(threading.Thread):
         now = time.monotonic()
         running = running_jobs()
         self._stop_unrenewed(running, now)
-        if now >= self._beat_at:
-            self._beat_at = now + self._settings.worker_heartbeat_ttl / BEATS_PER_TTL
-            self._beat(len(running))
         if now >= self._renew_at and running:
             self._renew(running)
             self._renew_at = now + self._lease / RENEWALS_PER_LEASE
             self._suspicious = True
+        if now >= self._beat_at:
+            self._beat_at = now + self._settings.worker_heartbeat_ttl / BEATS_PER_TTL
+            self._beat(len(running))
         if self._suspicious:
             self.recover_dead_children()
+        if now >= self._look_at and self._drain_by is None:
+            self._look_at = now + LOOK_EVERY
+            self._watch(now)
         if self._drain_by is not None and now >= self._drain_by:
             self.release_running(running)
 
@@ -126,6 +150,7 @@ class Presence(threading.Thread):
         """The worker is gone."""
         self._stopped.set()
         self._wake.set()
+        self._beacon.put_out()
         try:
             heartbeats.leave(self._redis, worker_name())
         except RedisError:
@@ -138,12 +163,32 @@ class Presence(threading.Thread):
         except RedisError as error:
             logger.warning("heartbeat could not be written", extra={"error_type": type(error).__name__})
 
+    def _bounded(self) -> AbstractContextManager[None]:
+        """Bounds the waits for PostgreSQL of one step."""
+        return waits.within(self._lease * WAIT_SHARE)
+
+    def _watch(self, now: float) -> None:
+        """Ends the worker when it does not hear; whoever supervises it starts it again."""
+        length = waiting(self._redis, self._queues)
+        busy = 0
+        if length:
+            with self._bounded(), self._engine.connect() as connection:
+                busy = store.count_held(connection, self._family)
+        self._trouble = ""
+        received = sum(state.total_count.values())
+        if self._watchdog.is_deaf(now, waiting=length, received=received, busy=busy, capacity=self._capacity):
+            logger.critical(
+                "worker takes no messages and ends", extra={"waiting": length, "received": received}
+            )
+            self.release_running(running_jobs())
+            os._exit(EXIT_CODE)
+
     def _renew(self, running: dict[UUID, int]) -> None:
         workers = [child_name(pid) for pid in set(running.values())]
-        with self._engine.begin() as connection:
-            kept = store.renew(connection, list(running), workers=workers, lease=self._lease)
-        for job_id in kept:
-            self._leased_at[job_id] = time.monotonic()
+        with self._bounded(), self._engine.begin() as connection:
+            store.renew(connection, list(running), workers=workers, lease=self._lease)
+        # Jobs that were not renewed are settled, and Celery has not noticed yet: nothing is left to protect.
+        self._leased_at |= dict.fromkeys(running, time.monotonic())
 
     def _stop_unrenewed(self, running: dict[UUID, int], now: float) -> None:
         """Stops children whose lease could not be renewed for three quarters of its time."""
@@ -157,14 +202,14 @@ class Presence(threading.Thread):
 
     def recover_dead_children(self) -> int:
         """Settles the jobs of children that died as lost; returns how many."""
-        with self._engine.connect() as connection:
+        with self._bounded(), self._engine.connect() as connection:
             held_by = store.holders(connection, self._family)
         # The holders are read before the processes are looked at: a child born in between is not missed.
         dead = [name for name in held_by if not is_alive(int(name.rpartition("/")[2]))]
         self._suspicious = any(name not in dead and not is_tracked(name) for name in held_by)
         if not dead:
             return 0
-        with _fork_guard:
+        with self._bounded(), _fork_guard:
             return recovery.settle_lost(
                 self._engine, self._policy, "child_died", lambda c: store.take_held_by(c, dead, BATCH)
             )
@@ -177,7 +222,7 @@ class Presence(threading.Thread):
         logger.warning("grace is over, running jobs are released", extra={"jobs": len(running)})
         kill(pids)
         names = [child_name(pid) for pid in pids]
-        with self._engine.begin() as connection:
+        with self._bounded(), self._engine.begin() as connection:
             taken = store.take_held_by(connection, names, BATCH)
             for held in taken:
                 if not held.recorded:
@@ -195,10 +240,20 @@ def running_jobs() -> dict[UUID, int]:
             # The worker's main thread changed the set meanwhile.
             continue
     return {
-        UUID(request.args[0]): request.worker_pid
+        job_id: request.worker_pid
         for request in requests
-        if request.name == EXECUTE_JOB and request.worker_pid and request.args
+        if request.name in {EXECUTE_JOB, EXECUTE_JOBS} and request.worker_pid
+        for job_id in _jobs_of(request.args)
     }
+
+
+def _jobs_of(args: Any) -> list[UUID]:
+    """The jobs a message is about; a forged message is about none."""
+    try:
+        (given,) = args
+        return [UUID(one) for one in (given if isinstance(given, list) else [given])]
+    except (ValueError, TypeError, AttributeError):
+        return []
 
 
 def is_tracked(name: str) -> bool:

@@ -17,7 +17,7 @@ from tasks.runtime import Runtime, runtime
 from webapp import logs, metrics
 from webapp.broker import celery
 from webapp.jobs import store
-from webapp.jobs.handlers import registry
+from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import Bury, RetryPolicy, TryAgain
 from webapp.jobs.states import AttemptOutcome
@@ -43,8 +43,9 @@ LOST = ErrorReport("djps.Lost", "the process that ran the job died, or its lease
 
 @celery.task(name="tasks.dispatch_due")  # type: ignore[untyped-decorator] # Celery ships no types
 def dispatch_due() -> None:
-    """Sends due jobs to their broker queues for one second."""
-    run_dispatch(runtime(), DISPATCH_WINDOW)
+    """Sends due jobs to their broker queues for one second, or once when other ticks wait for their turn."""
+    parts = runtime()
+    run_dispatch(parts, 0.0 if parts.broker.length(MAINTENANCE_QUEUE) else DISPATCH_WINDOW)
 
 
 @celery.task(name="tasks.recover_stuck")  # type: ignore[untyped-decorator] # Celery ships no types
@@ -67,6 +68,7 @@ def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
     """
     end = time.monotonic() + window
     queues = registry.queues()
+    parts.queue.refill()
     total = 0
     while True:
         sent = sum(

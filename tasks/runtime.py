@@ -12,7 +12,7 @@ from sqlalchemy.pool import NullPool
 from uuid_utils.compat import uuid7
 
 from webapp.broker import Broker
-from webapp.database import engine_options
+from webapp.database import engine_options, watch_idle
 from webapp.jobs.handlers import registry
 from webapp.jobs.queue import Limits, Queue
 from webapp.jobs.retry import RetryPolicy
@@ -41,8 +41,10 @@ class Runtime:
 def runtime() -> Runtime:
     """This process's parts; `forget_parent` makes a forked child build its own."""
     settings = current()
-    engine = create_engine(settings.database_url, **engine_options("djps-worker", pool_size=CHILD_POOL))
-    broker = Broker(settings.redis_url, buffer=settings.broker_buffer)
+    engine = watch_idle(
+        create_engine(settings.database_url, **engine_options("djps-worker", pool_size=CHILD_POOL))
+    )
+    broker = Broker(settings.redis_url, buffer=settings.broker_buffer, chunk_of=registry.chunk_of)
     limits = Limits(settings.max_job_retries, settings.job_timeout, settings.default_handler)
     policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)
     return Runtime(settings, engine, broker, Queue(engine, broker, registry, limits), policy)

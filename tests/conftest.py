@@ -13,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from redis import Redis
 from sqlalchemy import Engine, text
 
+from tasks.runtime import runtime
 from webapp import create_app
 from webapp.jobs.queue import Queue
 from webapp.settings import Settings
@@ -54,8 +55,10 @@ def redis(settings: Settings) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def clean(engine: Engine, redis: Redis) -> None:
+def clean(application: Flask, engine: Engine, redis: Redis) -> None:
     """Empty tables and an empty broker."""
+    application.extensions["queue"].flush()
+    runtime().queue.flush()
     with engine.begin() as connection:
         connection.execute(text("TRUNCATE jobs, job_attempts, dead_letters"))
     redis.flushdb()

@@ -28,9 +28,9 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     from flask import Flask
     from werkzeug.middleware.proxy_fix import ProxyFix
 
-    from webapp import api, logs
+    from webapp import api, logs, waits
     from webapp.broker import Broker, bind_celery
-    from webapp.database import engine_options
+    from webapp.database import engine_options, watch_idle
     from webapp.extensions import db, migrate
     from webapp.jobs import handlers, queue
     from webapp.settings import current
@@ -40,10 +40,16 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     handlers.load(settings.handler_modules, settings.default_handler)
     bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
 
+    waits.install()
     app = Flask(__name__, static_folder=None)
     app.config.update(
         SQLALCHEMY_DATABASE_URI=settings.database_url,
-        SQLALCHEMY_ENGINE_OPTIONS=engine_options(f"djps-{role}", pool_size=settings.api_threads),
+        SQLALCHEMY_ENGINE_OPTIONS=engine_options(
+            f"djps-{role}",
+            pool_size=settings.api_threads,
+            statement_timeout=api.STATEMENT_TIMEOUT_MS,
+            lock_timeout=api.LOCK_TIMEOUT_MS,
+        ),
         MAX_CONTENT_LENGTH=settings.max_payload_bytes,
     )
     app.extensions["settings"] = settings
@@ -51,10 +57,10 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     db.init_app(app)
     migrate.init_app(app, db, directory=_migrations_folder(), compare_type=True, compare_server_default=True)
     with app.app_context():
-        engine = db.engine
+        engine = watch_idle(db.engine)
     app.extensions["queue"] = queue.Queue(
         engine,
-        Broker(settings.redis_url, buffer=settings.broker_buffer),
+        Broker(settings.redis_url, buffer=settings.broker_buffer, chunk_of=handlers.registry.chunk_of),
         handlers.registry,
         queue.Limits(settings.max_job_retries, settings.job_timeout, settings.default_handler),
     )

@@ -6,9 +6,10 @@ FLUSHALL kombu drops what is sent through an exchange without an error).
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from kombu.entity import Queue
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from webapp import transport
+from webapp import pace, transport
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,20 @@ PIPELINE_SIZE = 500
 #: Connections of one process to Redis for sending.
 CONNECTIONS = 8
 
+#: Holds the run id of the Redis that has our messages.
+EPOCH_KEY = "djps:epoch"
 EXECUTE_JOB = "tasks.execute_job"
+EXECUTE_JOBS = "tasks.execute_jobs"
 BURY_JOB = "tasks.bury_job"
+
+#: Redis hash of how long one job of each task takes, seconds.
+PACE_KEY = "djps:pace"
+#: How long what was read of it is believed, seconds.
+PACE_TTL = 1.0
+#: How long a pace is kept after the last measurement, seconds.
+PACE_KEPT = 86_400
+#: How long a chunk's message runs before its jobs that have not begun are handed back, seconds.
+CHUNK_WINDOW = 1.0
 
 #: What sending may raise: Redis away, slow, full or read-only, or no free connection in time.
 SEND_ERRORS = (RedisError, KombuError, OSError)
@@ -61,6 +74,10 @@ class JobHint(Protocol):
         """The job."""
 
     @property
+    def task(self) -> str:
+        """Its handler."""
+
+    @property
     def queue(self) -> str:
         """Where it waits."""
 
@@ -69,17 +86,47 @@ class JobHint(Protocol):
         """Seconds an attempt may take."""
 
 
+def _decoded(value: bytes | str | None) -> str | None:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _parts(hints: Sequence[JobHint], size: int) -> Iterator[Sequence[JobHint]]:
+    for start in range(0, len(hints), size):
+        yield hints[start : start + size]
+
+
+def _message(hints: Sequence[JobHint], queue: str, timeout: float) -> tuple[str, list[Any], dict[str, Any]]:
+    """A message for one job, or for several; a chunk has no soft limit, for each of its jobs has its own."""
+    first = str(hints[0].id)
+    if len(hints) == 1:
+        limits = {"soft_time_limit": timeout, "time_limit": timeout + HARD_LIMIT_GRACE}
+        return EXECUTE_JOB, [first], {"queue": queue, "task_id": first, **limits}
+    limits = {"time_limit": CHUNK_WINDOW + timeout + HARD_LIMIT_GRACE}
+    return EXECUTE_JOBS, [[str(hint.id) for hint in hints]], {"queue": queue, "task_id": first, **limits}
+
+
 class Broker:
     """The sending side of the broker, for threads and forked children alike.
 
     Args:
         url: where Redis is.
         buffer: most messages of one queue kept in Redis.
+        chunk_of: jobs in a message of a task, where its handler says so.
         timeout: seconds one exchange may take.
     """
 
-    def __init__(self, url: str, *, buffer: int, timeout: float = PUBLISH_TIMEOUT) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        buffer: int,
+        chunk_of: Callable[[str], int | None] = lambda _: None,
+        timeout: float = PUBLISH_TIMEOUT,
+    ) -> None:
         self._buffer = buffer
+        self._chunk_of = chunk_of
+        self._paces: dict[str, float] = {}
+        self._paces_read_at = -PACE_TTL
         self._timeout = timeout
         self._paused_until = 0.0
         self._lengths: dict[str, tuple[float, int]] = {}
@@ -110,6 +157,16 @@ class Broker:
             length = measured
         return length < self._buffer
 
+    def has_room_for(self, hints: Sequence[JobHint]) -> bool:
+        """Tells whether messages for all of these should be sent now."""
+        needed: dict[str, float] = {}
+        for hint in hints:
+            needed[hint.queue] = needed.get(hint.queue, 0.0) + 1 / self.chunk_size(hint.task)
+        return all(
+            self.has_room(queue) and self._lengths[queue][1] + count <= self._buffer
+            for queue, count in needed.items()
+        )
+
     def length(self, queue: str) -> int | None:
         """Messages waiting in a queue; None when Redis cannot be asked."""
         try:
@@ -121,22 +178,70 @@ class Broker:
         self._lengths[queue] = (time.monotonic(), length)
         return length
 
+    def lost_messages(self) -> bool:
+        """Tells whether Redis forgot what it was sent: it was flushed, restarted or replaced.
+
+        A key holds the run id of the server that it was written to; a flush takes the key, and a restart
+        changes the id (an append-only file may bring the key back, but not the last second's messages).
+        """
+        try:
+            with self._producers.acquire(block=True, timeout=self._timeout) as producer:
+                client = producer.channel.client
+                return _decoded(client.get(EPOCH_KEY)) != str(client.info("server").get("run_id", ""))
+        except SEND_ERRORS as error:
+            self._failed(error)
+            return False
+
+    def begin_epoch(self) -> None:
+        """Notes that what Redis had lost is being sent again; failing to note it sends it once more."""
+        try:
+            with self._producers.acquire(block=True, timeout=self._timeout) as producer:
+                client = producer.channel.client
+                client.set(EPOCH_KEY, str(client.info("server").get("run_id", "")))
+        except SEND_ERRORS as error:
+            self._failed(error)
+
     def send_hints(self, hints: Sequence[JobHint]) -> bool:
-        """Sends one message for each job in one pipeline; False when some may not have arrived."""
-        messages = [
-            (
-                EXECUTE_JOB,
-                [str(hint.id)],
-                {
-                    "queue": hint.queue,
-                    "task_id": str(hint.id),
-                    "soft_time_limit": hint.timeout,
-                    "time_limit": hint.timeout + HARD_LIMIT_GRACE,
-                },
-            )
-            for hint in hints
-        ]
-        return self._send(messages)
+        """Sends messages for jobs in one pipeline, several quick jobs of a task in one of them.
+
+        Returns False when some may not have arrived.
+        """
+        if not self.available():
+            return False
+        alike = itertools.groupby(hints, key=lambda hint: (hint.task, hint.queue, hint.timeout))
+        return self._send(
+            [
+                _message(part, queue, timeout)
+                for (task, queue, timeout), group in alike
+                for part in _parts(list(group), self.chunk_size(task))
+            ]
+        )
+
+    def chunk_size(self, task: str) -> int:
+        """How many jobs of a task one message carries now."""
+        if time.monotonic() - self._paces_read_at > PACE_TTL:
+            self._read_paces()
+        return pace.chunk_size(self._paces.get(task), fixed=self._chunk_of(task))
+
+    def _read_paces(self) -> None:
+        try:
+            with self._producers.acquire(block=True, timeout=self._timeout) as producer:
+                found = producer.channel.client.hgetall(PACE_KEY)
+        except SEND_ERRORS as error:
+            self._failed(error)
+            return
+        self._paces = {str(_decoded(task)): float(seconds) for task, seconds in found.items()}
+        self._paces_read_at = time.monotonic()
+
+    def tell_pace(self, task: str, seconds: float) -> None:
+        """Tells every sender how long one job of a task takes."""
+        try:
+            with self._producers.acquire(block=True, timeout=self._timeout) as producer:
+                client = producer.channel.client
+                client.hset(PACE_KEY, task, seconds)
+                client.expire(PACE_KEY, PACE_KEPT)
+        except SEND_ERRORS as error:
+            self._failed(error)
 
     def send_burial(self, job_id: UUID, attempt: int, queue: str) -> bool:
         """Asks the dead letter task to move a job; False when the message may not have arrived."""

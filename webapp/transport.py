@@ -1,14 +1,27 @@
-"""kombu's Redis transport, mended: a message that outlives its connection must not end its worker.
+"""kombu's Redis transport, mended: no message ends its worker, however late or broken it is.
 
 Seen with kombu 5.7.0 and Celery 5.7.0: a worker holds a message, Redis dies, the channel is closed and
 taken apart. When the job ends, its acknowledgement asks that channel for a new connection and fails with an
 AttributeError that nobody expects: "Unrecoverable error", and the worker is gone. The same happens when the
 closing channel tries to put its messages back.
+
+And what is in a queue need not be a message: kombu parses it in the worker's event loop, and anything that is
+not its own kind of JSON ends the worker just so.
 """
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 from kombu.transport import redis, virtual
+
+logger = logging.getLogger(__name__)
+
+#: What parsing and handing on a broken message may raise.
+BROKEN = (ValueError, TypeError, LookupError, AttributeError)
+
+_read: Any = redis.Channel._brpop_read
 
 
 class QoS(redis.QoS):
@@ -18,15 +31,41 @@ class QoS(redis.QoS):
         """Acknowledges a message, if its channel is still there."""
         if self.channel.closed:
             virtual.QoS.ack(self, delivery_tag)
-        else:
+            return
+        try:
             super().ack(delivery_tag)
+        except Exception:
+            # Celery logs it and goes on; a tag that stayed would hold its place in the prefetch window for ever,
+            # and a worker with as many of them as children takes no message any more.
+            virtual.QoS.ack(self, delivery_tag)
+            raise
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
         """Rejects a message, if its channel is still there."""
         if self.channel.closed:
             virtual.QoS.ack(self, delivery_tag)
-        else:
+            return
+        try:
             super().reject(delivery_tag, requeue=requeue)
+        except Exception:
+            virtual.QoS.ack(self, delivery_tag)
+            raise
+
+
+def read_or_drop(channel: redis.Channel, **options: Any) -> Any:
+    """Takes the next message off its queue; one that is broken is logged and dropped."""
+    held = set(channel.qos._delivered)
+    try:
+        return _read(channel, **options)
+    except BROKEN as error:
+        logger.error(  # noqa: TRY400 - the traceback would be kombu's, and the message may be anything
+            "broken message was dropped",
+            extra={"error_type": type(error).__name__, "error": str(error)[:200]},
+        )
+        # One that was taken on before it broke would hold its place in the prefetch window for ever.
+        for tag in set(channel.qos._delivered) - held:
+            channel.basic_reject(tag, requeue=False)
+        return True
 
 
 def mend() -> None:
@@ -37,3 +76,4 @@ def mend() -> None:
     """
     redis.Channel.QoS = QoS
     redis.Channel.do_restore = False
+    redis.Channel._brpop_read = read_or_drop  # type: ignore[method-assign,assignment] # that is the mend

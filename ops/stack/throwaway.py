@@ -73,7 +73,7 @@ class Throwaway:
                         cwd="/",
                         # A terminal's Ctrl-C is for the tests; the servers end after them.
                         start_new_session=True,
-                        preexec_fn=lambda: _become(user),  # noqa: PLW1509 - no threads run here yet
+                        preexec_fn=lambda: become(user),  # noqa: PLW1509 - no threads run here yet
                     ),
                     stop,
                 )
@@ -96,7 +96,7 @@ class Throwaway:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _become(user: str | None) -> None:
+def become(user: str | None) -> None:
     """Runs in the child: steps down to `user`, and dies with its parent (the kernel forgets that at setuid)."""
     if user is not None:
         entry = pwd.getpwnam(user)

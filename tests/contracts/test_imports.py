@@ -50,6 +50,7 @@ def test_only_those_who_own_a_transaction_commit():
     owners = {
         "webapp/jobs/queue.py",
         "tasks/execution.py",
+        "tasks/chunk.py",
         "tasks/dead_letter.py",
         "tasks/recovery.py",
         "tasks/presence.py",

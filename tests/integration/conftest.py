@@ -72,7 +72,7 @@ def handle() -> Iterator[Callable[..., str]]:
 
     yield register
     for name in names:
-        registry._handlers.pop(name)
+        registry._handlers.pop(name, None)
     for queue in set(celery.amqp.queues) - {*registry.queues(), MAINTENANCE_QUEUE}:
         celery.amqp.queues.pop(queue)
 

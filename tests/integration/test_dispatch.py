@@ -10,7 +10,7 @@ from sqlalchemy import text
 from tasks import recovery
 from webapp.broker import Broker
 from webapp.jobs.handlers import registry
-from webapp.jobs.queue import Limits, Queue
+from webapp.jobs.queue import Limits, Queue, Submission
 
 REDISPATCH = 60.0
 
@@ -178,3 +178,30 @@ def test_a_pass_waits_calmly_when_a_queue_is_full(parts, engine, redis):
     queued(engine)
     redis.rpush("default", *["x"] * parts.settings.broker_buffer)
     assert recovery.run_dispatch(parts, window=0.2) == 0
+
+
+def test_jobs_whose_messages_were_flushed_are_sent_again_at_once(queue, parts, redis, engine):
+    accepted = [queue.submit(Submission({"task": "noop", "n": n})).job for n in range(5)]
+    assert queue.refill() == 5  # The first look at a Redis knows nothing of its past.
+    recovery.run_dispatch(parts)
+    assert queue.refill() == 0
+    redis.flushdb()
+    assert recovery.run_dispatch(parts) == 5
+    assert redis.llen("default") == 5
+    assert {row.dispatched_at is not None for row in (queue.get(one.id) for one in accepted)} == {True}
+
+
+def test_another_redis_under_the_same_name_is_filled_anew(queue, parts, redis):
+    queue.submit(Submission({"task": "noop"}))
+    recovery.run_dispatch(parts)
+    redis.set("djps:epoch", "the id of a run before")
+    assert recovery.run_dispatch(parts) == 1
+
+
+def test_without_redis_nothing_is_taken_back(settings, queue, engine, closed_port):
+    away = Queue(
+        engine, Broker(f"redis://127.0.0.1:{closed_port}", buffer=10), registry, Limits(1, 1.0, "noop")
+    )
+    queue.submit(Submission({"task": "noop"}))
+    assert away.refill() == 0
+    Broker(f"redis://127.0.0.1:{closed_port}", buffer=10).begin_epoch()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from uuid import UUID, uuid4
@@ -10,13 +11,16 @@ from uuid import UUID, uuid4
 import pytest
 from celery.worker import state
 from factories import ERROR, LEASE, age, attempts_of, claimed, letters_of, queued, row_of
+from psycopg2 import extensions
 from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from tasks import presence as presence_module
+from tasks.beacon import look
 from tasks.presence import Presence, is_alive, is_child, kill, running_jobs
 from tasks.runtime import child_name, worker_name
+from tasks.watchdog import EXIT_CODE, PATIENCE
 from webapp import heartbeats
 from webapp.broker import BURY_JOB, EXECUTE_JOB
 from webapp.heartbeats import KEY_PREFIX
@@ -295,3 +299,79 @@ def test_a_forked_child_can_count_while_its_parent_counts(child):
     pid = child()
     assert is_child(pid)
     assert not presence_module._fork_guard.locked()
+
+
+@pytest.fixture
+def listener(settings) -> Presence:
+    """A worker with one child that takes messages from `default`."""
+    return Presence(settings, role="worker@test", queues=("default",), capacity=1)
+
+
+@pytest.fixture
+def exits(monkeypatch) -> list[int]:
+    """The exit codes with which this process would have ended."""
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    return codes
+
+
+def look_twice(listener: Presence) -> None:
+    """Two looks, further apart than the watchdog's patience."""
+    for now in (1000.0, 1001.0 + PATIENCE):
+        listener._watch(now)
+    listener._watch(1002.0 + 2 * PATIENCE)
+
+
+def test_a_worker_that_takes_no_message_while_messages_wait_ends(listener, exits, redis):
+    redis.lpush("default", "a message")
+    look_twice(listener)
+    assert exits == [EXIT_CODE]
+
+
+def test_a_worker_whose_children_are_all_busy_is_not_deaf(listener, exits, redis, engine):
+    redis.lpush("default", "a message")
+    claimed(engine, worker_id=child_name())
+    look_twice(listener)
+    assert exits == []
+
+
+def test_a_worker_without_messages_is_not_deaf(listener, exits):
+    look_twice(listener)
+    assert exits == []
+
+
+def test_presence_keeps_a_beacon_lit_and_says_what_is_wrong(settings, closed_port, eventually):
+    away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{closed_port}/0"})
+    waits_before = extensions.get_wait_callback()
+    started = Presence(away, role="worker@beacon", queues=("default",), capacity=1)
+    started.start()
+    try:
+        eventually(lambda: look(settings.data_dir, "worker@beacon", ready=False)[0])
+        eventually(lambda: "could not be reached" in look(settings.data_dir, "worker@beacon", ready=True)[1])
+    finally:
+        started.stop()
+        started.join(10)
+        extensions.set_wait_callback(waits_before)
+
+
+def test_a_forged_message_is_about_no_job(accept):
+    accept("no uuid", 7)
+    state.active_requests.add(forged := Accepted([], 7))
+    assert running_jobs() == {}
+    state.active_requests.discard(forged)
+
+
+def test_a_job_that_is_settled_and_not_yet_acknowledged_costs_its_child_nothing(
+    presence, accept, child, engine
+):
+    pid = child()
+    claim = claimed(engine, worker_id=child_name(pid))
+    with engine.begin() as connection:
+        assert store.settle_completed(connection, claim, None)
+    accept(claim.id, pid)
+    for _ in range(3):
+        presence._renew_at = 0.0
+        presence._leased_at[claim.id] = time.monotonic() - presence._lease * 0.7
+        presence.run_once()
+        assert time.monotonic() - presence._leased_at[claim.id] < 1
+    assert is_child(pid)

@@ -377,6 +377,7 @@ def test_the_server_says_how_long_it_is_up(engine):
         ("finished_at = now()", "jobs_finished_when_final"),
         ("attempt = 1", "jobs_attempted_when_claimed"),
         ("retry_count = 1", "jobs_retries_within_attempts"),
+        ("cancel_requested_at = now()", "jobs_cancel_asked_of_running"),
         ("result = '1'", "jobs_result_when_completed"),
         ("payload = '[]'", "jobs_payload_is_object"),
         ("idempotency_key = ''", "jobs_key_length"),

@@ -61,6 +61,7 @@ def test_a_used_key_sends_no_second_message(queue, engine, redis):
     again = submitted(queue, "k")
     assert (first.created, again.created) == (True, False)
     assert again.job == first.job
+    assert queue.flush()
     assert len(tables(engine)) == len(messages(redis)) == 1
 
 
@@ -113,6 +114,7 @@ def test_a_handlers_own_limits_and_queue_are_the_jobs(queue, handle, redis):
     name = handle(lambda payload, context: None, queue="mail", max_retries=0, timeout=1.5)
     job = submitted(queue, task=name).job
     assert (job.task, job.queue, job.max_retries, job.timeout) == (name, "mail", 0, 1.5)
+    assert queue.flush()
     assert len(messages(redis, "mail")) == 1
 
 
@@ -147,6 +149,7 @@ def test_a_broker_that_goes_away_between_asking_and_sending_costs_no_job(engine,
     monkeypatch.setattr(broken._broker, "has_room", lambda queue: True)
     accepted = submitted(broken)
     assert accepted.job.dispatched_at is not None
+    assert broken.flush()
     assert row_of(engine, accepted.job.id).dispatched_at is None
 
 
@@ -195,6 +198,7 @@ def test_a_broker_that_is_out_of_memory_costs_no_job(engine, queue, redis):
     redis.config_set("maxmemory", 1)
     try:
         accepted = submitted(queue)
+        assert queue.flush()
     finally:
         redis.config_set("maxmemory", before)
         queue._broker._paused_until = 0.0
@@ -204,8 +208,10 @@ def test_a_broker_that_is_out_of_memory_costs_no_job(engine, queue, redis):
 
 def test_a_broker_that_was_emptied_a_moment_ago_takes_the_next_message(queue, redis):
     submitted(queue)
+    assert queue.flush()
     redis.flushdb()
     submitted(queue)
+    assert queue.flush()
     assert len(messages(redis)) == 1
 
 

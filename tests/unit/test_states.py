@@ -12,6 +12,7 @@ ALLOWED = {
     ("processing", "failed"),
     ("processing", "cancelled"),
     ("failed", "queued"),
+    ("cancelled", "queued"),
 }
 
 
@@ -28,4 +29,3 @@ def test_every_state_says_where_it_leads():
 def test_no_final_state_is_left_but_by_requeue():
     assert {target for state in FINAL for target in TRANSITIONS[state]} == {JobStatus.QUEUED}
     assert not TRANSITIONS[JobStatus.COMPLETED]
-    assert not TRANSITIONS[JobStatus.CANCELLED]

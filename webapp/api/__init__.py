@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_flask_exporter import PrometheusMetrics
 from uuid_utils.compat import uuid7
 
-from webapp import logs
-from webapp.api import dlq, errors, health, jobs, metrics
+from webapp import logs, waits
+from webapp.api import batch, dlq, errors, health, jobs, metrics
 from webapp.extensions import limiter
 
 if TYPE_CHECKING:
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 #: How long the limiter waits for Redis before it counts in memory, seconds.
 LIMITER_TIMEOUT = 0.1
+#: How long a request that stores something waits for PostgreSQL in all, seconds; then it is refused.
+WRITE_BUDGET = 0.8
+#: How long a request that reads waits, seconds: a slow query is ended by the server before that.
+READ_BUDGET = 3.0
+#: Longest a request's statement may run, milliseconds.
+STATEMENT_TIMEOUT_MS = 2_500
+#: Longest it waits for a lock, milliseconds.
+LOCK_TIMEOUT_MS = 500
 
 
 def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
@@ -35,6 +43,8 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
             "socket_connect_timeout": LIMITER_TIMEOUT,
         },
         RATELIMIT_IN_MEMORY_FALLBACK_ENABLED=True,
+        # When two threads find Redis gone at once, the extension hands the second one its error.
+        RATELIMIT_SWALLOW_ERRORS=True,
         RATELIMIT_KEY_PREFIX="djps",
     )
     # `/jobs//x` is no path of ours; it is not found, and not sent elsewhere.
@@ -42,7 +52,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     app.before_request(_open_request)
     app.after_request(_name_request)
     app.teardown_request(_close_request)
-    for view in (jobs.bp, dlq.bp, health.bp, metrics.bp):
+    for view in (jobs.bp, batch.bp, dlq.bp, health.bp, metrics.bp):
         app.register_blueprint(view)
     errors.init_app(app)
     limiter.init_app(app)
@@ -60,6 +70,7 @@ def _open_request() -> None:
     g.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid7())
     g.log_scope = logs.bound(request_id=g.request_id)
     g.log_scope.__enter__()
+    waits.bound(READ_BUDGET if request.method in {"GET", "HEAD"} else WRITE_BUDGET)
 
 
 def _name_request(response: Response) -> Response:
@@ -69,6 +80,7 @@ def _name_request(response: Response) -> Response:
 
 
 def _close_request(error: BaseException | None) -> None:
+    waits.unbound()
     scope = g.pop("log_scope", None)
     if scope is not None:
         scope.__exit__(None, None, None)

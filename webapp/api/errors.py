@@ -71,7 +71,14 @@ def init_app(app: Flask) -> None:
 
 
 def _invalid(error: ValidationError) -> Response:
-    breaches = [
+    breaches = breaches_of(error)
+    first = breaches[0]
+    return problem(422, f"{first.field}: {first.rule} (given: {first.given})", errors=breaches)
+
+
+def breaches_of(error: ValidationError) -> list[Breach]:
+    """The rules that a request or an item of a batch broke."""
+    return [
         Breach(
             field=".".join(str(part) for part in item["loc"])[:200] or "body",
             rule=_RULES.get(item["type"], item["msg"].removeprefix("Value error, ")),
@@ -79,8 +86,6 @@ def _invalid(error: ValidationError) -> Response:
         )
         for item in error.errors(include_url=False, include_context=False)[:MAX_BREACHES]
     ]
-    first = breaches[0]
-    return problem(422, f"{first.field}: {first.rule} (given: {first.given})", errors=breaches)
 
 
 def _shown(value: object) -> str:

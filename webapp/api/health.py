@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp import heartbeats
+from webapp import heartbeats, waits
 from webapp.api.schemas import HealthAnswer, ReadyAnswer
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ bp = Blueprint("health", __name__)
 
 #: How long Redis may take to answer, seconds.
 PROBE_TIMEOUT = 0.25
+#: How long PostgreSQL may take, seconds.
+DATABASE_TIMEOUT = 0.6
 
 
 def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
@@ -40,7 +42,7 @@ def ready() -> tuple[Response, int]:
     engine, redis = current_app.extensions["health"]
     found = {"postgresql": "ok", "redis": "ok"}
     try:
-        with engine.connect() as connection:
+        with waits.within(DATABASE_TIMEOUT), engine.connect() as connection:
             connection.execute(text("SELECT 1"))
     except SQLAlchemyError as error:
         found["postgresql"] = f"not answering ({type(error).__name__})"

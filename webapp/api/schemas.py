@@ -93,6 +93,18 @@ class SubmitRequest(BaseModel):
     ) = None
 
 
+#: Most jobs in one batch.
+MAX_BATCH = 10_000
+
+
+class BatchRequest(BaseModel):
+    """The body of `POST /jobs/batch`; each of its jobs is checked on its own."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    jobs: Annotated[list[Any], Field(min_length=1, max_length=MAX_BATCH)]
+
+
 class PageQuery(BaseModel):
     """The query of `GET /jobs`."""
 

@@ -18,6 +18,8 @@ from importlib import import_module
 from typing import Any
 from uuid import UUID
 
+from webapp.pace import LARGEST_CHUNK
+
 #: Handlers that come with DJPS.
 BUILT_IN = ("tasks.handlers.simulated", "tasks.handlers.demo")
 #: Queue of jobs whose handler names none.
@@ -63,6 +65,7 @@ class Handler:
     queue: str = DEFAULT_QUEUE
     max_retries: int | None = None
     timeout: float | None = None
+    chunk: int | None = None
 
 
 class HandlerRegistry:
@@ -90,6 +93,10 @@ class HandlerRegistry:
             )
         if new.timeout is not None and not 0 < new.timeout <= MAX_TIMEOUT:
             raise ValueError(f"timeout of handler {new.name!r} must be above 0 and at most {MAX_TIMEOUT:g} s")
+        if new.chunk is not None and not 1 <= new.chunk <= LARGEST_CHUNK:
+            raise ValueError(
+                f"chunk of handler {new.name!r} must be 1 to {LARGEST_CHUNK}; given: {new.chunk}"
+            )
         known = self._handlers.get(new.name)
         if known is not None and known.run.__qualname__ != new.run.__qualname__:
             raise ValueError(f"handler {new.name!r} is registered twice: {known.run!r} and {new.run!r}")
@@ -99,6 +106,11 @@ class HandlerRegistry:
         """The handler of this name, or None; any JSON value may be asked for."""
         return self._handlers.get(name) if isinstance(name, str) else None
 
+    def chunk_of(self, name: str) -> int | None:
+        """Jobs in a message of this handler, where it says so itself."""
+        found = self._handlers.get(name)
+        return found.chunk if found is not None else None
+
     def names(self) -> tuple[str, ...]:
         """All names, sorted."""
         return tuple(sorted(self._handlers))
@@ -106,6 +118,10 @@ class HandlerRegistry:
     def queues(self) -> tuple[str, ...]:
         """Every queue a job can be in, sorted."""
         return tuple(sorted({DEFAULT_QUEUE, *(known.queue for known in self._handlers.values())}))
+
+    def tasks_of(self, queue: str) -> tuple[str, ...]:
+        """The names of the handlers whose jobs wait in a queue; one that nobody has, for a queue without any."""
+        return tuple(one.name for one in self._handlers.values() if one.queue == queue) or ("",)
 
     def mapping(self) -> Mapping[str, Handler]:
         """All handlers by name."""
@@ -117,7 +133,12 @@ registry = HandlerRegistry()
 
 
 def handler(
-    name: str, *, queue: str = DEFAULT_QUEUE, max_retries: int | None = None, timeout: float | None = None
+    name: str,
+    *,
+    queue: str = DEFAULT_QUEUE,
+    max_retries: int | None = None,
+    timeout: float | None = None,
+    chunk: int | None = None,
 ) -> Callable[[HandlerFunction], HandlerFunction]:
     """Registers the decorated function as the handler of jobs named `name`.
 
@@ -126,13 +147,14 @@ def handler(
         queue: where its jobs wait; workers listen to all queues that handlers name.
         max_retries: retries after the first attempt; MAX_JOB_RETRIES when None.
         timeout: seconds an attempt may take; JOB_TIMEOUT when None.
+        chunk: jobs in a message; as many as are quick work (see `webapp.pace`) when None.
 
     Raises:
         ValueError: see `HandlerRegistry.add`.
     """
 
     def register(function: HandlerFunction) -> HandlerFunction:
-        registry.add(Handler(name, function, queue, max_retries, timeout))
+        registry.add(Handler(name, function, queue, max_retries, timeout, chunk))
         return function
 
     return register

@@ -61,6 +61,7 @@ class Job(Base):
     updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
     last_attempt_at: Mapped[datetime | None] = mapped_column(_TIME)
     finished_at: Mapped[datetime | None] = mapped_column(_TIME)
+    cancel_requested_at: Mapped[datetime | None] = mapped_column(_TIME)
 
     __table_args__ = (
         CheckConstraint(
@@ -81,6 +82,9 @@ class Job(Base):
             name="jobs_finished_when_final",
         ),
         CheckConstraint("(attempt = 0) = (last_attempt_at IS NULL)", name="jobs_attempted_when_claimed"),
+        CheckConstraint(
+            "status <> 'queued' OR cancel_requested_at IS NULL", name="jobs_cancel_asked_of_running"
+        ),
         CheckConstraint("result IS NULL OR status = 'completed'", name="jobs_result_when_completed"),
         CheckConstraint("jsonb_typeof(payload) = 'object'", name="jobs_payload_is_object"),
         CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name="jobs_key_length"),

@@ -14,21 +14,27 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from uuid_utils.compat import uuid7
 
 from webapp import metrics
 from webapp.broker import Broker
-from webapp.jobs import store
-from webapp.jobs.errors import JobNotFound, KeyRace, KeyReused, UnknownTask
+from webapp.database import in_one_trip
+from webapp.jobs import bulk, store
+from webapp.jobs.errors import JobError, JobNotFound, KeyRace, KeyReused, UnknownTask
 from webapp.jobs.handlers import Handler, HandlerRegistry
+from webapp.jobs.outbox import Outbox
 from webapp.logs import bound_field
 
 logger = logging.getLogger(__name__)
 
 #: A job that was sent and not claimed is sent again after this long when its queue is empty, seconds.
 REDISPATCH_WHEN_EMPTY = 5.0
+#: Messages of a queue that may wait in Redis whatever they carry: enough that no child runs dry.
+LEAST_MESSAGES = 16
+#: Most jobs taken in one statement.
+MOST_TAKEN = 5_000
 #: PostgreSQL's code for a lock that could not be had within `lock_timeout`.
 _LOCK_NOT_AVAILABLE = "55P03"
 
@@ -46,6 +52,14 @@ class Accepted:
     """A job that is stored; `created` is False when its key had been used for the same request before."""
 
     job: store.JobRow
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A job of a batch that is stored; `created` is False when its key had been used for the same request before."""
+
+    id: UUID
     created: bool
 
 
@@ -79,6 +93,7 @@ class Queue:
         self._broker = broker
         self._registry = registry
         self._limits = limits
+        self._outbox = Outbox(broker, self._hand_back)
 
     def handler_for(self, payload: dict[str, Any]) -> Handler:
         """The handler that runs a job with this payload.
@@ -107,9 +122,60 @@ class Queue:
         stored, created = self._store(job, dispatched=send)
         if created:
             metrics.jobs_created.inc()
-            if send and not self._broker.send_hints([stored]):
-                self._hand_back([stored.id])
+            if send:
+                self._outbox.put([store.Hint(stored.id, stored.task, stored.queue, stored.timeout)])
         return Accepted(stored, created)
+
+    def submit_many(self, submissions: Sequence[Submission]) -> list[Placed | JobError]:
+        """Stores many jobs in one transaction; each has its own answer, in the order they were given.
+
+        One that cannot be stored (its task is unknown, its key belongs to another request) does not keep the
+        others from it. The same key twice in one batch is one job.
+
+        Raises:
+            KeyRace: a request that owns one of the keys is not through yet; nothing was stored.
+        """
+        answers: dict[int, Placed | JobError] = {}
+        wanted: dict[int, store.NewJob] = {}
+        for number, submission in enumerate(submissions):
+            try:
+                wanted[number] = self._new_job(submission)
+            except UnknownTask as error:
+                answers[number] = error
+        created, owners = self._store_many(list(wanted.values()))
+        for number, job in wanted.items():
+            owner, known = owners.get(job.idempotency_key or "", (job.id, job.fingerprint))
+            if job.id in created:
+                answers[number] = Placed(job.id, created=True)
+            elif known == job.fingerprint:
+                answers[number] = Placed(owner, created=False)
+            else:
+                answers[number] = KeyReused(job.idempotency_key or "", owner)
+        return [answers[number] for number in range(len(submissions))]
+
+    def _store_many(self, jobs: Sequence[store.NewJob]) -> tuple[set[UUID], dict[str, tuple[UUID, bytes]]]:
+        """Stores a batch and tells the workers; returns the ids that are new, and who owns the keys."""
+        if not jobs:
+            return set(), {}
+        send = self._broker.has_room_for(jobs)
+        try:
+            with self._engine.begin() as connection:
+                bulk.allow_time(connection)
+                created = bulk.insert_many(connection, jobs, dispatched=send)
+                taken = [job.idempotency_key for job in jobs if job.idempotency_key and job.id not in created]
+                owners = bulk.find_by_keys(connection, taken) if taken else {}
+        except DBAPIError as error:
+            if getattr(error.orig, "pgcode", None) == _LOCK_NOT_AVAILABLE:
+                raise KeyRace("of this batch") from error
+            raise
+        if any(key not in owners for key in taken):
+            raise KeyRace("of this batch")
+        metrics.jobs_created.inc(len(created))
+        if send:
+            self._outbox.put(
+                [store.Hint(job.id, job.task, job.queue, job.timeout) for job in jobs if job.id in created]
+            )
+        return created, owners
 
     def _new_job(self, submission: Submission) -> store.NewJob:
         found = self.handler_for(submission.payload)
@@ -128,12 +194,10 @@ class Queue:
 
     def _store(self, job: store.NewJob, *, dispatched: bool) -> tuple[store.JobRow, bool]:
         key = job.idempotency_key
-        existing = None
         try:
-            with self._engine.begin() as connection:
-                inserted = store.insert_once(connection, job, dispatched=dispatched)
-                if inserted is None and key is not None:
-                    existing = store.find_by_key(connection, key)
+            inserted, existing = in_one_trip(
+                self._engine, lambda connection: _insert_or_find(connection, job, dispatched=dispatched)
+            )
         except DBAPIError as error:
             if getattr(error.orig, "pgcode", None) == _LOCK_NOT_AVAILABLE:
                 raise KeyRace(key or "") from error
@@ -143,6 +207,8 @@ class Queue:
         if existing is None:
             raise KeyRace(key or "")
         row, known = existing
+        if row.id == job.id:
+            return row, True
         if known != job.fingerprint:
             raise KeyReused(key or "", row.id)
         return row, False
@@ -161,37 +227,42 @@ class Queue:
         Raises:
             JobNotFound: there is none with this id.
         """
-        with self._engine.connect() as connection:
-            found = store.find(connection, job_id)
+        found = in_one_trip(self._engine, lambda connection: store.find(connection, job_id))
         if found is None:
             raise JobNotFound(job_id)
         return found
 
     def page(self, *, status: str | None, limit: int, offset: int) -> tuple[list[store.JobRow], int]:
         """Jobs from the newest on, and how many there are in all."""
-        with self._engine.connect() as connection:
-            return store.page(connection, status=status, limit=limit, offset=offset)
+        return in_one_trip(
+            self._engine,
+            lambda connection: store.page(connection, status=status, limit=limit, offset=offset),
+        )
 
     def dead_letters(self, *, limit: int, offset: int) -> list[store.JobRow]:
         """Jobs in the dead letter queue, the newest first."""
-        with self._engine.connect() as connection:
-            return store.dead_letters(connection, limit=limit, offset=offset)
+        return in_one_trip(
+            self._engine, lambda connection: store.dead_letters(connection, limit=limit, offset=offset)
+        )
 
     def dispatch(self, queue: str, *, buffer: int, redispatch_after: float) -> dict[str, int]:
         """Fills one broker queue up to `buffer` from what is due; returns how many were sent, by reason.
 
         Args:
-            buffer: most messages of the queue in Redis.
+            buffer: most jobs of the queue in Redis; a few messages more when they carry many jobs each.
             redispatch_after: seconds before a job that was sent and not claimed is sent again.
         """
         length = self._broker.length(queue)
         if length is None:
             return {}
+        largest = max(self._broker.chunk_size(task) for task in self._registry.tasks_of(queue))
+        messages = max(buffer // largest, min(buffer, LEAST_MESSAGES))
         age = min(REDISPATCH_WHEN_EMPTY, redispatch_after) if length == 0 else redispatch_after
         sent: dict[str, int] = {}
         with self._engine.begin() as connection:
-            due = store.take_due(connection, queue, buffer - length) if length < buffer else []
-            room = buffer - length - len(due)
+            room = min(MOST_TAKEN, (messages - length) * largest)
+            due = store.take_due(connection, queue, room) if room > 0 else []
+            room -= len(due)
             silent = store.take_unclaimed(connection, queue, room, age) if room > 0 else []
         for reason, hints in (("due", due), ("unclaimed", silent)):
             if hints and self._broker.send_hints(hints):
@@ -201,10 +272,38 @@ class Queue:
                 self._hand_back([hint.id for hint in hints])
         return sent
 
+    def flush(self) -> bool:
+        """Waits until the hints of what was submitted here are on their way; False when that takes too long."""
+        return self._outbox.flush()
+
+    def refill(self) -> int:
+        """Takes back every job whose message was lost with Redis's memory; returns how many there were."""
+        if not self._broker.available() or not self._broker.lost_messages():
+            return 0
+        with self._engine.begin() as connection:
+            taken_back = store.forget_dispatched(connection)
+        self._broker.begin_epoch()
+        if taken_back:
+            logger.warning("broker had lost its messages, they are sent again", extra={"jobs": taken_back})
+        return taken_back
+
     def seconds_to_next_due(self, queues: Sequence[str], within: float) -> float | None:
         """Seconds until the next undispatched job is due, when that is less than `within`."""
         with self._engine.connect() as connection:
             return store.seconds_to_next_due(connection, queues, within)
+
+
+def _insert_or_find(
+    connection: Connection, job: store.NewJob, *, dispatched: bool
+) -> tuple[store.JobRow | None, tuple[store.JobRow, bytes] | None]:
+    """Stores a job, or finds the one that is in its way: its key's owner, or itself from a first try."""
+    inserted = store.insert_once(connection, job, dispatched=dispatched)
+    if inserted is not None:
+        return inserted, None
+    if job.idempotency_key is not None:
+        return None, store.find_by_key(connection, job.idempotency_key)
+    row = store.find(connection, job.id)
+    return None, (row, job.fingerprint) if row is not None else None
 
 
 def fingerprint(submission: Submission) -> bytes:

@@ -19,7 +19,7 @@ class JobStatus(StrEnum):
     COMPLETED = "completed"
     #: Retries exhausted, or discarded; kept in the dead letter queue. Final, but for an operator's requeue.
     FAILED = "failed"
-    #: Withdrawn before it finished. Final.
+    #: Withdrawn before it finished. Final, but for an operator's requeue.
     CANCELLED = "cancelled"
 
 
@@ -41,13 +41,13 @@ class AttemptOutcome(StrEnum):
 #: States a job does not leave by itself.
 FINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
 
-#: Every allowed move. `failed -> queued` is the operator's requeue.
+#: Every allowed move. `failed -> queued` and `cancelled -> queued` are the operator's requeue.
 TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
     JobStatus.QUEUED: frozenset({JobStatus.PROCESSING, JobStatus.CANCELLED}),
     JobStatus.PROCESSING: frozenset({JobStatus.QUEUED, *FINAL}),
     JobStatus.COMPLETED: frozenset(),
     JobStatus.FAILED: frozenset({JobStatus.QUEUED}),
-    JobStatus.CANCELLED: frozenset(),
+    JobStatus.CANCELLED: frozenset({JobStatus.QUEUED}),
 }
 
 

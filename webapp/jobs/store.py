@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.states import AttemptOutcome
@@ -101,6 +101,7 @@ class Hint:
     """What a message about a job is made from."""
 
     id: UUID
+    task: str
     queue: str
     timeout: float
 
@@ -110,12 +111,12 @@ _INSERT_ONCE = text(f"""
                       dispatched_at)
     VALUES (:id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, :idempotency_key, :fingerprint,
             :request_id, CASE WHEN :dispatched THEN now() END)
-    ON CONFLICT (idempotency_key) DO NOTHING
+    ON CONFLICT DO NOTHING
     RETURNING {_JOB_COLUMNS}""")
 
 
 def insert_once(connection: Connection, job: NewJob, *, dispatched: bool) -> JobRow | None:
-    """Stores a job unless its idempotency key is taken; None when it is.
+    """Stores a job unless its idempotency key is taken, or it is there already; None when it is.
 
     Args:
         dispatched: the caller publishes a message right after the commit, so the dispatcher need not.
@@ -192,16 +193,12 @@ _TAKE_DUE = text("""
              ORDER BY priority DESC, run_at
              LIMIT :limit FOR UPDATE SKIP LOCKED) AS due
      WHERE jobs.id = due.id
-    RETURNING jobs.id, jobs.queue, jobs.timeout, jobs.priority, jobs.run_at""")
+    RETURNING jobs.id, jobs.task, jobs.queue, jobs.timeout, jobs.priority, jobs.run_at""")
 
 
 def take_due(connection: Connection, queue: str, limit: int) -> list[Hint]:
     """Marks due jobs that were never sent as dispatched, and returns them in the order they should be sent."""
-    rows = connection.execute(_TAKE_DUE, {"queue": queue, "limit": limit}).all()
-    return [
-        Hint(row.id, row.queue, row.timeout)
-        for row in sorted(rows, key=lambda row: (-row.priority, row.run_at))
-    ]
+    return _in_order(connection.execute(_TAKE_DUE, {"queue": queue, "limit": limit}))
 
 
 _TAKE_UNCLAIMED = text("""
@@ -212,16 +209,17 @@ _TAKE_UNCLAIMED = text("""
              ORDER BY dispatched_at
              LIMIT :limit FOR UPDATE SKIP LOCKED) AS silent
      WHERE jobs.id = silent.id
-    RETURNING jobs.id, jobs.queue, jobs.timeout, jobs.priority, jobs.run_at""")
+    RETURNING jobs.id, jobs.task, jobs.queue, jobs.timeout, jobs.priority, jobs.run_at""")
 
 
 def take_unclaimed(connection: Connection, queue: str, limit: int, age: float) -> list[Hint]:
     """Takes jobs that were sent more than `age` seconds ago and never claimed: their message may be lost."""
-    rows = connection.execute(_TAKE_UNCLAIMED, {"queue": queue, "limit": limit, "age": age}).all()
-    return [
-        Hint(row.id, row.queue, row.timeout)
-        for row in sorted(rows, key=lambda row: (-row.priority, row.run_at))
-    ]
+    return _in_order(connection.execute(_TAKE_UNCLAIMED, {"queue": queue, "limit": limit, "age": age}))
+
+
+def _in_order(rows: Iterable[Row[Any]]) -> list[Hint]:
+    urgent_first = sorted(rows, key=lambda row: (-row.priority, row.run_at))
+    return [Hint(row.id, row.task, row.queue, row.timeout) for row in urgent_first]
 
 
 _NEXT_DUE = text("""
@@ -246,6 +244,16 @@ def mark_undispatched(connection: Connection, ids: Iterable[UUID]) -> int:
     return connection.execute(_MARK_UNDISPATCHED, {"ids": [str(one) for one in ids]}).rowcount
 
 
+_FORGET_DISPATCHED = text("""
+    UPDATE jobs SET dispatched_at = NULL WHERE id IN (
+        SELECT id FROM jobs WHERE status = 'queued' AND dispatched_at IS NOT NULL FOR UPDATE SKIP LOCKED)""")
+
+
+def forget_dispatched(connection: Connection) -> int:
+    """Gives every job that was sent and not claimed back to the dispatcher: its message is gone."""
+    return connection.execute(_FORGET_DISPATCHED).rowcount
+
+
 _CLAIM = text("""
     UPDATE jobs
        SET status = 'processing', attempt = attempt + 1, worker_id = :worker_id, last_attempt_at = now(),
@@ -268,12 +276,16 @@ def claim(connection: Connection, ids: Sequence[UUID], *, worker_id: str, lease:
     return [Claim(*row) for row in rows]
 
 
-_SETTLE_COMPLETED = text("""
+#: The fence: the attempt is the job's newest, and no end of it is on record.
+OPEN_ATTEMPT = """id = :id AND status = 'processing' AND attempt = :attempt AND NOT EXISTS (
+             SELECT FROM job_attempts AS ended WHERE ended.job_id = :id AND ended.attempt = :attempt)"""
+
+_SETTLE_COMPLETED = text(f"""
     WITH settled AS (
         UPDATE jobs
            SET status = 'completed', result = CAST(:result AS jsonb), last_error = NULL, finished_at = now(),
                updated_at = now(), lease_expires_at = NULL, worker_id = NULL
-         WHERE id = :id AND status = 'processing' AND attempt = :attempt
+         WHERE {OPEN_ATTEMPT}
         RETURNING id, attempt, last_attempt_at)
     INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome)
     SELECT id, attempt, :worker_id, last_attempt_at, 'completed' FROM settled""")
@@ -289,13 +301,15 @@ def settle_completed(connection: Connection, claim: Claim, result: str | None) -
     return connection.execute(_SETTLE_COMPLETED, values).rowcount == 1
 
 
-_SETTLE_AGAIN = text("""
+_SETTLE_AGAIN = text(f"""
     WITH settled AS (
         UPDATE jobs
-           SET status = 'queued', run_at = now() + make_interval(secs => :delay), dispatched_at = NULL,
-               retry_count = retry_count + :burnt, last_error = coalesce(:message, last_error), updated_at = now(),
-               lease_expires_at = NULL, worker_id = NULL
-         WHERE id = :id AND status = 'processing' AND attempt = :attempt
+           SET status = CASE WHEN cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
+               finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN now() END,
+               retry_count = retry_count + CASE WHEN cancel_requested_at IS NULL THEN :burnt ELSE 0 END,
+               run_at = now() + make_interval(secs => :delay), dispatched_at = NULL, updated_at = now(),
+               last_error = coalesce(:message, last_error), lease_expires_at = NULL, worker_id = NULL
+         WHERE {OPEN_ATTEMPT}
         RETURNING id, attempt, last_attempt_at)
     INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, error_type, error_message, traceback)
     SELECT id, attempt, :worker_id, last_attempt_at, :outcome, :type, :message, :traceback FROM settled""")
@@ -309,7 +323,7 @@ def settle_again(
     *,
     delay: float,
 ) -> bool:
-    """Ends an attempt and queues its job once more; False when its lease was lost.
+    """Ends an attempt and queues its job once more, or cancels it when that was asked; False when its lease was lost.
 
     Args:
         outcome: `failed` and `lost` use up one retry, `released` does not.
@@ -322,10 +336,10 @@ def settle_again(
     return connection.execute(_SETTLE_AGAIN, values).rowcount == 1
 
 
-_RECORD_LAST = text("""
+_RECORD_LAST = text(f"""
     WITH ended AS (
         UPDATE jobs SET last_error = :message, updated_at = now()
-         WHERE id = :id AND status = 'processing' AND attempt = :attempt
+         WHERE {OPEN_ATTEMPT}
         RETURNING id, attempt, last_attempt_at)
     INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, error_type, error_message, traceback)
     SELECT id, attempt, :worker_id, last_attempt_at, :outcome, :type, :message, :traceback FROM ended
@@ -440,6 +454,16 @@ def holders(connection: Connection, family: str) -> list[str]:
     return list(connection.execute(_HOLDERS, {"family": family}).scalars())
 
 
+_COUNT_HELD = text(
+    "SELECT count(*) FROM jobs WHERE status = 'processing' AND starts_with(worker_id, :family)"
+)
+
+
+def count_held(connection: Connection, family: str) -> int:
+    """How many jobs the processes of one worker hold."""
+    return int(connection.execute(_COUNT_HELD, {"family": family}).scalar_one())
+
+
 _TAKE_HELD_BY = text(f"{_HELD} j.worker_id = ANY(:workers) LIMIT :limit FOR UPDATE OF j SKIP LOCKED")
 
 
@@ -489,7 +513,7 @@ def oldest_due(connection: Connection) -> dict[str, float]:
 
 _HAS_ENDED = text(
     "SELECT 1 FROM job_attempts WHERE job_id = :id AND attempt = :attempt AND worker_id = :worker_id"
-    " AND outcome IN ('completed', 'failed')"
+    " AND outcome IN ('completed', 'failed', 'cancelled')"
 )
 
 

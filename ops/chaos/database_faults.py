@@ -1,0 +1,66 @@
+"""Faults of PostgreSQL: down, cutting connections, slow, deadlocked."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import psycopg2
+
+from ops.chaos import schema
+from ops.chaos.stage import Fault, Stage
+from ops.stack import postgres
+
+
+def database_down(seconds: float, *, immediate: bool = False) -> Fault:
+    """PostgreSQL is stopped, and back after a while."""
+
+    def inject(stage: Stage) -> None:
+        with stage.fault(f"PostgreSQL down for {seconds:g} s"):
+            stage.system.stop("postgres", signal.SIGQUIT if immediate else signal.SIGINT)
+            stage.hold(seconds)
+            stage.system.start("postgres")
+            postgres.wait_and_create(stage.system.postgres_port)
+
+    return inject
+
+
+def terminate_backends(stage: Stage) -> None:
+    """The server ends connections, whatever they are doing."""
+    with stage.fault("connections ended at random for 5 s"):
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            stage.system.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name LIKE 'djps-%%' AND random() < %s",
+                stage.rng.uniform(0.1, 0.5),
+            )
+            stage.hold(0.2)
+
+
+def database_slow(stage: Stage) -> None:
+    """Every statement that writes a job takes longer."""
+    with stage.fault("slow statements for 6 s"):
+        _change_table(stage, schema.SLOW_ON)
+        stage.hold(6)
+        _change_table(stage, schema.SLOW_OFF)
+
+
+def database_deadlocks(stage: Stage) -> None:
+    """Statements fail as they would in a deadlock."""
+    with stage.fault("deadlocks for 6 s"):
+        _change_table(stage, schema.DEADLOCKS_ON)
+        stage.hold(6)
+        _change_table(stage, schema.DEADLOCKS_OFF)
+
+
+def _change_table(stage: Stage, sql: str) -> None:
+    """DDL needs the table for itself for a moment; a busy system may win that race a few times."""
+    for _ in range(20):
+        try:
+            stage.system.rows("SET lock_timeout = '2s'; " + sql)
+        except psycopg2.OperationalError:
+            stage.hold(0.2)
+        else:
+            return
+    raise TimeoutError(f"the table could not be changed: {sql}")

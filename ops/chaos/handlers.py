@@ -1,0 +1,115 @@
+"""The jobs of the fault suite: one that leaves a trace of everything it does, and many ways to be poison."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import time
+from typing import Any
+
+import psycopg2
+
+from webapp.jobs import JobContext, handler
+
+#: Address space an out-of-memory job gets beyond what its process has, bytes.
+MEMORY_LEFT = 64 * 1024**2
+#: Characters of an error that is far too long.
+HUGE = 10_000_000
+
+_connections: dict[int, Any] = {}
+
+_BEGIN = "INSERT INTO effects (job_id, attempt, pid) VALUES (%s, %s, %s) RETURNING id"
+# The fence of a careful downstream: the effect of an attempt that was overtaken is refused.
+_COMMIT = """
+UPDATE effects SET ended_at = clock_timestamp(),
+       committed = NOT EXISTS (SELECT 1 FROM effects later WHERE later.job_id = %s AND later.attempt > %s)
+ WHERE id = %s"""
+
+
+def _run(job_id: str, sql: str, *values: object) -> Any:
+    """One transaction on a connection of our own, serialized by job as a downstream resource would be."""
+    connection = _connections.get(os.getpid())
+    if connection is None or connection.closed:
+        connection = psycopg2.connect(os.environ["CHAOS_DATABASE"], connect_timeout=2)
+        _connections.clear()
+        _connections[os.getpid()] = connection
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (job_id,))
+        cursor.execute(sql, values)
+        return cursor.fetchone() if cursor.description else None
+
+
+@handler("chaos.effect", max_retries=12, timeout=60)
+def effect(payload: dict[str, Any], context: JobContext) -> dict[str, Any]:
+    """Has one effect, `payload["ms"]` milliseconds after it began; fails the first `payload["fails"]` attempts."""
+    job_id = str(context.job_id)
+    (number,) = _run(job_id, _BEGIN, job_id, context.attempt, os.getpid())
+    time.sleep(payload.get("ms", 0) / 1000)
+    if context.attempt <= payload.get("fails", 0):
+        raise RuntimeError("this attempt was asked to fail")
+    _run(job_id, _COMMIT, job_id, context.attempt, number)
+    return {"attempt": context.attempt, "seq": payload["seq"]}
+
+
+class Unpicklable(Exception):
+    """An error that no pickle takes."""
+
+    def __init__(self) -> None:
+        super().__init__("cannot be pickled")
+        self.why = lambda: None
+
+
+def _exhaust_memory() -> None:
+    used = resource.getrlimit(resource.RLIMIT_AS)
+    with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - one read of a kernel file
+        pages = int(statm.read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY_LEFT, used[1]))
+    try:
+        kept = []
+        while True:
+            kept.append(bytearray(8 * 1024**2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, used)
+
+
+def _stubborn() -> None:
+    while True:
+        try:
+            time.sleep(60)
+        except Exception:  # noqa: BLE001, S112 - it swallows the time limit on purpose
+            continue
+
+
+def _spin() -> None:
+    while True:
+        pass
+
+
+@handler("chaos.poison", max_retries=1, timeout=1)
+def poison(payload: dict[str, Any], context: JobContext) -> None:
+    """Ends badly, in the way that `payload["how"]` names."""
+    match payload["how"]:
+        case "segfault":
+            ctypes.string_at(0)
+        case "exit":
+            os._exit(3)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "memory":
+            _exhaust_memory()
+        case "loop":
+            _spin()
+        case "stubborn":
+            _stubborn()
+        case "unpicklable":
+            raise Unpicklable
+        case "huge-error":
+            raise RuntimeError("x" * HUGE)
+        case how:
+            raise ValueError(f"no such poison: {how}")
+
+
+#: Every way there is, for the scenario.
+WAYS = ("segfault", "exit", "kill", "memory", "loop", "stubborn", "unpicklable", "huge-error")

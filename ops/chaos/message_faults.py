@@ -1,0 +1,130 @@
+"""Faults of messages: duplicated, shuffled, dropped, and what was never a message."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+from ops.chaos.stage import Stage
+from ops.chaos.system import QUEUE
+
+#: How long the worker is held so that messages wait, seconds.
+HELD = 1.2
+
+
+@contextmanager
+def worker_held(stage: Stage, seconds: float = HELD) -> Iterator[None]:
+    """Stops the worker for a moment, so that messages wait in the queue."""
+    pids = [stage.system.pid("worker"), *stage.system.children("worker")]
+    stage.system.freeze(*pids)
+    try:
+        stage.hold(seconds)
+        yield
+    finally:
+        stage.system.thaw(*pids)
+
+
+def duplicate_messages(stage: Stage) -> None:
+    """Every message that waits is there three times."""
+    for _ in range(3):
+        with worker_held(stage), stage.system.redis() as client, stage.fault("messages duplicated"):
+            messages = client.lrange(QUEUE, 0, -1)
+            if messages:
+                client.rpush(QUEUE, *messages, *messages)
+        stage.hold(1.5)
+
+
+def shuffle_messages(stage: Stage) -> None:
+    """The messages that wait are put in another order."""
+    for _ in range(3):
+        with worker_held(stage), stage.system.redis() as client, stage.fault("messages shuffled"):
+            messages = client.lrange(QUEUE, 0, -1)
+            stage.rng.shuffle(messages)
+            if messages:
+                client.ltrim(QUEUE, len(messages), -1)
+                client.rpush(QUEUE, *messages)
+        stage.hold(1.5)
+
+
+def drop_messages(stage: Stage) -> None:
+    """Half of the messages that wait are thrown away."""
+    for _ in range(2):
+        with worker_held(stage), stage.system.redis() as client, stage.fault("messages dropped"):
+            for _ in range(client.llen(QUEUE) // 2):
+                client.rpop(QUEUE)
+        stage.hold(1.5)
+
+
+def _message(task: str, args: list[Any], **changes: Any) -> bytes:
+    """A message as kombu writes it."""
+    body = changes.pop("body", json.dumps([args, {}, {}]).encode())
+    tag = str(uuid4())
+    envelope = {
+        "body": base64.b64encode(body).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {
+            "lang": "py",
+            "task": task,
+            "id": tag,
+            "root_id": tag,
+            "parent_id": None,
+            "argsrepr": "",
+            "kwargsrepr": "",
+        },
+        "properties": {
+            "correlation_id": tag,
+            "reply_to": str(uuid4()),
+            "delivery_mode": 2,
+            "priority": 0,
+            "delivery_info": {"exchange": "", "routing_key": QUEUE},
+            "body_encoding": "base64",
+            "delivery_tag": tag,
+        },
+    } | changes
+    return json.dumps(envelope).encode()
+
+
+class _Boom:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (exec, ("raise SystemExit(99)",))
+
+
+def garbage(stage: Stage) -> None:
+    """What must never be in a queue."""
+    finished = stage.system.rows("SELECT id::text FROM jobs WHERE status = 'completed' LIMIT 5")
+    forged = [
+        b"\x00\xff noise " + stage.rng.randbytes(200),
+        b"{not json",
+        b"[]",
+        b"{}",
+        b'{"body": 5}',
+        _message(
+            "tasks.execute_job",
+            [],
+            body=pickle.dumps(_Boom()),
+            **{"content-type": "application/x-python-serialize"},
+        ),
+        _message("no.such.task", ["x"]),
+        _message("tasks.execute_job", ["not-a-uuid"]),
+        _message("tasks.execute_job", []),
+        _message("tasks.execute_job", [str(uuid4())]),
+        _message("tasks.execute_job", [17, {"a": 1}]),
+        _message("tasks.execute_job", [], body=b"\xff\xfe"),
+        _message("tasks.bury_job", [str(uuid4()), 1]),
+        _message("tasks.execute_job", ["x"], headers=None),
+        *(_message("tasks.execute_job", [row[0]]) for row in finished),
+        *(_message("tasks.bury_job", [row[0], 1]) for row in finished),
+    ]
+    for _ in range(2):
+        stage.rng.shuffle(forged)
+        with stage.fault(f"{len(forged)} kinds of garbage"), stage.system.redis() as client:
+            for message in forged:
+                for queue in (QUEUE, "maintenance"):
+                    client.lpush(queue, message)
+                stage.hold(0.15)

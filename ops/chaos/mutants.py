@@ -1,0 +1,63 @@
+"""Mutants: builds with one protection switched off, each of which the checker must catch.
+
+A checker that never fails proves nothing. An early acknowledgement of the message alone is no mutant here: the
+message is a hint, so losing it is one of the faults. What is switched off is the acknowledgement that counts, the
+settle: it is done before the handler has run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ops.chaos.report import Row
+from ops.chaos.run import Runner
+from ops.chaos.scenarios import SCENARIOS
+
+#: Seconds a mutant gets to finish its jobs; those it loses never finish.
+QUIET_PATIENCE = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One protection less, and the scenario that must notice."""
+
+    name: str
+    what: str
+    scenario: str
+
+
+MUTANTS = (
+    Mutant("no-fence", "settle looks at neither state nor attempt", "worker-stop"),
+    Mutant("early-ack", "a job is settled and its message acknowledged before it is run", "child-kill"),
+    Mutant("no-redispatch", "what was sent once is never sent again", "redis-flush"),
+    Mutant("no-renewal", "leases are not prolonged", "long-job"),
+    Mutant("answer-first", "the client is answered before the commit", "api-worker-kill"),
+    Mutant("any-claim", "a claim takes a job whatever its state", "msg-duplicate"),
+)
+
+
+def run(seed: int) -> int:
+    """Runs every mutant; returns 0 when the checker caught them all."""
+    print(f"seed {seed}", flush=True)
+    caught: list[tuple[Mutant, Row, list[str]]] = []
+    for mutant in MUTANTS:
+        runner = Runner(
+            seed, quiet=QUIET_PATIENCE, environment={"CHAOS_MUTANT": mutant.name}, forget_failures=True
+        )
+        print(f"{mutant.name}: {mutant.what}", flush=True)
+        try:
+            row = runner.run(replace(SCENARIOS[mutant.scenario], jobs=200))
+        finally:
+            runner.close()
+        broken = [name for name, count in row.counts.items() if count and name.startswith("I")]
+        caught.append((mutant, row, broken))
+        print(
+            f"  {'caught' if broken else 'NOT CAUGHT'}: {', '.join(row.findings) or 'nothing found'}",
+            flush=True,
+        )
+    print(f"\n{'mutant':16} {'scenario':18} {'jobs':>5}  broken")
+    for mutant, row, broken in caught:
+        print(f"{mutant.name:16} {mutant.scenario:18} {row.jobs:5}  {', '.join(broken) or 'NOT CAUGHT'}")
+    missed = [mutant.name for mutant, _, broken in caught if not broken]
+    print(f"NOT CAUGHT: {', '.join(missed)}" if missed else f"all {len(caught)} mutants were caught")
+    return 1 if missed else 0

@@ -1,0 +1,204 @@
+"""Faults of processes: killed, stopped, doubled, told to end, gone deaf."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import libfaketime
+
+from ops.chaos.clients import Line
+from ops.chaos.history import Event, Exchange
+from ops.chaos.redis_faults import redis_command
+from ops.chaos.stage import Fault, Stage
+from ops.chaos.system import LEASE, WORKERS, await_that
+
+#: Sequence numbers of the harness's own requests begin here, far from those of the load.
+EXTRA = 10_000_000
+#: Clients that post one key at once.
+RACERS = 100
+#: How long one of them goes on, seconds.
+RACE_PATIENCE = 15.0
+#: How far the skewed worker's clock is ahead, seconds.
+SKEW = 600
+#: A worker that has gone deaf must have noticed, and ended, within this, seconds.
+DEAF_WITHIN = 30.0
+
+
+def _skewed() -> dict[str, Any]:
+    """The library libfaketime for the worker alone: its wall clock is ahead, its monotonic clock is right."""
+    library = Path(libfaketime.__file__).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
+    ahead = {"LD_PRELOAD": str(library), "FAKETIME": f"+{SKEW}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return {"worker_environment": ahead}
+
+
+SKEWED = _skewed()
+
+
+def nothing(stage: Stage) -> None:
+    """Does nothing, for a moment."""
+    with stage.fault("nothing"):
+        stage.hold(1)
+
+
+def kill_once(name: str) -> Fault:
+    """Kill -9 of a member's parent."""
+
+    def inject(stage: Stage) -> None:
+        with stage.fault(f"kill -9 {name}"):
+            stage.system.kill(name)
+
+    return inject
+
+
+def kill_three_times(name: str) -> Fault:
+    """Kill -9 of a member's parent, again and again."""
+
+    def inject(stage: Stage) -> None:
+        for _ in range(3):
+            kill_once(name)(stage)
+            stage.hold(stage.rng.uniform(2.5, 4))
+
+    return inject
+
+
+def kill_children(stage: Stage) -> None:
+    """Kill -9 of children that run a job."""
+    for _ in range(8):
+        pids = stage.busy_children()
+        if pids:
+            with stage.fault("kill -9 of a child"):
+                _kill(stage.rng.choice(pids))
+        stage.hold(stage.rng.uniform(0.5, 1.2))
+
+
+def kill_api_workers(stage: Stage) -> None:
+    """Kill -9 of gunicorn's workers."""
+    for _ in range(6):
+        pids = stage.system.children("api")
+        if pids:
+            with stage.fault("kill -9 of a gunicorn worker"):
+                _kill(stage.rng.choice(pids))
+        stage.hold(stage.rng.uniform(0.5, 1))
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def die_at(*places: str) -> Fault:
+    """Processes kill themselves at chosen points, twice each."""
+
+    def inject(stage: Stage) -> None:
+        for place in places * 2:
+            marker = stage.system.folder / f"die-{place}"
+            with stage.fault(f"die {place}"):
+                marker.touch()
+                await_that(lambda path=marker: not path.exists(), 20, f"a process to die {place}", 0.01)
+            stage.hold(1)
+
+    return inject
+
+
+def no_beat(stage: Stage) -> None:
+    """No beat for a while, in which Redis forgets everything."""
+    with stage.fault("no beat for 8 s, and FLUSHALL"):
+        stage.system.stop("beat", signal.SIGKILL)
+        stage.hold(4)
+        redis_command(stage, "FLUSHALL")
+        stage.hold(4)
+        stage.system.start("beat")
+
+
+def two_beats(stage: Stage) -> None:
+    """A second beat beside the first."""
+    with stage.fault("two beats for 6 s"):
+        stage.system.start("second-beat")
+        stage.hold(6)
+        stage.system.stop("second-beat")
+
+
+def key_race(stage: Stage) -> None:
+    """100 clients post the same key at the same moment."""
+    for number in range(5):
+        with stage.fault("100 clients, one key"):
+            _race(stage, EXTRA + number)
+
+
+def _race(stage: Stage, seq: int) -> None:
+    operation = stage.history.begin(seq, f"{stage.prefix}-{seq}", "plain")
+    payload = {"task": "chaos.effect", "ms": 1, "seq": seq}
+    body = json.dumps({"payload": payload, "idempotency_key": operation.key}).encode()
+    barrier = threading.Barrier(RACERS)
+
+    def post() -> None:
+        line = Line(stage.system.api_port)
+        barrier.wait(20)
+        while True:
+            stage.history.invoke(operation)
+            began = time.time()
+            status, headers, answer = line.ask("POST", "/jobs", body)
+            exchange = Exchange(began, time.time() - began, status, "Retry-After" in headers)
+            if status in (200, 201):
+                stage.history.end(operation, Event.OK, exchange, str(json.loads(answer)["id"]))
+                break
+            stage.history.end(operation, Event.UNKNOWN, exchange)
+            if time.time() - began > RACE_PATIENCE:
+                break
+        line.close()
+
+    threads = [threading.Thread(target=post, daemon=True) for _ in range(RACERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+
+def stop_children(stage: Stage) -> None:
+    """Children that run a job are stopped for longer than a lease."""
+    pids = stage.busy_children()
+    with stage.fault(f"{len(pids)} children stopped for {2 * LEASE} s"):
+        stage.system.freeze(*pids)
+        stage.hold(2 * LEASE)
+        stage.system.thaw(*pids)
+
+
+def stop_worker(stage: Stage) -> None:
+    """The whole worker is stopped for longer than a lease while another goes on, and then wakes in the old world."""
+    stage.system.start("second-worker")
+    await_that(lambda: stage.system.live_workers() == WORKERS + 1, 30, "the second worker")
+    await_that(stage.busy_children, 10, "a child to be busy", 0.01)
+    pids = [stage.system.pid("worker"), *stage.system.children("worker")]
+    with stage.fault(f"worker stopped for {2 * LEASE} s"):
+        stage.system.freeze(*pids)
+        stage.hold(2 * LEASE)
+        stage.system.thaw(*pids)
+    stage.system.stop("second-worker")
+
+
+def rolling_restart(stage: Stage) -> None:
+    """Every process is told to end, and started again, as a deploy does."""
+    for name in ("worker", "maintenance", "beat", "api", "worker"):
+        with stage.fault(f"SIGTERM to {name}"):
+            stage.system.stop(name)
+            stage.system.start(name)
+        stage.hold(1.5)
+
+
+def deafen(stage: Stage) -> None:
+    """The worker no longer asks Redis for messages, and thinks that all is well."""
+    before = len(stage.system.members["worker"].exits)
+    with stage.fault("the worker is deaf"):
+        (stage.system.folder / "be-deaf").touch()
+        await_that(
+            lambda: len(stage.system.members["worker"].exits) > before, DEAF_WITHIN, "the deaf worker to end"
+        )
+    took = stage.faults[-1][1] - stage.faults[-1][0]
+    stage.say(f"the worker ended {took:.1f} s after it went deaf")

@@ -1,0 +1,256 @@
+"""A run: for each scenario load, fault, healing, quiet, and the checker's verdict."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from ops.chaos import checker, report
+from ops.chaos.clients import Load
+from ops.chaos.history import Exchange, History
+from ops.chaos.report import Row, percentile
+from ops.chaos.scenarios import SCENARIOS, Scenario
+from ops.chaos.stage import Stage
+from ops.chaos.system import System, await_that
+
+#: Load before the first fault, seconds.
+WARM_UP = 1.0
+#: Seconds everything may take to be final once the load and the fault are over.
+QUIET_PATIENCE = 120.0
+#: With Redis away a POST is answered within this at p99, seconds.
+POST_WITHOUT_REDIS = 0.25
+#: With PostgreSQL away a POST is refused within this at p99, seconds.
+REFUSED_WITHIN = 1.0
+#: And it is taken again within this after PostgreSQL's return, seconds.
+SERVES_WITHIN = 5.0
+UNAVAILABLE = int(HTTPStatus.SERVICE_UNAVAILABLE)
+
+_numbers = itertools.count(1)
+
+
+class Runner:
+    """Runs scenarios, on as few systems as their needs allow.
+
+    Args:
+        seed: of every random choice; printed when something fails.
+        slack: factor on the bars for response times, for machines that are busy with other things.
+        keep: leave the logs of every system, not only of those that failed.
+        quiet: seconds everything may take to be final.
+        forget_failures: delete the logs of what failed (mutants are meant to).
+        environment: more variables for every process (mutants).
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        slack: float = 1.0,
+        keep: bool = False,
+        quiet: float = QUIET_PATIENCE,
+        environment: Mapping[str, str] | None = None,
+        forget_failures: bool = False,
+    ) -> None:
+        self._quiet = quiet
+        self._forget = forget_failures
+        self._keep = keep
+        self._seed = seed
+        self._slack = slack
+        self._environment = dict(environment or {})
+        self._system: System | None = None
+        self._needs: Mapping[str, Any] | None = None
+        self._failed = False
+
+    @contextmanager
+    def _system_for(self, scenario: Scenario) -> Iterator[System]:
+        if self._system is not None and self._needs != scenario.system:
+            self.close()
+        if self._system is None:
+            self._needs = scenario.system
+            needs = dict(scenario.system)
+            needs["environment"] = {**needs.get("environment", {}), **self._environment}
+            self._system = System(**needs)
+            self._failed = False
+            try:
+                self._system.up()
+            except BaseException:
+                self._failed = True
+                self.close()
+                raise
+        yield self._system
+
+    def close(self) -> None:
+        """Ends the system that is running, if one is."""
+        if self._system is not None:
+            kept = self._system.down(keep=(self._failed and not self._forget) or self._keep)
+            if kept is not None:
+                print(f"  logs and history: {kept}", flush=True)
+            self._system = None
+
+    def run(self, scenario: Scenario) -> Row:
+        """Runs one scenario."""
+        row = Row(scenario.name, scenario.what, self._seed, within=scenario.within)
+        began = time.monotonic()
+        try:
+            with self._system_for(scenario) as system:
+                self._play(scenario, system, row)
+        except TimeoutError as error:
+            row.findings.append(f"I8: {error}")
+        row.seconds = round(time.monotonic() - began, 1)
+        if row.findings:
+            self._failed = True
+            # What failed may have left the system in any state; the next scenario gets a new one.
+            self.close()
+        return row
+
+    def _play(self, scenario: Scenario, system: System, row: Row) -> None:
+        prefix = f"{scenario.name}.{next(_numbers)}"
+        history = History(system.folder / f"history-{prefix}.jsonl")
+        rng = random.Random(f"{self._seed}/{scenario.name}")
+        stage = Stage(system, history, prefix, rng, lambda what: print(f"    {what}", flush=True))
+        exits_before = sum(len(member.exits) for member in system.members.values())
+        load = Load(
+            system.api_port, history, prefix, rate=scenario.rate, seed=self._seed, kinds=scenario.kinds
+        )
+        print(f"  {scenario.name}: {scenario.what}", flush=True)
+        load.start()
+        loaded_until = time.monotonic() + scenario.jobs / scenario.rate
+        try:
+            time.sleep(WARM_UP)
+            scenario.inject(stage)
+            time.sleep(max(scenario.tail, loaded_until - time.monotonic()))
+        finally:
+            load.stop()
+        try:
+            await_that(
+                lambda: checker.unfinished(system, prefix) == 0, self._quiet, "every job to be final", 0.2
+            )
+        except TimeoutError:
+            print("    not everything is final", flush=True)
+        system.wait_ready()
+        history.close()
+        self._judge(scenario, history, load, stage, row)
+        row.restarts = sum(len(member.exits) for member in system.members.values()) - exits_before
+
+    def _judge(self, scenario: Scenario, history: History, load: Load, stage: Stage, row: Row) -> None:
+        system = stage.system
+        ends = {kind.name: kind.ends for kind in scenario.kinds}
+        verdict = checker.check(system, history, stage.prefix, ends, may_overlap=scenario.may_overlap)
+        recoveries = checker.recoveries(system, stage.prefix, stage.faults)
+        row.jobs = sum(1 for _ in history.accepted())
+        row.requests = len(history.exchanges)
+        row.faults = len(stage.faults)
+        row.attempts = system.rows(
+            "SELECT coalesce(sum(attempt), 0) FROM jobs WHERE idempotency_key LIKE %s", stage.prefix + "-%"
+        )[0][0]
+        row.affected = len(recoveries)
+        row.recovery_p50, row.recovery_p99 = percentile(recoveries, 0.5), percentile(recoveries, 0.99)
+        row.overlaps_allowed = verdict.overlaps
+        row.counts, row.findings = verdict.counts, list(verdict.findings)
+        row.post_p99_ms = _p99_ms(history.exchanges)
+        during = [
+            one for one in history.exchanges if any(start <= one.began <= end for start, end in stage.faults)
+        ]
+        row.post_p99_ms_in_fault = _p99_ms(during)
+        if row.recovery_p99 is not None and row.recovery_p99 > scenario.within * self._slack:
+            row.findings.append(f"recovery p99 {row.recovery_p99:.1f} s is over {scenario.within:g} s")
+        if not row.jobs:
+            row.findings.append("no job was accepted, so nothing was tested")
+        if scenario.redis_away:
+            row.findings += self._without_redis(during, load, stage)
+        if scenario.database_away:
+            row.refused_p99_ms = _p99_ms([one for one in during if one.status == UNAVAILABLE])
+            row.findings += self._without_database(history.exchanges, during, load, stage)
+
+    def _without_redis(self, during: list[Exchange], load: Load, stage: Stage) -> list[str]:
+        found = []
+        refused = sorted({one.status for one in during if one.status not in (200, 201)})
+        if refused:
+            found.append(f"with Redis away POST answered {refused}")
+        p99 = percentile([one.seconds for one in during], 0.99)
+        if p99 is not None and p99 > POST_WITHOUT_REDIS * self._slack:
+            found.append(f"with Redis away POST took {p99 * 1000:.0f} ms at p99")
+        says = {look.says for look in load.looks if _inside(look.at, stage)}
+        if "degraded" not in says:
+            found.append(f"/health/ready never said degraded, but {sorted(says)}")
+        return found
+
+    def _without_database(
+        self, exchanges: list[Exchange], during: list[Exchange], load: Load, stage: Stage
+    ) -> list[str]:
+        found = []
+        refused = [one for one in during if one.status not in (200, 201)]
+        wrong = sorted({one.status for one in refused if one.status != UNAVAILABLE})
+        if wrong:
+            found.append(f"with PostgreSQL away POST answered {wrong} (0 is no answer)")
+        if any(one.status == UNAVAILABLE and not one.retry_after for one in refused):
+            found.append("a 503 came without Retry-After")
+        if not refused:
+            found.append("no POST was refused, so nothing was tested")
+        p99 = percentile([one.seconds for one in refused], 0.99)
+        if p99 is not None and p99 > REFUSED_WITHIN * self._slack:
+            found.append(f"with PostgreSQL away POST took {p99 * 1000:.0f} ms at p99")
+        if "unavailable" not in {look.says for look in load.looks if _inside(look.at, stage)}:
+            found.append("/health/ready never said unavailable")
+        back = stage.faults[-1][1]
+        served = [
+            one.began + one.seconds for one in exchanges if one.status in (200, 201) and one.began > back
+        ]
+        if not served or min(served) - back > SERVES_WITHIN * self._slack:
+            found.append("POST was not served again in time after PostgreSQL's return")
+        return found
+
+
+def _inside(moment: float, stage: Stage) -> bool:
+    return any(start <= moment <= end for start, end in stage.faults)
+
+
+def _p99_ms(exchanges: list[Exchange]) -> float | None:
+    p99 = percentile([one.seconds for one in exchanges], 0.99)
+    return None if p99 is None else round(p99 * 1000, 1)
+
+
+def run(
+    names: Sequence[str], seed: int, json_path: Path | None, *, slack: float = 1.0, keep: bool = False
+) -> int:
+    """Runs scenarios by name; returns 0 when all of them pass.
+
+    Args:
+        names: scenarios, in this order.
+        seed: of every random choice.
+        json_path: where the outcome is written.
+        slack: see `Runner`.
+        keep: see `Runner`.
+    """
+    print(f"seed {seed}", flush=True)
+    rows = []
+    runner = Runner(seed, slack=slack, keep=keep)
+    try:
+        # Scenarios with the same needs share a system.
+        for name in sorted(names, key=lambda one: (str(SCENARIOS[one].system), names.index(one))):
+            rows.append(runner.run(SCENARIOS[name]))
+            _show(rows[-1])
+    finally:
+        runner.close()
+    print("\n" + report.HEADER)
+    for row in rows:
+        print(report.line(row))
+    print("\n".join(report.summary(rows)))
+    if json_path is not None:
+        report.write(json_path, rows, {"seed": seed, "slack": slack})
+    failed = [row.name for row in rows if not row.passed]
+    if failed:
+        print(f"FAILED: {', '.join(failed)}")
+        print(f"again: python3 -m ops chaos --seed {seed} {' '.join(failed)}")
+    return 1 if failed else 0
+
+
+def _show(row: Row) -> None:
+    print("  " + report.line(row), flush=True)
+    for finding in row.findings:
+        print(f"      {finding}", flush=True)

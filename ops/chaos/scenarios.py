@@ -1,0 +1,280 @@
+"""The scenarios: each names a fault, how it is injected and healed, and what is expected meanwhile."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ops.chaos.clients import ORDINARY, Kind
+from ops.chaos.database_faults import database_deadlocks, database_down, database_slow, terminate_backends
+from ops.chaos.handlers import WAYS
+from ops.chaos.message_faults import drop_messages, duplicate_messages, garbage, shuffle_messages
+from ops.chaos.network_faults import blackhole, delay, reset_connections
+from ops.chaos.process_faults import (
+    SKEWED,
+    deafen,
+    die_at,
+    key_race,
+    kill_api_workers,
+    kill_children,
+    kill_once,
+    kill_three_times,
+    no_beat,
+    nothing,
+    rolling_restart,
+    stop_children,
+    stop_worker,
+    two_beats,
+)
+from ops.chaos.redis_faults import (
+    delete_queue,
+    delete_unacked,
+    flush,
+    redis_down,
+    redis_full,
+    redis_paused,
+    redis_stopped,
+)
+from ops.chaos.soak import soak
+from ops.chaos.stage import Stage
+from ops.chaos.system import LEASE, SWEEP
+
+#: Longest recovery that is promised, seconds: a lease, a sweep, and ten more.
+PROMISED = LEASE + SWEEP + 10.0
+#: Longest recovery after FLUSHALL or a restart of Redis, seconds.
+PROMISED_REDIS = 10.0
+
+#: What the network scenarios need; their rate is lower, for every byte passes through Python twice.
+PROXIED = {"proxied": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One fault and its surroundings.
+
+    Args:
+        name: what one types.
+        what: what happens, in a few words.
+        inject: does it, heals it, and returns; the load goes on meanwhile.
+        jobs: how many are posted, at `rate` a second.
+        system: arguments of the `System` it needs, when the ordinary one will not do.
+        within: longest recovery at p99, seconds.
+        may_overlap: a process is stopped for longer than its lease.
+        redis_away: POSTs must be 201 within 250 ms, and `/health/ready` must say `degraded`.
+        database_away: POSTs must be 503 within a second, and taken again within 5 s of its return.
+        kinds: what is posted.
+        tail: seconds the load goes on after the fault.
+    """
+
+    name: str
+    what: str
+    inject: Callable[[Stage], None]
+    jobs: int = 400
+    rate: float = 80.0
+    system: Mapping[str, Any] = field(default_factory=dict)
+    within: float = PROMISED
+    may_overlap: bool = False
+    redis_away: bool = False
+    database_away: bool = False
+    kinds: tuple[Kind, ...] = ORDINARY
+    tail: float = 1.0
+
+
+def _poison(rng: random.Random) -> dict[str, Any]:
+    return {"task": "chaos.poison", "how": rng.choice(WAYS)}
+
+
+def _long(rng: random.Random) -> dict[str, Any]:
+    return {"task": "chaos.effect", "ms": rng.randrange(8_000, 11_000)}
+
+
+WITH_POISON = (*ORDINARY, Kind("poison", 0.06, _poison, ("failed",)))
+WITH_LONG = (*ORDINARY, Kind("long", 0.03, _long))
+WITH_MEDIUM = (
+    *ORDINARY,
+    Kind("medium", 0.15, lambda rng: {"task": "chaos.effect", "ms": rng.randrange(500, 1_500)}),
+)
+
+
+def _list() -> list[Scenario]:
+    return [
+        Scenario("calm", "no fault at all", nothing),
+        Scenario("worker-kill", "kill -9 of the worker's parent, three times", kill_three_times("worker")),
+        Scenario(
+            "child-kill",
+            "kill -9 of children that run jobs, eight times",
+            kill_children,
+            kinds=WITH_MEDIUM,
+            rate=20,
+            jobs=200,
+        ),
+        Scenario(
+            "child-points",
+            "a child dies after the claim, before the settle, after the settle",
+            die_at("after-claim", "before-settle", "after-settle"),
+        ),
+        Scenario(
+            "maintenance-kill",
+            "kill -9 of the maintenance worker, three times",
+            kill_three_times("maintenance"),
+        ),
+        Scenario("beat-kill", "kill -9 of beat, three times", kill_three_times("beat")),
+        Scenario("no-beat", "no beat for 8 s while Redis is flushed", no_beat),
+        Scenario("two-beats", "two beats at once", two_beats),
+        Scenario("api-master-kill", "kill -9 of gunicorn's master", kill_once("api")),
+        Scenario("api-worker-kill", "kill -9 of gunicorn's workers, six times", kill_api_workers),
+        Scenario(
+            "api-points",
+            "a gunicorn worker dies before its commit, and after it but before the answer",
+            die_at("before-commit", "after-commit"),
+        ),
+        Scenario("key-race", "100 clients post one key at once, five times", key_race, jobs=200),
+        Scenario(
+            "redis-kill",
+            "Redis killed, back after 3 s with nothing in it",
+            redis_down(3),
+            system={"durable": False},
+            within=PROMISED_REDIS,
+            redis_away=True,
+        ),
+        Scenario(
+            "redis-kill-aof",
+            "Redis killed, back after 3 s with its append-only file",
+            redis_down(3),
+            within=PROMISED_REDIS,
+            redis_away=True,
+        ),
+        Scenario("redis-flush", "FLUSHALL, three times", flush, within=PROMISED_REDIS),
+        Scenario("redis-del-queue", "DEL of the queue with messages in it", delete_queue),
+        Scenario("redis-del-unacked", "DEL of unacked and unacked_index", delete_unacked),
+        Scenario("redis-full", "maxmemory reached for 6 s (noeviction)", redis_full),
+        Scenario(
+            "redis-stop",
+            "Redis stopped (SIGSTOP) for 20 s",
+            redis_stopped(20),
+            redis_away=True,
+            jobs=1_600,
+        ),
+        Scenario("redis-pause", "CLIENT PAUSE for 8 s", redis_paused(8), redis_away=True, jobs=800),
+        Scenario(
+            "pg-immediate",
+            "PostgreSQL stopped at once (SIGQUIT), back after 2 s",
+            database_down(2, immediate=True),
+            database_away=True,
+        ),
+        Scenario("pg-down", "PostgreSQL down for 30 s", database_down(30), database_away=True),
+        Scenario("pg-backends", "connections ended by the server at random for 5 s", terminate_backends),
+        Scenario(
+            "pg-slow",
+            "every statement that writes a job takes 150 ms longer, for 6 s",
+            database_slow,
+            jobs=300,
+            rate=30,
+        ),
+        Scenario(
+            "pg-deadlocks",
+            "deadlocks, serialization failures and lock timeouts for 6 s",
+            database_deadlocks,
+        ),
+        Scenario(
+            "net-reset",
+            "every connection to both servers is reset, five times",
+            reset_connections,
+            system=PROXIED,
+            rate=40,
+        ),
+        Scenario(
+            "net-blackhole-redis",
+            "Redis takes bytes and says nothing for 10 s",
+            blackhole("redis", 10),
+            system=PROXIED,
+            rate=40,
+            redis_away=True,
+            jobs=500,
+        ),
+        Scenario(
+            "net-blackhole-pg-api",
+            "PostgreSQL takes the API's bytes and says nothing for 8 s",
+            blackhole("postgres-api", 8),
+            system=PROXIED,
+            rate=40,
+            database_away=True,
+        ),
+        Scenario(
+            "net-blackhole-pg-tasks",
+            "PostgreSQL takes the workers' bytes and says nothing for 10 s",
+            blackhole("postgres-tasks", 10),
+            system=PROXIED,
+            rate=40,
+        ),
+        Scenario(
+            "net-delay",
+            "every packet takes 30 ms longer, for 8 s",
+            delay(0.03, 8),
+            system=PROXIED,
+            rate=30,
+            jobs=300,
+        ),
+        Scenario(
+            "child-stop",
+            "children stopped (SIGSTOP) for longer than their lease",
+            stop_children,
+            may_overlap=True,
+            kinds=WITH_MEDIUM,
+            rate=20,
+            jobs=200,
+        ),
+        Scenario(
+            "worker-stop",
+            "the whole worker stopped for longer than its lease",
+            stop_worker,
+            may_overlap=True,
+            kinds=WITH_MEDIUM,
+            rate=20,
+            jobs=200,
+        ),
+        Scenario("msg-duplicate", "every message in the queue three times", duplicate_messages),
+        Scenario("msg-shuffle", "messages in another order", shuffle_messages),
+        Scenario("msg-drop", "half of the messages are thrown away", drop_messages),
+        Scenario("msg-garbage", "noise, pickles, unknown tasks and forged ids in the queues", garbage),
+        Scenario(
+            "poison",
+            "jobs that crash, hang, eat memory or raise the unraisable",
+            nothing,
+            kinds=WITH_POISON,
+            jobs=250,
+            rate=15,
+        ),
+        Scenario(
+            "long-job",
+            "jobs longer than the visibility timeout (5 s) and than their lease",
+            nothing,
+            kinds=WITH_LONG,
+            system={"environment": {"CHAOS_VISIBILITY_TIMEOUT": "5"}},
+            jobs=150,
+            rate=15,
+        ),
+        Scenario(
+            "rolling-restart",
+            "SIGTERM to every process in turn, under load",
+            rolling_restart,
+            jobs=800,
+        ),
+        Scenario("worker-clock", "the worker's clock is 10 minutes ahead", nothing, system=SKEWED),
+        Scenario(
+            "deaf-worker",
+            "the worker lives and asks for no messages any more",
+            deafen,
+            system={"environment": {"CHAOS_MUTANT": "deaf"}},
+            within=60,
+        ),
+        Scenario("soak", "all of it, at random", soak, jobs=7_000, rate=90),
+    ]
+
+
+SCENARIOS = {scenario.name: scenario for scenario in _list()}
+
+#: Run by `ops test`: one system, about a minute.
+SHORT = ("worker-kill", "child-points", "api-points", "redis-flush", "pg-immediate", "msg-garbage")

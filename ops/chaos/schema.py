@@ -1,0 +1,66 @@
+"""What the harness adds to the database: the jobs' effects, a log of every change of state, and ways to be slow."""
+
+from __future__ import annotations
+
+#: `effects` has one row for each execution that began; `committed` says that its effect came through the fence.
+#: `transitions` and `final_writes` are written by triggers, so nothing a worker does can go unseen.
+INSTALL = """
+CREATE TABLE effects (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_id uuid NOT NULL, attempt int NOT NULL, pid int NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at timestamptz, committed boolean NOT NULL DEFAULT false);
+CREATE INDEX effects_by_job ON effects (job_id, attempt);
+
+CREATE TABLE transitions (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_id uuid NOT NULL, attempt int NOT NULL, old text NOT NULL, new text NOT NULL, worker_id text,
+    at timestamptz NOT NULL DEFAULT clock_timestamp());
+CREATE INDEX transitions_by_job ON transitions (job_id, attempt);
+
+CREATE TABLE final_writes (job_id uuid NOT NULL, old jsonb NOT NULL, new jsonb NOT NULL);
+
+CREATE FUNCTION note_transition() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO transitions (job_id, attempt, old, new, worker_id)
+    VALUES (NEW.id, NEW.attempt, OLD.status, NEW.status, NEW.worker_id);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER note_transition AFTER UPDATE ON jobs FOR EACH ROW
+    WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION note_transition();
+
+CREATE FUNCTION note_final_write() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO final_writes VALUES (NEW.id, to_jsonb(OLD), to_jsonb(NEW));
+    RETURN NULL;
+END $$;
+CREATE TRIGGER note_final_write AFTER UPDATE ON jobs FOR EACH ROW
+    WHEN (OLD.status IN ('completed', 'failed', 'cancelled') AND OLD.* IS DISTINCT FROM NEW.*)
+    EXECUTE FUNCTION note_final_write();
+
+CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_sleep(0.15);
+    RETURN NULL;
+END $$;
+
+CREATE FUNCTION be_deadlocked() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE chance float := random();
+BEGIN
+    IF chance < 0.06 THEN RAISE EXCEPTION 'chaos: deadlock detected' USING ERRCODE = '40P01';
+    ELSIF chance < 0.09 THEN RAISE EXCEPTION 'chaos: could not serialize' USING ERRCODE = '40001';
+    ELSIF chance < 0.12 THEN RAISE EXCEPTION 'chaos: lock not available' USING ERRCODE = '55P03';
+    END IF;
+    RETURN NULL;
+END $$;
+"""
+
+SLOW_ON = (
+    "CREATE TRIGGER be_slow AFTER INSERT OR UPDATE ON jobs FOR EACH STATEMENT EXECUTE FUNCTION be_slow()"
+)
+SLOW_OFF = "DROP TRIGGER be_slow ON jobs"
+DEADLOCKS_ON = (
+    "CREATE TRIGGER be_deadlocked AFTER INSERT OR UPDATE ON jobs"
+    " FOR EACH STATEMENT EXECUTE FUNCTION be_deadlocked()"
+)
+DEADLOCKS_OFF = "DROP TRIGGER be_deadlocked ON jobs"

@@ -1,0 +1,51 @@
+"""Where a fault plays: the running system, and what is noted about the fault."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ops.chaos.history import History
+from ops.chaos.system import System
+
+
+@dataclass(slots=True)
+class Stage:
+    """Where a fault plays: the system, and what is noted about the fault.
+
+    Args:
+        faults: begin and end of each fault, seconds since the epoch.
+    """
+
+    system: System
+    history: History
+    prefix: str
+    rng: random.Random
+    say: Callable[[str], None]
+    faults: list[tuple[float, float]] = field(default_factory=list)
+
+    @contextmanager
+    def fault(self, what: str) -> Iterator[None]:
+        """Notes when a fault begins and ends."""
+        self.say(what)
+        began = time.time()
+        try:
+            yield
+        finally:
+            self.faults.append((began, time.time()))
+
+    def hold(self, seconds: float) -> None:
+        """Lets the system go on for a while."""
+        time.sleep(seconds)
+
+    def busy_children(self) -> list[int]:
+        """Children of the worker that hold a job right now."""
+        held = self.system.rows("SELECT worker_id FROM jobs WHERE status = 'processing'")
+        pids = {int(row[0].rpartition("/")[2]) for row in held}
+        return [pid for pid in self.system.children("worker") if pid in pids]
+
+
+Fault = Callable[[Stage], None]

@@ -1,0 +1,187 @@
+"""Switches that the harness throws inside the processes it starts: places to die at, and mutants.
+
+The product knows nothing of them. The entry modules of this package call `throw()` before they hand the
+real program to Celery or gunicorn; what is switched on comes from the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+#: Names of places where a process kills itself once its file is there.
+PLACES = ("before-commit", "after-commit", "after-claim", "before-settle", "after-settle")
+
+
+def die_if_asked(place: str) -> None:
+    """Kills this process when the harness has put the place's file down; each file kills one process."""
+    marker = Path(os.environ["CHAOS_FOLDER"]) / f"die-{place}"
+    try:
+        marker.unlink()
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def throw() -> None:
+    """Throws every switch that the environment names."""
+    _places_to_die()
+    if os.environ.get("CHAOS_VISIBILITY_TIMEOUT"):
+        _visibility_timeout(int(os.environ["CHAOS_VISIBILITY_TIMEOUT"]))
+    mutant = os.environ.get("CHAOS_MUTANT", "")
+    if mutant:
+        MUTANTS[mutant]()
+
+
+def _around(owner: Any, name: str, before: str | None = None, after: str | None = None) -> None:
+    """Puts places to die around a function."""
+    real = getattr(owner, name)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if before:
+            die_if_asked(before)
+        result = real(*args, **kwargs)
+        if after:
+            die_if_asked(after)
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def _places_to_die() -> None:
+    from tasks import execution
+    from webapp.jobs import queue, store
+
+    _around(store, "insert_once", after="before-commit")
+    _around(queue.Queue, "_store", after="after-commit")
+    _around(execution, "claim_one", after="after-claim")
+    _around(execution, "settle_completed", before="before-settle", after="after-settle")
+
+
+def _visibility_timeout(seconds: int) -> None:
+    from webapp.broker import celery
+
+    celery.conf.broker_transport_options = celery.conf.broker_transport_options | {
+        "visibility_timeout": seconds,
+        "unacked_restore_interval": 1,
+    }
+
+
+def _no_fence() -> None:
+    """A settle that looks at neither state nor attempt."""
+    from webapp.jobs import store
+
+    bare = re.sub(
+        r" AND (?:jobs\.)?status = 'processing' AND (?:jobs\.)?attempt = :attempt",
+        "",
+        store._SETTLE_COMPLETED.text,
+    )
+    if bare == store._SETTLE_COMPLETED.text:
+        raise RuntimeError("the fence was not found, so it was not taken out")
+    store._SETTLE_COMPLETED = text(bare + " ON CONFLICT DO NOTHING")
+
+
+def _early_ack() -> None:
+    """The job is acknowledged, to the broker and in its row, before it is run."""
+    from tasks import execution
+
+    execution.execute_job.acks_late = False
+    real = execution.run
+
+    def run(parts: Any, claim: Any) -> Any:
+        execution.settle_completed(parts, claim, {"attempt": claim.attempt})
+        return real(parts, claim)
+
+    execution.run = run
+
+
+def _no_redispatch() -> None:
+    """What was sent once is never sent again."""
+    from webapp.jobs import store
+
+    store.take_unclaimed = lambda *_args, **_kwargs: []
+    if hasattr(store, "forget_dispatched"):
+        store.forget_dispatched = lambda *_args, **_kwargs: 0
+
+
+def _no_renewal() -> None:
+    """Leases are never prolonged, and nothing is stopped because of that."""
+    from tasks.presence import Presence
+
+    Presence._renew = lambda *_args: None
+    Presence._stop_unrenewed = lambda *_args: None
+
+
+def _answer_first() -> None:
+    """The client is answered, and the job is stored a moment later."""
+    from webapp.jobs import queue
+
+    real = queue.Queue._store
+
+    def later(self: Any, job: Any, *, dispatched: bool) -> Any:
+        def store() -> None:
+            time.sleep(0.3)
+            real(self, job, dispatched=dispatched)
+
+        threading.Thread(target=store, daemon=True).start()
+        return _row_of(job), True
+
+    queue.Queue._store = later
+
+
+def _row_of(job: Any) -> Any:
+    from datetime import UTC, datetime
+
+    from webapp.jobs.store import JobRow
+
+    now = datetime.now(UTC)
+    known = {"id": job.id, "task": job.task, "payload": {}, "queue": job.queue, "status": "queued"}
+    known |= {"timeout": job.timeout, "run_at": now, "created_at": now, "updated_at": now}
+    known |= {"idempotency_key": job.idempotency_key, "max_retries": job.max_retries}
+    known |= {"priority": 5, "attempt": 0, "retry_count": 0}
+    return JobRow(**{name: known.get(name) for name in JobRow.__slots__})
+
+
+def _any_claim() -> None:
+    """A claim that takes a job whatever its state."""
+    from webapp.jobs import store
+
+    store._CLAIM = text(store._CLAIM.text.replace("AND status = 'queued' AND run_at <= now()", ""))
+
+
+def _deaf() -> None:
+    """No mutant of safety: the worker stops asking for messages once the harness says so."""
+    from kombu.transport import redis
+
+    real = redis.Channel._brpop_start
+    marker = Path(os.environ["CHAOS_FOLDER"]) / "be-deaf"
+    deaf = threading.Event()
+
+    def start(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if deaf.is_set() or marker.exists():
+            # The file is for the worker that is there now, and not for the one after it.
+            marker.unlink(missing_ok=True)
+            deaf.set()
+            return None
+        return real(self, *args, **kwargs)
+
+    redis.Channel._brpop_start = start
+
+
+MUTANTS: dict[str, Callable[[], None]] = {
+    "no-fence": _no_fence,
+    "early-ack": _early_ack,
+    "no-redispatch": _no_redispatch,
+    "no-renewal": _no_renewal,
+    "answer-first": _answer_first,
+    "any-claim": _any_claim,
+    "deaf": _deaf,
+}

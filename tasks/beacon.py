@@ -1,0 +1,97 @@
+"""Beacons: a small file that every worker and beat keeps fresh, and the probe that looks at it.
+
+`python -m tasks.beacon worker` is what systemd, Kubernetes or a compose file runs to know whether a process is
+alive; with `--ready`, whether it can work. It reads one file and asks nobody, so it is cheap enough to run every
+few seconds, and it does not fail when Redis or PostgreSQL do: restarting a worker would not bring them back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+#: Older than this a beacon is out, seconds. Its owner writes it at least every second.
+FRESH = 20.0
+
+
+def folder(data_dir: str | Path) -> Path:
+    """Where beacons are, in a data folder."""
+    return Path(data_dir) / "run"
+
+
+class Beacon:
+    """The beacon of this process.
+
+    Args:
+        data_dir: the DJPS_DATA_DIR setting.
+        name: the process's node name, such as `worker@host`, or `beat`.
+    """
+
+    def __init__(self, data_dir: Path, name: str) -> None:
+        self._file = folder(data_dir) / f"{name}.beacon"
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+
+    def light(self, *, ready: bool, says: str) -> None:
+        """Says that this process is alive.
+
+        Args:
+            ready: it can work.
+            says: one sentence about its state.
+        """
+        draft = self._file.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps({"pid": os.getpid(), "ready": ready, "says": says}))
+        draft.replace(self._file)
+
+    def put_out(self) -> None:
+        """Says that this process ends in order."""
+        self._file.unlink(missing_ok=True)
+
+
+def look(data_dir: str | Path, name: str, *, ready: bool) -> tuple[bool, str]:
+    """Looks at the beacons of a name; returns whether all is well, and a sentence that says what was seen.
+
+    Args:
+        name: a node name, or what stands before its @ (then every such node of this host counts).
+        ready: ask not only for life, but for readiness.
+    """
+    found = [
+        file
+        for file in sorted(folder(data_dir).glob("*.beacon"))
+        if name in (file.stem, file.stem.partition("@")[0])
+    ]
+    if not found:
+        return False, f"no beacon of {name!r} in {folder(data_dir)}: it is not running"
+    for file in found:
+        try:
+            age = time.time() - file.stat().st_mtime
+            state = json.loads(file.read_text())
+        except FileNotFoundError:
+            return False, f"{file.stem} has just ended"
+        if age > FRESH:
+            return False, f"{file.stem} has not been heard of for {age:.0f} s (limit {FRESH:g} s)"
+        if ready and not state["ready"]:
+            return False, f"{file.stem} is not ready: {state['says']}"
+    return True, f"{name} is {'ready' if ready else 'alive'}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The probe: exit code 0 when all is well, 1 when not."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.beacon", description="Is a worker or beat alive?")
+    parser.add_argument("name", help="node name (worker@host), or what stands before its @; or beat")
+    parser.add_argument("--ready", action="store_true", help="alive, and able to work")
+    parser.add_argument(
+        "--dir", default=os.environ.get("DJPS_DATA_DIR", ".djps"), help="the DJPS_DATA_DIR of that process"
+    )
+    wanted = parser.parse_args(arguments)
+    well, sentence = look(wanted.dir, wanted.name, ready=wanted.ready)
+    print(sentence, file=sys.stdout if well else sys.stderr)
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,150 @@
+"""Runs several quick jobs that came in one message: claimed together, run one after the other, settled together.
+
+Each job is run as `execute_job` would run it: its own attempt, context, time limit, outcome, log lines and metrics. What
+is shared is the message and the statements. A job that turns out to be slow does not make the others wait: a timer
+settles what is done and hands back what has not begun.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from tasks import execution
+from tasks.execution import JobTask
+from tasks.runtime import Runtime, runtime
+from webapp import metrics
+from webapp.broker import CHUNK_WINDOW, celery
+from webapp.database import in_one_trip
+from webapp.jobs import bulk, store
+from webapp.jobs.bulk import Completed
+from webapp.jobs.store import Claim
+
+logger = logging.getLogger(__name__)
+
+#: Longest a completed job waits to be settled with others, seconds.
+FLUSH_AFTER = 0.2
+
+
+@celery.task(  # type: ignore[untyped-decorator] # Celery ships no types
+    name="tasks.execute_jobs",
+    base=JobTask,
+    bind=True,
+    autoretry_for=(Exception,),
+    max_retries=None,
+    acks_late=True,
+)
+def execute_jobs(self: JobTask, job_ids: list[str]) -> None:
+    """Runs the jobs of a chunk that are there to claim."""
+    parts = runtime()
+    ids = [UUID(one) for one in job_ids]
+    claims = execution.claim_all(parts, ids)
+    if len(claims) < len(ids):
+        metrics.jobs_refused.inc(len(ids) - len(claims))
+    if claims:
+        order = {job_id: place for place, job_id in enumerate(ids)}
+        Chunk(parts, sorted(claims, key=lambda claim: order[claim.id])).run()
+
+
+class Chunk:
+    """Jobs that one child has claimed together.
+
+    Args:
+        parts: this process's parts.
+        claims: the jobs, in the order in which they run.
+        window: seconds after which what has not begun is handed back.
+    """
+
+    def __init__(self, parts: Runtime, claims: Sequence[Claim], *, window: float = CHUNK_WINDOW) -> None:
+        self._parts = parts
+        self._window = window
+        self._claimed_at = time.monotonic()
+        self._lock = threading.Lock()
+        self._waiting = deque(claims)
+        self._done: list[Completed] = []
+        self._flushed_at = self._claimed_at
+
+    def run(self) -> None:
+        """Runs them all, or as many as the window allows."""
+        timer = threading.Timer(self._window, self.hand_back)
+        timer.daemon = True
+        timer.start()
+        try:
+            while (claim := self._next()) is not None:
+                self._run(claim)
+                if time.monotonic() - self._flushed_at > FLUSH_AFTER:
+                    self.flush()
+        finally:
+            timer.cancel()
+            self.hand_back()
+
+    def _next(self) -> Claim | None:
+        with self._lock:
+            return self._waiting.popleft() if self._waiting else None
+
+    def _run(self, claim: Claim) -> None:
+        began = time.monotonic()
+        with execution.attempt_of(claim):
+            metrics.job_wait.observe(max(0.0, claim.waited + began - self._claimed_at))
+            try:
+                result = execution.run(self._parts, claim, limit_here=True)
+            except execution.AttemptFailed as failed:
+                execution.settle_failed(self._parts, failed)
+                return
+            kept = execution.keepable(result, self._parts.settings.max_result_bytes)
+        ended = time.monotonic()
+        with self._lock:
+            self._done.append(Completed(claim, kept, began - self._claimed_at, ended - self._claimed_at))
+
+    def flush(self) -> None:
+        """Settles what is done, in one statement."""
+        self._flushed_at = time.monotonic()
+        with self._lock:
+            done, self._done = self._done, []
+        if done:
+            settle_many(self._parts, done)
+
+    def hand_back(self) -> None:
+        """Settles what is done and gives back what has not begun, so that nothing waits behind a slow job."""
+        with self._lock:
+            rest = list(self._waiting)
+            self._waiting.clear()
+        self.flush()
+        if rest:
+            released = in_one_trip(self._parts.engine, lambda connection: bulk.release_many(connection, rest))
+            logger.info("jobs of a chunk were handed back", extra={"jobs": len(released)})
+
+
+def _settle_or_find(connection: Connection, done: Sequence[Completed]) -> set[UUID]:
+    """Settles what is open; what an earlier try settled, whose answer did not come through, counts as well."""
+    settled = bulk.settle_many(connection, done)
+    return settled | {
+        one.claim.id for one in done if one.claim.id not in settled and store.has_ended(connection, one.claim)
+    }
+
+
+def settle_many(parts: Runtime, done: Sequence[Completed]) -> None:
+    """Writes completed attempts, except those whose lease was lost."""
+    settled: set[UUID] = set()
+    failures = execution.Insistence(parts.settings.stuck_job_threshold)
+    while failures.goes_on():
+        with failures:
+            settled = in_one_trip(parts.engine, lambda connection: _settle_or_find(connection, done))
+    if not failures.came_through:
+        settled = set()
+    metrics.jobs_completed.inc(len(settled))
+    for one in done:
+        with execution.attempt_of(one.claim):
+            if one.claim.id in settled:
+                logger.info("job completed", extra={"task": one.claim.task})
+            else:
+                metrics.leases_lost.inc()
+                logger.error(
+                    "lease was lost, the attempt's outcome is dropped", extra={"task": one.claim.task}
+                )

@@ -1,0 +1,53 @@
+"""Beat's scheduler: Celery's own, with a bound on unheard ticks, and a beacon.
+
+A tick that nobody takes is worth nothing: when the maintenance worker is away, ticks would pile up in Redis
+and be worked off one by one at its return. An expiry would drop them by comparing two machines' clocks, so a
+worker whose clock is wrong would drop them all. Counting them needs no clock.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.beat import ScheduleEntry, Scheduler
+
+from tasks.beacon import Beacon
+from tasks.runtime import runtime
+from webapp.jobs.handlers import MAINTENANCE_QUEUE
+
+#: Ticks that may wait for a maintenance worker.
+MOST_WAITING = 10
+
+
+class Clock(Scheduler):  # type: ignore[misc] # Celery ships no types
+    """Sends a tick only when few are waiting, and none while Redis is away."""
+
+    #: Celery's scheduler keeps a producer, and waits for Redis as long as it takes; ours takes one from the pool.
+    producer = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._beacon = Beacon(runtime().settings.data_dir, "beat")
+        super().__init__(*args, **kwargs)
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Sends what is due; returns the seconds until the next tick."""
+        self._beacon.light(ready=runtime().broker.available(), says="the broker does not answer")
+        return float(super().tick(*args, **kwargs))
+
+    def apply_async(
+        self,
+        entry: ScheduleEntry,
+        producer: Any = None,
+        advance: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
+        **kwargs: Any,
+    ) -> Any:
+        """Sends one tick, or lets it pass."""
+        waiting = runtime().broker.length(MAINTENANCE_QUEUE)
+        if waiting is None or waiting >= MOST_WAITING:
+            return self.reserve(entry) if advance else None
+        return super().apply_async(entry, producer=producer, advance=advance, **kwargs)
+
+    def close(self) -> None:
+        """Beat ends."""
+        self._beacon.put_out()
+        super().close()

@@ -1,0 +1,121 @@
+"""`POST /jobs/batch`: one transaction, an answer for each job."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from sqlalchemy import text
+
+
+def post(client, *jobs, **more):
+    return client.post("/jobs/batch", json={"jobs": list(jobs), **more})
+
+
+def noop(key=None, **payload):
+    return {"payload": {"task": "noop", **payload}} | ({"idempotency_key": key} if key else {})
+
+
+def count(engine):
+    with engine.connect() as connection:
+        return connection.execute(text("SELECT count(*) FROM jobs")).scalar()
+
+
+def test_every_job_is_stored_and_named_in_order(client, engine, queue, redis):
+    answer = post(client, *(noop(n=n) for n in range(30)))
+    assert answer.status_code == 200
+    body = answer.get_json()
+    assert (body["created"], body["existing"], body["invalid"]) == (30, 0, 0)
+    for number, item in enumerate(body["items"]):
+        assert client.get(f"/jobs/{item['id']}").get_json()["payload"]["n"] == number
+    assert queue.flush()
+    assert redis.llen("default") == 30
+
+
+def test_each_job_has_an_answer_of_its_own(client, engine):
+    first = client.post("/jobs", json=noop("taken")).get_json()
+    client.post("/jobs", json=noop("other", n=1))
+    items = post(
+        client,
+        noop("new"),
+        noop("taken"),
+        noop("other", n=2),
+        {"payload": "text"},
+        {"payload": {}, "surprise": 1},
+        17,
+        noop("new"),
+        noop("new", n=5),
+    ).get_json()["items"]
+    assert [item["outcome"] for item in items] == [
+        "created", "existing", "invalid", "invalid", "invalid", "invalid", "existing", "invalid",
+    ]  # fmt: skip
+    assert items[1]["id"] == first["id"]
+    assert items[6]["id"] == items[0]["id"]
+    assert items[2]["errors"][0]["field"] == "idempotency_key"
+    assert items[3]["errors"][0]["field"] == "payload"
+    assert items[4]["errors"][0]["field"] == "surprise"
+    assert count(engine) == 3
+
+
+def test_a_job_without_a_handler_is_refused_alone(another_app):
+    client = another_app(default_handler="").test_client()
+    body = post(client, {"payload": {"task": "nobody"}}, noop()).get_json()
+    assert (body["created"], body["invalid"]) == (1, 1)
+    assert "nobody" in body["items"][0]["errors"][0]["rule"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "jobs"),
+        ({"jobs": []}, "jobs"),
+        ({"jobs": {}}, "jobs"),
+        ({"jobs": [1] * 10_001}, "jobs"),
+        ([], "body"),
+    ],
+)
+def test_a_batch_that_is_none_is_a_422_and_names_the_rule(client, engine, body, field):
+    answer = client.post("/jobs/batch", json=body)
+    assert answer.status_code == 422
+    assert answer.get_json()["errors"][0]["field"] == field
+    assert count(engine) == 0
+
+
+def test_ten_thousand_jobs_are_one_request(client, engine):
+    body = post(client, *(noop(n=n) for n in range(10_000))).get_json()
+    assert body["created"] == count(engine) == 10_000
+
+
+def test_a_batch_larger_than_redis_should_hold_is_left_to_the_dispatcher(another_app, engine, redis):
+    app = another_app(broker_buffer=10)
+    post(app.test_client(), *(noop(n=n) for n in range(50)))
+    assert app.extensions["queue"].flush()
+    assert redis.llen("default") == 0
+    with engine.connect() as connection:
+        assert (
+            connection.execute(text("SELECT count(*) FROM jobs WHERE dispatched_at IS NULL")).scalar() == 50
+        )
+
+
+def test_batches_with_the_same_keys_at_once_make_one_job_to_a_key(app, engine):
+    keys = [f"key-{number}" for number in range(100)]
+    answers = []
+
+    def send(order):
+        answers.append(post(app.test_client(), *(noop(key) for key in order)))
+
+    threads = [threading.Thread(target=send, args=(keys[::step],)) for step in (1, -1) * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert count(engine) == 100
+    assert {answer.status_code for answer in answers} <= {200, 409}
+    bodies = [answer.get_json() for answer in answers if answer.status_code == 200]
+    assert sum(body["created"] for body in bodies) == 100
+
+
+def test_a_body_beyond_the_bound_is_a_413(another_app):
+    client = another_app(max_payload_bytes=1024).test_client()
+    assert post(client, noop(text="x" * 70_000)).status_code == 413
+    assert post(client, *(noop(text="x" * 900) for _ in range(20))).status_code == 200

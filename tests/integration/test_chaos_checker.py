@@ -1,0 +1,164 @@
+"""The fault suite's checker: it says nothing of a clean history, and names every kind of violation."""
+
+from __future__ import annotations
+
+import pytest
+from factories import claimed, queued
+from sqlalchemy import text
+
+from ops.chaos import checker, schema
+from ops.chaos.history import Event, Exchange, History
+from webapp.jobs import store
+
+ENDS = {"plain": ("completed",)}
+PREFIX = "scenario"
+
+
+class Observed:
+    """What the checker asks of a system, answered from the tests' own servers."""
+
+    def __init__(self, engine, redis):
+        self._engine = engine
+        self.redis = lambda: redis
+
+    def rows(self, sql, *values):
+        connection = self._engine.raw_connection()
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql, values or None)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.commit()
+            connection.close()
+
+    def orphans(self):
+        return []
+
+
+@pytest.fixture
+def observed(engine, redis, clean):
+    made = Observed(engine, redis)
+    made.rows(schema.INSTALL)
+    yield made
+    made.rows(
+        "DROP TABLE effects, transitions, final_writes; DROP FUNCTION note_transition CASCADE;"
+        " DROP FUNCTION note_final_write CASCADE; DROP FUNCTION be_slow; DROP FUNCTION be_deadlocked"
+    )
+
+
+@pytest.fixture
+def history(tmp_path):
+    made = History(tmp_path / "history.jsonl")
+    yield made
+    made.close()
+
+
+def accept(history, job_id, seq=0, status=201):
+    operation = history.operations.get(seq) or history.begin(seq, f"{PREFIX}-{seq}", "plain")
+    history.invoke(operation)
+    history.end(operation, Event.OK, Exchange(0.0, 0.01, status, retry_after=False), str(job_id))
+
+
+def finished(engine, observed, seq=0):
+    """A job of the scenario that was claimed, had its effect, and completed."""
+    claim = claimed(engine, task="chaos.effect", idempotency_key=f"{PREFIX}-{seq}")
+    observed.rows(
+        "INSERT INTO effects (job_id, attempt, pid, started_at, ended_at, committed)"
+        " VALUES (%s, 1, 1, now() - interval '2 s', now() - interval '1 s', true)",
+        str(claim.id),
+    )
+    with engine.begin() as connection:
+        assert store.settle_completed(connection, claim, '{"attempt": 1}')
+    return claim
+
+
+def verdict(observed, history, **how):
+    return checker.check(observed, history, PREFIX, ENDS, may_overlap=how.get("may_overlap", False))
+
+
+def broken(observed, history, **how):
+    return {name for name, count in verdict(observed, history, **how).counts.items() if count}
+
+
+def test_a_clean_history_has_no_findings(engine, observed, history):
+    accept(history, finished(engine, observed).id)
+    found = verdict(observed, history)
+    assert (found.findings, found.overlaps) == ([], 0)
+    assert len(found.counts) > 15
+
+
+VIOLATIONS = {
+    "I2 second final transitions": "INSERT INTO transitions (job_id, attempt, old, new) VALUES (%(id)s, 1, 'processing', 'completed')",
+    "I2 writes to final rows": "UPDATE jobs SET last_error = 'late' WHERE id = %(id)s",
+    "I3 double effects": "INSERT INTO effects (job_id, attempt, pid, committed) VALUES (%(id)s, 1, 2, true)",
+    "I3 completed without effect": "UPDATE effects SET committed = false WHERE job_id = %(id)s",
+    "I3 stale effects": "INSERT INTO effects (job_id, attempt, pid, started_at) VALUES (%(id)s, 2, 2, now() - interval '90 s')",
+    "I3 stale writes": "UPDATE job_attempts SET worker_id = 'somebody else' WHERE job_id = %(id)s",
+    "I4 overlaps": "INSERT INTO effects (job_id, attempt, pid, started_at) SELECT job_id, 1, 2, ended_at - interval '1 ms' FROM effects",
+    "I5 attempts without an end": "DELETE FROM job_attempts WHERE job_id = %(id)s",
+    "I5 ends that do not match": "UPDATE job_attempts SET outcome = 'lost' WHERE job_id = %(id)s",
+    "I7 effects of no job": "INSERT INTO effects (job_id, attempt, pid) VALUES (gen_random_uuid(), 1, 1)",
+}
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
+def test_each_violation_in_the_database_is_named(engine, observed, history, name):
+    job = finished(engine, observed)
+    accept(history, job.id)
+    observed.rows(VIOLATIONS[name].replace("%(id)s", f"'{job.id}'"))
+    assert name in broken(observed, history)
+
+
+def test_an_accepted_job_that_is_not_final_or_not_there_is_lost(engine, observed, history):
+    waiting = queued(engine, task="chaos.effect", idempotency_key=f"{PREFIX}-0")
+    accept(history, waiting.id)
+    assert broken(observed, history) == {"I1 lost", "I8 not drained"}
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM jobs"))
+    assert broken(observed, history) == {"I1 lost", "I10 answered and never stored"}
+
+
+def test_a_job_that_ends_in_the_wrong_way_is_named(engine, observed, history):
+    accept(history, finished(engine, observed).id)
+    found = checker.check(observed, history, PREFIX, {"plain": ("failed",)}, may_overlap=False)
+    assert found.counts["I1 ended otherwise"] == 1
+
+
+def test_two_ids_for_one_key_a_job_nobody_asked_for_and_bad_answers_are_named(engine, observed, history):
+    accept(history, finished(engine, observed, 0).id)
+    accept(history, finished(engine, observed, 1).id)
+    finished(engine, observed, 2)
+    operation = history.begin(3, f"{PREFIX}-3", "plain")
+    history.end(operation, Event.UNKNOWN, Exchange(0.0, 0.1, 500, retry_after=False))
+    history.end(operation, Event.UNKNOWN, Exchange(0.0, 5.0, 0, retry_after=False))
+    assert broken(observed, history) == {
+        "I6 keys with two ids",
+        "I7 jobs nobody asked for",
+        "HTTP 500",
+        "HTTP hangs",
+    }
+
+
+def test_messages_that_stay_behind_are_named(engine, observed, history, redis, monkeypatch):
+    monkeypatch.setattr(checker, "RESIDUE_PATIENCE", 0.0)
+    accept(history, finished(engine, observed).id)
+    redis.lpush("default", "left behind")
+    assert broken(observed, history) == {"I9 left behind"}
+
+
+def test_the_stated_exception_is_counted_and_not_hidden(engine, observed, history):
+    job = finished(engine, observed)
+    accept(history, job.id)
+    observed.rows(VIOLATIONS["I4 overlaps"])
+    found = verdict(observed, history, may_overlap=True)
+    assert (found.findings, found.overlaps) == ([], 1)
+
+
+def test_recovery_counts_from_the_end_of_the_fault_or_the_submission(engine, observed, history):
+    observed.rows(
+        "INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint, idempotency_key, status,"
+        " created_at, finished_at) SELECT gen_random_uuid(), 'chaos.effect', '{\"ms\": 1}', 'default', 1, 1, '',"
+        " 'scenario-' || n, 'completed', to_timestamp(n), to_timestamp(n + 10) FROM unnest(ARRAY[95, 103, 200]) n"
+    )
+    assert sorted(checker.recoveries(observed, PREFIX, [(100.0, 101.0)])) == [4.0]
+    assert sorted(checker.recoveries(observed, PREFIX, [(100.0, 104.0)])) == [1.0, 9.0]

@@ -1,0 +1,216 @@
+"""Chunks on real servers: every job is run as if it had come alone, and none waits behind a slow one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time
+
+import pytest
+from factories import age, attempts_of, letters_of, queued, row_of
+from sqlalchemy import text
+
+from tasks import chunk as chunk_module
+from tasks import execution
+from tasks.chunk import Chunk, execute_jobs, settle_many
+from tasks.runtime import child_name
+from webapp.jobs import bulk, store
+from webapp.jobs.bulk import Completed
+from webapp.jobs.errors import Discard
+
+
+def claims_of(engine, *rows):
+    with engine.begin() as connection:
+        found = store.claim(connection, [row.id for row in rows], worker_id=child_name(), lease=60.0)
+    return sorted(found, key=lambda claim: [row.id for row in rows].index(claim.id))
+
+
+def ends(engine, row):
+    """Number and outcome of every attempt of a job."""
+    return [(one["attempt"], one["outcome"]) for one in attempts_of(engine, row.id)]
+
+
+def statuses(engine, rows):
+    return [row_of(engine, row.id).status for row in rows]
+
+
+def test_the_jobs_of_a_message_complete_once_each_in_its_order(engine, handle):
+    seen = []
+    name = handle(lambda payload, context: seen.append(context.job_id) or {"n": payload["n"]})
+    rows = [queued(engine, task=name, payload={"task": name, "n": n}) for n in range(20)]
+    execute_jobs([str(row.id) for row in reversed(rows)])
+    assert seen == [row.id for row in reversed(rows)]
+    for number, row in enumerate(rows):
+        found = row_of(engine, row.id)
+        assert (found.status, found.attempt, found.result) == ("completed", 1, {"n": number})
+        assert ends(engine, row) == [(1, "completed")]
+
+
+def test_each_attempt_has_times_of_its_own(engine, handle):
+    name = handle(lambda payload, context: time.sleep(0.05))
+    rows = [queued(engine, task=name) for _ in range(3)]
+    execute_jobs([str(row.id) for row in rows])
+    with engine.connect() as connection:
+        times = connection.execute(
+            text("SELECT started_at, ended_at FROM job_attempts ORDER BY started_at")
+        ).all()
+    assert all((ended - started).total_seconds() >= 0.05 for started, ended in times)
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(times))
+
+
+def test_messages_that_come_twice_or_are_stale_run_nothing(engine, handle):
+    runs = []
+    name = handle(lambda payload, context: runs.append(1))
+    rows = [queued(engine, task=name) for _ in range(3)]
+    later = queued(engine, task=name)
+    age(engine, "run_at", -60, later.id)
+    message = [str(row.id) for row in (*rows, later)]
+    execute_jobs(message)
+    execute_jobs(message)
+    assert len(runs) == 3
+    assert statuses(engine, [later]) == ["queued"]
+
+
+def test_failures_are_settled_one_by_one_and_the_others_complete(engine, handle):
+    def sometimes(payload, context):
+        if payload["n"] == 1:
+            raise RuntimeError("odd one out")
+        if payload["n"] == 2:
+            raise Discard("no use")
+
+    name = handle(sometimes)
+    rows = [queued(engine, task=name, payload={"task": name, "n": n}) for n in range(4)]
+    execute_jobs([str(row.id) for row in rows])
+    assert statuses(engine, [rows[0], rows[3]]) == ["completed", "completed"]
+    again = row_of(engine, rows[1].id)
+    assert (again.status, again.retry_count, again.last_error) == ("queued", 1, "odd one out")
+    assert ends(engine, rows[1]) == [(1, "failed")]
+    assert ends(engine, rows[2]) == [(1, "failed")]
+
+
+def test_a_job_past_its_time_limit_is_stopped_and_the_next_one_runs(engine, handle):
+    def slow(payload, context):
+        time.sleep(payload["seconds"])
+
+    name = handle(slow, max_retries=0)
+    rows = [
+        queued(engine, task=name, payload={"task": name, "seconds": seconds}, timeout=0.2, max_retries=3)
+        for seconds in (10, 0)
+    ]
+    began = time.monotonic()
+    execute_jobs([str(row.id) for row in rows])
+    assert time.monotonic() - began < 5
+    assert statuses(engine, rows) == ["queued", "completed"]
+    assert "0.2" in row_of(engine, rows[0].id).last_error
+
+
+def test_behind_a_slow_job_nothing_waits(engine, parts, handle, eventually):
+    """What is done is settled and what has not begun is given back while the slow job still runs."""
+    go_on = threading.Event()
+    name = handle(lambda payload, context: go_on.wait(20) if payload["n"] == 1 else None)
+    rows = [queued(engine, task=name, payload={"task": name, "n": n}) for n in range(5)]
+    running = threading.Thread(target=Chunk(parts, claims_of(engine, *rows), window=0.2).run)
+    running.start()
+    eventually(lambda: statuses(engine, rows) == ["completed", "processing", "queued", "queued", "queued"])
+    assert ends(engine, rows[2]) == [(1, "released")]
+    assert row_of(engine, rows[2].id).retry_count == 0
+    assert row_of(engine, rows[2].id).dispatched_at is None
+    go_on.set()
+    running.join(10)
+    assert statuses(engine, rows)[1] == "completed"
+
+
+def test_a_job_whose_lease_was_lost_is_dropped_and_the_others_are_kept(engine, parts):
+    rows = [queued(engine) for _ in range(3)]
+    claims = claims_of(engine, *rows)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET attempt = attempt + 1 WHERE id = :id"), {"id": rows[1].id})
+    settle_many(parts, [Completed(claim, "1", 0.0, 0.1) for claim in claims])
+    assert statuses(engine, rows) == ["completed", "processing", "completed"]
+    assert row_of(engine, rows[1].id).result is None
+
+
+def test_a_commit_whose_answer_was_lost_is_recognised(engine, parts, monkeypatch):
+    claims = claims_of(engine, *(queued(engine) for _ in range(2)))
+    done = [Completed(claim, None, 0.0, 0.1) for claim in claims]
+    with engine.begin() as connection:
+        bulk.settle_many(connection, done)
+    real, calls = bulk.settle_many, []
+
+    def broken_once(connection, given):
+        calls.append(1)
+        if len(calls) == 1:
+            connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return real(connection, given)
+
+    monkeypatch.setattr(bulk, "settle_many", broken_once)
+    lost = chunk_module.metrics.leases_lost._value.get()
+    settle_many(parts, done)
+    assert len(calls) == 2
+    assert chunk_module.metrics.leases_lost._value.get() == lost
+
+
+def test_a_database_that_stays_away_leaves_the_chunk_to_the_sweeper(engine, parts, monkeypatch):
+    claims = claims_of(engine, *(queued(engine) for _ in range(2)))
+
+    def broken(connection, given):
+        connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    monkeypatch.setattr(bulk, "settle_many", broken)
+    monkeypatch.setattr(chunk_module.execution, "SETTLE_SHARE", 0.0)
+    settle_many(parts, [Completed(claim, None, 0.0, 0.1) for claim in claims])
+    assert statuses(engine, claims) == ["processing", "processing"]
+
+
+def test_hints_of_quick_tasks_share_messages_and_those_of_unknown_ones_do_not(
+    queue, parts, redis, engine, handle
+):
+    quick, unknown = handle(lambda p, c: None), handle(lambda p, c: None)
+    parts.broker.tell_pace(quick, 0.02)
+    for _ in range(12):
+        queued(engine, task=quick)
+    queued(engine, task=unknown)
+    queue._broker._paces_read_at = -10.0
+    assert sum(queue.dispatch("default", buffer=100, redispatch_after=60).values()) == 13
+    bodies = [json.loads(one) for one in reversed(redis.lrange("default", 0, -1))]
+    assert [one["headers"]["task"] for one in bodies] == ["tasks.execute_jobs"] * 3 + ["tasks.execute_job"]
+    assert [len(json.loads(one["headers"]["argsrepr"].replace("'", '"'))[0]) for one in bodies[:3]] == [
+        5,
+        5,
+        2,
+    ]
+
+
+def test_a_handler_may_say_its_chunk_itself(queue, handle):
+    name = handle(lambda payload, context: None, chunk=9)
+    assert queue._broker.chunk_size(name) == 9
+
+
+@pytest.mark.parametrize("chunk", [0, 251, -1])
+def test_a_chunk_out_of_bounds_is_refused(handle, chunk):
+    with pytest.raises(ValueError, match="chunk of handler"):
+        handle(lambda payload, context: None, chunk=chunk)
+
+
+def test_the_pace_of_a_task_is_told_to_the_senders(engine, handle, queue, redis):
+    name = handle(lambda payload, context: None)
+    execution._paces.pop(name, None)
+    rows = [queued(engine, task=name) for _ in range(3)]
+    execute_jobs([str(row.id) for row in rows])
+    assert float(redis.hget("djps:pace", name)) < 0.1
+    queue._broker._paces_read_at = -10.0
+    assert queue._broker.chunk_size(name) > 1
+
+
+def test_an_exhausted_job_of_a_chunk_goes_to_the_dead_letter_queue(engine, handle, parts, eventually):
+    def broken(payload, context):
+        raise RuntimeError("always")
+
+    name = handle(broken)
+    row = queued(engine, task=name, max_retries=0)
+    parts.broker._paused_until = time.monotonic() + 60
+    execute_jobs([str(row.id)])
+    parts.broker._paused_until = 0.0
+    assert statuses(engine, [row]) == ["failed"]
+    assert len(letters_of(engine, row.id)) == 1

@@ -1,0 +1,53 @@
+"""Beat's scheduler on a real Valkey: ticks are bounded, and Redis may be away."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks import clock
+from tasks.beacon import look
+from tasks.clock import MOST_WAITING, Clock
+from webapp.broker import celery
+
+
+@pytest.fixture
+def beat(parts, settings):
+    import tasks.celery  # noqa: F401, PLC0415 - the composition root of beat
+
+    made = Clock(app=celery)
+    yield made
+    made.close()
+
+
+def tick_of(beat, name="dispatch_due"):
+    return beat.schedule[name]
+
+
+def test_ticks_stop_when_nobody_takes_them(beat, redis, eventually):
+    for _ in range(3 * MOST_WAITING):
+        beat.apply_async(tick_of(beat), advance=False)
+    # The length of a queue is measured each time, so the bound is exact.
+    assert redis.llen("maintenance") == MOST_WAITING
+    redis.delete("maintenance")
+    beat.apply_async(tick_of(beat))
+    assert redis.llen("maintenance") == 1
+    redis.delete("maintenance")
+
+
+def test_without_redis_no_tick_is_sent_and_beat_goes_on(beat, parts, monkeypatch, closed_port):
+    away = type(parts.broker)(f"redis://127.0.0.1:{closed_port}", buffer=1)
+    monkeypatch.setattr(
+        clock, "runtime", lambda: type(parts)(parts.settings, parts.engine, away, parts.queue, parts.policy)
+    )
+    assert beat.apply_async(tick_of(beat), advance=False) is None
+    assert beat.apply_async(tick_of(beat)).name == "dispatch_due"
+    assert beat.tick() >= 0
+    assert not look(parts.settings.data_dir, "beat", ready=True)[0]
+    assert look(parts.settings.data_dir, "beat", ready=False)[0]
+
+
+def test_beat_keeps_its_beacon_lit_until_it_ends(beat, parts):
+    assert beat.tick() <= 1
+    assert look(parts.settings.data_dir, "beat", ready=True)[0]
+    beat.close()
+    assert not look(parts.settings.data_dir, "beat", ready=False)[0]

@@ -1,0 +1,549 @@
+"""A state machine over the store: two connections with open transactions, and a model that predicts every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from factories import ERROR, LEASE, new_job
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from psycopg2.errors import LockNotAvailable
+from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from sqlalchemy.exc import OperationalError
+from uuid_utils.compat import uuid7
+
+from tasks import recovery
+from webapp.jobs import steering, store
+from webapp.jobs.retry import RetryPolicy
+from webapp.jobs.states import FINAL, AttemptOutcome, JobStatus
+from webapp.jobs.steering import CancelAnswer
+
+#: Longest a statement waits for the other connection's row, milliseconds.
+LOCK_TIMEOUT_MS = 15
+#: Sequences of steps, and steps in each.
+SEQUENCES, STEPS = 60, 50
+#: Jobs that exist at a time.
+SLOTS = 4
+#: Moves a time far enough into the past to make a lease late and a message silent, seconds.
+LONG_AGO = 1_000.0
+#: A message is silent when it was sent longer ago, seconds.
+SILENT_AFTER = 60.0
+#: A final job is pruned after this time, days.
+RETENTION_DAYS = 30
+MANY = 100
+#: What of a final row nothing but a requeue may change.
+KEPT = ("status", "attempt", "retry_count", "result", "last_error", "updated_at", "cancel_requested_at")
+
+QUEUED, PROCESSING, CANCELLED = JobStatus.QUEUED, JobStatus.PROCESSING, JobStatus.CANCELLED
+_TIME_PASSES = text("""
+    UPDATE jobs SET lease_expires_at = lease_expires_at - make_interval(secs => :seconds),
+           dispatched_at = dispatched_at - make_interval(secs => :seconds),
+           finished_at = finished_at - make_interval(days => :days)
+     WHERE id = :id""")
+
+FAILED, LOST, RELEASED = AttemptOutcome.FAILED, AttemptOutcome.LOST, AttemptOutcome.RELEASED
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the model knows of a job. `due` is the transaction whose clock `run_at` shows."""
+
+    key: str | None
+    max_retries: int
+    due: int
+    dispatched: bool
+    status: JobStatus = QUEUED
+    attempt: int = 0
+    retries: int = 0
+    worker: str | None = None
+    asked: bool = False
+    late: bool = False
+    silent: bool = False
+    old: bool = False
+    ends: tuple[tuple[int, str, str], ...] = ()
+    letters: int = 0
+    in_dlq: bool = False
+    generation: int = 0
+
+    @property
+    def recorded(self) -> bool:
+        return any(attempt == self.attempt for attempt, *_ in self.ends)
+
+    @property
+    def runs(self) -> bool:
+        return self.status is PROCESSING
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+    def claimed(self, worker: str) -> Known:
+        return replace(self, status=PROCESSING, attempt=self.attempt + 1, worker=worker, late=False)
+
+    def record(self, outcome: AttemptOutcome) -> Known:
+        return replace(self, ends=(*self.ends, (self.attempt, outcome.value, str(self.worker))))
+
+    def final(self, status: JobStatus) -> Known:
+        return replace(self, status=status, worker=None, late=False, old=False)
+
+    def again(self, outcome: AttemptOutcome, tick: int) -> Known:
+        ended = replace(self.record(outcome), dispatched=False, silent=False)
+        if self.asked:
+            return ended.final(CANCELLED)
+        burnt = int(outcome is not RELEASED)
+        return replace(ended, status=QUEUED, worker=None, late=False, due=tick, retries=self.retries + burnt)
+
+    def buried(self) -> Known:
+        return replace(self.final(JobStatus.FAILED), letters=self.letters + 1, in_dlq=True)
+
+    def requeued(self, tick: int) -> Known:
+        fresh = replace(self, status=QUEUED, retries=0, due=tick, dispatched=False, silent=False, old=False)
+        return replace(fresh, asked=False, in_dlq=False, generation=self.generation + 1)
+
+
+@dataclass
+class Side:
+    """A connection, and what its open transaction has written."""
+
+    connection: Connection
+    rows: dict[UUID, Known | None] = field(default_factory=dict)
+    claims: list[store.Claim] = field(default_factory=list)
+    #: Number of its transaction, 0 when none is open; `now()` is the time a transaction began.
+    tick: int = 0
+    hold: bool = False
+
+    def end(self) -> None:
+        self.rows, self.claims, self.tick = {}, [], 0
+
+
+class Blocked(Exception):
+    """The other connection's transaction has written a row that this statement needs."""
+
+
+Rows = dict[UUID, Known]
+Guard = Callable[[Known], bool]
+
+#: How an attempt's end is written, beyond the fence: the statement, what else it demands, what it makes of the job.
+ENDS: dict[str, tuple[Callable[[Connection, store.Claim], bool], Callable[[Known], bool], Any]] = {
+    "completed": (
+        lambda connection, claim: store.settle_completed(connection, claim, "1"),
+        lambda row: not row.recorded,
+        lambda row, _: row.record(AttemptOutcome.COMPLETED).final(JobStatus.COMPLETED),
+    ),
+    "failed": (
+        lambda connection, claim: store.settle_again(connection, claim, FAILED, ERROR, delay=0),
+        lambda row: not row.recorded,
+        lambda row, tick: row.again(FAILED, tick),
+    ),
+    "released": (
+        lambda connection, claim: store.settle_again(connection, claim, RELEASED, None, delay=0),
+        lambda row: not row.recorded,
+        lambda row, tick: row.again(RELEASED, tick),
+    ),
+    "cancelled": (
+        steering.settle_cancelled,
+        lambda row: row.asked and not row.recorded,
+        lambda row, _: row.record(AttemptOutcome.CANCELLED).final(CANCELLED),
+    ),
+    "last": (
+        lambda connection, claim: store.record_last(connection, claim, FAILED, ERROR),
+        lambda row: not row.recorded,
+        lambda row, _: row.record(FAILED),
+    ),
+    "buried": (
+        lambda connection, claim: store.bury(connection, claim.id, claim.attempt) is not None,
+        lambda row: row.recorded,
+        lambda row, _: row.buried(),
+    ),
+}
+
+#: What beat takes with SKIP LOCKED: the statement, and the jobs that fit.
+SWEEPS: dict[str, tuple[Callable[[Connection], Any], Callable[[Known], bool]]] = {
+    "due": (
+        lambda connection: store.take_due(connection, "default", MANY),
+        lambda row: row.status is QUEUED and not row.dispatched,
+    ),
+    "unclaimed": (
+        lambda connection: store.take_unclaimed(connection, "default", MANY, SILENT_AFTER),
+        lambda row: row.status is QUEUED and row.silent,
+    ),
+    "prune": (
+        lambda connection: store.prune(connection, days=RETENTION_DAYS, limit=MANY),
+        lambda row: row.old,
+    ),
+}
+
+
+sides = st.integers(0, 1)
+slots = st.integers(0, SLOTS - 1)
+keys = st.sampled_from([None, "a", "b"])
+budgets = st.integers(0, 2)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Every answer of the store is predicted exactly, and every committed row is compared after each step.
+
+    A step works on one of the connections, `index`, and is committed at once unless it is told to `hold`.
+    """
+
+    def __init__(self, engine: Engine, connections: tuple[Connection, Connection]) -> None:
+        super().__init__()
+        self.engine = engine
+        self.sides = tuple(Side(connection) for connection in connections)
+        self.rows: Rows = {}
+        self.ids = [uuid7() for _ in range(SLOTS)]
+        self.pruned: set[UUID] = set()
+        self.ticks = 0
+        self.claims: list[store.Claim] = []
+        self.before: dict[UUID, Any] = {}
+        with engine.begin() as connection:
+            connection.execute(text("DELETE FROM jobs"))
+
+    def teardown(self) -> None:
+        for side in self.sides:
+            side.connection.rollback()
+
+    # What each connection sees and may touch.
+
+    def other(self, side: Side) -> Side:
+        return self.sides[self.sides[0] is side]
+
+    def seen_by(self, side: Side) -> Rows:
+        return {job: row for job, row in {**self.rows, **side.rows}.items() if row is not None}
+
+    def free(self, side: Side, guard: Guard) -> Rows:
+        """What a statement with SKIP LOCKED takes."""
+        held = self.other(side).rows
+        return {job: row for job, row in self.seen_by(side).items() if guard(row) and job not in held}
+
+    def reach(self, side: Side, jobs: set[UUID], guard: Guard) -> Rows:
+        """What a plain statement takes; it waits when the row as it was committed fits and is being changed."""
+        fit = {job: row for job, row in self.seen_by(side).items() if job in jobs and guard(row)}
+        if fit.keys() & self.other(side).rows.keys():
+            raise Blocked
+        return fit
+
+    def open(self, index: int) -> Side:
+        side = self.sides[index]
+        if side.tick == 0:
+            self.ticks += 1
+            side.tick = self.ticks
+        return side
+
+    def step(self, side: Side, run: Callable[[Connection], Any], plan: Callable[[], tuple[Any, Any]]) -> None:
+        """Runs a statement and compares its answer with the plan, which gives the answer and the new rows."""
+        try:
+            expected, changes, blocked = *plan(), False
+        except Blocked:
+            expected, changes, blocked = None, {}, True
+        try:
+            seen = run(side.connection)
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+            # Without an open transaction on the other side it is the server that has business with the table.
+            if not blocked and self.other(side).tick:
+                raise AssertionError("it waited for a row that nobody holds") from error
+            self.undo(side)
+            return
+        assert not blocked, f"it answered {seen!r} and should have waited"
+        assert seen == expected
+        side.rows |= changes
+        if not side.hold:
+            self.keep(side)
+
+    def keep(self, side: Side) -> None:
+        side.connection.commit()
+        for job, row in side.rows.items():
+            if row is None:
+                self.rows.pop(job, None)
+                self.pruned.add(job)
+            else:
+                self.rows[job] = row
+        self.claims += side.claims
+        side.end()
+
+    def undo(self, side: Side) -> None:
+        side.connection.rollback()
+        side.end()
+
+    @rule(index=sides, keep=st.booleans())
+    def end(self, index: int, keep: bool) -> None:
+        (self.keep if keep else self.undo)(self.sides[index])
+
+    # Clients and operators.
+
+    @initialize(first=budgets, second=budgets)
+    def begin(self, first: int, second: int) -> None:
+        for slot, key, budget in ((0, "a", first), (1, None, second)):
+            self.submit(index=0, hold=False, slot=slot, key=key, budget=budget)
+        self.claim(index=0, hold=False, wanted={0, 1})
+
+    @rule(index=sides, hold=st.booleans(), slot=slots, key=keys, budget=budgets)
+    def submit(self, index: int, *, hold: bool, slot: int, key: str | None, budget: int) -> None:
+        if self.ids[slot] in self.pruned:
+            self.ids[slot] = uuid7()
+        job = self.ids[slot]
+        if any(job in rows for rows in (self.rows, self.sides[0].rows, self.sides[1].rows)):
+            return
+        side = self.open(index)
+        side.hold = hold
+        sent = budget > 0
+
+        def run(connection: Connection) -> UUID:
+            new = new_job(id=job, idempotency_key=key, max_retries=budget)
+            row = store.insert_once(connection, new, dispatched=sent)
+            if row is None:
+                row, _ = store.find_by_key(connection, str(key))
+            return row.id
+
+        def plan() -> tuple[UUID, Rows]:
+            taken = [id_ for id_, row in self.seen_by(side).items() if key and row.key == key]
+            others = self.other(side).rows
+            if any(id_ in others for id_ in taken):
+                raise Blocked
+            if taken:
+                return taken[0], {}
+            if any(row and row.key == key for row in others.values() if key):
+                raise Blocked
+            return job, {job: Known(key=key, max_retries=budget, due=side.tick, dispatched=sent)}
+
+        self.step(side, run, plan)
+
+    @rule(index=sides, hold=st.booleans(), slot=slots, how=st.sampled_from(["ask_cancel", "requeue"]))
+    def steer(self, index: int, *, hold: bool, slot: int, how: str) -> None:
+        side, job = self.open(index), self.ids[slot]
+        side.hold = hold
+
+        def ask() -> tuple[CancelAnswer, Rows]:
+            fit = self.reach(side, {job}, lambda row: row.status not in FINAL)
+            if not fit:
+                return CancelAnswer.NOTHING, {}
+            if fit[job].status is QUEUED:
+                return CancelAnswer.CANCELLED, {job: fit[job].final(CANCELLED)}
+            return CancelAnswer.ASKED, {job: replace(fit[job], asked=True)}
+
+        def requeue() -> tuple[bool, Rows]:
+            fit = self.reach(side, {job}, lambda row: row.status in {JobStatus.FAILED, CANCELLED})
+            return bool(fit), {id_: row.requeued(side.tick) for id_, row in fit.items()}
+
+        plan = ask if how == "ask_cancel" else requeue
+        self.step(side, lambda connection: getattr(steering, how)(connection, job), plan)
+
+    # Workers.
+
+    @rule(index=sides, hold=st.booleans(), wanted=st.sets(slots, min_size=1))
+    def claim(self, index: int, *, hold: bool, wanted: set[int]) -> None:
+        side, jobs = self.open(index), {self.ids[slot] for slot in wanted}
+        side.hold = hold
+        worker = f"host:1:boot/{len(self.claims) + len(side.claims)}/{index}"
+
+        def run(connection: Connection) -> set[tuple[UUID, int]]:
+            made = store.claim(connection, sorted(jobs), worker_id=worker, lease=LEASE)
+            side.claims += made
+            return {(claim.id, claim.attempt) for claim in made}
+
+        def plan() -> tuple[set[tuple[UUID, int]], Rows]:
+            fit = self.reach(side, jobs, lambda row: row.status is QUEUED and row.due <= side.tick)
+            changed = {job: row.claimed(worker) for job, row in fit.items()}
+            return {(job, row.attempt) for job, row in changed.items()}, changed
+
+        self.step(side, run, plan)
+
+    @rule(index=sides, hold=st.booleans(), back=st.integers(0, 5), how=st.sampled_from(sorted(ENDS)))
+    def settle(self, index: int, *, hold: bool, back: int, how: str) -> None:
+        """The holder of one of the newest claims, superseded or not, writes the attempt's end."""
+        if not self.claims:
+            return
+        side, claim = self.open(index), self.claims[-1 - back % len(self.claims)]
+        side.hold = hold
+        statement, guard, change = ENDS[how]
+
+        def plan() -> tuple[bool, dict[UUID, Known | None]]:
+            fit = self.reach(
+                side, {claim.id}, lambda row: row.runs and row.attempt == claim.attempt and guard(row)
+            )
+            return bool(fit), {job: change(row, side.tick) for job, row in fit.items()}
+
+        self.step(side, lambda connection: statement(connection, claim), plan)
+
+    @rule(index=sides, hold=st.booleans(), back=st.integers(0, 5))
+    def renew(self, index: int, *, hold: bool, back: int) -> None:
+        if not self.claims:
+            return
+        side, worker = self.open(index), self.claims[-1 - back % len(self.claims)].worker_id
+        side.hold = hold
+        jobs = set(self.ids)
+
+        def plan() -> tuple[set[UUID], Rows]:
+            fit = self.reach(side, jobs, lambda row: row.worker == worker)
+            return set(fit), {job: replace(row, late=False) for job, row in fit.items()}
+
+        self.step(
+            side,
+            lambda connection: store.renew(connection, sorted(jobs), workers=[worker], lease=LEASE),
+            plan,
+        )
+
+    # Beat.
+
+    @rule(index=sides, hold=st.booleans(), aged=slots)
+    def recover(self, index: int, *, hold: bool, aged: int) -> None:
+        self.time_passes(aged)
+        side = self.open(index)
+        side.hold = hold
+
+        def run(connection: Connection) -> set[tuple[UUID, bool, bool]]:
+            taken = store.take_stuck(connection, MANY)
+            ended = [(held, recovery._end_lost(connection, RetryPolicy(), held)) for held in taken]
+            return {(held.id, held.recorded, burial is not None) for held, burial in ended}
+
+        def plan() -> tuple[set[tuple[UUID, bool, bool]], Rows]:
+            answer: set[tuple[UUID, bool, bool]] = set()
+            changes: Rows = {}
+            for job, row in self.free(side, lambda row: row.runs and row.late).items():
+                again = not row.recorded and row.retries < row.max_retries
+                ended = row if row.recorded else row.record(LOST)
+                changes[job] = row.again(LOST, side.tick) if again else ended.buried()
+                answer.add((job, row.recorded, not again))
+            return answer, changes
+
+        self.step(side, run, plan)
+
+    @rule(index=sides, hold=st.booleans(), aged=slots, how=st.sampled_from(["due", "unclaimed", "prune"]))
+    def sweep(self, index: int, *, hold: bool, aged: int, how: str) -> None:
+        if how != "due":
+            self.time_passes(aged)
+        side = self.open(index)
+        side.hold = hold
+        statement, guard = SWEEPS[how]
+
+        def plan() -> tuple[set[UUID], dict[UUID, Known | None]]:
+            fit = self.free(side, lambda row: guard(row) and (row.is_final or row.due <= side.tick))
+            sent = {job: replace(row, dispatched=True, silent=False) for job, row in fit.items()}
+            return set(fit), dict.fromkeys(fit) if how == "prune" else sent
+
+        def run(connection: Connection) -> set[UUID]:
+            if how != "prune":
+                return {hint.id for hint in statement(connection)}
+            before = set(self.seen_by(side))
+            count = statement(connection)
+            left = {job for job in before if store.find(connection, job)}
+            assert count == len(before - left)
+            return before - left
+
+        self.step(side, run, plan)
+
+    @rule(index=sides, hold=st.booleans(), slot=slots)
+    def mark_undispatched(self, index: int, *, hold: bool, slot: int) -> None:
+        side, job = self.open(index), self.ids[slot]
+        side.hold = hold
+
+        def plan() -> tuple[int, Rows]:
+            fit = self.reach(side, {job}, lambda row: row.status is QUEUED)
+            return len(fit), {id_: replace(row, dispatched=False, silent=False) for id_, row in fit.items()}
+
+        self.step(side, lambda connection: store.mark_undispatched(connection, [job]), plan)
+
+    def time_passes(self, slot: int) -> None:
+        """For a job that nobody is changing: its lease runs out, its message is lost, it is final for long."""
+        job = self.ids[slot]
+        row = self.rows.get(job)
+        if row is None or any(job in side.rows for side in self.sides):
+            return
+        with self.engine.begin() as connection:
+            connection.execute(_TIME_PASSES, {"id": job, "seconds": LONG_AGO, "days": RETENTION_DAYS + 1})
+        self.rows[job] = replace(row, late=row.runs, silent=row.dispatched, old=row.is_final)
+
+    # What holds of the committed rows, whatever is open.
+
+    @invariant()
+    def committed_rows_are_as_predicted(self) -> None:
+        with self.engine.connect() as connection:
+            jobs = {row["id"]: row for row in connection.execute(text("SELECT * FROM jobs")).mappings()}
+            ends = connection.execute(text("SELECT * FROM job_attempts ORDER BY job_id, attempt")).all()
+            letters = connection.execute(text("SELECT job_id, requeued_at FROM dead_letters")).all()
+        assert jobs.keys() == self.rows.keys()
+        for job, row in jobs.items():
+            known = self.rows[job]
+            own = [letter for letter in letters if letter.job_id == job]
+            assert (
+                Known(
+                    key=row["idempotency_key"],
+                    max_retries=row["max_retries"],
+                    due=known.due,
+                    dispatched=row["dispatched_at"] is not None,
+                    status=JobStatus(row["status"]),
+                    attempt=row["attempt"],
+                    retries=row["retry_count"],
+                    worker=row["worker_id"],
+                    asked=row["cancel_requested_at"] is not None,
+                    late=known.late,
+                    silent=known.silent,
+                    old=known.old,
+                    ends=tuple(
+                        (end.attempt, end.outcome, end.worker_id) for end in ends if end.job_id == job
+                    ),
+                    letters=len(own),
+                    in_dlq=any(letter.requeued_at is None for letter in own),
+                    generation=known.generation,
+                )
+                == known
+            )
+        self.check_moves(jobs)
+        self.check_ends(jobs, ends)
+
+    def check_moves(self, jobs: dict[UUID, Any]) -> None:
+        """Attempts only grow, and a final row never changes but by a requeue; keys are unique."""
+        keys_in_use = [row["idempotency_key"] for row in jobs.values() if row["idempotency_key"]]
+        assert len(keys_in_use) == len(set(keys_in_use))
+        for job, row in jobs.items():
+            before, generation = self.before.get(job, (row, self.rows[job].generation))
+            assert row["attempt"] >= before["attempt"]
+            if before["status"] in FINAL and generation == self.rows[job].generation:
+                assert [row[column] for column in KEPT] == [before[column] for column in KEPT]
+        assert self.before.keys() - jobs.keys() <= self.pruned
+        self.before = {job: (row, self.rows[job].generation) for job, row in jobs.items()}
+
+    def check_ends(self, jobs: dict[UUID, Any], ends: list[Any]) -> None:
+        """Each attempt ended at most once, by the hand that claimed it; only the newest may be without an end."""
+        claimed = {(claim.id, claim.attempt): claim.worker_id for claim in self.claims}
+        for end in ends:
+            assert end.worker_id == claimed[end.job_id, end.attempt]
+        for job, row in jobs.items():
+            ended = [end.attempt for end in ends if end.job_id == job]
+            assert ended in (list(range(1, row["attempt"] + 1)), list(range(1, row["attempt"])))
+            if row["status"] != PROCESSING:
+                assert len(ended) == row["attempt"]
+
+
+@pytest.fixture
+def connections(engine: Engine) -> Iterator[tuple[Connection, Connection]]:
+    options = f"-c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC"
+    impatient = create_engine(engine.url, poolclass=NullPool, connect_args={"options": options})
+    with impatient.connect() as one, impatient.connect() as two:
+        yield one, two
+
+
+def test_any_interleaving_of_two_connections_is_as_the_model_says(engine, connections):
+    run_state_machine_as_test(
+        lambda: StoreMachine(engine, connections),
+        settings=settings(
+            max_examples=SEQUENCES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            report_multiple_bugs=False,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tasks import beacon
+from tasks.beacon import FRESH, Beacon, look
+
+
+def test_a_lit_beacon_says_alive_and_ready(tmp_path):
+    Beacon(tmp_path, "worker@here").light(ready=True, says="")
+    assert look(tmp_path, "worker", ready=True) == (True, "worker is ready")
+    assert look(tmp_path, "worker@here", ready=False) == (True, "worker@here is alive")
+
+
+def test_a_process_that_cannot_work_is_alive_and_says_why_it_is_not_ready(tmp_path):
+    Beacon(tmp_path, "worker@here").light(ready=False, says="the broker does not answer")
+    assert look(tmp_path, "worker", ready=False)[0]
+    assert look(tmp_path, "worker", ready=True) == (
+        False,
+        "worker@here is not ready: the broker does not answer",
+    )
+
+
+def test_an_old_beacon_is_out_even_beside_a_fresh_one(tmp_path):
+    Beacon(tmp_path, "worker@old").light(ready=True, says="")
+    Beacon(tmp_path, "worker@new").light(ready=True, says="")
+    past = time.time() - FRESH - 5
+    os.utime(beacon.folder(tmp_path) / "worker@old.beacon", (past, past))
+    well, sentence = look(tmp_path, "worker", ready=False)
+    assert not well
+    assert sentence.startswith("worker@old has not been heard of for 2")
+    assert look(tmp_path, "worker@new", ready=False)[0]
+
+
+def test_a_beacon_that_was_put_out_or_never_lit_is_named(tmp_path):
+    one = Beacon(tmp_path, "beat")
+    one.light(ready=True, says="")
+    one.put_out()
+    assert look(tmp_path, "beat", ready=False) == (
+        False,
+        f"no beacon of 'beat' in {tmp_path}/run: it is not running",
+    )
+
+
+@pytest.mark.parametrize(("name", "code"), [("beat", 0), ("worker", 1)])
+def test_the_probe_answers_by_its_exit_code_and_loads_nothing_heavy(tmp_path, name, code):
+    Beacon(tmp_path, "beat").light(ready=True, says="")
+    assert beacon.main([name, "--dir", str(tmp_path)]) == code
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "tasks.beacon", name, "--ready"],
+        env=os.environ | {"DJPS_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == code
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not loaded & {"celery", "sqlalchemy", "redis", "pydantic", "webapp.settings"}

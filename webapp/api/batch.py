@@ -1,0 +1,61 @@
+"""`POST /jobs/batch`: many jobs in one request and one transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response, current_app, jsonify, request
+from pydantic import ValidationError
+
+from webapp import waits
+from webapp.api.errors import breaches_of
+from webapp.api.jobs import json_body, rate_limit, the_queue
+from webapp.api.schemas import BatchRequest, SubmitRequest
+from webapp.extensions import limiter
+from webapp.jobs.errors import JobError, KeyReused
+from webapp.jobs.queue import Placed, Submission
+
+bp = Blueprint("batch", __name__)
+
+#: How long a batch may wait for PostgreSQL, seconds: ten thousand rows on a busy machine.
+BATCH_BUDGET = 20.0
+#: Largest body of a batch, in bodies of single jobs.
+BODIES = 64
+
+
+@bp.post("/jobs/batch")
+@limiter.limit(rate_limit)
+def submit_many() -> Response:
+    """Stores up to 10,000 jobs; 200 with an answer for each, in their order: created, existing or invalid."""
+    request.max_content_length = BODIES * current_app.extensions["settings"].max_payload_bytes
+    given = BatchRequest.model_validate(json_body()).jobs
+    waits.bound(BATCH_BUDGET)
+    answers: list[dict[str, Any] | None] = [None] * len(given)
+    valid: dict[int, Submission] = {}
+    for number, item in enumerate(given):
+        try:
+            wanted = SubmitRequest.model_validate(item)
+        except ValidationError as error:
+            answers[number] = _invalid([breach.model_dump() for breach in breaches_of(error)])
+        else:
+            valid[number] = Submission(wanted.payload, wanted.idempotency_key)
+    for number, placed in zip(valid, the_queue().submit_many(list(valid.values())), strict=True):
+        answers[number] = _answer(placed)
+    counts = dict.fromkeys(("created", "existing", "invalid"), 0)
+    for answer in answers:
+        counts[(answer or {})["outcome"]] += 1
+    return jsonify({**counts, "items": answers})
+
+
+def _answer(placed: Placed | JobError) -> dict[str, Any]:
+    match placed:
+        case Placed(id=job_id, created=created):
+            return {"outcome": "created" if created else "existing", "id": str(job_id)}
+        case KeyReused():
+            return _invalid([{"field": "idempotency_key", "rule": str(placed), "given": placed.key}])
+        case _:
+            return _invalid([{"field": "payload.task", "rule": str(placed), "given": "payload.task"}])
+
+
+def _invalid(errors: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"outcome": "invalid", "errors": errors}

@@ -1,0 +1,134 @@
+"""The store's statements for many jobs at once: bulk submission, and the chunks that workers run.
+
+Like `webapp.jobs.store`, of which this is a part: statements are guarded by state and attempt, functions take a
+connection and never commit. Values go as arrays, one for each column, so that any number of jobs is one statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from webapp.jobs.store import Claim, NewJob
+
+#: Longest a statement of a batch may run, milliseconds: ten thousand rows on a busy machine.
+BATCH_TIMEOUT_MS = 15_000
+
+
+def allow_time(connection: Connection) -> None:
+    """Gives the statements of this transaction the time that a batch takes."""
+    connection.execute(text(f"SET LOCAL statement_timeout = {BATCH_TIMEOUT_MS}"))
+
+
+_INSERT_MANY = text("""
+    INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id,
+                      dispatched_at)
+    SELECT id, task, CAST(payload AS jsonb), queue, max_retries, timeout, key, decode(fingerprint, 'hex'),
+           :request_id, CASE WHEN :dispatched THEN now() END
+      FROM unnest(CAST(:ids AS uuid[]), CAST(:tasks AS text[]), CAST(:payloads AS text[]), CAST(:queues AS text[]),
+                  CAST(:max_retries AS int[]), CAST(:timeouts AS float8[]), CAST(:keys AS text[]),
+                  CAST(:fingerprints AS text[]))
+           AS given(id, task, payload, queue, max_retries, timeout, key, fingerprint)
+     ORDER BY key, id
+    ON CONFLICT (idempotency_key) DO NOTHING
+    RETURNING id""")
+
+
+def insert_many(connection: Connection, jobs: Sequence[NewJob], *, dispatched: bool) -> set[UUID]:
+    """Stores jobs, except those whose idempotency key is taken; returns the ids that were stored.
+
+    Keys are locked in their order, so two batches with the same keys never wait for each other in a circle.
+
+    Args:
+        dispatched: the caller publishes messages right after the commit.
+    """
+    values = {
+        "ids": [str(job.id) for job in jobs],
+        "tasks": [job.task for job in jobs],
+        "payloads": [job.payload for job in jobs],
+        "queues": [job.queue for job in jobs],
+        "max_retries": [job.max_retries for job in jobs],
+        "timeouts": [job.timeout for job in jobs],
+        "keys": [job.idempotency_key for job in jobs],
+        "fingerprints": [job.fingerprint.hex() for job in jobs],
+        "request_id": jobs[0].request_id,
+        "dispatched": dispatched,
+    }
+    return set(connection.execute(_INSERT_MANY, values).scalars())
+
+
+_BY_KEYS = text(
+    "SELECT idempotency_key, id, fingerprint FROM jobs WHERE idempotency_key = ANY(CAST(:keys AS text[]))"
+)
+
+
+def find_by_keys(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[UUID, bytes]]:
+    """The jobs that own these idempotency keys, with their fingerprints."""
+    rows = connection.execute(_BY_KEYS, {"keys": list(keys)})
+    return {row[0]: (row[1], bytes(row[2])) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A job of a chunk that has run: its result as JSON text, and when it ran, in seconds after the claim."""
+
+    claim: Claim
+    result: str | None
+    began: float
+    ended: float
+
+
+_SETTLE_MANY = text("""
+    WITH settled AS (
+        UPDATE jobs
+           SET status = 'completed', result = CAST(given.result AS jsonb), last_error = NULL, finished_at = now(),
+               updated_at = now(), lease_expires_at = NULL, worker_id = NULL
+          FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:results AS text[]),
+                      CAST(:begins AS float8[]), CAST(:ends AS float8[]))
+               AS given(id, attempt, result, began, ended)
+         WHERE jobs.id = given.id AND jobs.status = 'processing' AND jobs.attempt = given.attempt
+        RETURNING jobs.id, jobs.attempt, jobs.last_attempt_at, given.began, given.ended)
+    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, ended_at, outcome)
+    SELECT id, attempt, :worker_id, last_attempt_at + make_interval(secs => began),
+           last_attempt_at + make_interval(secs => ended), 'completed' FROM settled
+    RETURNING job_id""")
+
+
+def settle_many(connection: Connection, done: Sequence[Completed]) -> set[UUID]:
+    """Completes jobs of one worker's chunk; returns those whose lease was not lost."""
+    values = {
+        "ids": [str(one.claim.id) for one in done],
+        "attempts": [one.claim.attempt for one in done],
+        "results": [one.result for one in done],
+        "begins": [one.began for one in done],
+        "ends": [one.ended for one in done],
+        "worker_id": done[0].claim.worker_id,
+    }
+    return set(connection.execute(_SETTLE_MANY, values).scalars())
+
+
+_RELEASE_MANY = text("""
+    WITH released AS (
+        UPDATE jobs
+           SET status = CASE WHEN cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
+               finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN now() END,
+               dispatched_at = NULL, updated_at = now(), lease_expires_at = NULL, worker_id = NULL
+          FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[])) AS given(id, attempt)
+         WHERE jobs.id = given.id AND jobs.status = 'processing' AND jobs.attempt = given.attempt
+        RETURNING jobs.id, jobs.attempt, jobs.last_attempt_at)
+    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome)
+    SELECT id, attempt, :worker_id, last_attempt_at, 'released' FROM released
+    RETURNING job_id""")
+
+
+def release_many(connection: Connection, claims: Sequence[Claim]) -> set[UUID]:
+    """Gives claimed jobs back that were not begun: queued again, and no retry is used up."""
+    values = {
+        "ids": [str(claim.id) for claim in claims],
+        "attempts": [claim.attempt for claim in claims],
+        "worker_id": claims[0].worker_id,
+    }
+    return set(connection.execute(_RELEASE_MANY, values).scalars())

@@ -1,0 +1,51 @@
+"""How quick a task is, and so how many of its jobs one message carries. Pure."""
+
+from __future__ import annotations
+
+#: Work that a message should carry, seconds: little enough that nobody waits long behind it.
+WORK_IN_A_MESSAGE = 0.1
+#: Most jobs in a message.
+LARGEST_CHUNK = 250
+#: Weight of a new measurement that is slower than what was known: caution comes at once ...
+RISE = 0.5
+#: ... and of one that is quicker: trust comes slowly.
+FALL = 0.1
+#: Paces whose chunks differ by less than this factor are similar.
+SIMILAR = 1.5
+
+
+def chunk_size(seconds: float | None, *, fixed: int | None = None) -> int:
+    """How many jobs of a task one message carries: one, unless the task is known to be quick.
+
+    Args:
+        seconds: how long one job takes; None when that is not known.
+        fixed: what the handler says itself.
+
+    Example:
+        >>> chunk_size(0.01), chunk_size(None), chunk_size(3.0), chunk_size(None, fixed=20)
+        (10, 1, 1, 20)
+    """
+    if fixed is not None:
+        return fixed
+    if seconds is None:
+        return 1
+    return max(1, min(LARGEST_CHUNK, int(WORK_IN_A_MESSAGE / max(seconds, 1e-9))))
+
+
+def is_similar(one: float, other: float) -> bool:
+    """Tells whether two paces make chunks of about the same size."""
+    sizes = sorted((chunk_size(one), chunk_size(other)))
+    return sizes[1] < SIMILAR * sizes[0]
+
+
+def updated(known: float | None, seconds: float) -> float:
+    """What is known of a task's pace after one more measurement.
+
+    Args:
+        known: seconds before; None for the first one.
+        seconds: how long the job took.
+    """
+    if known is None:
+        return seconds
+    weight = RISE if seconds > known else FALL
+    return known + weight * (seconds - known)
