@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -53,6 +54,13 @@ worker_program.safe_say = _say_json
 def _keep_logging(**_: Any) -> None:
     """Celery leaves logging alone when somebody listens to this signal; it is configured above."""
     logs.configure(settings.log_level)
+
+
+@signals.worker_init.connect
+def _share_memory(**_: Any) -> None:
+    """What is loaded by now stays; the collector would only copy its pages into every child."""
+    gc.collect()
+    gc.freeze()
 
 
 @signals.celeryd_init.connect

@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from tasks import execution
-from tasks.execution import JobTask
+from tasks.execution import JobTask, Limiter
 from tasks.runtime import Runtime, runtime
 from webapp import metrics
 from webapp.broker import CHUNK_WINDOW, celery
@@ -76,10 +76,11 @@ class Chunk:
         timer.daemon = True
         timer.start()
         try:
-            while (claim := self._next()) is not None:
-                self._run(claim)
-                if time.monotonic() - self._flushed_at > FLUSH_AFTER:
-                    self.flush()
+            with execution.time_limits() as limited:
+                while (claim := self._next()) is not None:
+                    self._run(claim, limited)
+                    if time.monotonic() - self._flushed_at > FLUSH_AFTER:
+                        self.flush()
         finally:
             timer.cancel()
             self.hand_back()
@@ -88,12 +89,12 @@ class Chunk:
         with self._lock:
             return self._waiting.popleft() if self._waiting else None
 
-    def _run(self, claim: Claim) -> None:
+    def _run(self, claim: Claim, limited: Limiter) -> None:
         began = time.monotonic()
         with execution.attempt_of(claim):
             metrics.job_wait.observe(max(0.0, claim.waited + began - self._claimed_at))
             try:
-                result = execution.run(self._parts, claim, limit_here=True)
+                result = execution.run(self._parts, claim, limited)
             except execution.AttemptFailed as failed:
                 execution.settle_failed(self._parts, failed)
                 return
@@ -142,7 +143,10 @@ def settle_many(parts: Runtime, done: Sequence[Completed]) -> None:
     for one in done:
         with execution.attempt_of(one.claim):
             if one.claim.id in settled:
-                logger.info("job completed", extra={"task": one.claim.task})
+                logger.info(
+                    "job completed",
+                    extra={"task": one.claim.task, "waited_seconds": round(one.claim.waited + one.began, 3)},
+                )
             else:
                 metrics.leases_lost.inc()
                 logger.error(

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, NoReturn
 from uuid import UUID
@@ -59,8 +59,12 @@ DATABASE_ERRORS = (DBAPIError, PoolTimeout)
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
-#: Of each task: its pace, the pace that was told, and when, on the monotonic clock.
-_paces: dict[str, tuple[float | None, float | None, float]] = {}
+#: Of each task: its pace, over how many jobs, the pace that was told, and when, on the monotonic clock.
+_paces: dict[str, tuple[float, int, float | None, float]] = {}
+
+
+#: Bounds a block by seconds.
+Limiter = Callable[[float], AbstractContextManager[Any]]
 
 
 class HandlerMissing(Exception):
@@ -148,21 +152,24 @@ def claim_all(parts: Runtime, ids: Sequence[UUID]) -> list[Claim]:
     )
 
 
-def run(parts: Runtime, claim: Claim, *, limit_here: bool = False) -> Any:
+def run(parts: Runtime, claim: Claim, limited: Limiter | None = None) -> Any:
     """Calls the job's handler.
 
     Args:
-        limit_here: set the soft time limit in this process; Celery sets the one of a message with one job.
+        limited: sets the soft time limit; None where Celery does, for a message with one job.
 
     Raises:
         AttemptFailed: the handler raised, ran past its time limit, or is not known here.
     """
     started = time.monotonic()
     context = JobContext(claim.id, claim.attempt, claim.retry_count, started + claim.timeout, handler_logger)
-    logger.info("job started", extra={"task": claim.task, "waited_seconds": round(claim.waited, 3)})
+    logger.debug("job started", extra={"task": claim.task})
     try:
-        with time_limit(claim.timeout if limit_here else None):
-            return _function_of(claim)(claim.payload, context)
+        function = _function_of(claim)
+        if limited is None:
+            return function(claim.payload, context)
+        with limited(claim.timeout):
+            return function(claim.payload, context)
     except SoftTimeLimitExceeded as error:
         raise _failure(claim, JobTimeout(claim.timeout), error) from error
     except Exception as error:
@@ -174,21 +181,28 @@ def run(parts: Runtime, claim: Claim, *, limit_here: bool = False) -> Any:
 
 
 @contextmanager
-def time_limit(seconds: float | None) -> Iterator[None]:
-    """Raises `SoftTimeLimitExceeded` in a block that takes longer; None sets no limit.
+def time_limits() -> Iterator[Limiter]:
+    """Gives a way to set soft time limits in this process: blocks that take longer get `SoftTimeLimitExceeded`.
 
     Signals reach the main thread only, which is where a prefork child runs its jobs.
     """
-    if seconds is None or threading.current_thread() is not threading.main_thread():
-        yield
+    if threading.current_thread() is not threading.main_thread():
+        yield nullcontext
         return
     before = signal.signal(signal.SIGALRM, _raise_time_limit)
+    try:
+        yield _time_limit
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _raise_time_limit(_number: int, _frame: object) -> NoReturn:
@@ -197,13 +211,13 @@ def _raise_time_limit(_number: int, _frame: object) -> NoReturn:
 
 def measure(parts: Runtime, task: str, seconds: float) -> None:
     """Keeps the pace of a task, and tells it to the senders when it has changed or some time has passed."""
-    known, told, told_at = _paces.get(task, (None, None, 0.0))
-    known = pace.updated(known, seconds)
+    known, count, told, told_at = _paces.get(task, (0.0, 0, None, 0.0))
+    known = pace.updated(known, count, seconds)
     now = time.monotonic()
     if told is None or now - told_at > (PACE_EVERY if pace.is_similar(known, told) else PACE_PAUSE):
         parts.broker.tell_pace(task, known)
         told, told_at = known, now
-    _paces[task] = (known, told, told_at)
+    _paces[task] = (known, count + 1, told, told_at)
 
 
 def _function_of(claim: Claim) -> HandlerFunction:
@@ -223,7 +237,7 @@ def settle_completed(parts: Runtime, claim: Claim, result: Any) -> None:
     kept = keepable(result, parts.settings.max_result_bytes)
     if _settle(parts, claim, lambda connection: store.settle_completed(connection, claim, kept)):
         metrics.jobs_completed.inc()
-        logger.info("job completed", extra={"task": claim.task})
+        logger.info("job completed", extra={"task": claim.task, "waited_seconds": round(claim.waited, 3)})
 
 
 def settle_failed(parts: Runtime, failed: AttemptFailed) -> None:

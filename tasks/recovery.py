@@ -16,7 +16,7 @@ from tasks import dead_letter
 from tasks.runtime import Runtime, runtime
 from webapp import logs, metrics
 from webapp.broker import celery
-from webapp.jobs import store
+from webapp.jobs import bulk, store
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import Bury, RetryPolicy, TryAgain
@@ -35,6 +35,8 @@ LONGEST_PAUSE = 0.25
 RECOVERY_BATCH = 200
 #: Jobs deleted in one transaction.
 PRUNE_BATCH = 1_000
+#: Rest after a batch, in times of what it took: submission must not feel the pruning.
+PRUNE_REST = 3.0
 #: How long one prune pass goes on, seconds.
 PRUNE_WINDOW = 20.0
 
@@ -168,11 +170,13 @@ def run_prune(parts: Runtime, window: float) -> int:
     end = time.monotonic() + window
     total = 0
     while True:
+        began = time.monotonic()
         with parts.engine.begin() as connection:
-            deleted = store.prune(connection, days=parts.settings.retention_days, limit=PRUNE_BATCH)
+            deleted = bulk.prune(connection, days=parts.settings.retention_days, limit=PRUNE_BATCH)
         total += deleted
         if deleted < PRUNE_BATCH or time.monotonic() > end:
             break
+        time.sleep(PRUNE_REST * (time.monotonic() - began))
     if total:
         logger.info("old jobs pruned", extra={"jobs": total})
     return total

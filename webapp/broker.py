@@ -49,7 +49,7 @@ BURY_JOB = "tasks.bury_job"
 #: Redis hash of how long one job of each task takes, seconds.
 PACE_KEY = "djps:pace"
 #: How long what was read of it is believed, seconds.
-PACE_TTL = 1.0
+PACE_TTL = 0.2
 #: How long a pace is kept after the last measurement, seconds.
 PACE_KEPT = 86_400
 #: How long a chunk's message runs before its jobs that have not begun are handed back, seconds.
@@ -222,6 +222,10 @@ class Broker:
         if time.monotonic() - self._paces_read_at > PACE_TTL:
             self._read_paces()
         return pace.chunk_size(self._paces.get(task), fixed=self._chunk_of(task))
+
+    def knows_pace(self, tasks: Iterable[str]) -> bool:
+        """Tells whether it is known of one of these tasks, at least, how long its jobs take."""
+        return any(task in self._paces or self._chunk_of(task) is not None for task in tasks)
 
     def _read_paces(self) -> None:
         try:

@@ -6,10 +6,10 @@ from __future__ import annotations
 WORK_IN_A_MESSAGE = 0.1
 #: Most jobs in a message.
 LARGEST_CHUNK = 250
-#: Weight of a new measurement that is slower than what was known: caution comes at once ...
-RISE = 0.5
-#: ... and of one that is quicker: trust comes slowly.
-FALL = 0.1
+#: Weight of a new measurement; small, for on a busy machine now and then a quick job is not.
+WEIGHT = 0.02
+#: Weight of a job that is a message's work by itself: caution comes at once.
+SLOW_WEIGHT = 0.5
 #: Paces whose chunks differ by less than this factor are similar.
 SIMILAR = 1.5
 
@@ -38,14 +38,13 @@ def is_similar(one: float, other: float) -> bool:
     return sizes[1] < SIMILAR * sizes[0]
 
 
-def updated(known: float | None, seconds: float) -> float:
-    """What is known of a task's pace after one more measurement.
+def updated(known: float, count: int, seconds: float) -> float:
+    """What is known of a task's pace after one more measurement: the mean of the first ones, and then a moving one.
 
     Args:
-        known: seconds before; None for the first one.
+        known: seconds before.
+        count: measurements before.
         seconds: how long the job took.
     """
-    if known is None:
-        return seconds
-    weight = RISE if seconds > known else FALL
-    return known + weight * (seconds - known)
+    weight = SLOW_WEIGHT if seconds > WORK_IN_A_MESSAGE else WEIGHT
+    return known + max(weight, 1 / (count + 1)) * (seconds - known)

@@ -1,4 +1,4 @@
-"""let a running job be asked to stop."""
+"""Let a running job be asked to stop."""
 
 from __future__ import annotations
 

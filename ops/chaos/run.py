@@ -22,7 +22,7 @@ from ops.chaos.system import System, await_that
 #: Load before the first fault, seconds.
 WARM_UP = 1.0
 #: Seconds everything may take to be final once the load and the fault are over.
-QUIET_PATIENCE = 120.0
+QUIET_PATIENCE = 180.0
 #: With Redis away a POST is answered within this at p99, seconds.
 POST_WITHOUT_REDIS = 0.25
 #: With PostgreSQL away a POST is refused within this at p99, seconds.

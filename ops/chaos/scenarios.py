@@ -270,7 +270,7 @@ def _list() -> list[Scenario]:
             system={"environment": {"CHAOS_MUTANT": "deaf"}},
             within=60,
         ),
-        Scenario("soak", "all of it, at random", soak, jobs=7_000, rate=90),
+        Scenario("soak", "all of it, at random", soak, jobs=7_000, rate=40),
     ]
 
 

@@ -105,11 +105,10 @@ def _early_ack() -> None:
 
 def _no_redispatch() -> None:
     """What was sent once is never sent again."""
-    from webapp.jobs import store
+    from webapp.jobs import bulk, store
 
     store.take_unclaimed = lambda *_args, **_kwargs: []
-    if hasattr(store, "forget_dispatched"):
-        store.forget_dispatched = lambda *_args, **_kwargs: 0
+    bulk.forget_dispatched = lambda *_args, **_kwargs: 0
 
 
 def _no_renewal() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from gunicorn.glogging import Logger
@@ -50,5 +51,13 @@ logconfig_dict = configuration(_settings.log_level) | {
         "gunicorn.access": {"level": _settings.log_level, "handlers": [], "propagate": True},
     }
 }
+
+
+def pre_fork(_server: Any, _worker: Any) -> None:
+    """What is loaded by now stays; the collector would only copy its pages into every worker."""
+    gc.collect()
+    gc.freeze()
+
+
 # Its socket could scale or stop the server, and two stacks of one user would share it.
 control_socket_disable = True

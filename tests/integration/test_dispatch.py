@@ -155,6 +155,11 @@ def test_a_thousand_jobs_fit_through_one_pipeline(queue, engine, redis):
                 " SELECT gen_random_uuid(), 'noop', '{}', 'default', 3, 300, 'f' FROM generate_series(1, 1200)"
             )
         )
+    # Of a task nobody knows, a few are sent first: they tell how many a message should carry.
+    assert dispatch(queue, buffer=1_000) == {"due": 64}
+    queue._broker.tell_pace("noop", 3.0)
+    queue._broker._paces_read_at = -10.0
+    redis.delete("default")
     assert dispatch(queue, buffer=1_000) == {"due": 1_000}
     assert redis.llen("default") == len(set(sent(redis))) == 1_000
 

@@ -21,7 +21,7 @@ from factories import (
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from webapp.jobs import store
+from webapp.jobs import bulk, census, store
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.states import AttemptOutcome
 
@@ -68,16 +68,46 @@ def test_what_is_not_there_is_not_found(engine):
         assert store.find(connection, uuid4()) is None
 
 
-def test_a_page_has_the_newest_first_and_counts_all(engine):
+def test_a_page_has_the_newest_first(engine):
     rows = [queued(engine) for _ in range(5)]
     done = completed(engine)
+
+    def ids(**how):
+        with engine.connect() as connection:
+            return [row.id for row in census.page(connection, **({"status": None, "limit": 2} | how))]
+
+    assert ids(offset=1) == [rows[4].id, rows[3].id]
+    assert ids(before=rows[3].id) == [rows[2].id, rows[1].id]
+    assert ids(status="completed", limit=10) == [done.id]
+    assert ids(status="queued", before=rows[1].id) == [rows[0].id]
+    assert ids(status="failed") == ids(offset=2**31) == []
+
+
+def test_jobs_are_counted_exactly_up_to_a_bound_and_reckoned_above(engine, monkeypatch):
+    for _ in range(30):
+        queued(engine)
+    completed(engine)
     with engine.connect() as connection:
-        page, total = store.page(connection, status=None, limit=2, offset=1)
-        assert ([row.id for row in page], total) == ([rows[4].id, rows[3].id], 6)
-        page, total = store.page(connection, status="completed", limit=10, offset=0)
-        assert ([row.id for row in page], total) == ([done.id], 1)
-        assert store.page(connection, status="failed", limit=10, offset=0) == ([], 0)
-        assert store.page(connection, status=None, limit=10, offset=2**31) == ([], 6)
+        assert census.total(connection, None) == census.Total(31, is_estimate=False)
+        assert census.total(connection, "completed") == census.Total(1, is_estimate=False)
+        assert census.total(connection, "failed") == census.Total(0, is_estimate=False)
+
+
+def test_many_jobs_are_reckoned_and_the_answer_says_so(engine, client):
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint)"
+                " SELECT gen_random_uuid(), 'noop', '{}', 'default', 1, 1, '' FROM generate_series(1, 12000)"
+            )
+        )
+        connection.execute(text("ANALYZE jobs"))
+        found = census.total(connection, None)
+        assert found.is_estimate
+        assert 11_000 < found.jobs < 13_000
+        assert census.total(connection, "queued").is_estimate
+    body = client.get("/jobs?status=queued&limit=1").get_json()
+    assert body["total_is_estimate"] is True
 
 
 def test_a_claim_takes_the_lease_and_raises_the_fence(engine):
@@ -218,8 +248,8 @@ def test_dead_letters_are_listed_newest_first_until_they_are_requeued(engine):
         connection.execute(
             text("UPDATE dead_letters SET requeued_at = now() WHERE job_id = :id"), {"id": second.id}
         )
-        assert [row.id for row in store.dead_letters(connection, limit=10, offset=0)] == [third.id, first.id]
-        assert [row.id for row in store.dead_letters(connection, limit=1, offset=1)] == [first.id]
+        assert [row.id for row in census.dead_letters(connection, limit=10, offset=0)] == [third.id, first.id]
+        assert [row.id for row in census.dead_letters(connection, limit=1, offset=1)] == [first.id]
 
 
 def test_a_lease_is_renewed_for_its_holder_alone(engine):
@@ -334,11 +364,11 @@ def test_only_old_final_jobs_are_pruned_with_all_that_belongs_to_them(engine):
     age(engine, "finished_at", 40 * 86_400, dead.id)
     age(engine, "created_at", 99 * 86_400)
     with engine.begin() as connection:
-        assert store.prune(connection, days=30, limit=1) == 1
+        assert bulk.prune(connection, days=30, limit=1) == 1
         assert store.find(connection, dead.id) is None
-        assert store.prune(connection, days=30, limit=10) == 1
-        assert store.prune(connection, days=30, limit=10) == 0
-        left = {row.id for row in store.page(connection, status=None, limit=100, offset=0)[0]}
+        assert bulk.prune(connection, days=30, limit=10) == 1
+        assert bulk.prune(connection, days=30, limit=10) == 0
+        left = {row.id for row in census.page(connection, status=None, limit=100)}
     assert left == {fresh.id, running.id, waiting.id}
     assert attempts_of(engine, dead.id) == letters_of(engine, dead.id) == []
 
@@ -351,12 +381,12 @@ def test_depths_and_ages_count_what_is_not_final(engine):
     queued(engine, queue="other")
     age(engine, "run_at", 50, first.id)
     with engine.connect() as connection:
-        assert store.depths(connection) == {
+        assert census.depths(connection) == {
             ("default", "processing"): 1,
             ("default", "queued"): 2,
             ("other", "queued"): 1,
         }
-        ages = store.oldest_due(connection)
+        ages = census.oldest_due(connection)
     assert 50 <= ages["default"] < 60
     assert 0 <= ages["other"] < 10
 

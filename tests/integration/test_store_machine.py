@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from factories import ERROR, LEASE, new_job
+from factories import LEASE, new_job
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -18,6 +18,17 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from job_model import (
+    CANCELLED,
+    ENDS,
+    LOST,
+    MANY,
+    PROCESSING,
+    QUEUED,
+    RETENTION_DAYS,
+    SWEEPS,
+    Known,
+)
 from psycopg2.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
@@ -26,90 +37,25 @@ from uuid_utils.compat import uuid7
 from tasks import recovery
 from webapp.jobs import steering, store
 from webapp.jobs.retry import RetryPolicy
-from webapp.jobs.states import FINAL, AttemptOutcome, JobStatus
+from webapp.jobs.states import FINAL, JobStatus
 from webapp.jobs.steering import CancelAnswer
 
 #: Longest a statement waits for the other connection's row, milliseconds.
 LOCK_TIMEOUT_MS = 15
 #: Sequences of steps, and steps in each.
-SEQUENCES, STEPS = 60, 50
+SEQUENCES, STEPS = 120, 50
 #: Jobs that exist at a time.
-SLOTS = 4
+SLOTS = 3
 #: Moves a time far enough into the past to make a lease late and a message silent, seconds.
 LONG_AGO = 1_000.0
-#: A message is silent when it was sent longer ago, seconds.
-SILENT_AFTER = 60.0
-#: A final job is pruned after this time, days.
-RETENTION_DAYS = 30
-MANY = 100
 #: What of a final row nothing but a requeue may change.
 KEPT = ("status", "attempt", "retry_count", "result", "last_error", "updated_at", "cancel_requested_at")
 
-QUEUED, PROCESSING, CANCELLED = JobStatus.QUEUED, JobStatus.PROCESSING, JobStatus.CANCELLED
 _TIME_PASSES = text("""
     UPDATE jobs SET lease_expires_at = lease_expires_at - make_interval(secs => :seconds),
            dispatched_at = dispatched_at - make_interval(secs => :seconds),
            finished_at = finished_at - make_interval(days => :days)
      WHERE id = :id""")
-
-FAILED, LOST, RELEASED = AttemptOutcome.FAILED, AttemptOutcome.LOST, AttemptOutcome.RELEASED
-
-
-@dataclass(frozen=True)
-class Known:
-    """What the model knows of a job. `due` is the transaction whose clock `run_at` shows."""
-
-    key: str | None
-    max_retries: int
-    due: int
-    dispatched: bool
-    status: JobStatus = QUEUED
-    attempt: int = 0
-    retries: int = 0
-    worker: str | None = None
-    asked: bool = False
-    late: bool = False
-    silent: bool = False
-    old: bool = False
-    ends: tuple[tuple[int, str, str], ...] = ()
-    letters: int = 0
-    in_dlq: bool = False
-    generation: int = 0
-
-    @property
-    def recorded(self) -> bool:
-        return any(attempt == self.attempt for attempt, *_ in self.ends)
-
-    @property
-    def runs(self) -> bool:
-        return self.status is PROCESSING
-
-    @property
-    def is_final(self) -> bool:
-        return self.status in FINAL
-
-    def claimed(self, worker: str) -> Known:
-        return replace(self, status=PROCESSING, attempt=self.attempt + 1, worker=worker, late=False)
-
-    def record(self, outcome: AttemptOutcome) -> Known:
-        return replace(self, ends=(*self.ends, (self.attempt, outcome.value, str(self.worker))))
-
-    def final(self, status: JobStatus) -> Known:
-        return replace(self, status=status, worker=None, late=False, old=False)
-
-    def again(self, outcome: AttemptOutcome, tick: int) -> Known:
-        ended = replace(self.record(outcome), dispatched=False, silent=False)
-        if self.asked:
-            return ended.final(CANCELLED)
-        burnt = int(outcome is not RELEASED)
-        return replace(ended, status=QUEUED, worker=None, late=False, due=tick, retries=self.retries + burnt)
-
-    def buried(self) -> Known:
-        return replace(self.final(JobStatus.FAILED), letters=self.letters + 1, in_dlq=True)
-
-    def requeued(self, tick: int) -> Known:
-        fresh = replace(self, status=QUEUED, retries=0, due=tick, dispatched=False, silent=False, old=False)
-        return replace(fresh, asked=False, in_dlq=False, generation=self.generation + 1)
 
 
 @dataclass
@@ -134,61 +80,24 @@ class Blocked(Exception):
 Rows = dict[UUID, Known]
 Guard = Callable[[Known], bool]
 
-#: How an attempt's end is written, beyond the fence: the statement, what else it demands, what it makes of the job.
-ENDS: dict[str, tuple[Callable[[Connection, store.Claim], bool], Callable[[Known], bool], Any]] = {
-    "completed": (
-        lambda connection, claim: store.settle_completed(connection, claim, "1"),
-        lambda row: not row.recorded,
-        lambda row, _: row.record(AttemptOutcome.COMPLETED).final(JobStatus.COMPLETED),
-    ),
-    "failed": (
-        lambda connection, claim: store.settle_again(connection, claim, FAILED, ERROR, delay=0),
-        lambda row: not row.recorded,
-        lambda row, tick: row.again(FAILED, tick),
-    ),
-    "released": (
-        lambda connection, claim: store.settle_again(connection, claim, RELEASED, None, delay=0),
-        lambda row: not row.recorded,
-        lambda row, tick: row.again(RELEASED, tick),
-    ),
-    "cancelled": (
-        steering.settle_cancelled,
-        lambda row: row.asked and not row.recorded,
-        lambda row, _: row.record(AttemptOutcome.CANCELLED).final(CANCELLED),
-    ),
-    "last": (
-        lambda connection, claim: store.record_last(connection, claim, FAILED, ERROR),
-        lambda row: not row.recorded,
-        lambda row, _: row.record(FAILED),
-    ),
-    "buried": (
-        lambda connection, claim: store.bury(connection, claim.id, claim.attempt) is not None,
-        lambda row: row.recorded,
-        lambda row, _: row.buried(),
-    ),
-}
-
-#: What beat takes with SKIP LOCKED: the statement, and the jobs that fit.
-SWEEPS: dict[str, tuple[Callable[[Connection], Any], Callable[[Known], bool]]] = {
-    "due": (
-        lambda connection: store.take_due(connection, "default", MANY),
-        lambda row: row.status is QUEUED and not row.dispatched,
-    ),
-    "unclaimed": (
-        lambda connection: store.take_unclaimed(connection, "default", MANY, SILENT_AFTER),
-        lambda row: row.status is QUEUED and row.silent,
-    ),
-    "prune": (
-        lambda connection: store.prune(connection, days=RETENTION_DAYS, limit=MANY),
-        lambda row: row.old,
-    ),
-}
-
-
 sides = st.integers(0, 1)
 slots = st.integers(0, SLOTS - 1)
+#: Which claim, counted from the newest.
+backs = st.integers(0, 2)
 keys = st.sampled_from([None, "a", "b"])
 budgets = st.integers(0, 2)
+
+
+def waits_or_runs(row: Known) -> bool:
+    return not row.is_final
+
+
+def is_unasked(row: Known) -> bool:
+    return row.runs and not row.asked
+
+
+def is_requeueable(row: Known) -> bool:
+    return row.status in {JobStatus.FAILED, CANCELLED}
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -209,6 +118,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.before: dict[UUID, Any] = {}
         with engine.begin() as connection:
             connection.execute(text("DELETE FROM jobs"))
+            connection.execute(text("DELETE FROM job_attempts"))
 
     def teardown(self) -> None:
         for side in self.sides:
@@ -234,12 +144,18 @@ class StoreMachine(RuleBasedStateMachine):
             raise Blocked
         return fit
 
-    def open(self, index: int) -> Side:
+    def open(self, index: int, *, hold: bool) -> Side:
         side = self.sides[index]
+        side.hold = hold
         if side.tick == 0:
             self.ticks += 1
             side.tick = self.ticks
         return side
+
+    def pick(self, side: Side, slot: int, guard: Guard) -> UUID:
+        """A job that a statement can change, when there is one: most random jobs would be refused."""
+        fit = [job for job, row in self.seen_by(side).items() if guard(row)]
+        return fit[slot % len(fit)] if fit else self.ids[slot]
 
     def step(self, side: Side, run: Callable[[Connection], Any], plan: Callable[[], tuple[Any, Any]]) -> None:
         """Runs a statement and compares its answer with the plan, which gives the answer and the new rows."""
@@ -297,8 +213,7 @@ class StoreMachine(RuleBasedStateMachine):
         job = self.ids[slot]
         if any(job in rows for rows in (self.rows, self.sides[0].rows, self.sides[1].rows)):
             return
-        side = self.open(index)
-        side.hold = hold
+        side = self.open(index, hold=hold)
         sent = budget > 0
 
         def run(connection: Connection) -> UUID:
@@ -323,11 +238,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(index=sides, hold=st.booleans(), slot=slots, how=st.sampled_from(["ask_cancel", "requeue"]))
     def steer(self, index: int, *, hold: bool, slot: int, how: str) -> None:
-        side, job = self.open(index), self.ids[slot]
-        side.hold = hold
+        side = self.open(index, hold=hold)
+        fits = waits_or_runs if how == "ask_cancel" else is_requeueable
+        job = self.pick(side, slot, is_unasked if how == "ask_cancel" else fits)
 
         def ask() -> tuple[CancelAnswer, Rows]:
-            fit = self.reach(side, {job}, lambda row: row.status not in FINAL)
+            fit = self.reach(side, {job}, fits)
             if not fit:
                 return CancelAnswer.NOTHING, {}
             if fit[job].status is QUEUED:
@@ -335,7 +251,7 @@ class StoreMachine(RuleBasedStateMachine):
             return CancelAnswer.ASKED, {job: replace(fit[job], asked=True)}
 
         def requeue() -> tuple[bool, Rows]:
-            fit = self.reach(side, {job}, lambda row: row.status in {JobStatus.FAILED, CANCELLED})
+            fit = self.reach(side, {job}, fits)
             return bool(fit), {id_: row.requeued(side.tick) for id_, row in fit.items()}
 
         plan = ask if how == "ask_cancel" else requeue
@@ -345,8 +261,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(index=sides, hold=st.booleans(), wanted=st.sets(slots, min_size=1))
     def claim(self, index: int, *, hold: bool, wanted: set[int]) -> None:
-        side, jobs = self.open(index), {self.ids[slot] for slot in wanted}
-        side.hold = hold
+        side = self.open(index, hold=hold)
+        jobs = {self.pick(side, slot, lambda row: row.status is QUEUED) for slot in wanted}
         worker = f"host:1:boot/{len(self.claims) + len(side.claims)}/{index}"
 
         def run(connection: Connection) -> set[tuple[UUID, int]]:
@@ -361,29 +277,33 @@ class StoreMachine(RuleBasedStateMachine):
 
         self.step(side, run, plan)
 
-    @rule(index=sides, hold=st.booleans(), back=st.integers(0, 5), how=st.sampled_from(sorted(ENDS)))
-    def settle(self, index: int, *, hold: bool, back: int, how: str) -> None:
+    @rule(index=sides, hold=st.booleans(), back=backs, how=st.sampled_from(sorted(ENDS)), aimed=st.booleans())
+    def settle(self, index: int, *, hold: bool, back: int, how: str, aimed: bool) -> None:
         """The holder of one of the newest claims, superseded or not, writes the attempt's end."""
         if not self.claims:
             return
-        side, claim = self.open(index), self.claims[-1 - back % len(self.claims)]
-        side.hold = hold
+        side = self.open(index, hold=hold)
         statement, guard, change = ENDS[how]
+        seen = self.seen_by(side)
+        fit = [
+            one
+            for one in self.claims
+            if one.id in seen and seen[one.id].holds(one.attempt) and guard(seen[one.id])
+        ]
+        among = fit if aimed and fit else self.claims
+        claim = among[-1 - back % len(among)]
 
         def plan() -> tuple[bool, dict[UUID, Known | None]]:
-            fit = self.reach(
-                side, {claim.id}, lambda row: row.runs and row.attempt == claim.attempt and guard(row)
-            )
+            fit = self.reach(side, {claim.id}, lambda row: row.holds(claim.attempt) and guard(row))
             return bool(fit), {job: change(row, side.tick) for job, row in fit.items()}
 
         self.step(side, lambda connection: statement(connection, claim), plan)
 
-    @rule(index=sides, hold=st.booleans(), back=st.integers(0, 5))
+    @rule(index=sides, hold=st.booleans(), back=backs)
     def renew(self, index: int, *, hold: bool, back: int) -> None:
         if not self.claims:
             return
-        side, worker = self.open(index), self.claims[-1 - back % len(self.claims)].worker_id
-        side.hold = hold
+        side, worker = self.open(index, hold=hold), self.claims[-1 - back % len(self.claims)].worker_id
         jobs = set(self.ids)
 
         def plan() -> tuple[set[UUID], Rows]:
@@ -400,9 +320,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(index=sides, hold=st.booleans(), aged=slots)
     def recover(self, index: int, *, hold: bool, aged: int) -> None:
-        self.time_passes(aged)
-        side = self.open(index)
-        side.hold = hold
+        self.time_passes(aged, lambda row: row.runs)
+        side = self.open(index, hold=hold)
 
         def run(connection: Connection) -> set[tuple[UUID, bool, bool]]:
             taken = store.take_stuck(connection, MANY)
@@ -424,9 +343,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(index=sides, hold=st.booleans(), aged=slots, how=st.sampled_from(["due", "unclaimed", "prune"]))
     def sweep(self, index: int, *, hold: bool, aged: int, how: str) -> None:
         if how != "due":
-            self.time_passes(aged)
-        side = self.open(index)
-        side.hold = hold
+            self.time_passes(aged, lambda row: row.is_final or (how == "unclaimed" and row.status is QUEUED))
+        side = self.open(index, hold=hold)
         statement, guard = SWEEPS[how]
 
         def plan() -> tuple[set[UUID], dict[UUID, Known | None]]:
@@ -447,8 +365,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(index=sides, hold=st.booleans(), slot=slots)
     def mark_undispatched(self, index: int, *, hold: bool, slot: int) -> None:
-        side, job = self.open(index), self.ids[slot]
-        side.hold = hold
+        side = self.open(index, hold=hold)
+        job = self.pick(side, slot, lambda row: row.status is QUEUED)
 
         def plan() -> tuple[int, Rows]:
             fit = self.reach(side, {job}, lambda row: row.status is QUEUED)
@@ -456,12 +374,14 @@ class StoreMachine(RuleBasedStateMachine):
 
         self.step(side, lambda connection: store.mark_undispatched(connection, [job]), plan)
 
-    def time_passes(self, slot: int) -> None:
+    def time_passes(self, slot: int, guard: Guard) -> None:
         """For a job that nobody is changing: its lease runs out, its message is lost, it is final for long."""
-        job = self.ids[slot]
-        row = self.rows.get(job)
-        if row is None or any(job in side.rows for side in self.sides):
+        held = {job for side in self.sides for job in side.rows}
+        fit = [job for job, row in self.rows.items() if job not in held and guard(row)]
+        if not fit:
             return
+        job = fit[slot % len(fit)]
+        row = self.rows[job]
         with self.engine.begin() as connection:
             connection.execute(_TIME_PASSES, {"id": job, "seconds": LONG_AGO, "days": RETENTION_DAYS + 1})
         self.rows[job] = replace(row, late=row.runs, silent=row.dispatched, old=row.is_final)
@@ -475,6 +395,7 @@ class StoreMachine(RuleBasedStateMachine):
             ends = connection.execute(text("SELECT * FROM job_attempts ORDER BY job_id, attempt")).all()
             letters = connection.execute(text("SELECT job_id, requeued_at FROM dead_letters")).all()
         assert jobs.keys() == self.rows.keys()
+        assert {row.job_id for row in (*ends, *letters)} <= jobs.keys(), "a pruned job left something behind"
         for job, row in jobs.items():
             known = self.rows[job]
             own = [letter for letter in letters if letter.job_id == job]

@@ -133,7 +133,7 @@ def test_every_line_of_every_process_is_json_and_shows_no_payload(fleet, eventua
         for line in found:
             assert {"timestamp", "level", "logger", "message"} <= set(line)
     done = [line for line in lines()["worker"] if line.get("job_id") == job["id"]]
-    assert [line["message"] for line in done] == ["job started", "job completed"]
+    assert [line["message"] for line in done] == ["job completed"]
     assert all({"attempt", "worker_id", "request_id"} <= set(line) for line in done)
     accessed = [line for line in lines()["api"] if line["logger"] == "gunicorn.access"]
     assert done[0]["request_id"] in {line["request_id"] for line in accessed}

@@ -37,18 +37,28 @@ def test_a_chunk_is_never_empty_nor_endless_nor_long(seconds):
     assert size == 1 or size * seconds <= WORK_IN_A_MESSAGE * 1.0001
 
 
-def test_the_first_measurement_is_what_is_known():
-    assert updated(None, 3.0) == 3.0
+def test_the_first_measurements_are_averaged():
+    known = 0.0
+    for count, seconds in enumerate((0.03, 0.01, 0.02)):
+        known = updated(known, count, seconds)
+    assert known == pytest.approx(0.02)
+
+
+def test_a_cold_start_is_soon_forgotten():
+    known = updated(0.0, 0, 0.02)
+    for count in range(1, 64):
+        known = updated(known, count, 0.00005)
+    assert chunk_size(known) > 200
 
 
 def test_slowness_is_believed_at_once_and_speed_in_time():
-    assert chunk_size(updated(0.001, 1.0)) == 1
+    assert chunk_size(updated(0.001, 1000, 1.0)) == 1
     known = 1.0
     sizes = []
-    for _ in range(100):
-        known = updated(known, 0.001)
+    for count in range(1000, 1500):
+        known = updated(known, count, 0.001)
         sizes.append(chunk_size(known))
-    assert sizes[5] == 1
+    assert sizes[50] == 1
     assert sizes[-1] > 50
 
 
@@ -57,3 +67,7 @@ def test_slowness_is_believed_at_once_and_speed_in_time():
 )
 def test_paces_are_similar_when_their_chunks_are(one, other, similar):
     assert is_similar(one, other) == is_similar(other, one) == similar
+
+
+def test_a_hiccup_of_the_machine_does_not_make_a_quick_task_slow():
+    assert chunk_size(updated(0.0001, 1000, 0.01)) == LARGEST_CHUNK

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 from http import HTTPStatus
 
 from flask import Flask, Response, g
+from flask_limiter.errors import RateLimitExceeded
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from webapp.api.schemas import BadBody, Breach, Problem
+from webapp.extensions import limiter
 from webapp.jobs.errors import JobError, JobNotFound, KeyRace, KeyReused, UnknownTask
 
 logger = logging.getLogger(__name__)
@@ -20,6 +23,8 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_DATABASE = 1
 #: Seconds after which a client may try again when it lost the race for a key.
 RETRY_AFTER_RACE = 1
+#: Seconds after which a client may try again when its window's end is not known.
+LONGEST_WINDOW = 60
 #: Most broken rules named in one answer.
 MAX_BREACHES = 20
 
@@ -64,6 +69,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(ValidationError, _invalid)
     app.register_error_handler(BadBody, _bad_body)
     app.register_error_handler(JobError, _job_error)
+    app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(DBAPIError, _database_error)
     app.register_error_handler(PoolTimeout, _database_away)
@@ -102,6 +108,13 @@ def _bad_body(error: BadBody) -> Response:
 def _job_error(error: JobError) -> Response:
     status = _STATUS_OF[type(error)]
     return problem(status, str(error), retry_after=RETRY_AFTER_RACE if isinstance(error, KeyRace) else None)
+
+
+def _too_many(error: RateLimitExceeded) -> Response:
+    """The window's end is only looked up for those who are refused; it costs two exchanges with Redis."""
+    current = limiter.current_limit
+    wait = int(current.reset_at - time.time()) if current is not None else LONGEST_WINDOW
+    return problem(429, error.description or "too many requests", retry_after=max(1, wait))
 
 
 def _http_error(error: HTTPException) -> Response:

@@ -72,7 +72,17 @@ def index() -> Response:
     """A page of jobs, the newest first, with how many there are in all."""
     query = PageQuery.model_validate(query_values())
     rows, total = the_queue().page(
-        status=query.status.value if query.status else None, limit=query.limit, offset=query.offset
+        status=query.status.value if query.status else None,
+        limit=query.limit,
+        offset=query.offset,
+        before=query.cursor,
     )
-    items = [JobAnswer.of(row) for row in rows]
-    return jsonify(PageAnswer(items=items, total=total, limit=query.limit, offset=query.offset).model_dump())
+    answer = PageAnswer(
+        items=[JobAnswer.of(row) for row in rows],
+        total=total.jobs,
+        total_is_estimate=total.is_estimate,
+        limit=query.limit,
+        offset=query.offset,
+        next_cursor=str(rows[-1].id) if len(rows) == query.limit else None,
+    )
+    return jsonify(answer.model_dump())

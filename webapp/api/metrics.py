@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import heartbeats, metrics
-from webapp.jobs import store
+from webapp.jobs import census
 from webapp.jobs.handlers import registry
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class LiveGauges(Collector):
 
     def _jobs(self) -> Iterator[GaugeMetricFamily]:
         with self._engine.connect() as connection:
-            depths = store.depths(connection)
-            ages = store.oldest_due(connection)
+            depths = census.depths(connection)
+            ages = census.oldest_due(connection)
         queues = sorted({*registry.queues(), *(queue for queue, _ in depths)})
         depth = GaugeMetricFamily("job_queue_depth", "Unfinished jobs.", labels=["queue", "status"])
         age = GaugeMetricFamily("job_oldest_due_age_seconds", "Age of the oldest due job.", labels=["queue"])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 from pydantic_core import from_json
 
 from webapp.jobs.models import MAX_KEY_LENGTH
@@ -113,6 +113,13 @@ class PageQuery(BaseModel):
     status: JobStatus | None = None
     limit: int = Field(20, ge=1, le=100)
     offset: int = Field(0, ge=0, le=MAX_OFFSET)
+    cursor: UUID | None = None
+
+    @model_validator(mode="after")
+    def _one_way_of_paging(self) -> Self:
+        if self.cursor is not None and self.offset:
+            raise ValueError("cursor and offset are two ways of paging; give one of them")
+        return self
 
 
 class DeadLetterQuery(BaseModel):
@@ -168,8 +175,12 @@ class PageAnswer(BaseModel):
 
     items: list[dict[str, Any]]
     total: int
+    #: `total` is exact up to 10,000 and the planner's estimate above.
+    total_is_estimate: bool
     limit: int
     offset: int
+    #: The `cursor` of the next page; None on the last one.
+    next_cursor: str | None
 
 
 class HealthAnswer(BaseModel):

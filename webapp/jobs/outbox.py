@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
@@ -18,6 +19,8 @@ from webapp.jobs.store import Hint
 
 #: How long a process that ends waits for the last hints to be sent, seconds.
 LAST_CALL = 1.0
+#: Shortest time between two sendings while hints come thick and fast, seconds. A lone hint never waits.
+CROWD_PAUSE = 0.005
 
 
 class Outbox:
@@ -65,5 +68,9 @@ class Outbox:
                 self._changed.wait_for(lambda: self._waiting)
                 hints, self._waiting = self._waiting, []
                 self._sending = True
+            began = time.monotonic()
             if not self._broker.send_hints(hints):
                 self._give_back([hint.id for hint in hints])
+            if len(hints) > 1:
+                # There is a crowd: what comes in the next moment goes together.
+                time.sleep(max(0.0, began + CROWD_PAUSE - time.monotonic()))

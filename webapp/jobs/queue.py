@@ -21,7 +21,7 @@ from uuid_utils.compat import uuid7
 from webapp import metrics
 from webapp.broker import Broker
 from webapp.database import in_one_trip
-from webapp.jobs import bulk, store
+from webapp.jobs import bulk, census, store
 from webapp.jobs.errors import JobError, JobNotFound, KeyRace, KeyReused, UnknownTask
 from webapp.jobs.handlers import Handler, HandlerRegistry
 from webapp.jobs.outbox import Outbox
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 REDISPATCH_WHEN_EMPTY = 5.0
 #: Messages of a queue that may wait in Redis whatever they carry: enough that no child runs dry.
 LEAST_MESSAGES = 16
+#: Messages of a queue of whose tasks no pace is known.
+FIRST_MESSAGES = 64
 #: Most jobs taken in one statement.
 MOST_TAKEN = 5_000
 #: PostgreSQL's code for a lock that could not be had within `lock_timeout`.
@@ -232,17 +234,22 @@ class Queue:
             raise JobNotFound(job_id)
         return found
 
-    def page(self, *, status: str | None, limit: int, offset: int) -> tuple[list[store.JobRow], int]:
+    def page(
+        self, *, status: str | None, limit: int, offset: int = 0, before: UUID | None = None
+    ) -> tuple[list[store.JobRow], census.Total]:
         """Jobs from the newest on, and how many there are in all."""
         return in_one_trip(
             self._engine,
-            lambda connection: store.page(connection, status=status, limit=limit, offset=offset),
+            lambda connection: (
+                census.page(connection, status=status, limit=limit, offset=offset, before=before),
+                census.total(connection, status),
+            ),
         )
 
     def dead_letters(self, *, limit: int, offset: int) -> list[store.JobRow]:
         """Jobs in the dead letter queue, the newest first."""
         return in_one_trip(
-            self._engine, lambda connection: store.dead_letters(connection, limit=limit, offset=offset)
+            self._engine, lambda connection: census.dead_letters(connection, limit=limit, offset=offset)
         )
 
     def dispatch(self, queue: str, *, buffer: int, redispatch_after: float) -> dict[str, int]:
@@ -257,6 +264,9 @@ class Queue:
             return {}
         largest = max(self._broker.chunk_size(task) for task in self._registry.tasks_of(queue))
         messages = max(buffer // largest, min(buffer, LEAST_MESSAGES))
+        if not self._broker.knows_pace(self._registry.tasks_of(queue)):
+            # A moment from now the first jobs tell how many a message should carry.
+            messages = min(messages, FIRST_MESSAGES)
         age = min(REDISPATCH_WHEN_EMPTY, redispatch_after) if length == 0 else redispatch_after
         sent: dict[str, int] = {}
         with self._engine.begin() as connection:
@@ -281,7 +291,7 @@ class Queue:
         if not self._broker.available() or not self._broker.lost_messages():
             return 0
         with self._engine.begin() as connection:
-            taken_back = store.forget_dispatched(connection)
+            taken_back = bulk.forget_dispatched(connection)
         self._broker.begin_epoch()
         if taken_back:
             logger.warning("broker had lost its messages, they are sent again", extra={"jobs": taken_back})

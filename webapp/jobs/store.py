@@ -7,6 +7,7 @@ and says so; it never raises.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,11 @@ from sqlalchemy import Connection, Row, text
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.states import AttemptOutcome
 
-_JOB_COLUMNS = """id, task, payload, queue, priority, status, attempt, retry_count, max_retries, timeout, run_at,
+#: Priority of a job whose submission names none.
+DEFAULT_PRIORITY = 5
+
+#: The columns of a `JobRow`, in its order.
+JOB_COLUMNS = """id, task, payload, queue, priority, status, attempt, retry_count, max_retries, timeout, run_at,
     dispatched_at, lease_expires_at, worker_id, idempotency_key, result, last_error, created_at, updated_at,
     last_attempt_at, finished_at"""
 
@@ -106,13 +111,13 @@ class Hint:
     timeout: float
 
 
-_INSERT_ONCE = text(f"""
+_INSERT_ONCE = text("""
     INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id,
                       dispatched_at)
     VALUES (:id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, :idempotency_key, :fingerprint,
             :request_id, CASE WHEN :dispatched THEN now() END)
     ON CONFLICT DO NOTHING
-    RETURNING {_JOB_COLUMNS}""")
+    RETURNING created_at, dispatched_at""")
 
 
 def insert_once(connection: Connection, job: NewJob, *, dispatched: bool) -> JobRow | None:
@@ -136,10 +141,37 @@ def insert_once(connection: Connection, job: NewJob, *, dispatched: bool) -> Job
             "dispatched": dispatched,
         },
     ).first()
-    return JobRow(*row) if row else None
+    return _new_row(job, *row) if row else None
 
 
-_BY_KEY = text(f"SELECT {_JOB_COLUMNS}, fingerprint FROM jobs WHERE idempotency_key = :key")
+def _new_row(job: NewJob, created_at: datetime, dispatched_at: datetime | None) -> JobRow:
+    """The row as it was stored: everything but its times is known, and reading it back would cost half the insert."""
+    return JobRow(
+        id=job.id,
+        task=job.task,
+        payload=json.loads(job.payload),
+        queue=job.queue,
+        priority=DEFAULT_PRIORITY,
+        status="queued",
+        attempt=0,
+        retry_count=0,
+        max_retries=job.max_retries,
+        timeout=job.timeout,
+        run_at=created_at,
+        dispatched_at=dispatched_at,
+        lease_expires_at=None,
+        worker_id=None,
+        idempotency_key=job.idempotency_key,
+        result=None,
+        last_error=None,
+        created_at=created_at,
+        updated_at=created_at,
+        last_attempt_at=None,
+        finished_at=None,
+    )
+
+
+_BY_KEY = text(f"SELECT {JOB_COLUMNS}, fingerprint FROM jobs WHERE idempotency_key = :key")
 
 
 def find_by_key(connection: Connection, key: str) -> tuple[JobRow, bytes] | None:
@@ -148,42 +180,13 @@ def find_by_key(connection: Connection, key: str) -> tuple[JobRow, bytes] | None
     return (JobRow(*row[:-1]), bytes(row[-1])) if row else None
 
 
-_BY_ID = text(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = :id")
+_BY_ID = text(f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = :id")
 
 
 def find(connection: Connection, job_id: UUID) -> JobRow | None:
     """One job, or None."""
     row = connection.execute(_BY_ID, {"id": job_id}).first()
     return JobRow(*row) if row else None
-
-
-_PAGE = {
-    filtered: (
-        text(f"SELECT {_JOB_COLUMNS} FROM jobs {where} ORDER BY id DESC LIMIT :limit OFFSET :offset"),
-        text(f"SELECT count(*) FROM jobs {where}"),
-    )
-    for filtered, where in ((False, ""), (True, "WHERE status = :status"))
-}
-
-
-def page(connection: Connection, *, status: str | None, limit: int, offset: int) -> tuple[list[JobRow], int]:
-    """Jobs from the newest on, and how many there are in all."""
-    rows, count = _PAGE[status is not None]
-    filters = {"status": status} if status is not None else {}
-    found = connection.execute(rows, {**filters, "limit": limit, "offset": offset})
-    return [JobRow(*row) for row in found], connection.execute(count, filters).scalar_one()
-
-
-_DEAD = text(f"""
-    SELECT {", ".join("j." + name.strip() for name in _JOB_COLUMNS.split(","))}
-      FROM dead_letters d JOIN jobs j ON j.id = d.job_id
-     WHERE d.requeued_at IS NULL
-     ORDER BY d.id DESC LIMIT :limit OFFSET :offset""")
-
-
-def dead_letters(connection: Connection, *, limit: int, offset: int) -> list[JobRow]:
-    """The jobs in the dead letter queue, the newest first."""
-    return [JobRow(*row) for row in connection.execute(_DEAD, {"limit": limit, "offset": offset})]
 
 
 _TAKE_DUE = text("""
@@ -242,16 +245,6 @@ _MARK_UNDISPATCHED = text(
 def mark_undispatched(connection: Connection, ids: Iterable[UUID]) -> int:
     """Gives jobs whose message could not be sent back to the dispatcher."""
     return connection.execute(_MARK_UNDISPATCHED, {"ids": [str(one) for one in ids]}).rowcount
-
-
-_FORGET_DISPATCHED = text("""
-    UPDATE jobs SET dispatched_at = NULL WHERE id IN (
-        SELECT id FROM jobs WHERE status = 'queued' AND dispatched_at IS NOT NULL FOR UPDATE SKIP LOCKED)""")
-
-
-def forget_dispatched(connection: Connection) -> int:
-    """Gives every job that was sent and not claimed back to the dispatcher: its message is gone."""
-    return connection.execute(_FORGET_DISPATCHED).rowcount
 
 
 _CLAIM = text("""
@@ -480,35 +473,6 @@ _UP_FOR = text("SELECT extract(epoch FROM now() - pg_postmaster_start_time())::f
 def seconds_since_start(connection: Connection) -> float:
     """How long this PostgreSQL has been up: live workers need one lease after a restart to renew theirs."""
     return float(connection.execute(_UP_FOR).scalar_one())
-
-
-_PRUNE = text("""
-    DELETE FROM jobs WHERE id IN (
-        SELECT id FROM jobs WHERE finished_at < now() - make_interval(days => :days)
-         ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED)""")
-
-
-def prune(connection: Connection, *, days: int, limit: int) -> int:
-    """Deletes final jobs that ended more than `days` ago, with their attempts; returns how many."""
-    return connection.execute(_PRUNE, {"days": days, "limit": limit}).rowcount
-
-
-_DEPTHS = text(
-    "SELECT queue, status, count(*) FROM jobs WHERE status IN ('queued', 'processing') GROUP BY 1, 2"
-)
-_OLDEST_DUE = text("""
-    SELECT queue, extract(epoch FROM now() - min(run_at))::float8 FROM jobs
-     WHERE status = 'queued' AND run_at <= now() GROUP BY queue""")
-
-
-def depths(connection: Connection) -> dict[tuple[str, str], int]:
-    """How many jobs are queued and processing, by (queue, status)."""
-    return {(row[0], row[1]): row[2] for row in connection.execute(_DEPTHS)}
-
-
-def oldest_due(connection: Connection) -> dict[str, float]:
-    """Age of the oldest due job of each queue, seconds."""
-    return {row[0]: row[1] for row in connection.execute(_OLDEST_DUE)}
 
 
 _HAS_ENDED = text(

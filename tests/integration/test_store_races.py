@@ -1,0 +1,295 @@
+"""Every two moves that can meet on a job, made by two threads at once: the second comes while the first is open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import product
+from threading import Barrier
+from typing import Any
+from uuid import UUID
+
+import pytest
+from factories import ERROR, LEASE, age, attempts_of, buried, claimed, letters_of, new_job, queued
+from sqlalchemy import Connection, Engine, create_engine, text
+
+from tasks import recovery
+from webapp.jobs import bulk, steering, store
+from webapp.jobs.retry import RetryPolicy
+from webapp.jobs.states import AttemptOutcome
+from webapp.jobs.steering import CancelAnswer
+
+#: How long the second move may take to wait for a lock or to return, seconds.
+PATIENCE = 10.0
+#: Pause between two looks at PostgreSQL's list of who waits, seconds.
+GLANCE = 0.002
+#: A lease that ran out, seconds; a message and an end that are older than every limit, seconds.
+LATE, ANCIENT = 1_000.0, 40 * 86_400.0
+CLIENTS, CONNECTIONS = 100, 20
+MANY = 100
+
+
+@dataclass(frozen=True)
+class Case:
+    """A job in a known state, and the claim under which it was last held, if ever."""
+
+    id: UUID
+    held: store.Claim | None = None
+
+
+Move = Callable[[Connection, Case], bool]
+
+
+def recover(connection: Connection, case: Case) -> bool:
+    taken = store.take_stuck(connection, MANY)
+    for held in taken:
+        recovery._end_lost(connection, RetryPolicy(), held)
+    return case.id in {held.id for held in taken}
+
+
+def settle(outcome: AttemptOutcome) -> Move:
+    return lambda connection, case: store.settle_again(connection, case.held, outcome, ERROR, delay=0)
+
+
+#: Each says whether it changed the case's job.
+MOVES: dict[str, Move] = {
+    "claim": lambda connection, case: bool(store.claim(connection, [case.id], worker_id="w/2", lease=LEASE)),
+    "settle_completed": lambda connection, case: store.settle_completed(connection, case.held, "1"),
+    "settle_again": settle(AttemptOutcome.FAILED),
+    "release": settle(AttemptOutcome.RELEASED),
+    "bury": lambda connection, case: store.bury(connection, case.id, case.held.attempt) is not None,
+    "recover": recover,
+    "ask_cancel": lambda connection, case: (
+        steering.ask_cancel(connection, case.id) is not CancelAnswer.NOTHING
+    ),
+    "settle_cancelled": lambda connection, case: steering.settle_cancelled(connection, case.held),
+    "requeue": lambda connection, case: steering.requeue(connection, case.id),
+    "renew": lambda connection, case: bool(
+        store.renew(connection, [case.id], workers=[case.held.worker_id], lease=LEASE)
+    ),
+    "prune": lambda connection, case: (
+        bulk.prune(connection, days=30, limit=MANY) > 0 and store.find(connection, case.id) is None
+    ),
+    "take_due": lambda connection, case: (
+        case.id in {hint.id for hint in store.take_due(connection, "default", MANY)}
+    ),
+}
+#: They take rows with SKIP LOCKED, so they never wait.
+SKIPPERS = {"recover", "prune", "take_due"}
+
+
+def waiting(engine: Engine) -> Case:
+    return Case(queued(engine).id)
+
+
+def running(engine: Engine) -> Case:
+    claim = claimed(engine)
+    age(engine, "lease_expires_at", LATE, claim.id)
+    return Case(claim.id, claim)
+
+
+def asked(engine: Engine) -> Case:
+    case = running(engine)
+    with engine.begin() as connection:
+        assert steering.ask_cancel(connection, case.id) is CancelAnswer.ASKED
+    return case
+
+
+def recorded(engine: Engine) -> Case:
+    case = running(engine)
+    with engine.begin() as connection:
+        assert store.record_last(connection, case.held, AttemptOutcome.FAILED, ERROR)
+    return case
+
+
+def dead(engine: Engine) -> Case:
+    claim = buried(engine)
+    age(engine, "finished_at", ANCIENT, claim.id)
+    return Case(claim.id, claim)
+
+
+def withdrawn(engine: Engine) -> Case:
+    case = asked(engine)
+    with engine.begin() as connection:
+        assert steering.settle_cancelled(connection, case.held)
+    age(engine, "finished_at", ANCIENT, case.id)
+    return case
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A state, and the moves that can be made in it: those that leave it, and those that do not."""
+
+    arrange: Callable[[Engine], Case]
+    leaving: frozenset[str]
+    staying: frozenset[str]
+    #: Moves that are made all the same after one that left: (first, second).
+    also: frozenset[tuple[str, str]] = frozenset()
+    #: Moves that are not made here and wait for nothing, but would be made after another: (first, second).
+    too_early: frozenset[tuple[str, str]] = frozenset()
+
+
+BACK = frozenset({"settle_again", "release", "recover"})
+STAGES = {
+    "waiting": Stage(
+        waiting,
+        leaving=frozenset({"claim", "ask_cancel"}),
+        staying=frozenset({"take_due"}),
+        # The attempt that was claimed first is asked to stop.
+        also=frozenset({("claim", "ask_cancel")}),
+        too_early=frozenset({("ask_cancel", "requeue")}),
+    ),
+    "running": Stage(
+        running,
+        leaving=BACK | {"settle_completed"},
+        staying=frozenset({"ask_cancel", "renew"}),
+        # The job that waits once more is cancelled.
+        also=frozenset((first, "ask_cancel") for first in BACK),
+        too_early=frozenset(product(BACK, ("claim", "take_due"))) | {("ask_cancel", "settle_cancelled")},
+    ),
+    "asked": Stage(
+        asked,
+        leaving=BACK | {"settle_completed", "settle_cancelled"},
+        staying=frozenset({"ask_cancel", "renew"}),
+        too_early=frozenset(product(BACK | {"settle_cancelled"}, ("requeue", "claim"))),
+    ),
+    "recorded": Stage(
+        recorded,
+        leaving=frozenset({"bury", "recover"}),
+        staying=frozenset({"ask_cancel", "renew"}),
+        too_early=frozenset({("recover", "requeue"), ("recover", "settle_completed")})
+        | frozenset(product(("bury",), ("requeue", "settle_completed", "settle_again", "release"))),
+    ),
+    "dead": Stage(
+        dead,
+        leaving=frozenset({"requeue", "prune"}),
+        staying=frozenset(),
+        too_early=frozenset(product(("requeue",), ("claim", "take_due", "ask_cancel"))),
+    ),
+    "withdrawn": Stage(
+        withdrawn,
+        leaving=frozenset({"requeue", "prune"}),
+        staying=frozenset(),
+        too_early=frozenset(product(("requeue",), ("claim", "take_due", "ask_cancel"))),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Two moves on one job: whether the second waits for the first, and whether it is made then."""
+
+    stage: str
+    first: str
+    second: str
+    waits: bool
+    made: bool
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.first}, {self.second}"
+
+
+def meetings() -> Iterator[Meeting]:
+    """Both orders of every pair."""
+    for name, stage in STAGES.items():
+        able = sorted(stage.leaving | stage.staying)
+        for first, second in product(able, able):
+            waits = second not in SKIPPERS
+            made = waits and (first in stage.staying or (first, second) in stage.also)
+            yield Meeting(name, first, second, waits, made)
+        for first, second in sorted(stage.too_early):
+            yield Meeting(name, first, second, waits=False, made=False)
+
+
+@pytest.fixture(scope="module")
+def crowd(engine: Engine) -> Iterator[Engine]:
+    """Connections enough for many threads; a thread waits for its turn."""
+    made = create_engine(engine.url, pool_size=CONNECTIONS, max_overflow=0, pool_timeout=PATIENCE)
+    yield made
+    made.dispose()
+
+
+def shape_of(engine: Engine, case: Case) -> dict[str, Any] | None:
+    """All that a race may change of a job, without its times; None when it is gone."""
+    statement = text("""
+        SELECT status, attempt, retry_count, worker_id, result, last_error, finished_at IS NOT NULL AS ended,
+               cancel_requested_at IS NOT NULL AS asked, dispatched_at IS NOT NULL AS sent,
+               lease_expires_at > now() AS leased
+          FROM jobs WHERE id = :id""")
+    with engine.connect() as connection:
+        row = connection.execute(statement, {"id": case.id}).mappings().first()
+    return row and {
+        **row,
+        "attempts": [
+            (end["attempt"], end["outcome"], end["worker_id"]) for end in attempts_of(engine, case.id)
+        ],
+        "letters": [letter["requeued_at"] is None for letter in letters_of(engine, case.id)],
+    }
+
+
+def see_waiting(engine: Engine, pid: int, second: Future[bool]) -> bool:
+    """Returns as soon as a backend is seen waiting for a lock (True), or its move has returned (False)."""
+    statement = text("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = :pid")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for _ in range(int(PATIENCE / GLANCE)):
+            if wait([second], timeout=GLANCE).done:
+                return False
+            if connection.execute(statement, {"pid": pid}).scalar():
+                return True
+    raise AssertionError(f"the second move neither waited nor returned within {PATIENCE:g} s")
+
+
+def make(crowd: Engine, move: str, case: Case) -> bool:
+    with crowd.begin() as connection:
+        return MOVES[move](connection, case)
+
+
+@pytest.mark.parametrize("meeting", list(meetings()), ids=str)
+def test_two_moves_at_once_end_like_one_after_the_other(crowd, meeting):
+    arrange, first, second = STAGES[meeting.stage].arrange, meeting.first, meeting.second
+    case = arrange(crowd)
+    with ThreadPoolExecutor(1) as thread, crowd.connect() as one, crowd.connect() as two:
+        pid = two.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        two.rollback()
+
+        def come_second() -> bool:
+            changed = MOVES[second](two, case)
+            two.commit()
+            return changed
+
+        assert MOVES[first](one, case)
+        coming = thread.submit(come_second)
+        waited = see_waiting(crowd, pid, coming)
+        one.commit()
+        assert coming.result(PATIENCE) is meeting.made
+    assert waited is meeting.waits
+    alone = arrange(crowd)
+    for move in (first, second) if meeting.made else (first,):
+        assert make(crowd, move, alone)
+    assert shape_of(crowd, case) == shape_of(crowd, alone)
+
+
+def test_every_move_meets_another():
+    assert {move for meeting in meetings() for move in (meeting.first, meeting.second)} == set(MOVES)
+
+
+def test_a_hundred_clients_with_one_key_make_one_job(crowd):
+    together = Barrier(CLIENTS)
+
+    def post() -> tuple[bool, UUID]:
+        job = new_job(idempotency_key="k")
+        together.wait(PATIENCE)
+        with crowd.begin() as connection:
+            row = store.insert_once(connection, job, dispatched=False)
+            if row is not None:
+                return True, row.id
+            found, _ = store.find_by_key(connection, "k")
+            return False, found.id
+
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        answers = [future.result() for future in [threads.submit(post) for _ in range(CLIENTS)]]
+    assert [created for created, _ in answers].count(True) == 1
+    assert len({job for _, job in answers}) == 1
+    with crowd.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM jobs")).scalar_one() == 1
