@@ -43,7 +43,7 @@ from webapp.jobs.steering import CancelAnswer
 #: Longest a statement waits for the other connection's row, milliseconds.
 LOCK_TIMEOUT_MS = 15
 #: Sequences of steps, and steps in each.
-SEQUENCES, STEPS = 120, 50
+SEQUENCES, STEPS = 100, 50
 #: Jobs that exist at a time.
 SLOTS = 3
 #: Moves a time far enough into the past to make a lease late and a message silent, seconds.

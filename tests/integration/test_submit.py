@@ -48,6 +48,7 @@ def test_a_job_is_stored_and_its_message_carries_ids_only(queue, engine, redis):
     assert accepted.created
     assert row_of(engine, accepted.job.id) == accepted.job
     assert accepted.job.dispatched_at is not None
+    assert queue.flush()
     (message,) = messages(redis)
     assert message["headers"]["task"] == "tasks.execute_job"
     assert message["headers"]["id"] == str(accepted.job.id)
@@ -78,6 +79,7 @@ def test_a_hundred_requests_at_once_with_one_key_make_one_job(queue, engine, red
         answers = list(pool.map(lambda _: submitted(queue, "k"), range(100)))
     assert Counter(answer.created for answer in answers) == {True: 1, False: 99}
     assert len({answer.job.id for answer in answers}) == 1
+    assert queue.flush()
     assert len(tables(engine)) == len(messages(redis)) == 1
 
 
@@ -190,6 +192,7 @@ def test_a_full_buffer_leaves_the_job_to_the_dispatcher(engine, settings, redis)
     queue = Queue(engine, Broker(settings.redis_url, buffer=2), registry, LIMITS)
     accepted = submitted(queue)
     assert row_of(engine, accepted.job.id).dispatched_at is None
+    assert queue.flush()
     assert redis.llen("default") == 2
 
 

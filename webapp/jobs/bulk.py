@@ -33,7 +33,7 @@ _INSERT_MANY = text("""
                   CAST(:fingerprints AS text[]))
            AS given(id, task, payload, queue, max_retries, timeout, key, fingerprint)
      ORDER BY key, id
-    ON CONFLICT (idempotency_key) DO NOTHING
+    ON CONFLICT DO NOTHING
     RETURNING id""")
 
 

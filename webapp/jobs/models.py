@@ -88,7 +88,12 @@ class Job(Base):
         CheckConstraint("result IS NULL OR status = 'completed'", name="jobs_result_when_completed"),
         CheckConstraint("jsonb_typeof(payload) = 'object'", name="jobs_payload_is_object"),
         CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name="jobs_key_length"),
-        Index("jobs_idempotency_key", "idempotency_key", unique=True),
+        Index(
+            "jobs_idempotency_key",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
         Index(
             "jobs_undispatched",
             "queue",
