@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cache
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, event
@@ -77,9 +76,10 @@ def watch_idle(engine: Engine) -> Engine:
         if time.monotonic() - record.info.get("idle_since", time.monotonic()) < IDLE_IS_ALIVE:
             return
         try:
+            connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute("SELECT 1")
-            connection.rollback()
+            connection.autocommit = False
         except engine.dialect.loaded_dbapi.Error as error:
             # The pool makes a new connection, and another one should that be dead as well.
             raise DisconnectionError("the connection had gone") from error
@@ -87,9 +87,16 @@ def watch_idle(engine: Engine) -> Engine:
     return engine
 
 
-@cache
-def _autocommit(engine: Engine) -> Engine:
-    return engine.execution_options(isolation_level="AUTOCOMMIT")
+def _autocommit(engine: Engine, work: Callable[[Connection], T]) -> T:
+    with engine.connect() as connection:
+        raw: Any = connection.connection.dbapi_connection
+        # SQLAlchemy's own way of setting this sends a ROLLBACK each time; the attribute sends nothing.
+        raw.autocommit = True
+        try:
+            return work(connection)
+        finally:
+            if not raw.closed:
+                raw.autocommit = False
 
 
 def in_one_trip(engine: Engine, work: Callable[[Connection], T]) -> T:
@@ -99,10 +106,8 @@ def in_one_trip(engine: Engine, work: Callable[[Connection], T]) -> T:
     twice, for the first commit may have come through although its answer did not.
     """
     try:
-        with _autocommit(engine).connect() as connection:
-            return work(connection)
+        return _autocommit(engine, work)
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise
-    with _autocommit(engine).connect() as connection:
-        return work(connection)
+    return _autocommit(engine, work)

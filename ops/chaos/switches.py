@@ -7,7 +7,6 @@ real program to Celery or gunicorn; what is switched on comes from the environme
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 import time
@@ -57,13 +56,14 @@ def _around(owner: Any, name: str, before: str | None = None, after: str | None 
 
 
 def _places_to_die() -> None:
-    from tasks import execution
+    from tasks import chunk, execution
     from webapp.jobs import queue, store
 
     _around(store, "insert_once", after="before-commit")
     _around(queue.Queue, "_store", after="after-commit")
-    _around(execution, "claim_one", after="after-claim")
+    _around(execution, "claim_all", after="after-claim")
     _around(execution, "settle_completed", before="before-settle", after="after-settle")
+    _around(chunk, "settle_many", before="before-settle", after="after-settle")
 
 
 def _visibility_timeout(seconds: int) -> None:
@@ -77,28 +77,26 @@ def _visibility_timeout(seconds: int) -> None:
 
 def _no_fence() -> None:
     """A settle that looks at neither state nor attempt."""
-    from webapp.jobs import store
+    from webapp.jobs import bulk, store
 
-    bare = re.sub(
-        r" AND (?:jobs\.)?status = 'processing' AND (?:jobs\.)?attempt = :attempt",
-        "",
-        store._SETTLE_COMPLETED.text,
-    )
-    if bare == store._SETTLE_COMPLETED.text:
+    one, many = store._SETTLE_COMPLETED.text, bulk._SETTLE_MANY.text
+    if store.OPEN_ATTEMPT not in one or bulk._OPEN_ATTEMPT not in many:
         raise RuntimeError("the fence was not found, so it was not taken out")
-    store._SETTLE_COMPLETED = text(bare + " ON CONFLICT DO NOTHING")
+    store._SETTLE_COMPLETED = text(one.replace(store.OPEN_ATTEMPT, "id = :id") + " ON CONFLICT DO NOTHING")
+    unfenced = many.replace(bulk._OPEN_ATTEMPT, "jobs.id = given.id")
+    bulk._SETTLE_MANY = text(unfenced.replace("RETURNING job_id", "ON CONFLICT DO NOTHING RETURNING job_id"))
 
 
 def _early_ack() -> None:
     """The job is acknowledged, to the broker and in its row, before it is run."""
-    from tasks import execution
+    from tasks import chunk, execution
 
-    execution.execute_job.acks_late = False
+    execution.execute_job.acks_late = chunk.execute_jobs.acks_late = False
     real = execution.run
 
-    def run(parts: Any, claim: Any) -> Any:
+    def run(parts: Any, claim: Any, limited: Any = None) -> Any:
         execution.settle_completed(parts, claim, {"attempt": claim.attempt})
-        return real(parts, claim)
+        return real(parts, claim, limited)
 
     execution.run = run
 

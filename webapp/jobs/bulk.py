@@ -81,7 +81,11 @@ class Completed:
     ended: float
 
 
-_SETTLE_MANY = text("""
+#: The fence, as in `store.OPEN_ATTEMPT`: the attempt is the job's newest, it runs, and its end is not on record.
+_OPEN_ATTEMPT = """jobs.id = given.id AND jobs.status = 'processing' AND jobs.attempt = given.attempt
+           AND NOT EXISTS (SELECT 1 FROM job_attempts a WHERE a.job_id = given.id AND a.attempt = given.attempt)"""
+
+_SETTLE_MANY = text(f"""
     WITH settled AS (
         UPDATE jobs
            SET status = 'completed', result = CAST(given.result AS jsonb), last_error = NULL, finished_at = now(),
@@ -89,7 +93,7 @@ _SETTLE_MANY = text("""
           FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:results AS text[]),
                       CAST(:begins AS float8[]), CAST(:ends AS float8[]))
                AS given(id, attempt, result, began, ended)
-         WHERE jobs.id = given.id AND jobs.status = 'processing' AND jobs.attempt = given.attempt
+         WHERE {_OPEN_ATTEMPT}
         RETURNING jobs.id, jobs.attempt, jobs.last_attempt_at, given.began, given.ended)
     INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, ended_at, outcome)
     SELECT id, attempt, :worker_id, last_attempt_at + make_interval(secs => began),
@@ -110,14 +114,14 @@ def settle_many(connection: Connection, done: Sequence[Completed]) -> set[UUID]:
     return set(connection.execute(_SETTLE_MANY, values).scalars())
 
 
-_RELEASE_MANY = text("""
+_RELEASE_MANY = text(f"""
     WITH released AS (
         UPDATE jobs
            SET status = CASE WHEN cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
                finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN now() END,
                dispatched_at = NULL, updated_at = now(), lease_expires_at = NULL, worker_id = NULL
           FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[])) AS given(id, attempt)
-         WHERE jobs.id = given.id AND jobs.status = 'processing' AND jobs.attempt = given.attempt
+         WHERE {_OPEN_ATTEMPT}
         RETURNING jobs.id, jobs.attempt, jobs.last_attempt_at)
     INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome)
     SELECT id, attempt, :worker_id, last_attempt_at, 'released' FROM released

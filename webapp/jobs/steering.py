@@ -51,7 +51,7 @@ _SETTLE_CANCELLED = text(f"""
          WHERE {OPEN_ATTEMPT} AND cancel_requested_at IS NOT NULL
         RETURNING id, attempt, last_attempt_at)
     INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome)
-    SELECT id, attempt, :worker_id, last_attempt_at, 'cancelled' FROM settled""")  # noqa: S608 - a guard of the store
+    SELECT id, attempt, :worker_id, last_attempt_at, 'cancelled' FROM settled""")
 
 
 def settle_cancelled(connection: Connection, held: Claim | Held) -> bool:
