@@ -173,7 +173,7 @@ class Presence(threading.Thread):
         busy = 0
         if length:
             with self._bounded(), self._engine.connect() as connection:
-                busy = store.count_held(connection, self._family)
+                busy = len(store.holders(connection, self._family))
         self._trouble = ""
         received = sum(state.total_count.values())
         if self._watchdog.is_deaf(now, waiting=length, received=received, busy=busy, capacity=self._capacity):

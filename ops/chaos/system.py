@@ -86,7 +86,7 @@ class System:
         proxied: puts a TCP proxy before each server, one for the API and one for the workers.
         durable: Valkey keeps an append-only file.
         environment: more variables for every process.
-        preload: a library that workers are started with (LD_PRELOAD), and its variables.
+        worker_environment: still more, for the worker alone.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class System:
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "CHAOS_FOLDER": str(self.folder),
-            "CHAOS_DATABASE": self._address(self.postgres_port).replace("+psycopg2", ""),
+            "CHAOS_DATABASE": postgres.url(self.postgres_port).replace("+psycopg2", ""),
             **extra,
         }
         api = common | self._addresses("api")
@@ -154,14 +154,11 @@ class System:
             )
         }
 
-    def _address(self, port: int) -> str:
-        return postgres.url(port)
-
     def _addresses(self, side: str) -> dict[str, str]:
         database = self.proxies.get(f"postgres-{side}")
         redis = self.proxies.get(f"redis-{side}")
         return {
-            "DATABASE_URL": self._address(database.port if database else self.postgres_port),
+            "DATABASE_URL": postgres.url(database.port if database else self.postgres_port),
             "REDIS_URL": valkey.url(redis.port if redis else self.redis_port),
         }
 
@@ -183,7 +180,7 @@ class System:
     def _migrate(self) -> None:
         direct = {
             **self.members["api"].environment,
-            "DATABASE_URL": self._address(self.postgres_port),
+            "DATABASE_URL": postgres.url(self.postgres_port),
             "REDIS_URL": valkey.url(self.redis_port),
         }
         subprocess.run(
@@ -226,7 +223,7 @@ class System:
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Runs one statement past every proxy."""
         connection = psycopg2.connect(
-            self._address(self.postgres_port).replace("+psycopg2", ""),
+            postgres.url(self.postgres_port).replace("+psycopg2", ""),
             application_name="chaos",
             connect_timeout=5,
         )

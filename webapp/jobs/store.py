@@ -447,16 +447,6 @@ def holders(connection: Connection, family: str) -> list[str]:
     return list(connection.execute(_HOLDERS, {"family": family}).scalars())
 
 
-_COUNT_HELD = text(
-    "SELECT count(*) FROM jobs WHERE status = 'processing' AND starts_with(worker_id, :family)"
-)
-
-
-def count_held(connection: Connection, family: str) -> int:
-    """How many jobs the processes of one worker hold."""
-    return int(connection.execute(_COUNT_HELD, {"family": family}).scalar_one())
-
-
 _TAKE_HELD_BY = text(f"{_HELD} j.worker_id = ANY(:workers) LIMIT :limit FOR UPDATE OF j SKIP LOCKED")
 
 
