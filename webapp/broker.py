@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from celery import Celery
@@ -23,6 +24,8 @@ from redis.exceptions import RedisError
 from webapp import pace, transport
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: The Celery application of every process; its data is in `celeryconfig.py`.
 celery = Celery("djps")
@@ -88,6 +91,10 @@ class JobHint(Protocol):
 
 def _decoded(value: bytes | str | None) -> str | None:
     return value.decode() if isinstance(value, bytes) else value
+
+
+def _run_id(client: Any) -> str:
+    return str(client.info("server").get("run_id", ""))
 
 
 def _parts(hints: Sequence[JobHint], size: int) -> Iterator[Sequence[JobHint]]:
@@ -160,8 +167,8 @@ class Broker:
     def has_room_for(self, hints: Sequence[JobHint]) -> bool:
         """Tells whether messages for all of these should be sent now."""
         needed: dict[str, float] = {}
-        for hint in hints:
-            needed[hint.queue] = needed.get(hint.queue, 0.0) + 1 / self.chunk_size(hint.task)
+        for (queue, task), count in Counter((hint.queue, hint.task) for hint in hints).items():
+            needed[queue] = needed.get(queue, 0.0) + count / self.chunk_size(task)
         return all(
             self.has_room(queue) and self._lengths[queue][1] + count <= self._buffer
             for queue, count in needed.items()
@@ -169,13 +176,9 @@ class Broker:
 
     def length(self, queue: str) -> int | None:
         """Messages waiting in a queue; None when Redis cannot be asked."""
-        try:
-            with self._producers.acquire(block=True, timeout=self._timeout) as producer:
-                length = int(producer.channel.client.llen(queue))
-        except SEND_ERRORS as error:
-            self._failed(error)
-            return None
-        self._lengths[queue] = (time.monotonic(), length)
+        length = self._ask(lambda client: int(client.llen(queue)))
+        if length is not None:
+            self._lengths[queue] = (time.monotonic(), length)
         return length
 
     def lost_messages(self) -> bool:
@@ -184,22 +187,20 @@ class Broker:
         A key holds the run id of the server that it was written to; a flush takes the key, and a restart
         changes the id (an append-only file may bring the key back, but not the last second's messages).
         """
-        try:
-            with self._producers.acquire(block=True, timeout=self._timeout) as producer:
-                client = producer.channel.client
-                return _decoded(client.get(EPOCH_KEY)) != str(client.info("server").get("run_id", ""))
-        except SEND_ERRORS as error:
-            self._failed(error)
-            return False
+        return bool(self._ask(lambda client: _decoded(client.get(EPOCH_KEY)) != _run_id(client)))
 
     def begin_epoch(self) -> None:
         """Notes that what Redis had lost is being sent again; failing to note it sends it once more."""
+        self._ask(lambda client: client.set(EPOCH_KEY, _run_id(client)))
+
+    def _ask(self, work: Callable[[Any], T]) -> T | None:
+        """One exchange with Redis; None when it cannot be had."""
         try:
             with self._producers.acquire(block=True, timeout=self._timeout) as producer:
-                client = producer.channel.client
-                client.set(EPOCH_KEY, str(client.info("server").get("run_id", "")))
+                return work(producer.channel.client)
         except SEND_ERRORS as error:
             self._failed(error)
+            return None
 
     def send_hints(self, hints: Sequence[JobHint]) -> bool:
         """Sends messages for jobs in one pipeline, several quick jobs of a task in one of them.
@@ -228,24 +229,18 @@ class Broker:
         return any(task in self._paces or self._chunk_of(task) is not None for task in tasks)
 
     def _read_paces(self) -> None:
-        try:
-            with self._producers.acquire(block=True, timeout=self._timeout) as producer:
-                found = producer.channel.client.hgetall(PACE_KEY)
-        except SEND_ERRORS as error:
-            self._failed(error)
-            return
-        self._paces = {str(_decoded(task)): float(seconds) for task, seconds in found.items()}
+        # Whatever comes of it, it is not tried again for each job of a batch.
         self._paces_read_at = time.monotonic()
+        found = self._ask(lambda client: client.hgetall(PACE_KEY)) if self.available() else None
+        if found is not None:
+            self._paces = {str(_decoded(task)): float(seconds) for task, seconds in found.items()}
 
     def tell_pace(self, task: str, seconds: float) -> None:
         """Tells every sender how long one job of a task takes."""
-        try:
-            with self._producers.acquire(block=True, timeout=self._timeout) as producer:
-                client = producer.channel.client
-                client.hset(PACE_KEY, task, seconds)
-                client.expire(PACE_KEY, PACE_KEPT)
-        except SEND_ERRORS as error:
-            self._failed(error)
+        if self.available():
+            self._ask(
+                lambda client: (client.hset(PACE_KEY, task, seconds), client.expire(PACE_KEY, PACE_KEPT))
+            )
 
     def send_burial(self, job_id: UUID, attempt: int, queue: str) -> bool:
         """Asks the dead letter task to move a job; False when the message may not have arrived."""

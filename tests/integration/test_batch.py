@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from sqlalchemy import text
@@ -119,3 +120,11 @@ def test_a_body_beyond_the_bound_is_a_413(another_app):
     client = another_app(max_payload_bytes=1024).test_client()
     assert post(client, noop(text="x" * 70_000)).status_code == 413
     assert post(client, *(noop(text="x" * 900) for _ in range(20))).status_code == 200
+
+
+def test_a_batch_is_stored_at_once_while_redis_says_nothing(another_app, engine, silent_port):
+    client = another_app(redis_url=f"redis://127.0.0.1:{silent_port}/0").test_client()
+    began = time.monotonic()
+    body = post(client, *(noop(n=n) for n in range(500))).get_json()
+    assert body["created"] == count(engine) == 500
+    assert time.monotonic() - began < 3
