@@ -75,7 +75,7 @@ def total(connection: Connection, status: str | None) -> Total:
 _DEAD = text(f"""
     SELECT {", ".join("j." + name.strip() for name in JOB_COLUMNS.split(","))}
       FROM dead_letters d JOIN jobs j ON j.id = d.job_id
-     WHERE d.requeued_at IS NULL
+     WHERE d.requeued_at IS NULL AND d.discarded_at IS NULL
      ORDER BY d.id DESC LIMIT :limit OFFSET :offset""")
 
 

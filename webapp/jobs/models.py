@@ -7,6 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
+    Boolean,
     CheckConstraint,
     DateTime,
     Double,
@@ -62,6 +64,15 @@ class Job(Base):
     last_attempt_at: Mapped[datetime | None] = mapped_column(_TIME)
     finished_at: Mapped[datetime | None] = mapped_column(_TIME)
     cancel_requested_at: Mapped[datetime | None] = mapped_column(_TIME)
+    tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    expires_at: Mapped[datetime | None] = mapped_column(_TIME)
+    backoff: Mapped[Any | None] = mapped_column(JSONB)
+    callback_url: Mapped[str | None] = mapped_column(Text)
+    callback_job_id: Mapped[UUID | None] = mapped_column(Uuid)
+    cancel_reason: Mapped[str | None] = mapped_column(Text)
+    progress: Mapped[Any | None] = mapped_column(JSONB)
+    watched: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    traceparent: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
         CheckConstraint(
@@ -110,6 +121,25 @@ class Job(Base):
         Index("jobs_leases", "lease_expires_at", postgresql_where=text("status = 'processing'")),
         Index("jobs_by_status", "status", "id"),
         Index("jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        Index(
+            "jobs_tags",
+            "tags",
+            postgresql_using="gin",
+            postgresql_with={"fastupdate": "on"},
+            postgresql_where=text("tags <> '{}'"),
+        ),
+        Index(
+            "jobs_expiring",
+            "expires_at",
+            postgresql_where=text("status = 'queued' AND expires_at IS NOT NULL"),
+        ),
+        Index(
+            "jobs_callbacks",
+            "finished_at",
+            postgresql_where=text(
+                "finished_at IS NOT NULL AND callback_url IS NOT NULL AND callback_job_id IS NULL"
+            ),
+        ),
     )
 
 
@@ -132,11 +162,15 @@ class Attempt(Base):
 
     __table_args__ = (
         CheckConstraint(
-            "outcome IN ('completed', 'failed', 'lost', 'released', 'cancelled')",
+            "outcome IN ('completed', 'failed', 'lost', 'released', 'cancelled', 'snoozed')",
             name="job_attempts_outcome_known",
         ),
         CheckConstraint("attempt >= 1", name="job_attempts_from_one"),
     )
+
+
+#: A letter nobody has dealt with yet.
+_LETTER_OPEN = "requeued_at IS NULL AND discarded_at IS NULL"
 
 
 class DeadLetter(Base):
@@ -150,11 +184,28 @@ class DeadLetter(Base):
     error_type: Mapped[str | None] = mapped_column(Text)
     error_message: Mapped[str | None] = mapped_column(Text)
     fingerprint: Mapped[str] = mapped_column(Text)
+    task: Mapped[str | None] = mapped_column(Text)
+    queue: Mapped[str | None] = mapped_column(Text)
     dead_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
     requeued_at: Mapped[datetime | None] = mapped_column(_TIME)
+    discarded_at: Mapped[datetime | None] = mapped_column(_TIME)
+    resolved_by: Mapped[str | None] = mapped_column(Text)
+    resolved_why: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
         CheckConstraint("reason IN ('exhausted', 'discarded')", name="dead_letters_reason_known"),
-        Index("dead_letters_open", "job_id", unique=True, postgresql_where=text("requeued_at IS NULL")),
+        Index("dead_letters_open", "job_id", unique=True, postgresql_where=text(_LETTER_OPEN)),
+        Index("dead_letters_alike", "task", "fingerprint", postgresql_where=text(_LETTER_OPEN)),
         Index("dead_letters_by_job", "job_id"),
     )
+
+
+class PrunedJob(Base):
+    """A job that was deleted for its age: for some weeks its id is answered with "gone" instead of "unknown"."""
+
+    __tablename__ = "pruned_jobs"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    pruned_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+
+    __table_args__ = (Index("pruned_jobs_by_age", "pruned_at"),)

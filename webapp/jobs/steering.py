@@ -66,7 +66,9 @@ _REQUEUE = text("""
            finished_at = NULL, cancel_requested_at = NULL, updated_at = now()
      WHERE id = :id AND status IN ('failed', 'cancelled')""")
 
-_CLOSE_LETTER = text("UPDATE dead_letters SET requeued_at = now() WHERE job_id = :id AND requeued_at IS NULL")
+_CLOSE_LETTER = text("""
+    UPDATE dead_letters SET requeued_at = now()
+     WHERE job_id = :id AND requeued_at IS NULL AND discarded_at IS NULL""")
 
 
 def requeue(connection: Connection, job_id: UUID) -> bool:

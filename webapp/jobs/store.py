@@ -369,9 +369,9 @@ _BURY = text("""
         UPDATE jobs SET status = 'failed', finished_at = now(), updated_at = now(), lease_expires_at = NULL,
                         worker_id = NULL
          WHERE id = :id AND status = 'processing' AND attempt = :attempt
-        RETURNING id)
-    INSERT INTO dead_letters (job_id, reason, error_type, error_message, fingerprint)
-    SELECT id, :reason, :error_type, :error_message, :fingerprint FROM buried""")
+        RETURNING id, task, queue)
+    INSERT INTO dead_letters (job_id, reason, error_type, error_message, fingerprint, task, queue)
+    SELECT id, :reason, :error_type, :error_message, :fingerprint, task, queue FROM buried""")
 
 _DISCARD_TYPE = "webapp.jobs.errors.Discard"
 
