@@ -18,13 +18,14 @@ from sqlalchemy import Connection
 
 from tasks import execution
 from tasks.execution import JobTask, Limiter
-from tasks.runtime import Runtime, runtime
-from webapp import metrics
-from webapp.broker import CHUNK_WINDOW, celery
+from tasks.runtime import Runtime, child_name, runtime
+from webapp import logs, metrics
+from webapp.broker import CHUNK_WINDOW, TICKET_WINDOW, celery
 from webapp.database import in_one_trip
-from webapp.jobs import bulk, store
+from webapp.jobs import bulk, store, tickets
 from webapp.jobs.bulk import Completed
 from webapp.jobs.store import Claim
+from webapp.jobs.tickets import Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,34 @@ def execute_jobs(self: JobTask, job_ids: list[str]) -> None:
         Chunk(parts, sorted(claims, key=lambda claim: order[claim.id])).run()
 
 
+@celery.task(  # type: ignore[untyped-decorator] # Celery ships no types
+    name="tasks.execute_due",
+    base=JobTask,
+    bind=True,
+    autoretry_for=(Exception,),
+    max_retries=None,
+    acks_late=True,
+)
+def execute_due(self: JobTask, queue: str, task: str, timeout: float) -> None:
+    """Runs due jobs of one task straight from the backlog, for a moment or until there are none."""
+    parts = runtime()
+    ticket = Ticket(queue, task, timeout)
+    end = time.monotonic() + TICKET_WINDOW
+    while time.monotonic() < end and (claims := _claim_due(parts, ticket)):
+        Chunk(parts, claims).run()
+
+
+def _claim_due(parts: Runtime, ticket: Ticket) -> list[Claim]:
+    lease = parts.settings.stuck_job_threshold
+    limit = parts.broker.chunk_size(ticket.task)
+    return in_one_trip(
+        parts.engine,
+        lambda connection: tickets.claim_due(
+            connection, ticket, limit=limit, worker_id=child_name(), lease=lease
+        ),
+    )
+
+
 class Chunk:
     """Jobs that one child has claimed together.
 
@@ -74,9 +103,10 @@ class Chunk:
         """Runs them all, or as many as the window allows."""
         timer = threading.Timer(self._window, self.hand_back)
         timer.daemon = True
-        timer.start()
+        if len(self._waiting) > 1:
+            timer.start()
         try:
-            with execution.time_limits() as limited:
+            with metrics.held(), execution.time_limits() as limited:
                 while (claim := self._next()) is not None:
                     self._run(claim, limited)
                     if time.monotonic() - self._flushed_at > FLUSH_AFTER:
@@ -92,7 +122,7 @@ class Chunk:
     def _run(self, claim: Claim, limited: Limiter) -> None:
         began = time.monotonic()
         with execution.attempt_of(claim):
-            metrics.job_wait.observe(max(0.0, claim.waited + began - self._claimed_at))
+            metrics.observe(metrics.job_wait, max(0.0, claim.waited + began - self._claimed_at))
             try:
                 result = execution.run(self._parts, claim, limited)
             except execution.AttemptFailed as failed:
@@ -108,6 +138,7 @@ class Chunk:
         self._flushed_at = time.monotonic()
         with self._lock:
             done, self._done = self._done, []
+        metrics.write_held()
         if done:
             settle_many(self._parts, done)
 
@@ -122,12 +153,11 @@ class Chunk:
             logger.info("jobs of a chunk were handed back", extra={"jobs": len(released)})
 
 
-def _settle_or_find(connection: Connection, done: Sequence[Completed]) -> set[UUID]:
+def _settled(connection: Connection, done: Sequence[Completed]) -> set[UUID]:
     """Settles what is open; what an earlier try settled, whose answer did not come through, counts as well."""
-    settled = bulk.settle_many(connection, done)
-    return settled | {
-        one.claim.id for one in done if one.claim.id not in settled and store.has_ended(connection, one.claim)
-    }
+    if bulk.settle_many(connection, done) == len(done):
+        return {one.claim.id for one in done}
+    return {one.claim.id for one in done if store.has_ended(connection, one.claim)}
 
 
 def settle_many(parts: Runtime, done: Sequence[Completed]) -> None:
@@ -136,19 +166,17 @@ def settle_many(parts: Runtime, done: Sequence[Completed]) -> None:
     failures = execution.Insistence(parts.settings.stuck_job_threshold)
     while failures.goes_on():
         with failures:
-            settled = in_one_trip(parts.engine, lambda connection: _settle_or_find(connection, done))
+            settled = in_one_trip(parts.engine, lambda connection: _settled(connection, done))
     if not failures.came_through:
         settled = set()
     metrics.jobs_completed.inc(len(settled))
-    for one in done:
-        with execution.attempt_of(one.claim):
+    with logs.in_one_write():
+        for one in done:
+            about = execution.fields_of(one.claim) | {"task": one.claim.task}
             if one.claim.id in settled:
                 logger.info(
-                    "job completed",
-                    extra={"task": one.claim.task, "waited_seconds": round(one.claim.waited + one.began, 3)},
+                    "job completed", extra=about | {"waited_seconds": round(one.claim.waited + one.began, 3)}
                 )
             else:
                 metrics.leases_lost.inc()
-                logger.error(
-                    "lease was lost, the attempt's outcome is dropped", extra={"task": one.claim.task}
-                )
+                logger.error("lease was lost, the attempt's outcome is dropped", extra=about)

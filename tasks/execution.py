@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn
 from uuid import UUID
@@ -48,9 +49,9 @@ SETTLE_PAUSE = 0.5
 #: Share of the lease during which the end of an attempt is tried to be written; then the sweeper owns the job.
 SETTLE_SHARE = 0.75
 
-#: Seconds between two reports of a task's pace, where it has not changed much ...
+#: Seconds between two reports of a task's pace where it has not changed much, ...
 PACE_EVERY = 30.0
-#: ... and where it has.
+#: ... and between two looks whether it has.
 PACE_PAUSE = 0.25
 
 DATABASE_ERRORS = (DBAPIError, PoolTimeout)
@@ -59,8 +60,21 @@ DATABASE_ERRORS = (DBAPIError, PoolTimeout)
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
-#: Of each task: its pace, over how many jobs, the pace that was told, and when, on the monotonic clock.
-_paces: dict[str, tuple[float, int, float | None, float]] = {}
+@dataclass(slots=True)
+class Pace:
+    """What this process knows of how long a task's jobs take, and what it told the others of it.
+
+    Times of day are on the monotonic clock.
+    """
+
+    seconds: float = 0.0
+    count: int = 0
+    told: float | None = None
+    told_at: float = 0.0
+    look_at: float = 0.0
+
+
+_paces: dict[str, Pace] = {}
 
 
 #: Bounds a block by seconds.
@@ -125,16 +139,24 @@ def execute_job(self: JobTask, job_id: str) -> None:
         metrics.jobs_refused.inc()
         return
     with attempt_of(claim):
-        metrics.job_wait.observe(max(0.0, claim.waited))
+        metrics.observe(metrics.job_wait, max(0.0, claim.waited))
         result = run(parts, claim)
         settle_completed(parts, claim, result)
 
 
 def attempt_of(claim: Claim) -> AbstractContextManager[None]:
     """Puts the attempt's fields on every line that is logged inside."""
-    return logs.bound(
-        job_id=str(claim.id), attempt=claim.attempt, worker_id=claim.worker_id, request_id=claim.request_id
-    )
+    return logs.bound(**fields_of(claim))
+
+
+def fields_of(claim: Claim) -> dict[str, str | int]:
+    """What every line about an attempt says."""
+    fields: dict[str, str | int] = {
+        "job_id": str(claim.id),
+        "attempt": claim.attempt,
+        "worker_id": claim.worker_id,
+    }
+    return fields if claim.request_id is None else fields | {"request_id": claim.request_id}
 
 
 def claim_one(parts: Runtime, job_id: UUID) -> Claim | None:
@@ -176,7 +198,7 @@ def run(parts: Runtime, claim: Claim, limited: Limiter | None = None) -> Any:
         raise _failure(claim, error, error) from error
     finally:
         seconds = time.monotonic() - started
-        metrics.job_duration.observe(seconds)
+        metrics.observe(metrics.job_duration, seconds)
         measure(parts, claim.task, seconds)
 
 
@@ -211,13 +233,16 @@ def _raise_time_limit(_number: int, _frame: object) -> NoReturn:
 
 def measure(parts: Runtime, task: str, seconds: float) -> None:
     """Keeps the pace of a task, and tells it to the senders when it has changed or some time has passed."""
-    known, count, told, told_at = _paces.get(task, (0.0, 0, None, 0.0))
-    known = pace.updated(known, count, seconds)
+    seen = _paces.setdefault(task, Pace())
+    seen.seconds = pace.updated(seen.seconds, seen.count, seconds)
+    seen.count += 1
     now = time.monotonic()
-    if told is None or now - told_at > (PACE_EVERY if pace.is_similar(known, told) else PACE_PAUSE):
-        parts.broker.tell_pace(task, known)
-        told, told_at = known, now
-    _paces[task] = (known, count + 1, told, told_at)
+    if now < seen.look_at:
+        return
+    seen.look_at = now + PACE_PAUSE
+    if seen.told is None or now - seen.told_at > PACE_EVERY or not pace.is_similar(seen.seconds, seen.told):
+        parts.broker.tell_pace(task, seen.seconds)
+        seen.told, seen.told_at = seen.seconds, now
 
 
 def _function_of(claim: Claim) -> HandlerFunction:

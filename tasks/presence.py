@@ -29,8 +29,8 @@ from tasks.beacon import Beacon
 from tasks.runtime import child_name, unpooled_engine, worker_name
 from tasks.watchdog import EXIT_CODE, LOOK_EVERY, Watchdog, waiting
 from webapp import heartbeats, waits
-from webapp.broker import EXECUTE_JOB, EXECUTE_JOBS
-from webapp.jobs import store
+from webapp.broker import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS
+from webapp.jobs import store, tickets
 from webapp.jobs.retry import RetryPolicy
 from webapp.jobs.states import AttemptOutcome
 from webapp.settings import Settings
@@ -96,6 +96,8 @@ class Presence(threading.Thread):
         self._beat_at = 0.0
         self._look_at = 0.0
         self._leased_at: dict[UUID, float] = {}
+        self._ticket_since: dict[int, tuple[str, float]] = {}
+        self._looked_at = time.monotonic()
 
     def run(self) -> None:
         """Looks at the children until the worker is gone."""
@@ -120,6 +122,7 @@ class Presence(threading.Thread):
         """One look: heartbeat, leases, dead children, drain."""
         now = time.monotonic()
         running = running_jobs()
+        self._note_tickets(now)
         self._stop_unrenewed(running, now)
         if now >= self._renew_at and running:
             self._renew(running)
@@ -183,10 +186,27 @@ class Presence(threading.Thread):
             self.release_running(running_jobs())
             os._exit(EXIT_CODE)
 
+    def _note_tickets(self, now: float) -> None:
+        """Keeps for each child that works on a ticket a moment that was before it got it: the look before."""
+        self._ticket_since = {
+            pid: (
+                number,
+                before[1]
+                if (before := self._ticket_since.get(pid)) and before[0] == number
+                else self._looked_at,
+            )
+            for pid, number in ticket_holders().items()
+        }
+        self._looked_at = now
+
     def _renew(self, running: dict[UUID, int]) -> None:
         workers = [child_name(pid) for pid in set(running.values())]
+        now = time.monotonic()
+        holders = {child_name(pid): now - since for pid, (_, since) in self._ticket_since.items()}
         with self._bounded(), self._engine.begin() as connection:
             store.renew(connection, list(running), workers=workers, lease=self._lease)
+            if holders:
+                tickets.renew_held(connection, holders, lease=self._lease)
         # Jobs that were not renewed are settled, and Celery has not noticed yet: nothing is left to protect.
         self._leased_at |= dict.fromkeys(running, time.monotonic())
 
@@ -230,21 +250,29 @@ class Presence(threading.Thread):
         return len(taken)
 
 
-def running_jobs() -> dict[UUID, int]:
-    """The jobs that children of this worker have accepted, with the pid of each."""
+def _active_requests() -> list[Any]:
+    """The messages that children of this worker have accepted."""
     while True:
         try:
-            requests = list(state.active_requests)
-            break
+            return [request for request in list(state.active_requests) if request.worker_pid]
         except RuntimeError:
             # The worker's main thread changed the set meanwhile.
             continue
+
+
+def running_jobs() -> dict[UUID, int]:
+    """The jobs that children of this worker have accepted, with the pid of each; a ticket counts as one."""
     return {
         job_id: request.worker_pid
-        for request in requests
-        if request.name in {EXECUTE_JOB, EXECUTE_JOBS} and request.worker_pid
-        for job_id in _jobs_of(request.args)
+        for request in _active_requests()
+        if request.name in {EXECUTE_JOB, EXECUTE_JOBS, EXECUTE_DUE}
+        for job_id in _jobs_of([request.id] if request.name == EXECUTE_DUE else request.args)
     }
+
+
+def ticket_holders() -> dict[int, str]:
+    """The children of this worker that work on a ticket: pid, and the ticket's number."""
+    return {request.worker_pid: request.id for request in _active_requests() if request.name == EXECUTE_DUE}
 
 
 def _jobs_of(args: Any) -> list[UUID]:

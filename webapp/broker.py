@@ -47,6 +47,7 @@ CONNECTIONS = 8
 EPOCH_KEY = "djps:epoch"
 EXECUTE_JOB = "tasks.execute_job"
 EXECUTE_JOBS = "tasks.execute_jobs"
+EXECUTE_DUE = "tasks.execute_due"
 BURY_JOB = "tasks.bury_job"
 
 #: Redis hash of how long one job of each task takes, seconds.
@@ -57,6 +58,8 @@ PACE_TTL = 0.2
 PACE_KEPT = 86_400
 #: How long a chunk's message runs before its jobs that have not begun are handed back, seconds.
 CHUNK_WINDOW = 1.0
+#: How long a ticket's message goes on claiming, seconds: other queues have their turn after that.
+TICKET_WINDOW = 0.5
 
 #: What sending may raise: Redis away, slow, full or read-only, or no free connection in time.
 SEND_ERRORS = (RedisError, KombuError, OSError)
@@ -110,6 +113,22 @@ def _message(hints: Sequence[JobHint], queue: str, timeout: float) -> tuple[str,
         return EXECUTE_JOB, [first], {"queue": queue, "task_id": first, **limits}
     limits = {"time_limit": CHUNK_WINDOW + timeout + HARD_LIMIT_GRACE}
     return EXECUTE_JOBS, [[str(hint.id) for hint in hints]], {"queue": queue, "task_id": first, **limits}
+
+
+class JobTicket(Protocol):
+    """What a message about a queue's backlog is made from."""
+
+    @property
+    def queue(self) -> str:
+        """Where the jobs wait."""
+
+    @property
+    def task(self) -> str:
+        """Their handler."""
+
+    @property
+    def timeout(self) -> float:
+        """Longest an attempt may take, seconds."""
 
 
 class Broker:
@@ -218,17 +237,45 @@ class Broker:
             ]
         )
 
+    def send_tickets(self, tickets: Sequence[JobTicket]) -> bool:
+        """Sends tickets in one pipeline; False when some may not have arrived, which costs nothing but time."""
+        if not self.available():
+            return False
+        return self._send(
+            [
+                (
+                    EXECUTE_DUE,
+                    [ticket.queue, ticket.task, ticket.timeout],
+                    {
+                        "queue": ticket.queue,
+                        "time_limit": TICKET_WINDOW + CHUNK_WINDOW + ticket.timeout + HARD_LIMIT_GRACE,
+                    },
+                )
+                for ticket in tickets
+            ]
+        )
+
+    def is_quick(self, task: str) -> bool:
+        """Tells whether a job of this task is known to be quick work, or its handler says that several are."""
+        fixed = self._chunk_of(task)
+        if fixed is not None and fixed > 1:
+            return True
+        self._refresh_paces()
+        return task in self._paces and self._paces[task] <= pace.WORK_IN_A_MESSAGE
+
     def chunk_size(self, task: str) -> int:
         """How many jobs of a task one message carries now."""
-        if time.monotonic() - self._paces_read_at > PACE_TTL:
-            self._read_paces()
+        self._refresh_paces()
         return pace.chunk_size(self._paces.get(task), fixed=self._chunk_of(task))
 
     def knows_pace(self, tasks: Iterable[str]) -> bool:
         """Tells whether it is known of one of these tasks, at least, how long its jobs take."""
-        return any(task in self._paces or self._chunk_of(task) is not None for task in tasks)
+        self._refresh_paces()
+        return any(task in self._paces or (self._chunk_of(task) or 0) > 1 for task in tasks)
 
-    def _read_paces(self) -> None:
+    def _refresh_paces(self) -> None:
+        if time.monotonic() - self._paces_read_at <= PACE_TTL:
+            return
         # Whatever comes of it, it is not tried again for each job of a batch.
         self._paces_read_at = time.monotonic()
         found = self._ask(lambda client: client.hgetall(PACE_KEY)) if self.available() else None

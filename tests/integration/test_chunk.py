@@ -163,16 +163,12 @@ def test_a_database_that_stays_away_leaves_the_chunk_to_the_sweeper(engine, part
     assert statuses(engine, claims) == ["processing", "processing"]
 
 
-def test_hints_of_quick_tasks_share_messages_and_those_of_unknown_ones_do_not(
-    queue, parts, redis, engine, handle
-):
+def test_hints_of_quick_tasks_share_messages_and_those_of_unknown_ones_do_not(parts, redis, engine, handle):
     quick, unknown = handle(lambda p, c: None), handle(lambda p, c: None)
     parts.broker.tell_pace(quick, 0.02)
-    for _ in range(12):
-        queued(engine, task=quick)
-    queued(engine, task=unknown)
-    queue._broker._paces_read_at = -10.0
-    assert sum(queue.dispatch("default", buffer=100, redispatch_after=60).values()) == 13
+    hints = [queued(engine, task=quick) for _ in range(12)] + [queued(engine, task=unknown)]
+    parts.broker._paces_read_at = -10.0
+    assert parts.broker.send_hints(hints)
     bodies = [json.loads(one) for one in reversed(redis.lrange("default", 0, -1))]
     assert [one["headers"]["task"] for one in bodies] == ["tasks.execute_jobs"] * 3 + ["tasks.execute_job"]
     assert [len(json.loads(one["headers"]["argsrepr"].replace("'", '"'))[0]) for one in bodies[:3]] == [

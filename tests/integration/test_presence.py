@@ -22,7 +22,7 @@ from tasks.presence import Presence, is_alive, is_child, kill, running_jobs
 from tasks.runtime import child_name, worker_name
 from tasks.watchdog import EXIT_CODE, PATIENCE
 from webapp import heartbeats
-from webapp.broker import BURY_JOB, EXECUTE_JOB
+from webapp.broker import BURY_JOB, EXECUTE_DUE, EXECUTE_JOB
 from webapp.heartbeats import KEY_PREFIX
 from webapp.jobs import store
 from webapp.jobs.states import AttemptOutcome
@@ -35,6 +35,7 @@ class Accepted:
     args: list[object]
     worker_pid: int | None
     name: str = EXECUTE_JOB
+    id: str = ""
 
 
 @pytest.fixture
@@ -122,6 +123,25 @@ def test_running_jobs_are_those_that_a_child_has_accepted(accept):
     accept(reserved, None)
     accept(other, 1234, BURY_JOB)
     assert running_jobs() == {mine: 1234}
+
+
+def test_what_was_claimed_with_a_ticket_is_renewed_while_its_child_works_on_it(presence, engine, child):
+    pid = child()
+    claim = held_by(engine, pid)
+    ticket = Accepted(["default", "noop", 300.0], pid, EXECUTE_DUE, str(uuid4()))
+    state.active_requests.add(ticket)
+    try:
+        assert running_jobs() == {UUID(ticket.id): pid}
+        before = row_of(engine, claim.id).lease_expires_at
+        presence.run_once()
+        assert row_of(engine, claim.id).lease_expires_at > before
+        since = presence._ticket_since[pid]
+        presence.run_once()
+        assert presence._ticket_since[pid] == since
+    finally:
+        state.active_requests.discard(ticket)
+    presence.run_once()
+    assert presence._ticket_since == {}
 
 
 def test_the_set_may_change_while_it_is_read(monkeypatch):

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from webapp.jobs.literals import array_of, text_array_of
 from webapp.jobs.store import Claim, NewJob
 
 #: Longest a statement of a batch may run, milliseconds: ten thousand rows on a busy machine.
@@ -46,14 +47,14 @@ def insert_many(connection: Connection, jobs: Sequence[NewJob], *, dispatched: b
         dispatched: the caller publishes messages right after the commit.
     """
     values = {
-        "ids": [str(job.id) for job in jobs],
-        "tasks": [job.task for job in jobs],
-        "payloads": [job.payload for job in jobs],
-        "queues": [job.queue for job in jobs],
-        "max_retries": [job.max_retries for job in jobs],
-        "timeouts": [job.timeout for job in jobs],
-        "keys": [job.idempotency_key for job in jobs],
-        "fingerprints": [job.fingerprint.hex() for job in jobs],
+        "ids": array_of(job.id for job in jobs),
+        "tasks": text_array_of(job.task for job in jobs),
+        "payloads": text_array_of(job.payload for job in jobs),
+        "queues": text_array_of(job.queue for job in jobs),
+        "max_retries": array_of(job.max_retries for job in jobs),
+        "timeouts": array_of(job.timeout for job in jobs),
+        "keys": text_array_of(job.idempotency_key for job in jobs),
+        "fingerprints": text_array_of(job.fingerprint.hex() for job in jobs),
         "request_id": jobs[0].request_id,
         "dispatched": dispatched,
     }
@@ -82,8 +83,11 @@ class Completed:
 
 
 #: The fence, as in `store.OPEN_ATTEMPT`: the attempt is the job's newest, it runs, and its end is not on record.
-_OPEN_ATTEMPT = """jobs.id = given.id AND jobs.status = 'processing' AND jobs.attempt = given.attempt
-           AND NOT EXISTS (SELECT 1 FROM job_attempts a WHERE a.job_id = given.id AND a.attempt = given.attempt)"""
+#: It is put in a way that leaves the planner one choice for each job, the primary keys: statistics of a table that fills
+#: up are always old, and by them it would rather read every job that has lately been processing, or every attempt.
+_OPEN_ATTEMPT = """jobs.id = given.id AND (jobs.status = 'processing') IS TRUE AND jobs.attempt = given.attempt
+           AND (SELECT ended.attempt FROM job_attempts AS ended
+                 WHERE ended.job_id = given.id AND ended.attempt = given.attempt) IS NULL"""
 
 _SETTLE_MANY = text(f"""
     WITH settled AS (
@@ -97,21 +101,20 @@ _SETTLE_MANY = text(f"""
         RETURNING jobs.id, jobs.attempt, jobs.last_attempt_at, given.began, given.ended)
     INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, ended_at, outcome)
     SELECT id, attempt, :worker_id, last_attempt_at + make_interval(secs => began),
-           last_attempt_at + make_interval(secs => ended), 'completed' FROM settled
-    RETURNING job_id""")
+           last_attempt_at + make_interval(secs => ended), 'completed' FROM settled""")
 
 
-def settle_many(connection: Connection, done: Sequence[Completed]) -> set[UUID]:
-    """Completes jobs of one worker's chunk; returns those whose lease was not lost."""
+def settle_many(connection: Connection, done: Sequence[Completed]) -> int:
+    """Completes jobs of one worker's chunk; returns how many of them had not lost their lease."""
     values = {
-        "ids": [str(one.claim.id) for one in done],
-        "attempts": [one.claim.attempt for one in done],
-        "results": [one.result for one in done],
-        "begins": [one.began for one in done],
-        "ends": [one.ended for one in done],
+        "ids": array_of(one.claim.id for one in done),
+        "attempts": array_of(one.claim.attempt for one in done),
+        "results": text_array_of(one.result for one in done),
+        "begins": array_of(one.began for one in done),
+        "ends": array_of(one.ended for one in done),
         "worker_id": done[0].claim.worker_id,
     }
-    return set(connection.execute(_SETTLE_MANY, values).scalars())
+    return connection.execute(_SETTLE_MANY, values).rowcount
 
 
 _RELEASE_MANY = text(f"""
@@ -131,8 +134,8 @@ _RELEASE_MANY = text(f"""
 def release_many(connection: Connection, claims: Sequence[Claim]) -> set[UUID]:
     """Gives claimed jobs back that were not begun: queued again, and no retry is used up."""
     values = {
-        "ids": [str(claim.id) for claim in claims],
-        "attempts": [claim.attempt for claim in claims],
+        "ids": array_of(claim.id for claim in claims),
+        "attempts": array_of(claim.attempt for claim in claims),
         "worker_id": claims[0].worker_id,
     }
     return set(connection.execute(_RELEASE_MANY, values).scalars())

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -21,22 +22,19 @@ from uuid_utils.compat import uuid7
 from webapp import metrics
 from webapp.broker import Broker
 from webapp.database import in_one_trip
-from webapp.jobs import bulk, census, store
+from webapp.jobs import bulk, census, store, tickets
 from webapp.jobs.errors import JobError, JobNotFound, KeyRace, KeyReused, UnknownTask
 from webapp.jobs.handlers import Handler, HandlerRegistry
 from webapp.jobs.outbox import Outbox
+from webapp.jobs.tickets import MOST_TICKETS, Ticket, Waiting
 from webapp.logs import bound_field
 
 logger = logging.getLogger(__name__)
 
 #: A job that was sent and not claimed is sent again after this long when its queue is empty, seconds.
 REDISPATCH_WHEN_EMPTY = 5.0
-#: Messages of a queue that may wait in Redis whatever they carry: enough that no child runs dry.
-LEAST_MESSAGES = 16
 #: Messages of a queue of whose tasks no pace is known.
 FIRST_MESSAGES = 64
-#: Most jobs taken in one statement.
-MOST_TAKEN = 5_000
 #: PostgreSQL's code for a lock that could not be had within `lock_timeout`.
 _LOCK_NOT_AVAILABLE = "55P03"
 
@@ -253,34 +251,50 @@ class Queue:
         )
 
     def dispatch(self, queue: str, *, buffer: int, redispatch_after: float) -> dict[str, int]:
-        """Fills one broker queue up to `buffer` from what is due; returns how many were sent, by reason.
+        """Fills one broker queue up to `buffer` from what is due; returns how many messages were sent, by reason.
+
+        Quick jobs get tickets and stay where they are; the others get a message each.
 
         Args:
-            buffer: most jobs of the queue in Redis; a few messages more when they carry many jobs each.
+            buffer: most messages of the queue in Redis.
             redispatch_after: seconds before a job that was sent and not claimed is sent again.
         """
         length = self._broker.length(queue)
         if length is None:
             return {}
-        largest = max(self._broker.chunk_size(task) for task in self._registry.tasks_of(queue))
-        messages = max(buffer // largest, min(buffer, LEAST_MESSAGES))
-        if not self._broker.knows_pace(self._registry.tasks_of(queue)):
-            # A moment from now the first jobs tell how many a message should carry.
-            messages = min(messages, FIRST_MESSAGES)
         age = min(REDISPATCH_WHEN_EMPTY, redispatch_after) if length == 0 else redispatch_after
-        sent: dict[str, int] = {}
         with self._engine.begin() as connection:
-            room = min(MOST_TAKEN, (messages - length) * largest)
-            due = store.take_due(connection, queue, room) if room > 0 else []
+            room = buffer - length
+            head = tickets.look_at_head(connection, queue) if room > 0 else {}
+            quick = {task: waiting for task, waiting in head.items() if self._broker.is_quick(task)}
+            if not self._broker.knows_pace(self._registry.tasks_of(queue)):
+                # A moment from now the first jobs tell how quick they are.
+                room = min(room, FIRST_MESSAGES - length)
+            slow_waits = room > 0 and len(quick) < len(head)
+            due = store.take_due(connection, queue, room, besides=list(quick)) if slow_waits else []
             room -= len(due)
             silent = store.take_unclaimed(connection, queue, room, age) if room > 0 else []
+        sent: dict[str, int] = {}
         for reason, hints in (("due", due), ("unclaimed", silent)):
             if hints and self._broker.send_hints(hints):
-                metrics.jobs_dispatched.labels(reason).inc(len(hints))
                 sent[reason] = len(hints)
             elif hints:
                 self._hand_back([hint.id for hint in hints])
+        given_out = self._send_tickets(queue, quick, MOST_TICKETS - length)
+        if given_out:
+            sent["ticket"] = given_out
+        for reason, count in sent.items():
+            metrics.jobs_dispatched.labels(reason).inc(count)
         return sent
+
+    def _send_tickets(self, queue: str, quick: Mapping[str, Waiting], room: int) -> int:
+        """Sends tickets for what waits at the head of a queue, as many as there is work for; returns how many."""
+        wanted = [
+            Ticket(queue, task, waiting.timeout)
+            for task, waiting in quick.items()
+            for _ in range(math.ceil(waiting.jobs / self._broker.chunk_size(task)))
+        ][: max(0, room)]
+        return len(wanted) if wanted and self._broker.send_tickets(wanted) else 0
 
     def flush(self) -> bool:
         """Waits until the hints of what was submitted here are on their way; False when that takes too long."""

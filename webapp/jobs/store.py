@@ -16,6 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from webapp.jobs.literals import array_of
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.states import AttemptOutcome
 
@@ -195,13 +196,19 @@ _TAKE_DUE = text("""
              WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL AND run_at <= now()
              ORDER BY priority DESC, run_at
              LIMIT :limit FOR UPDATE SKIP LOCKED) AS due
-     WHERE jobs.id = due.id
+     WHERE jobs.id = due.id AND jobs.task <> ALL(:besides)
     RETURNING jobs.id, jobs.task, jobs.queue, jobs.timeout, jobs.priority, jobs.run_at""")
 
 
-def take_due(connection: Connection, queue: str, limit: int) -> list[Hint]:
-    """Marks due jobs that were never sent as dispatched, and returns them in the order they should be sent."""
-    return _in_order(connection.execute(_TAKE_DUE, {"queue": queue, "limit": limit}))
+def take_due(connection: Connection, queue: str, limit: int, *, besides: Sequence[str] = ()) -> list[Hint]:
+    """Marks due jobs that were never sent as dispatched, and returns them in the order they should be sent.
+
+    Args:
+        limit: how many of the queue's first jobs are looked at.
+        besides: tasks whose jobs are left where they are.
+    """
+    values = {"queue": queue, "limit": limit, "besides": list(besides)}
+    return _in_order(connection.execute(_TAKE_DUE, values))
 
 
 _TAKE_UNCLAIMED = text("""
@@ -244,16 +251,19 @@ _MARK_UNDISPATCHED = text(
 
 def mark_undispatched(connection: Connection, ids: Iterable[UUID]) -> int:
     """Gives jobs whose message could not be sent back to the dispatcher."""
-    return connection.execute(_MARK_UNDISPATCHED, {"ids": [str(one) for one in ids]}).rowcount
+    return connection.execute(_MARK_UNDISPATCHED, {"ids": array_of(ids)}).rowcount
 
 
-_CLAIM = text("""
-    UPDATE jobs
-       SET status = 'processing', attempt = attempt + 1, worker_id = :worker_id, last_attempt_at = now(),
-           updated_at = now(), lease_expires_at = now() + make_interval(secs => :lease)
+#: What a claim changes, and what it gives back: the fields of a `Claim`, in its order.
+CLAIMED = """status = 'processing', attempt = attempt + 1, worker_id = :worker_id, last_attempt_at = now(),
+           updated_at = now(), lease_expires_at = now() + make_interval(secs => :lease)"""
+CLAIMS = """id, task, payload, queue, attempt, retry_count, max_retries, timeout, worker_id,
+              extract(epoch FROM now() - run_at)::float8 AS waited, request_id"""
+
+_CLAIM = text(f"""
+    UPDATE jobs SET {CLAIMED}
      WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued' AND run_at <= now()
-    RETURNING id, task, payload, queue, attempt, retry_count, max_retries, timeout, worker_id,
-              extract(epoch FROM now() - run_at)::float8 AS waited, request_id""")
+    RETURNING {CLAIMS}""")
 
 
 def claim(connection: Connection, ids: Sequence[UUID], *, worker_id: str, lease: float) -> list[Claim]:
@@ -263,10 +273,8 @@ def claim(connection: Connection, ids: Sequence[UUID], *, worker_id: str, lease:
         worker_id: the process that will run them.
         lease: seconds until the sweeper may take them over.
     """
-    rows = connection.execute(
-        _CLAIM, {"ids": [str(one) for one in ids], "worker_id": worker_id, "lease": lease}
-    )
-    return [Claim(*row) for row in rows]
+    rows = connection.execute(_CLAIM, {"ids": array_of(ids), "worker_id": worker_id, "lease": lease})
+    return [Claim(*row) for row in rows.all()]
 
 
 #: The fence: the attempt is the job's newest, and no end of it is on record.
@@ -418,9 +426,7 @@ _RENEW = text("""
 
 def renew(connection: Connection, ids: Sequence[UUID], *, workers: Sequence[str], lease: float) -> set[UUID]:
     """Prolongs the leases that these processes hold on these jobs; returns the jobs that are still theirs."""
-    rows = connection.execute(
-        _RENEW, {"ids": [str(one) for one in ids], "workers": list(workers), "lease": lease}
-    )
+    rows = connection.execute(_RENEW, {"ids": array_of(ids), "workers": list(workers), "lease": lease})
     return {row.id for row in rows}
 
 

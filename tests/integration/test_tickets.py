@@ -1,0 +1,162 @@
+"""Tickets on real servers: quick jobs are claimed from the backlog itself, in its order, and by one child each."""
+
+from __future__ import annotations
+
+import json
+import time
+from uuid import uuid4
+
+import pytest
+from factories import age, attempts_of, queued, row_of
+from sqlalchemy import text
+
+from tasks import chunk
+from tasks.chunk import execute_due
+from tasks.runtime import child_name
+from webapp.jobs import tickets
+from webapp.jobs.tickets import LOOKED_AT, MOST_TICKETS, Ticket, Waiting
+
+LONGEST = 300.0
+
+
+@pytest.fixture
+def quick(handle, parts):
+    """A handler that is known to be quick: five of its jobs are a message's work."""
+    seen = []
+    name = handle(lambda payload, context: seen.append(payload["n"]))
+    parts.broker.tell_pace(name, 0.02)
+    parts.broker._paces_read_at = -10.0
+    return name, seen
+
+
+def jobs(engine, task, count, **values):
+    return [queued(engine, task=task, payload={"task": task, "n": n}, **values) for n in range(count)]
+
+
+def claim_due(engine, task, limit, *, timeout=LONGEST):
+    with engine.begin() as connection:
+        ticket = Ticket("default", task, timeout)
+        return tickets.claim_due(connection, ticket, limit=limit, worker_id=child_name(), lease=60.0)
+
+
+def messages(redis):
+    return [json.loads(one)["headers"]["task"] for one in redis.lrange("default", 0, -1)]
+
+
+def test_quick_jobs_get_tickets_and_stay_undispatched(queue, engine, redis, quick):
+    rows = jobs(engine, quick[0], 12)
+    queue._broker._paces_read_at = -10.0
+    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": 3}
+    assert messages(redis) == ["tasks.execute_due"] * 3
+    assert {row_of(engine, row.id).dispatched_at for row in rows} == {None}
+
+
+def test_no_more_tickets_are_sent_than_may_wait(queue, engine, redis, quick):
+    jobs(engine, quick[0], 5 * MOST_TICKETS + 20)
+    queue._broker._paces_read_at = -10.0
+    assert queue.dispatch("default", buffer=1000, redispatch_after=60) == {"ticket": MOST_TICKETS}
+    assert queue.dispatch("default", buffer=1000, redispatch_after=60) == {}
+    assert len(messages(redis)) == MOST_TICKETS
+
+
+def test_jobs_of_slow_and_of_unknown_tasks_get_messages_of_their_own(queue, engine, redis, quick, handle):
+    slow, unknown = handle(lambda p, c: None), handle(lambda p, c: None)
+    queue._broker.tell_pace(slow, 3.0)
+    jobs(engine, quick[0], 5)
+    others = jobs(engine, slow, 2) + jobs(engine, unknown, 1)
+    queue._broker._paces_read_at = -10.0
+    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": 3, "ticket": 1}
+    assert sorted(messages(redis)) == ["tasks.execute_due"] + ["tasks.execute_job"] * 3
+    assert all(row_of(engine, row.id).dispatched_at for row in others)
+
+
+def test_with_redis_away_no_ticket_is_sent_and_nothing_changes(queue, engine, quick, monkeypatch):
+    rows = jobs(engine, quick[0], 3)
+    queue._broker._paces_read_at = -10.0
+    monkeypatch.setattr(queue._broker, "send_tickets", lambda _: False)
+    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {}
+    assert {row_of(engine, row.id).status for row in rows} == {"queued"}
+
+
+def test_a_broker_that_is_paused_sends_no_ticket(parts):
+    parts.broker._paused_until = time.monotonic() + 60
+    try:
+        assert parts.broker.send_tickets([Ticket("default", "noop", 1.0)]) is False
+    finally:
+        parts.broker._paused_until = 0.0
+
+
+def test_a_ticket_runs_what_is_due_until_there_is_nothing_left(engine, quick):
+    name, seen = quick
+    rows = jobs(engine, name, 12)
+    execute_due("default", name, LONGEST)
+    assert seen == list(range(12))
+    for row in rows:
+        found = row_of(engine, row.id)
+        assert (found.status, found.attempt) == ("completed", 1)
+        assert [one["outcome"] for one in attempts_of(engine, row.id)] == ["completed"]
+    execute_due("default", name, LONGEST)
+    assert len(seen) == 12
+
+
+def test_a_ticket_is_good_for_a_moment_only(engine, quick, monkeypatch):
+    name, seen = quick
+    jobs(engine, name, 12)
+    monkeypatch.setattr(chunk, "TICKET_WINDOW", 0.0)
+    execute_due("default", name, LONGEST)
+    assert seen == []
+
+
+def test_the_most_urgent_are_claimed_first_and_what_is_not_due_not_at_all(engine, quick):
+    name, _ = quick
+    later = jobs(engine, name, 1)[0]
+    age(engine, "run_at", -60, later.id)
+    plain, urgent = jobs(engine, name, 2)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET priority = 9 WHERE id = :id"), {"id": urgent.id})
+    assert [claim.id for claim in claim_due(engine, name, 10)] == [urgent.id, plain.id]
+
+
+def test_jobs_of_other_tasks_and_those_that_may_take_longer_are_left_alone(engine, quick, handle):
+    name, _ = quick
+    other = jobs(engine, handle(lambda p, c: None), 1)[0]
+    longer = jobs(engine, name, 1, timeout=LONGEST + 1)[0]
+    mine = jobs(engine, name, 1)[0]
+    assert [claim.id for claim in claim_due(engine, name, 10)] == [mine.id]
+    assert {row_of(engine, one.id).status for one in (other, longer)} == {"queued"}
+
+
+def test_two_children_never_claim_the_same_job(engine, quick):
+    name, _ = quick
+    jobs(engine, name, 6)
+    with engine.connect() as one, engine.connect() as two:
+        ticket = Ticket("default", name, LONGEST)
+        first = tickets.claim_due(one, ticket, limit=4, worker_id="a", lease=60.0)
+        second = tickets.claim_due(two, ticket, limit=4, worker_id="b", lease=60.0)
+        one.commit()
+        two.commit()
+    assert (len(first), len(second)) == (4, 2)
+    assert not {claim.id for claim in first} & {claim.id for claim in second}
+
+
+def test_the_head_of_a_queue_is_counted_by_task_and_no_further_than_it_is_looked_at(engine, quick, handle):
+    name, _ = quick
+    other = handle(lambda p, c: None)
+    jobs(engine, other, 1, timeout=7.0)
+    jobs(engine, name, LOOKED_AT)
+    with engine.connect() as connection:
+        head = tickets.look_at_head(connection, "default")
+    assert head == {other: Waiting(1, 7.0), name: Waiting(LOOKED_AT - 1, LONGEST)}
+
+
+def test_leases_are_prolonged_for_what_was_claimed_with_this_ticket_only(engine, quick):
+    name, _ = quick
+    jobs(engine, name, 2)
+    old, new = claim_due(engine, name, 1)[0], claim_due(engine, name, 1)[0]
+    age(engine, "last_attempt_at", 100, old.id)
+    age(engine, "lease_expires_at", 30)
+    before = {one.id: row_of(engine, one.id).lease_expires_at for one in (old, new)}
+    with engine.begin() as connection:
+        assert tickets.renew_held(connection, {child_name(): 5.0, f"{uuid4()}/1": 500.0}, lease=60.0) == 1
+    assert row_of(engine, new.id).lease_expires_at > before[new.id]
+    assert row_of(engine, old.id).lease_expires_at == before[old.id]

@@ -1,0 +1,111 @@
+"""Tickets: messages without a job, each good for a moment of work from a queue's backlog.
+
+Where many quick jobs are due, sending a message about each set of them costs the row one more change than its work
+does. A ticket names a queue and a task instead; the child that gets it claims what is due, straight from the table and
+in its order, runs it, and goes on like that for half a second. Nothing is lost with a ticket, one too many finds nothing
+to do, and no job waits in Redis behind others that came later.
+
+Like `webapp.jobs.store`, of which this is a part: functions take a connection and never commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from webapp.jobs.store import CLAIMED, CLAIMS, Claim
+
+#: Tickets of a queue that may wait in Redis: enough that no child runs dry between two looks of the dispatcher.
+MOST_TICKETS = 16
+#: Due jobs that are looked at to learn what is waiting.
+LOOKED_AT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a ticket says.
+
+    Args:
+        queue: where the jobs wait.
+        task: their handler.
+        timeout: longest an attempt of them may take, seconds; jobs that may take longer are left alone.
+    """
+
+    queue: str
+    task: str
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Due jobs of one task at the head of a queue."""
+
+    jobs: int
+    timeout: float
+
+
+#: The head of a queue: what is due and was never sent, the most urgent first.
+_HEAD = """FROM jobs
+             WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL AND run_at <= now()
+             ORDER BY priority DESC, run_at
+             LIMIT :limit"""
+
+_LOOK_AT_HEAD = text(f"""
+    SELECT task, count(*), max(timeout) FROM (SELECT task, timeout {_HEAD}) AS head GROUP BY task""")
+
+
+def look_at_head(connection: Connection, queue: str, limit: int = LOOKED_AT) -> dict[str, Waiting]:
+    """What is due at the head of a queue, by task; takes nothing and locks nothing."""
+    rows = connection.execute(_LOOK_AT_HEAD, {"queue": queue, "limit": limit})
+    return {task: Waiting(jobs, timeout) for task, jobs, timeout in rows}
+
+
+_CLAIM_DUE = text(f"""
+    WITH head AS (SELECT id AS head_id, task AS head_task, timeout AS head_timeout {_HEAD} FOR UPDATE SKIP LOCKED)
+    UPDATE jobs SET {CLAIMED}
+      FROM head
+     WHERE id = head_id AND head_task = :task AND head_timeout <= :timeout
+    RETURNING {CLAIMS}, priority, run_at""")
+
+
+def claim_due(
+    connection: Connection, ticket: Ticket, *, limit: int, worker_id: str, lease: float
+) -> list[Claim]:
+    """Takes the leases of the ticket's jobs among the first `limit` that are due, the most urgent first.
+
+    Args:
+        worker_id: the process that will run them.
+        lease: seconds until the sweeper may take them over.
+    """
+    values = {
+        "queue": ticket.queue,
+        "task": ticket.task,
+        "timeout": ticket.timeout,
+        "limit": limit,
+        "worker_id": worker_id,
+        "lease": lease,
+    }
+    rows = sorted(connection.execute(_CLAIM_DUE, values).all(), key=lambda row: (-row.priority, row.run_at))
+    return [Claim(*row[:-2]) for row in rows]
+
+
+_RENEW_HELD = text("""
+    UPDATE jobs SET lease_expires_at = now() + make_interval(secs => :lease)
+      FROM unnest(CAST(:workers AS text[]), CAST(:ages AS float8[])) AS holder(name, age)
+     WHERE status = 'processing' AND worker_id = holder.name
+       AND last_attempt_at >= now() - make_interval(secs => holder.age)""")
+
+
+def renew_held(connection: Connection, holders: Mapping[str, float], *, lease: float) -> int:
+    """Prolongs the leases of what processes claimed with the ticket they work on; returns how many there are.
+
+    What a process claimed before that, and could not settle, is not prolonged: it is not running any more.
+
+    Args:
+        holders: for each process, seconds since before it got its ticket.
+        lease: seconds.
+    """
+    values = {"workers": list(holders), "ages": list(holders.values()), "lease": lease}
+    return connection.execute(_RENEW_HELD, values).rowcount
