@@ -47,6 +47,9 @@ BEATS_PER_TTL = 3
 LEASE_SHARE = 0.75
 #: Share of a lease that one step may wait for PostgreSQL.
 WAIT_SHARE = 1 / 6
+#: Seconds added to the age of a ticket: connecting and the server's clock must not make it look younger than its jobs. What
+#: a child claimed before and could not settle is far older, for it tried for most of a lease.
+TICKET_SLACK = 5.0
 #: How long Redis may take to take a heartbeat, seconds.
 REDIS_TIMEOUT = 1.0
 #: What the kernel tells about processes.
@@ -202,7 +205,9 @@ class Presence(threading.Thread):
     def _renew(self, running: dict[UUID, int]) -> None:
         workers = [child_name(pid) for pid in set(running.values())]
         now = time.monotonic()
-        holders = {child_name(pid): now - since for pid, (_, since) in self._ticket_since.items()}
+        holders = {
+            child_name(pid): now - since + TICKET_SLACK for pid, (_, since) in self._ticket_since.items()
+        }
         with self._bounded(), self._engine.begin() as connection:
             store.renew(connection, list(running), workers=workers, lease=self._lease)
             if holders:
