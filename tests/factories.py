@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Engine, RowMapping, text
 from uuid_utils.compat import uuid7
 
-from webapp.jobs import store
+from webapp.jobs import intake, store
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.states import AttemptOutcome
 
@@ -19,7 +19,7 @@ LEASE = 60.0
 ERROR = ErrorReport("E", "broken", "Traceback")
 
 
-def new_job(**changes: Any) -> store.NewJob:
+def new_job(**changes: Any) -> intake.NewJob:
     """A job that is not stored yet."""
     payload = changes.pop("payload", {"task": "noop"})
     values: dict[str, Any] = {
@@ -32,13 +32,13 @@ def new_job(**changes: Any) -> store.NewJob:
         "idempotency_key": None,
         "fingerprint": b"f",
     }
-    return store.NewJob(**(values | changes))
+    return intake.NewJob(**(values | changes))
 
 
 def queued(engine: Engine, *, dispatched: bool = False, **changes: Any) -> store.JobRow:
     """A job that waits."""
     with engine.begin() as connection:
-        row = store.insert_once(connection, new_job(**changes), dispatched=dispatched)
+        row = intake.insert_once(connection, new_job(**changes), dispatched=dispatched)
     assert row is not None
     return row
 

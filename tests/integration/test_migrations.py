@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, inspect, make_url, text
 
 FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 NAME = "djps_migrations"
-TABLES = {"jobs", "job_attempts", "dead_letters", "pruned_jobs"}
+TABLES = {"jobs", "job_attempts", "dead_letters", "pruned_jobs", "idempotency_keys"}
 
 
 @pytest.fixture

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from uuid import UUID
 
+from pydantic import ValidationError
+
+from webapp.jobs.options import MAX_DELAY
+
 
 class JobError(Exception):
     """The base of every error the job domain raises."""
@@ -29,11 +33,38 @@ class UnknownTask(JobError):
         self.known = known
 
 
+class UnknownQueue(JobError):
+    """Nobody listens to this queue."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"queue must be one that workers listen to ({', '.join(known)}); given: {name!r}")
+        self.name = name
+        self.known = known
+
+
+class PayloadRefused(JobError):
+    """The payload does not fit the model of its handler; `error` names each rule that it breaks."""
+
+    def __init__(self, task: str, error: ValidationError) -> None:
+        super().__init__(f"payload does not fit the handler {task!r}: {error.error_count()} rules are broken")
+        self.task = task
+        self.error = error
+
+
 class KeyReused(JobError):
     """The idempotency key belongs to a job with another request."""
 
     def __init__(self, key: str, job_id: UUID) -> None:
         super().__init__(f"idempotency_key {key!r} was used with another request, for job {job_id}")
+        self.key = key
+        self.job_id = job_id
+
+
+class KeyOfPruned(JobError):
+    """The idempotency key was used for this very request, and its job was deleted since, for its age."""
+
+    def __init__(self, key: str, job_id: UUID) -> None:
+        super().__init__(f"idempotency_key {key!r} was used for job {job_id}, which was deleted for its age")
         self.key = key
         self.job_id = job_id
 
@@ -57,6 +88,16 @@ class Retry(Exception):
             raise ValueError(f"after must be a finite number of seconds, 0 or more; given: {after!r}")
         super().__init__(reason or "the handler asked for another try")
         self.after = after
+
+
+class Snooze(Exception):
+    """Raised by a handler: not now, come back in `seconds`. It uses up no retry, and may be raised any number of times."""
+
+    def __init__(self, seconds: float) -> None:
+        if not 0 <= seconds <= MAX_DELAY:
+            raise ValueError(f"seconds must be 0 to {MAX_DELAY:g}; given: {seconds!r}")
+        super().__init__(f"the handler asked to come back in {seconds:g} s")
+        self.seconds = seconds
 
 
 class Discard(Exception):
