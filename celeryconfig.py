@@ -7,6 +7,7 @@ wait for nothing without a limit, and leave retries and recovery to the database
 from __future__ import annotations
 
 from webapp.settings import current
+from webapp.transport import PRIORITY_STEPS
 
 _settings = current()
 
@@ -62,6 +63,7 @@ broker_transport_options = {
     "unacked_restore_interval": 10,
     "unacked_restore_throttle": 1,
     "queue_order_strategy": "priority",
+    "priority_steps": list(PRIORITY_STEPS),
 }
 
 # The schedule is short intervals only, so there is nothing worth keeping in a file over a restart.

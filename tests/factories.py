@@ -6,12 +6,14 @@ import json
 from typing import Any
 from uuid import UUID
 
+from redis import Redis
 from sqlalchemy import Engine, RowMapping, text
 from uuid_utils.compat import uuid7
 
 from webapp.jobs import intake, store
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.states import AttemptOutcome
+from webapp.transport import lists_of
 
 WORKER = "host:1:boot/2"
 #: Lease of jobs that tests claim, seconds.
@@ -108,3 +110,8 @@ def tables(engine: Engine) -> list[RowMapping]:
             for table in ("jobs", "job_attempts", "dead_letters")
             for row in connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2")).mappings()  # noqa: S608
         ]
+
+
+def waiting(redis: Redis, queue: str = "default") -> list[str]:
+    """The messages of a queue, in the order in which workers take them."""
+    return [one for name in lists_of(queue) for one in reversed(redis.lrange(name, 0, -1))]

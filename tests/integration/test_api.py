@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 import pytest
-from factories import LEASE, WORKER, age, buried, new_job, queued, tables
+from factories import LEASE, WORKER, age, buried, new_job, queued, tables, waiting
 from sqlalchemy import text
 
 from webapp.jobs import intake, store
@@ -245,7 +245,7 @@ def test_a_hostile_body_gets_a_problem_document_and_changes_nothing(client, engi
     assert len(answer.data) < 20_000
     assert document["detail"].isprintable()
     assert tables(engine) == before
-    assert redis.llen("default") == 0
+    assert waiting(redis) == []
     assert post(client, b'{"payload": {}}').status_code == 201
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from factories import age, attempts_of, letters_of, queued, row_of
+from factories import age, attempts_of, letters_of, queued, row_of, waiting
 from sqlalchemy import text
 
 from tasks import chunk as chunk_module
@@ -173,7 +173,7 @@ def test_hints_of_quick_tasks_share_messages_and_those_of_unknown_ones_do_not(
     queued(engine, task=unknown)
     queue._broker._paces_read_at = -10.0
     assert sum(queue.dispatch("default", buffer=100, redispatch_after=60).values()) == 13
-    bodies = [json.loads(one) for one in reversed(redis.lrange("default", 0, -1))]
+    bodies = [json.loads(one) for one in waiting(redis)]
     assert [one["headers"]["task"] for one in bodies] == ["tasks.execute_jobs"] * 3 + ["tasks.execute_job"]
     assert [len(json.loads(one["headers"]["argsrepr"].replace("'", '"'))[0]) for one in bodies[:3]] == [
         5,

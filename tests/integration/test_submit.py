@@ -6,7 +6,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from factories import age, row_of, tables
+from factories import age, row_of, tables, waiting
 from prometheus_client import generate_latest
 from sqlalchemy import create_engine, text
 
@@ -30,7 +30,7 @@ def away(engine, port):
 
 
 def messages(redis, queue="default"):
-    return [json.loads(message) for message in redis.lrange(queue, 0, -1)]
+    return [json.loads(message) for message in waiting(redis, queue)]
 
 
 def submitted(queue, key=None, **payload):

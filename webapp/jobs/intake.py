@@ -17,7 +17,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from webapp.jobs.options import PLAIN, Terms
+from webapp.jobs.options import DEFAULT_PRIORITY, PLAIN, Terms
 from webapp.jobs.store import JOB_COLUMNS, JobRow
 
 #: How long an idempotency key lives where nobody says otherwise, seconds.
@@ -38,6 +38,11 @@ class NewJob:
     fingerprint: bytes
     request_id: str | None = None
     terms: Terms | None = None
+
+    @property
+    def priority(self) -> int:
+        """0 to 9, higher first."""
+        return DEFAULT_PRIORITY if self.terms is None else self.terms.priority
 
 
 @dataclass(frozen=True, slots=True)

@@ -342,8 +342,7 @@ def _insert_or_find(
 
 
 def _hint(job: intake.NewJob) -> store.Hint:
-    priority = DEFAULT_PRIORITY if job.terms is None else job.terms.priority
-    return store.Hint(job.id, job.task, job.queue, job.timeout, priority)
+    return store.Hint(job.id, job.task, job.queue, job.timeout, job.priority)
 
 
 def _first(asked: T | None, of_handler: T | None, default: T) -> T:
