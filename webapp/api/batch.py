@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest
 
 from webapp import waits
-from webapp.api.errors import breaches_of
+from webapp.api.errors import breaches_of, broken_option
 from webapp.api.jobs import json_body, rate_limit, the_queue
 from webapp.api.keys import HEADER
 from webapp.api.schemas import BatchRequest, SubmitRequest
 from webapp.extensions import limiter
-from webapp.jobs.errors import JobError, KeyReused, PayloadRefused, UnknownQueue
+from webapp.jobs.errors import JobError, KeyReused, OptionRefused, PayloadRefused
 from webapp.jobs.queue import Placed, Submission
 
 bp = Blueprint("batch", __name__)
@@ -59,8 +59,8 @@ def _answer(placed: Placed | JobError) -> dict[str, Any]:
             return _invalid([{"field": "idempotency_key", "rule": str(placed), "given": placed.key}])
         case PayloadRefused(error=error):
             return _invalid([breach.model_dump() for breach in breaches_of(error, "payload")])
-        case UnknownQueue():
-            return _invalid([{"field": "queue", "rule": str(placed), "given": placed.name}])
+        case OptionRefused():
+            return _invalid([broken_option(placed).model_dump()])
         case _:
             return _invalid([{"field": "payload.task", "rule": str(placed), "given": "payload.task"}])
 

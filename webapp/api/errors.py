@@ -21,8 +21,8 @@ from webapp.jobs.errors import (
     KeyOfPruned,
     KeyRace,
     KeyReused,
+    OptionRefused,
     PayloadRefused,
-    UnknownQueue,
     UnknownTask,
 )
 
@@ -51,7 +51,6 @@ _STATUS_OF: dict[type[JobError], HTTPStatus] = {
     KeyOfPruned: HTTPStatus.GONE,
     KeyRace: HTTPStatus.CONFLICT,
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
-    UnknownQueue: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownTask: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
@@ -80,6 +79,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(ValidationError, _invalid)
     app.register_error_handler(BadBody, _bad_body)
     app.register_error_handler(PayloadRefused, _payload_refused)
+    app.register_error_handler(OptionRefused, _option_refused)
     app.register_error_handler(JobError, _job_error)
     app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(HTTPException, _http_error)
@@ -94,6 +94,15 @@ def _invalid(error: ValidationError) -> Response:
 
 def _payload_refused(error: PayloadRefused) -> Response:
     return _broken(breaches_of(error.error, "payload"))
+
+
+def _option_refused(error: OptionRefused) -> Response:
+    return _broken([broken_option(error)])
+
+
+def broken_option(error: OptionRefused) -> Breach:
+    """The rule that an option broke."""
+    return Breach(field=error.field, rule=error.rule, given=_shown(error.given))
 
 
 def _broken(breaches: list[Breach]) -> Response:
@@ -131,15 +140,7 @@ def _bad_body(error: BadBody) -> Response:
 
 def _job_error(error: JobError) -> Response:
     status = _STATUS_OF[type(error)]
-    errors = None
-    if isinstance(error, UnknownQueue):
-        errors = [Breach(field="queue", rule=str(error), given=_shown(error.name))]
-    return problem(
-        status,
-        str(error),
-        errors=errors,
-        retry_after=RETRY_AFTER_RACE if isinstance(error, KeyRace) else None,
-    )
+    return problem(status, str(error), retry_after=RETRY_AFTER_RACE if isinstance(error, KeyRace) else None)
 
 
 def _too_many(error: RateLimitExceeded) -> Response:

@@ -193,17 +193,6 @@ class SubmitRequest(BaseModel):
             raise ValueError("must not be given together with run_at")
         return delay
 
-    @field_validator("expires_at")
-    @classmethod
-    def _after_its_start(cls, expires_at: datetime | None, info: ValidationInfo) -> datetime | None:
-        """By this machine's clock, as a courtesy; what is stored is judged by PostgreSQL's."""
-        if expires_at is not None:
-            now = datetime.now(UTC)
-            due = info.data.get("run_at") or now + timedelta(seconds=info.data.get("delay") or 0.0)
-            if expires_at <= max(now, due):
-                raise ValueError("must be after now, and after run_at or delay")
-        return expires_at
-
     def submission(self, key: str | None) -> Submission:
         """What the domain is asked for, under this idempotency key."""
         asked = self.model_fields_set - {"payload", "idempotency_key"}

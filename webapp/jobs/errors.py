@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -33,13 +34,28 @@ class UnknownTask(JobError):
         self.known = known
 
 
-class UnknownQueue(JobError):
+class OptionRefused(JobError):
+    """What a submission asks for cannot be had: `field` names the option."""
+
+    def __init__(self, field: str, rule: str, given: object) -> None:
+        super().__init__(f"{field} {rule}; given: {str(given)[:100]!r}")
+        self.field = field
+        self.rule = rule
+        self.given = given
+
+
+class UnknownQueue(OptionRefused):
     """Nobody listens to this queue."""
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
-        super().__init__(f"queue must be one that workers listen to ({', '.join(known)}); given: {name!r}")
-        self.name = name
-        self.known = known
+        super().__init__("queue", f"must be one that workers listen to ({', '.join(known)})", name)
+
+
+class ExpiredAlready(OptionRefused):
+    """The job could never start in time."""
+
+    def __init__(self, expires_at: datetime) -> None:
+        super().__init__("expires_at", "must be after now, and after run_at or delay", expires_at.isoformat())
 
 
 class PayloadRefused(JobError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 #: Priority of a job that asks for none.
@@ -56,6 +56,12 @@ class Options:
     expires_at: datetime | None = None
     tags: tuple[str, ...] = ()
     callback_url: str | None = None
+
+    def is_late(self, now: datetime) -> bool:
+        """Tells whether the job would expire before it is due, or has already."""
+        if self.expires_at is None:
+            return False
+        return self.expires_at <= max(now, self.run_at or now + timedelta(seconds=self.delay or 0.0))
 
     def canonical(self) -> str:
         """The same text for the same wishes: what was not asked is not in it, and times are in UTC."""

@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -23,11 +24,13 @@ from webapp.broker import Broker
 from webapp.database import in_one_trip
 from webapp.jobs import bulk, census, intake, store
 from webapp.jobs.errors import (
+    ExpiredAlready,
     JobError,
     JobNotFound,
     KeyOfPruned,
     KeyRace,
     KeyReused,
+    OptionRefused,
     PayloadRefused,
     UnknownQueue,
     UnknownTask,
@@ -131,13 +134,19 @@ class Queue:
 
         Raises:
             UnknownTask: no handler can run it.
-            UnknownQueue: nobody listens to the queue it asks for.
+            OptionRefused: nobody listens to the queue it asks for, or it would expire before it is due.
             PayloadRefused: the payload does not fit its handler's model.
             KeyReused: its key belongs to another request.
             KeyOfPruned: its key was used for this request, and the job is gone.
             KeyRace: the request that owns its key is not through yet.
         """
-        job = self._new_job(submission)
+        try:
+            job = self._new_job(submission)
+        except ExpiredAlready:
+            # The first of two equal requests may have come in time.
+            if (before := self._answered_before(submission)) is not None:
+                return before
+            raise
         send = self._broker.has_room(job.queue)
         stored, created = self._store(job, dispatched=send)
         if created:
@@ -160,7 +169,7 @@ class Queue:
         for number, submission in enumerate(submissions):
             try:
                 wanted[number] = self._new_job(submission)
-            except (UnknownTask, UnknownQueue, PayloadRefused) as error:
+            except (UnknownTask, OptionRefused, PayloadRefused) as error:
                 answers[number] = error
         created, owners = self._store_many(list(wanted.values()))
         for number, job in wanted.items():
@@ -203,6 +212,9 @@ class Queue:
         asked = submission.options
         if asked.queue is not None and asked.queue not in (known := self._registry.queues()):
             raise UnknownQueue(asked.queue, known)
+        if asked.expires_at is not None and asked.is_late(datetime.now(UTC)):
+            # By this machine's clock, as a courtesy; a job that is stored is judged by PostgreSQL's.
+            raise ExpiredAlready(asked.expires_at)
         request_id = bound_field("request_id")
         return intake.NewJob(
             id=uuid7(),
@@ -216,6 +228,16 @@ class Queue:
             request_id=str(request_id) if request_id is not None else None,
             terms=_terms(found, asked) if asked is not NO_OPTIONS or found.sets_terms else None,
         )
+
+    def _answered_before(self, submission: Submission) -> Accepted | None:
+        """The job of the same request under the same key, if there is one."""
+        key = submission.idempotency_key
+        if key is None:
+            return None
+        owner = in_one_trip(self._engine, lambda connection: intake.find_by_key(connection, key))
+        if owner is None or owner.job is None or owner.fingerprint != fingerprint(submission):
+            return None
+        return Accepted(owner.job, created=False)
 
     def _store(self, job: intake.NewJob, *, dispatched: bool) -> tuple[store.JobRow, bool]:
         key = job.idempotency_key
