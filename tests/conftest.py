@@ -38,6 +38,8 @@ def application(settings: Settings) -> Flask:
     made = create_app(settings)
     with made.app_context():
         upgrade()
+        # Migrations wait longer for locks, and their connection would go on doing so.
+        made.extensions["migrate"].db.engine.dispose()
     return made
 
 

@@ -82,9 +82,10 @@ def _insert_once(*, keyed: bool, terms: bool) -> str:
         INSERT INTO idempotency_keys AS taken (key, fingerprint, job_id, expires_at)
         VALUES (:idempotency_key, :fingerprint, :id, now() + make_interval(secs => :key_ttl))
         {_TAKE_KEY})"""
+    values = _VALUES_WITH_TERMS if terms else _VALUES
     return f"""{key if keyed else ""}
     INSERT INTO jobs ({_COLUMNS}{_TERM_COLUMNS if terms else ""})
-    SELECT {_VALUES_WITH_TERMS if terms else _VALUES} {"FROM mine" if keyed else ""}
+    {f"SELECT {values} FROM mine" if keyed else f"VALUES ({values})"}
     ON CONFLICT (id) DO NOTHING
     RETURNING created_at, dispatched_at{", run_at, expires_at" if terms else ""}"""
 
