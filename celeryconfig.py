@@ -7,6 +7,7 @@ wait for nothing without a limit, and leave retries and recovery to the database
 from __future__ import annotations
 
 from webapp.settings import current
+from webapp.transport import PRIORITY_STEPS
 
 _settings = current()
 
@@ -62,12 +63,14 @@ broker_transport_options = {
     "unacked_restore_interval": 10,
     "unacked_restore_throttle": 1,
     "queue_order_strategy": "priority",
+    "priority_steps": list(PRIORITY_STEPS),
 }
 
 # The schedule is short intervals only, so there is nothing worth keeping in a file over a restart.
 beat_scheduler = "tasks.clock:Clock"
 beat_max_loop_interval = 1
 DISPATCH_INTERVAL = 1.0
+EXPIRY_INTERVAL = 1.0
 PRUNE_INTERVAL = 60.0
 
 
@@ -79,5 +82,6 @@ def _every(task: str, seconds: float) -> dict[str, object]:
 beat_schedule = {
     "dispatch_due": _every("tasks.dispatch_due", DISPATCH_INTERVAL),
     "recover_stuck": _every("tasks.recover_stuck", _settings.stuck_check_interval),
+    "expire": _every("tasks.expire", EXPIRY_INTERVAL),
     "prune": _every("tasks.prune", PRUNE_INTERVAL),
 }

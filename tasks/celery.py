@@ -20,7 +20,7 @@ from webapp.settings import current
 
 settings = current()
 logs.configure(settings.log_level)
-handlers.load(settings.handler_modules, settings.default_handler)
+handlers.load(settings.handler_modules, settings.default_handler, settings.queue_names)
 bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
 
 # The tasks register themselves with the configured application.

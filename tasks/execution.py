@@ -37,7 +37,7 @@ from webapp.jobs import store
 from webapp.jobs.errors import JobTimeout
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, HandlerFunction, JobContext, registry
 from webapp.jobs.report import ErrorReport
-from webapp.jobs.retry import Bury, TryAgain
+from webapp.jobs.retry import Bury, ComeBack, TryAgain
 from webapp.jobs.states import AttemptOutcome
 from webapp.jobs.store import Claim
 
@@ -266,9 +266,9 @@ def settle_completed(parts: Runtime, claim: Claim, result: Any) -> None:
 
 
 def settle_failed(parts: Runtime, failed: AttemptFailed) -> None:
-    """Writes a failed attempt: the job is queued again for later, or goes to the dead letter queue."""
+    """Writes an attempt that did not complete: its job is queued again for later, or goes to the dead letter queue."""
     claim, report = failed.claim, failed.report
-    decision = parts.policy.after_failure(
+    decision = parts.policy.of_job(claim.backoff).after_failure(
         failed.error, retry_count=claim.retry_count, max_retries=claim.max_retries
     )
     # The task's context is over when Celery calls retry(), so the fields are bound once more.
@@ -287,6 +287,15 @@ def settle_failed(parts: Runtime, failed: AttemptFailed) -> None:
                         "job failed and will be retried",
                         extra={"task": claim.task, "error_type": report.type, "retry_in_seconds": delay},
                     )
+            case ComeBack(delay):
+                if _settle(
+                    parts,
+                    claim,
+                    lambda connection: store.settle_again(
+                        connection, claim, AttemptOutcome.SNOOZED, None, delay=delay
+                    ),
+                ):
+                    logger.info("job was snoozed", extra={"task": claim.task, "back_in_seconds": delay})
             case Bury(reason):
                 if _settle(
                     parts,

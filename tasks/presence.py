@@ -27,9 +27,9 @@ from sqlalchemy.exc import DBAPIError
 from tasks import recovery
 from tasks.beacon import Beacon
 from tasks.runtime import child_name, unpooled_engine, worker_name
-from tasks.watchdog import EXIT_CODE, LOOK_EVERY, Watchdog, waiting
+from tasks.watchdog import EXIT_CODE, LOOK_EVERY, Watchdog
 from webapp import heartbeats, waits
-from webapp.broker import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS
+from webapp.broker import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS, waiting_in
 from webapp.jobs import store, tickets
 from webapp.jobs.retry import RetryPolicy
 from webapp.jobs.states import AttemptOutcome
@@ -175,7 +175,7 @@ class Presence(threading.Thread):
 
     def _watch(self, now: float) -> None:
         """Ends the worker when it does not hear; whoever supervises it starts it again."""
-        length = waiting(self._redis, self._queues)
+        length = waiting_in(self._redis, self._queues)
         busy = 0
         if length:
             with self._bounded(), self._engine.connect() as connection:

@@ -16,7 +16,7 @@ from tasks import dead_letter
 from tasks.runtime import Runtime, runtime
 from webapp import logs, metrics
 from webapp.broker import celery
-from webapp.jobs import bulk, store
+from webapp.jobs import bulk, expiry, intake, store
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import Bury, RetryPolicy, TryAgain
@@ -35,6 +35,8 @@ LONGEST_PAUSE = 0.25
 RECOVERY_BATCH = 200
 #: Jobs deleted in one transaction.
 PRUNE_BATCH = 1_000
+#: Jobs cancelled in one transaction because nobody started them in time.
+EXPIRY_BATCH = 1_000
 #: Rest after a batch, in times of what it took: submission must not feel the pruning.
 PRUNE_REST = 3.0
 #: How long one prune pass goes on, seconds.
@@ -56,9 +58,16 @@ def recover_stuck() -> None:
     run_recovery(runtime())
 
 
+@celery.task(name="tasks.expire")  # type: ignore[untyped-decorator] # Celery ships no types
+def expire() -> None:
+    """Cancels jobs that were not started by their `expires_at`."""
+    run_expiry(runtime())
+
+
 @celery.task(name="tasks.prune")  # type: ignore[untyped-decorator] # Celery ships no types
 def prune() -> None:
-    """Deletes final jobs that are older than RETENTION_DAYS."""
+    """Deletes final jobs that are older than RETENTION_DAYS, and idempotency keys that have run out."""
+    run_key_prune(runtime(), PRUNE_WINDOW)
     run_prune(runtime(), PRUNE_WINDOW)
 
 
@@ -159,24 +168,63 @@ def _end_lost(connection: Connection, policy: RetryPolicy, held: store.Held) -> 
     return store.bury(connection, held.id, held.attempt)
 
 
+def run_expiry(parts: Runtime) -> int:
+    """Cancels jobs that were not started in time; returns how many."""
+    total = 0
+    while True:
+        with parts.engine.begin() as connection:
+            cancelled = expiry.cancel_expired(connection, EXPIRY_BATCH)
+        total += cancelled
+        if cancelled < EXPIRY_BATCH:
+            break
+    if total:
+        logger.warning("jobs expired before they were started", extra={"jobs": total})
+    return total
+
+
+def run_key_prune(parts: Runtime, window: float) -> int:
+    """Deletes idempotency keys that have run out; returns how many.
+
+    Args:
+        window: seconds after which the rest is left to the next pass.
+    """
+    return _in_batches(
+        parts,
+        window,
+        lambda connection: intake.prune_keys(connection, PRUNE_BATCH),
+        "idempotency keys pruned",
+    )
+
+
 def run_prune(parts: Runtime, window: float) -> int:
     """Deletes old final jobs in small batches; returns how many.
 
     Args:
         window: seconds after which the rest is left to the next pass.
     """
-    if parts.settings.retention_days == 0:
+    days = parts.settings.retention_days
+    if days == 0:
         return 0
+    return _in_batches(
+        parts,
+        window,
+        lambda connection: bulk.prune(connection, days=days, limit=PRUNE_BATCH),
+        "old jobs pruned",
+    )
+
+
+def _in_batches(parts: Runtime, window: float, delete: Callable[[Connection], int], done: str) -> int:
+    """Deletes batch after batch, with rests in between; returns how many rows went, and logs `done`."""
     end = time.monotonic() + window
     total = 0
     while True:
         began = time.monotonic()
         with parts.engine.begin() as connection:
-            deleted = bulk.prune(connection, days=parts.settings.retention_days, limit=PRUNE_BATCH)
+            deleted = delete(connection)
         total += deleted
         if deleted < PRUNE_BATCH or time.monotonic() > end:
             break
         time.sleep(PRUNE_REST * (time.monotonic() - began))
     if total:
-        logger.info("old jobs pruned", extra={"jobs": total})
+        logger.info(done, extra={"rows": total})
     return total

@@ -7,10 +7,7 @@ wait, the worker has a free child, and for some time it has received none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-
-from redis import Redis
 
 #: How long messages must wait in vain, seconds.
 PATIENCE = 20.0
@@ -53,11 +50,3 @@ class Watchdog:
     def forget(self) -> None:
         """Begins anew: what could not be seen says nothing."""
         self._since = None
-
-
-def waiting(redis: Redis, queues: Iterable[str]) -> int:
-    """Messages that wait in these queues."""
-    pipe = redis.pipeline(transaction=False)
-    for name in queues:
-        pipe.llen(name)
-    return sum(int(length) for length in pipe.execute())

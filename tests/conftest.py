@@ -38,6 +38,8 @@ def application(settings: Settings) -> Flask:
     made = create_app(settings)
     with made.app_context():
         upgrade()
+        # Migrations wait longer for locks, and their connection would go on doing so.
+        made.extensions["migrate"].db.engine.dispose()
     return made
 
 
@@ -60,7 +62,7 @@ def clean(application: Flask, engine: Engine, redis: Redis) -> None:
     application.extensions["queue"].flush()
     runtime().queue.flush()
     with engine.begin() as connection:
-        connection.execute(text("TRUNCATE jobs, job_attempts, dead_letters"))
+        connection.execute(text("TRUNCATE jobs, job_attempts, dead_letters, idempotency_keys"))
     redis.flushdb()
 
 

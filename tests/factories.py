@@ -6,12 +6,14 @@ import json
 from typing import Any
 from uuid import UUID
 
+from redis import Redis
 from sqlalchemy import Engine, RowMapping, text
 from uuid_utils.compat import uuid7
 
-from webapp.jobs import store
+from webapp.jobs import intake, store
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.states import AttemptOutcome
+from webapp.transport import lists_of
 
 WORKER = "host:1:boot/2"
 #: Lease of jobs that tests claim, seconds.
@@ -19,7 +21,7 @@ LEASE = 60.0
 ERROR = ErrorReport("E", "broken", "Traceback")
 
 
-def new_job(**changes: Any) -> store.NewJob:
+def new_job(**changes: Any) -> intake.NewJob:
     """A job that is not stored yet."""
     payload = changes.pop("payload", {"task": "noop"})
     values: dict[str, Any] = {
@@ -32,13 +34,13 @@ def new_job(**changes: Any) -> store.NewJob:
         "idempotency_key": None,
         "fingerprint": b"f",
     }
-    return store.NewJob(**(values | changes))
+    return intake.NewJob(**(values | changes))
 
 
 def queued(engine: Engine, *, dispatched: bool = False, **changes: Any) -> store.JobRow:
     """A job that waits."""
     with engine.begin() as connection:
-        row = store.insert_once(connection, new_job(**changes), dispatched=dispatched)
+        row = intake.insert_once(connection, new_job(**changes), dispatched=dispatched)
     assert row is not None
     return row
 
@@ -108,3 +110,8 @@ def tables(engine: Engine) -> list[RowMapping]:
             for table in ("jobs", "job_attempts", "dead_letters")
             for row in connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2")).mappings()  # noqa: S608
         ]
+
+
+def waiting(redis: Redis, queue: str = "default") -> list[str]:
+    """The messages of a queue, in the order in which workers take them."""
+    return [one for name in lists_of(queue) for one in reversed(redis.lrange(name, 0, -1))]

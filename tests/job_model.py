@@ -10,7 +10,7 @@ from factories import ERROR
 from sqlalchemy import Connection
 
 from webapp.jobs import bulk, steering, store
-from webapp.jobs.states import FINAL, AttemptOutcome, JobStatus
+from webapp.jobs.states import FINAL, UNBURNT, AttemptOutcome, JobStatus
 
 #: A message is silent when it was sent longer ago, seconds.
 SILENT_AFTER = 60.0
@@ -20,6 +20,7 @@ MANY = 100
 
 QUEUED, PROCESSING, CANCELLED = JobStatus.QUEUED, JobStatus.PROCESSING, JobStatus.CANCELLED
 FAILED, LOST, RELEASED = AttemptOutcome.FAILED, AttemptOutcome.LOST, AttemptOutcome.RELEASED
+SNOOZED = AttemptOutcome.SNOOZED
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Known:
         ended = replace(self.record(outcome), dispatched=False, silent=False)
         if self.asked:
             return ended.final(CANCELLED)
-        burnt = int(outcome is not RELEASED)
+        burnt = int(outcome not in UNBURNT)
         return replace(ended, status=QUEUED, worker=None, late=False, due=tick, retries=self.retries + burnt)
 
     def buried(self) -> Known:
@@ -98,6 +99,11 @@ ENDS: dict[str, tuple[Callable[[Connection, store.Claim], bool], Callable[[Known
         lambda connection, claim: store.settle_again(connection, claim, RELEASED, None, delay=0),
         lambda row: not row.recorded,
         lambda row, tick: row.again(RELEASED, tick),
+    ),
+    "snoozed": (
+        lambda connection, claim: store.settle_again(connection, claim, SNOOZED, None, delay=0),
+        lambda row: not row.recorded,
+        lambda row, tick: row.again(SNOOZED, tick),
     ),
     "cancelled": (
         steering.settle_cancelled,

@@ -37,7 +37,7 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
 
     settings = settings or current()
     logs.configure(settings.log_level)
-    handlers.load(settings.handler_modules, settings.default_handler)
+    handlers.load(settings.handler_modules, settings.default_handler, settings.queue_names)
     bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
 
     waits.install()
@@ -62,7 +62,9 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
         engine,
         Broker(settings.redis_url, buffer=settings.broker_buffer, chunk_of=handlers.registry.chunk_of),
         handlers.registry,
-        queue.Limits(settings.max_job_retries, settings.job_timeout, settings.default_handler),
+        queue.Limits(
+            settings.max_job_retries, settings.job_timeout, settings.default_handler, settings.idempotency_ttl
+        ),
     )
     api.init_app(app, settings, engine)
     if settings.trusted_proxies:

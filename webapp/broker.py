@@ -72,6 +72,15 @@ def bind_celery(queues: Iterable[str]) -> None:
     celery.conf.task_queues = [Queue(name) for name in queues]
 
 
+def waiting_in(client: Any, queues: Iterable[str]) -> int:
+    """Messages that wait in these queues, of every priority; one exchange with Redis."""
+    pipe = client.pipeline(transaction=False)
+    for queue in queues:
+        for name in transport.lists_of(queue):
+            pipe.llen(name)
+    return sum(int(length) for length in pipe.execute())
+
+
 class JobHint(Protocol):
     """What a message about a job is made from."""
 
@@ -91,6 +100,10 @@ class JobHint(Protocol):
     def timeout(self) -> float:
         """Seconds an attempt may take."""
 
+    @property
+    def priority(self) -> int:
+        """0 to 9, higher first."""
+
 
 def _decoded(value: bytes | str | None) -> str | None:
     return value.decode() if isinstance(value, bytes) else value
@@ -105,14 +118,16 @@ def _parts(hints: Sequence[JobHint], size: int) -> Iterator[Sequence[JobHint]]:
         yield hints[start : start + size]
 
 
-def _message(hints: Sequence[JobHint], queue: str, timeout: float) -> tuple[str, list[Any], dict[str, Any]]:
+def _message(hints: Sequence[JobHint]) -> tuple[str, list[Any], dict[str, Any]]:
     """A message for one job, or for several; a chunk has no soft limit, for each of its jobs has its own."""
-    first = str(hints[0].id)
+    one = hints[0]
+    first, timeout = str(one.id), one.timeout
+    where = {"queue": one.queue, "priority": transport.kombu_priority(one.priority), "task_id": first}
     if len(hints) == 1:
         limits = {"soft_time_limit": timeout, "time_limit": timeout + HARD_LIMIT_GRACE}
-        return EXECUTE_JOB, [first], {"queue": queue, "task_id": first, **limits}
+        return EXECUTE_JOB, [first], where | limits
     limits = {"time_limit": CHUNK_WINDOW + timeout + HARD_LIMIT_GRACE}
-    return EXECUTE_JOBS, [[str(hint.id) for hint in hints]], {"queue": queue, "task_id": first, **limits}
+    return EXECUTE_JOBS, [[str(hint.id) for hint in hints]], where | limits
 
 
 class JobTicket(Protocol):
@@ -163,6 +178,7 @@ class Broker:
             "retry_on_timeout": False,
             "max_retries": 0,
             "health_check_interval": 0,
+            "priority_steps": list(transport.PRIORITY_STEPS),
         }
         self._producers = pools.producers[Connection(url, transport_options=options, connect_timeout=timeout)]
         self._producers.limit = CONNECTIONS
@@ -195,7 +211,7 @@ class Broker:
 
     def length(self, queue: str) -> int | None:
         """Messages waiting in a queue; None when Redis cannot be asked."""
-        length = self._ask(lambda client: int(client.llen(queue)))
+        length = self._ask(lambda client: waiting_in(client, [queue]))
         if length is not None:
             self._lengths[queue] = (time.monotonic(), length)
         return length
@@ -228,11 +244,13 @@ class Broker:
         """
         if not self.available():
             return False
-        alike = itertools.groupby(hints, key=lambda hint: (hint.task, hint.queue, hint.timeout))
+        alike = itertools.groupby(
+            hints, key=lambda hint: (hint.task, hint.queue, hint.timeout, hint.priority)
+        )
         return self._send(
             [
-                _message(part, queue, timeout)
-                for (task, queue, timeout), group in alike
+                _message(part)
+                for (task, *_), group in alike
                 for part in _parts(list(group), self.chunk_size(task))
             ]
         )

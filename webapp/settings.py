@@ -58,6 +58,9 @@ class Settings(BaseSettings):
         "simulated",
         description="Handler of a job whose payload names none that is known; empty: refuse such jobs.",
     )
+    queues: str = Field(
+        "", description="Queues jobs may ask for beside those that handlers name, comma-separated."
+    )
 
     max_job_retries: int = Field(3, ge=0, le=100, description="Retries after the first attempt, by default.")
     backoff_base: float = Field(2.0, ge=1, le=100, description="Retry n waits BACKOFF_BASE ** n seconds.")
@@ -83,6 +86,9 @@ class Settings(BaseSettings):
     )
     redispatch_after: float = Field(
         60.0, ge=5, le=86_400, description="Seconds before an unclaimed job is sent again."
+    )
+    idempotency_ttl: float = Field(
+        86_400.0, ge=1, le=2_592_000, description="Seconds an idempotency key lives."
     )
     retention_days: int = Field(30, ge=0, le=36_500, description="Days a final job is kept; 0: for ever.")
 
@@ -142,7 +148,12 @@ class Settings(BaseSettings):
     @property
     def handler_modules(self) -> tuple[str, ...]:
         """The dotted names in HANDLERS, in order."""
-        return tuple(name.strip() for name in self.handlers.split(",") if name.strip())
+        return _names(self.handlers)
+
+    @property
+    def queue_names(self) -> tuple[str, ...]:
+        """The names in QUEUES, in order."""
+        return _names(self.queues)
 
     @classmethod
     def load(cls) -> Settings:
@@ -157,6 +168,10 @@ class Settings(BaseSettings):
             raise SettingsError(
                 "; ".join(_sentence(item) for item in error.errors(include_url=False))
             ) from None
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 def _sentence(item: ErrorDetails) -> str:

@@ -18,10 +18,36 @@ from kombu.transport import redis, virtual
 
 logger = logging.getLogger(__name__)
 
+#: kombu keeps a list for each of these priorities of a queue, and empties them in this order: 0 is its most urgent.
+PRIORITY_STEPS = tuple(range(10))
+#: Our most urgent priority.
+MOST_URGENT = 9
+
 #: What parsing and handing on a broken message may raise.
 BROKEN = (ValueError, TypeError, LookupError, AttributeError)
 
 _read: Any = redis.Channel._brpop_read
+
+
+def kombu_priority(priority: int) -> int:
+    """A job's priority as kombu counts it: 0 comes first there.
+
+    Example:
+        >>> kombu_priority(9), kombu_priority(5), kombu_priority(0)
+        (0, 4, 9)
+    """
+    return MOST_URGENT - priority
+
+
+def list_of(queue: str, priority: int) -> str:
+    """The Redis list where jobs of a priority wait; DJPS's own messages are in that of the most urgent one."""
+    step = kombu_priority(priority)
+    return f"{queue}{redis.Channel.sep}{step}" if step else queue
+
+
+def lists_of(queue: str) -> tuple[str, ...]:
+    """All Redis lists of a queue, the most urgent first, which is the order in which workers empty them."""
+    return tuple(list_of(queue, MOST_URGENT - step) for step in PRIORITY_STEPS)
 
 
 class QoS(redis.QoS):

@@ -66,7 +66,7 @@ Say = Callable[[str], None]
 
 def fill(servers: Servers, rows: int, say: Say, *, age_days: float = 1.0) -> None:
     """Makes a table of this size, with an attempt for every finished job, spread over `age_days`."""
-    servers.execute(DATABASE, "TRUNCATE jobs, job_attempts, dead_letters CASCADE")
+    servers.execute(DATABASE, "TRUNCATE jobs, job_attempts, dead_letters, idempotency_keys CASCADE")
     queued = max(1, rows // QUEUED_SHARE)
     add(servers, rows - queued, "completed", say, age_days=age_days)
     add(servers, queued, "queued", say, age_days=age_days / 100)

@@ -130,7 +130,7 @@ class System:
 
     def empty(self) -> None:
         """Forgets every job; for when no worker runs."""
-        self.servers.execute(DATABASE, "TRUNCATE jobs, job_attempts, dead_letters CASCADE")
+        self.servers.execute(DATABASE, "TRUNCATE jobs, job_attempts, dead_letters, idempotency_keys CASCADE")
         self.servers.flush(OURS_REDIS)
 
     def count(self, condition: str = "true") -> int:
@@ -190,7 +190,7 @@ class System:
 
     def forget_finished(self) -> None:
         """Empties the tables once everything in them is executed; the workers go on."""
-        self.servers.execute(DATABASE, "TRUNCATE jobs, job_attempts, dead_letters CASCADE")
+        self.servers.execute(DATABASE, "TRUNCATE jobs, job_attempts, dead_letters, idempotency_keys CASCADE")
 
     def fill(self, count: int, task: str = NOOP) -> None:
         """Puts no-op jobs into the table as a submission leaves them while Redis is full: not yet dispatched."""

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from ops.chaos.clients import HANG
 from ops.chaos.history import History
 from ops.chaos.system import QUEUE, System
+from webapp.transport import lists_of
 
 #: Most findings of one kind that are spelled out.
 SHOWN = 5
@@ -188,7 +189,7 @@ def _leftovers(system: System) -> list[str]:
     found = []
     try:
         with system.redis() as client:
-            waiting = client.llen(QUEUE)
+            waiting = sum(client.llen(name) for name in lists_of(QUEUE))
             if waiting:
                 found.append(f"{waiting} messages in the queue")
     except RedisError as error:

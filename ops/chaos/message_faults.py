@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from ops.chaos.stage import Stage
 from ops.chaos.system import QUEUE
+from webapp.transport import lists_of
 
 #: How long the worker is held so that messages wait, seconds.
 HELD = 1.2
@@ -33,9 +34,10 @@ def duplicate_messages(stage: Stage) -> None:
     """Every message that waits is there three times."""
     for _ in range(3):
         with worker_held(stage), stage.system.redis() as client, stage.fault("messages duplicated"):
-            messages = client.lrange(QUEUE, 0, -1)
-            if messages:
-                client.rpush(QUEUE, *messages, *messages)
+            for name in lists_of(QUEUE):
+                messages = client.lrange(name, 0, -1)
+                if messages:
+                    client.rpush(name, *messages, *messages)
         stage.hold(1.5)
 
 
@@ -43,11 +45,12 @@ def shuffle_messages(stage: Stage) -> None:
     """The messages that wait are put in another order."""
     for _ in range(3):
         with worker_held(stage), stage.system.redis() as client, stage.fault("messages shuffled"):
-            messages = client.lrange(QUEUE, 0, -1)
-            stage.rng.shuffle(messages)
-            if messages:
-                client.ltrim(QUEUE, len(messages), -1)
-                client.rpush(QUEUE, *messages)
+            for name in lists_of(QUEUE):
+                messages = client.lrange(name, 0, -1)
+                stage.rng.shuffle(messages)
+                if messages:
+                    client.ltrim(name, len(messages), -1)
+                    client.rpush(name, *messages)
         stage.hold(1.5)
 
 
@@ -55,8 +58,9 @@ def drop_messages(stage: Stage) -> None:
     """Half of the messages that wait are thrown away."""
     for _ in range(2):
         with worker_held(stage), stage.system.redis() as client, stage.fault("messages dropped"):
-            for _ in range(client.llen(QUEUE) // 2):
-                client.rpop(QUEUE)
+            for name in lists_of(QUEUE):
+                for _ in range(client.llen(name) // 2):
+                    client.rpop(name)
         stage.hold(1.5)
 
 

@@ -9,6 +9,7 @@ from ops.chaos.message_faults import worker_held
 from ops.chaos.stage import Fault, Stage
 from ops.chaos.system import QUEUE
 from ops.stack import valkey
+from webapp.transport import lists_of
 
 
 def redis_down(seconds: float) -> Fault:
@@ -42,7 +43,7 @@ def delete_queue(stage: Stage) -> None:
     """DEL of the queue while messages wait in it."""
     for _ in range(2):
         with worker_held(stage), stage.fault("DEL of the queue"):
-            redis_command(stage, "DEL", QUEUE)
+            redis_command(stage, "DEL", *lists_of(QUEUE))
         stage.hold(2)
 
 

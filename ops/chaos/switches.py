@@ -57,9 +57,9 @@ def _around(owner: Any, name: str, before: str | None = None, after: str | None 
 
 def _places_to_die() -> None:
     from tasks import chunk, execution
-    from webapp.jobs import queue, store
+    from webapp.jobs import intake, queue
 
-    _around(store, "insert_once", after="before-commit")
+    _around(intake, "insert_once", after="before-commit")
     _around(queue.Queue, "_store", after="after-commit")
     _around(execution, "claim_all", after="after-claim")
     _around(execution, "settle_completed", before="before-settle", after="after-settle")
@@ -143,7 +143,7 @@ def _row_of(job: Any) -> Any:
     known = {"id": job.id, "task": job.task, "payload": {}, "queue": job.queue, "status": "queued"}
     known |= {"timeout": job.timeout, "run_at": now, "created_at": now, "updated_at": now}
     known |= {"idempotency_key": job.idempotency_key, "max_retries": job.max_retries}
-    known |= {"priority": 5, "attempt": 0, "retry_count": 0}
+    known |= {"priority": 5, "attempt": 0, "retry_count": 0, "tags": []}
     return JobRow(**{name: known.get(name) for name in JobRow.__slots__})
 
 

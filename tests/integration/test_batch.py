@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from factories import waiting
 from sqlalchemy import text
 
 
@@ -30,7 +31,7 @@ def test_every_job_is_stored_and_named_in_order(client, engine, queue, redis):
     for number, item in enumerate(body["items"]):
         assert client.get(f"/jobs/{item['id']}").get_json()["payload"]["n"] == number
     assert queue.flush()
-    assert redis.llen("default") == 30
+    assert len(waiting(redis)) == 30
 
 
 def test_each_job_has_an_answer_of_its_own(client, engine):
@@ -91,7 +92,7 @@ def test_a_batch_larger_than_redis_should_hold_is_left_to_the_dispatcher(another
     app = another_app(broker_buffer=10)
     post(app.test_client(), *(noop(n=n) for n in range(50)))
     assert app.extensions["queue"].flush()
-    assert redis.llen("default") == 0
+    assert waiting(redis) == []
     with engine.connect() as connection:
         assert (
             connection.execute(text("SELECT count(*) FROM jobs WHERE dispatched_at IS NULL")).scalar() == 50

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from factories import age, attempts_of, letters_of, queued, row_of
+from factories import age, attempts_of, letters_of, queued, row_of, waiting
 from sqlalchemy import text
 
 from tasks import chunk as chunk_module
@@ -17,7 +17,7 @@ from tasks.chunk import Chunk, execute_jobs, settle_many
 from tasks.runtime import child_name
 from webapp.jobs import bulk, store
 from webapp.jobs.bulk import Completed
-from webapp.jobs.errors import Discard
+from webapp.jobs.errors import Discard, Retry, Snooze
 
 
 def claims_of(engine, *rows):
@@ -169,7 +169,7 @@ def test_hints_of_quick_tasks_share_messages_and_those_of_unknown_ones_do_not(pa
     hints = [queued(engine, task=quick) for _ in range(12)] + [queued(engine, task=unknown)]
     parts.broker._paces_read_at = -10.0
     assert parts.broker.send_hints(hints)
-    bodies = [json.loads(one) for one in reversed(redis.lrange("default", 0, -1))]
+    bodies = [json.loads(one) for one in waiting(redis)]
     assert [one["headers"]["task"] for one in bodies] == ["tasks.execute_jobs"] * 3 + ["tasks.execute_job"]
     assert [len(json.loads(one["headers"]["argsrepr"].replace("'", '"'))[0]) for one in bodies[:3]] == [
         5,
@@ -210,3 +210,23 @@ def test_an_exhausted_job_of_a_chunk_goes_to_the_dead_letter_queue(engine, handl
     parts.broker._paused_until = 0.0
     assert statuses(engine, [row]) == ["failed"]
     assert len(letters_of(engine, row.id)) == 1
+
+
+def test_every_job_of_a_chunk_may_snooze_retry_or_be_discarded(engine, handle, parts):
+    ends_of = {"snooze": Snooze(30), "retry": Retry(after=5), "discard": Discard("no use"), "done": None}
+
+    def run(payload, context):
+        if ends_of[payload["how"]]:
+            raise ends_of[payload["how"]]
+
+    name = handle(run)
+    rows = {how: queued(engine, task=name, payload={"task": name, "how": how}) for how in ends_of}
+    parts.broker._paused_until = time.monotonic() + 60
+    execute_jobs([str(row.id) for row in rows.values()])
+    parts.broker._paused_until = 0.0
+    found = {how: row_of(engine, row.id) for how, row in rows.items()}
+    assert {how: (row.status, row.retry_count) for how, row in found.items()} == {
+        "snooze": ("queued", 0), "retry": ("queued", 1), "discard": ("failed", 0), "done": ("completed", 0),
+    }  # fmt: skip
+    assert ends(engine, rows["snooze"]) == [(1, "snoozed")]
+    assert (found["snooze"].run_at - found["snooze"].updated_at).total_seconds() == pytest.approx(30, abs=0.1)

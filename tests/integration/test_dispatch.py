@@ -4,20 +4,21 @@ import json
 import threading
 
 import pytest
-from factories import age, queued, row_of
+from factories import age, queued, row_of, waiting
 from sqlalchemy import text
 
 from tasks import recovery
 from webapp.broker import Broker
 from webapp.jobs.handlers import registry
 from webapp.jobs.queue import Limits, Queue, Submission
+from webapp.transport import list_of, lists_of
 
 REDISPATCH = 60.0
 
 
 def sent(redis, queue="default"):
     """The ids in a broker queue, in the order in which workers take them."""
-    return [json.loads(message)["headers"]["id"] for message in reversed(redis.lrange(queue, 0, -1))]
+    return [json.loads(message)["headers"]["id"] for message in waiting(redis, queue)]
 
 
 def dispatch(queue, name="default", buffer=100):
@@ -62,7 +63,7 @@ def test_redis_holds_no_more_than_the_buffer_and_the_rest_waits(queue, engine, r
     assert dispatch(queue, buffer=3) == {"due": 3}
     assert dispatch(queue, buffer=3) == {}
     assert sent(redis) == [str(row.id) for row in rows[:3]]
-    redis.rpop("default")
+    redis.rpop(list_of("default", 5))
     assert dispatch(queue, buffer=3) == {"due": 1}
     assert sent(redis) == [str(row.id) for row in rows[1:4]]
     assert row_of(engine, rows[4].id).dispatched_at is None
@@ -159,9 +160,9 @@ def test_a_thousand_jobs_fit_through_one_pipeline(queue, engine, redis):
     assert dispatch(queue, buffer=1_000) == {"due": 64}
     queue._broker.tell_pace("noop", 3.0)
     queue._broker._paces_read_at = -10.0
-    redis.delete("default")
+    redis.delete(*lists_of("default"))
     assert dispatch(queue, buffer=1_000) == {"due": 1_000}
-    assert redis.llen("default") == len(set(sent(redis))) == 1_000
+    assert len(sent(redis)) == len(set(sent(redis))) == 1_000
 
 
 def test_the_beat_task_serves_every_queue_that_handlers_name(parts, engine, redis):
@@ -192,7 +193,7 @@ def test_jobs_whose_messages_were_flushed_are_sent_again_at_once(queue, parts, r
     assert queue.refill() == 0
     redis.flushdb()
     assert recovery.run_dispatch(parts) == 5
-    assert redis.llen("default") == 5
+    assert len(sent(redis)) == 5
     assert {row.dispatched_at is not None for row in (queue.get(one.id) for one in accepted)} == {True}
 
 

@@ -17,7 +17,8 @@ from tasks.dead_letter import bury, bury_job
 from tasks.execution import execute_job
 from tasks.runtime import child_name
 from webapp.database import engine_options
-from webapp.jobs import Discard, Retry, store
+from webapp.jobs import Discard, Retry, Snooze, store
+from webapp.jobs.options import Terms
 from webapp.logs import bound_field
 
 
@@ -370,3 +371,57 @@ def test_a_forged_message_is_thrown_away(engine, args):
     with pytest.raises(Ignore):
         execute_job.run(args)
     assert tables(engine) == []
+
+
+def test_a_snoozed_job_comes_back_and_has_used_no_retry(run, engine):
+    answers = [Snooze(30), Snooze(0), None]
+
+    def later(payload, context):
+        error = answers.pop(0)
+        if error:
+            raise error
+        return {"attempt": context.attempt, "retries": context.retry_count}
+
+    job_id = run(later, max_retries=0)
+    assert row_of(engine, job_id).status == "queued"
+    assert waits(engine, job_id) == pytest.approx(30, abs=0.1)
+    for _ in range(2):
+        due(engine, job_id)
+        again(job_id)
+    row = row_of(engine, job_id)
+    assert (row.status, row.retry_count, row.last_error) == ("completed", 0, None)
+    assert row.result == {"attempt": 3, "retries": 0}
+    ended = [(one["attempt"], one["outcome"], one["error_type"]) for one in attempts_of(engine, job_id)]
+    assert ended == [(1, "snoozed", None), (2, "snoozed", None), (3, "completed", None)]
+
+
+def test_a_snooze_after_a_failure_keeps_what_failed(run, engine):
+    answers = [ValueError("broken"), Snooze(1)]
+
+    def later(payload, context):
+        raise answers.pop(0)
+
+    job_id = run(later)
+    due(engine, job_id)
+    again(job_id)
+    row = row_of(engine, job_id)
+    assert (row.status, row.retry_count, row.last_error, row.attempt) == ("queued", 1, "broken", 2)
+
+
+def test_a_snooze_whose_lease_was_lost_changes_nothing(run, engine):
+    def slow(payload, context):
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE jobs SET attempt = attempt + 1"))
+        raise Snooze(30)
+
+    job_id = run(slow)
+    assert row_of(engine, job_id).status == "processing"
+    assert attempts_of(engine, job_id) == []
+
+
+@pytest.mark.parametrize(
+    ("backoff", "wait"), [("[7, 70]", 7), ('{"base": 5}', 5), ('{"max": 1}', 1), (None, 2)]
+)
+def test_a_retry_waits_as_the_job_itself_says(run, engine, backoff, wait):
+    job_id = run(fail, terms=Terms(backoff=backoff))
+    assert waits(engine, job_id) == pytest.approx(wait, abs=0.1)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from alembic.script import ScriptDirectory
@@ -12,7 +14,7 @@ from sqlalchemy import create_engine, inspect, make_url, text
 
 FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 NAME = "djps_migrations"
-TABLES = {"jobs", "job_attempts", "dead_letters", "pruned_jobs"}
+TABLES = {"jobs", "job_attempts", "dead_letters", "pruned_jobs", "idempotency_keys"}
 
 
 @pytest.fixture
@@ -125,3 +127,28 @@ def test_the_statements_can_be_printed_instead_of_run(fresh, capsys):
     printed = capsys.readouterr().out
     assert "CREATE TABLE jobs" in printed
     assert tables(fresh) == set()
+
+
+_KEYED = text("""
+    INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint, idempotency_key, created_at)
+    VALUES (:id, 'noop', '{}', 'default', 3, 300, 'f', :key, now() - make_interval(hours => :hours))""")
+
+
+def test_keys_of_the_last_day_are_taken_over_and_given_back(fresh):
+    upgrade(revision="0004")
+    engine = fresh.extensions["migrate"].db.engine
+    young, old, newest = UUID(int=1), UUID(int=2), UUID(int=3)
+    with engine.begin() as connection:
+        connection.execute(_KEYED, {"id": young, "key": "young", "hours": 23})
+        connection.execute(_KEYED, {"id": old, "key": "old", "hours": 25})
+    upgrade(revision="0005")
+    with engine.begin() as connection:
+        kept = connection.execute(
+            text("SELECT key, job_id, expires_at - created_at FROM idempotency_keys")
+        ).all()
+        connection.execute(_KEYED, {"id": newest, "key": "old", "hours": 0})
+    assert [tuple(row) for row in kept] == [("young", young, timedelta(days=1))]
+    downgrade(revision="0004")
+    with engine.connect() as connection:
+        keys = {row[0]: row[1] for row in connection.execute(text("SELECT id, idempotency_key FROM jobs"))}
+    assert keys == {young: "young", old: None, newest: "old"}

@@ -21,7 +21,7 @@ from factories import (
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from webapp.jobs import bulk, census, store
+from webapp.jobs import bulk, census, intake, store
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.states import AttemptOutcome
 
@@ -52,11 +52,10 @@ def test_a_dispatched_job_says_when(engine):
 def test_a_taken_key_stores_nothing(engine):
     first = queued(engine, idempotency_key="k")
     with engine.begin() as connection:
-        assert store.insert_once(connection, new_job(idempotency_key="k"), dispatched=False) is None
-        found, fingerprint = store.find_by_key(connection, "k")
-        assert store.find_by_key(connection, "other") is None
-    assert found == first
-    assert fingerprint == b"f"
+        assert intake.insert_once(connection, new_job(idempotency_key="k"), dispatched=False) is None
+        owner = intake.find_by_key(connection, "k")
+        assert intake.find_by_key(connection, "other") is None
+    assert owner == intake.KeyOwner(first.id, b"f", first)
 
 
 def test_jobs_without_a_key_never_collide(engine):

@@ -35,7 +35,7 @@ from sqlalchemy.exc import OperationalError
 from uuid_utils.compat import uuid7
 
 from tasks import recovery
-from webapp.jobs import steering, store
+from webapp.jobs import intake, steering, store
 from webapp.jobs.retry import RetryPolicy
 from webapp.jobs.states import FINAL, JobStatus
 from webapp.jobs.steering import CancelAnswer
@@ -65,12 +65,14 @@ class Side:
     connection: Connection
     rows: dict[UUID, Known | None] = field(default_factory=dict)
     claims: list[store.Claim] = field(default_factory=list)
+    #: The idempotency keys it has taken or looked at, which locks them, and whose they are.
+    keys: dict[str, UUID] = field(default_factory=dict)
     #: Number of its transaction, 0 when none is open; `now()` is the time a transaction began.
     tick: int = 0
     hold: bool = False
 
     def end(self) -> None:
-        self.rows, self.claims, self.tick = {}, [], 0
+        self.rows, self.claims, self.keys, self.tick = {}, [], {}, 0
 
 
 class Blocked(Exception):
@@ -113,12 +115,14 @@ class StoreMachine(RuleBasedStateMachine):
         self.rows: Rows = {}
         self.ids = [uuid7() for _ in range(SLOTS)]
         self.pruned: set[UUID] = set()
+        self.owners: dict[str, UUID] = {}
         self.ticks = 0
         self.claims: list[store.Claim] = []
         self.before: dict[UUID, Any] = {}
         with engine.begin() as connection:
             connection.execute(text("DELETE FROM jobs"))
             connection.execute(text("DELETE FROM job_attempts"))
+            connection.execute(text("DELETE FROM idempotency_keys"))
 
     def teardown(self) -> None:
         for side in self.sides:
@@ -188,6 +192,7 @@ class StoreMachine(RuleBasedStateMachine):
             else:
                 self.rows[job] = row
         self.claims += side.claims
+        self.owners |= side.keys
         side.end()
 
     def undo(self, side: Side) -> None:
@@ -218,20 +223,18 @@ class StoreMachine(RuleBasedStateMachine):
 
         def run(connection: Connection) -> UUID:
             new = new_job(id=job, idempotency_key=key, max_retries=budget)
-            row = store.insert_once(connection, new, dispatched=sent)
-            if row is None:
-                row, _ = store.find_by_key(connection, str(key))
-            return row.id
+            row = intake.insert_once(connection, new, dispatched=sent)
+            return row.id if row else intake.find_by_key(connection, str(key)).job_id
 
         def plan() -> tuple[UUID, Rows]:
-            taken = [id_ for id_, row in self.seen_by(side).items() if key and row.key == key]
-            others = self.other(side).rows
-            if any(id_ in others for id_ in taken):
-                raise Blocked
-            if taken:
-                return taken[0], {}
-            if any(row and row.key == key for row in others.values() if key):
-                raise Blocked
+            if key:
+                if key in self.other(side).keys:
+                    raise Blocked
+                owner = (self.owners | side.keys).get(key)
+                side.keys[key] = owner or job
+                if owner:
+                    # Its key outlives a job that was pruned.
+                    return owner, {}
             return job, {job: Known(key=key, max_retries=budget, due=side.tick, dispatched=sent)}
 
         self.step(side, run, plan)

@@ -15,7 +15,7 @@ from factories import ERROR, LEASE, age, attempts_of, buried, claimed, letters_o
 from sqlalchemy import Connection, Engine, create_engine, text
 
 from tasks import recovery
-from webapp.jobs import bulk, steering, store
+from webapp.jobs import bulk, intake, steering, store
 from webapp.jobs.retry import RetryPolicy
 from webapp.jobs.states import AttemptOutcome
 from webapp.jobs.steering import CancelAnswer
@@ -274,18 +274,23 @@ def test_every_move_meets_another():
     assert {move for meeting in meetings() for move in (meeting.first, meeting.second)} == set(MOVES)
 
 
-def test_a_hundred_clients_with_one_key_make_one_job(crowd):
+@pytest.mark.parametrize("before", ["a key that is new", "a key that ran out"])
+def test_a_hundred_clients_with_one_key_make_one_job(crowd, before):
+    if before == "a key that ran out":
+        with crowd.begin() as connection:
+            assert intake.insert_once(connection, new_job(idempotency_key="k"), dispatched=False)
+            connection.execute(text("UPDATE idempotency_keys SET expires_at = now()"))
+            connection.execute(text("DELETE FROM jobs"))
     together = Barrier(CLIENTS)
 
     def post() -> tuple[bool, UUID]:
         job = new_job(idempotency_key="k")
         together.wait(PATIENCE)
         with crowd.begin() as connection:
-            row = store.insert_once(connection, job, dispatched=False)
+            row = intake.insert_once(connection, job, dispatched=False)
             if row is not None:
                 return True, row.id
-            found, _ = store.find_by_key(connection, "k")
-            return False, found.id
+            return False, intake.find_by_key(connection, "k").job_id
 
     with ThreadPoolExecutor(CLIENTS) as threads:
         answers = [future.result() for future in [threads.submit(post) for _ in range(CLIENTS)]]
@@ -293,3 +298,25 @@ def test_a_hundred_clients_with_one_key_make_one_job(crowd):
     assert len({job for _, job in answers}) == 1
     with crowd.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM jobs")).scalar_one() == 1
+
+
+def test_batches_that_share_keys_which_ran_out_make_one_job_to_a_key(crowd):
+    names = [f"k{number}" for number in range(20)]
+    with crowd.begin() as connection:
+        intake.insert_many(connection, [new_job(idempotency_key=name) for name in names], dispatched=False)
+        connection.execute(text("UPDATE idempotency_keys SET expires_at = now()"))
+        connection.execute(text("DELETE FROM jobs"))
+    together = Barrier(10)
+
+    def post(number: int) -> int:
+        order = names[number:] + names[:number]
+        jobs = [new_job(idempotency_key=name) for name in order]
+        together.wait(PATIENCE)
+        with crowd.begin() as connection:
+            return len(intake.insert_many(connection, jobs, dispatched=False))
+
+    with ThreadPoolExecutor(10) as threads:
+        stored = list(threads.map(post, range(10)))
+    assert sum(stored) == len(names)
+    with crowd.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM jobs")).scalar_one() == len(names)

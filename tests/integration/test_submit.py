@@ -6,15 +6,15 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from factories import age, row_of, tables
+from factories import age, row_of, tables, waiting
 from prometheus_client import generate_latest
 from sqlalchemy import create_engine, text
 
 from webapp import metrics
 from webapp.broker import PAUSE_AFTER_FAILURE, Broker
 from webapp.database import engine_options
-from webapp.jobs import store
-from webapp.jobs.errors import KeyRace, KeyReused, UnknownTask
+from webapp.jobs import intake
+from webapp.jobs.errors import KeyOfPruned, KeyRace, KeyReused, UnknownTask
 from webapp.jobs.handlers import registry
 from webapp.jobs.queue import Limits, Queue, Submission, fingerprint
 from webapp.logs import bound
@@ -30,7 +30,7 @@ def away(engine, port):
 
 
 def messages(redis, queue="default"):
-    return [json.loads(message) for message in redis.lrange(queue, 0, -1)]
+    return [json.loads(message) for message in waiting(redis, queue)]
 
 
 def submitted(queue, key=None, **payload):
@@ -97,16 +97,27 @@ def test_a_hundred_requests_at_once_with_two_payloads_for_one_key_make_one_job(q
     assert len(tables(engine)) == 1
 
 
-def test_a_key_whose_job_was_pruned_that_very_moment_is_asked_for_again(queue, engine, monkeypatch):
+def test_a_key_outlives_its_job(queue, engine):
+    first = submitted(queue, "k")
+    with engine.begin() as pruning:
+        pruning.execute(text("DELETE FROM jobs"))
+    with pytest.raises(KeyOfPruned) as caught:
+        submitted(queue, "k")
+    assert (caught.value.key, caught.value.job_id) == ("k", first.job.id)
+    with pytest.raises(KeyReused):
+        submitted(queue, "k", n=1)
+
+
+def test_a_key_that_ran_out_that_very_moment_is_asked_for_again(queue, engine, monkeypatch):
     submitted(queue, "k")
-    find_by_key = store.find_by_key
+    find_by_key = intake.find_by_key
 
     def just_too_late(connection, key):
         with engine.begin() as pruning:
-            pruning.execute(text("DELETE FROM jobs"))
+            pruning.execute(text("DELETE FROM idempotency_keys"))
         return find_by_key(connection, key)
 
-    monkeypatch.setattr(store, "find_by_key", just_too_late)
+    monkeypatch.setattr(intake, "find_by_key", just_too_late)
     with pytest.raises(KeyRace, match="'k'"):
         submitted(queue, "k")
     assert submitted(queue, "k").created

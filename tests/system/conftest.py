@@ -36,7 +36,7 @@ HANDLERS = """
     import os
     import time
 
-    from webapp.jobs import Discard, Retry, handler
+    from webapp.jobs import Discard, Retry, Snooze, handler
 
     @handler("send-email", queue="mail", max_retries=1, timeout=10)
     def send_email(payload, context):
@@ -66,6 +66,11 @@ HANDLERS = """
     @handler("no-use", max_retries=5)
     def no_use(payload, context):
         raise Discard("never works")
+
+    @handler("not-yet")
+    def not_yet(payload, context):
+        if context.attempt == 1:
+            raise Snooze(0.3)
 """
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webapp.jobs.errors import Discard, JobTimeout, Retry
-from webapp.jobs.retry import Bury, DeathReason, RetryPolicy, TryAgain
+from webapp.jobs.errors import Discard, JobTimeout, Retry, Snooze
+from webapp.jobs.retry import Bury, ComeBack, DeathReason, RetryPolicy, TryAgain
 
 EXHAUSTED = Bury(DeathReason.EXHAUSTED)
 DISCARDED = Bury(DeathReason.DISCARDED)
@@ -52,6 +52,8 @@ def test_jitter_takes_off_its_share_of_the_wait(chance, wait):
         (Retry(after=500), 0, 3, TryAgain(500.0)),
         (Retry("later"), 1, 3, TryAgain(4.0)),
         (Retry(after=1), 3, 3, EXHAUSTED),
+        (Snooze(5), 0, 3, ComeBack(5.0)),
+        (Snooze(0), 3, 3, ComeBack(0.0)),
     ],
     ids=repr,
 )
@@ -91,3 +93,34 @@ def test_without_jitter_no_wait_is_shorter_than_the_one_before(base, cap):
 def test_a_handler_cannot_ask_for_an_impossible_wait(after):
     with pytest.raises(ValueError, match=rf"after must be a finite number of seconds.*{after!r}"):
         Retry(after=after)
+
+
+@pytest.mark.parametrize(
+    ("backoff", "waits"),
+    [
+        (None, [2.0, 4.0, 8.0, 16.0]),
+        ({}, [2.0, 4.0, 8.0, 16.0]),
+        ({"base": 3}, [3.0, 9.0, 27.0, 60.0]),
+        ({"max": 5}, [2.0, 4.0, 5.0, 5.0]),
+        ({"base": 10, "max": 300}, [10.0, 100.0, 300.0, 300.0]),
+        ([7], [7.0, 7.0, 7.0, 7.0]),
+        ([1, 10, 60], [1.0, 10.0, 60.0, 60.0]),
+        ([0, 0.5], [0.0, 0.5, 0.5, 0.5]),
+    ],
+    ids=repr,
+)
+def test_a_jobs_own_backoff_comes_before_the_settings(backoff, waits):
+    policy = RetryPolicy(base=2, cap=60).of_job(backoff)
+    assert [policy.delay(retry) for retry in (1, 2, 3, 4)] == waits
+
+
+def test_a_jobs_own_jitter_comes_before_the_settings():
+    assert RetryPolicy(jitter=0).of_job({"jitter": 0.5}).delay(3, chance=lambda: 1.0) == 4.0
+    assert RetryPolicy(jitter=0.5).of_job({"base": 2}).delay(3, chance=lambda: 1.0) == 4.0
+    assert RetryPolicy(jitter=0.5).of_job([8]).delay(3, chance=lambda: 1.0) == 8.0
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+def test_no_snooze_is_endless_or_in_the_past(seconds):
+    with pytest.raises(ValueError, match="seconds must be 0 to"):
+        Snooze(seconds)

@@ -140,7 +140,6 @@ def test_values_at_the_edge_are_kept(value):
         {"payload": "x"},
         {"payload": 1},
         {"payload": {}, "extra": 1},
-        {"payload": {}, "priority": 9},
         {"payload": {}, "idempotency_key": ""},
         {"payload": {}, "idempotency_key": "k" * 256},
         {"payload": {}, "idempotency_key": 1},
@@ -216,6 +215,11 @@ def test_times_are_answered_in_utc():
         updated_at=at,
         last_attempt_at=None,
         finished_at=None,
+        tags=[],
+        expires_at=None,
+        backoff=None,
+        callback_url=None,
+        cancel_reason=None,
     )
     answer = JobAnswer.of(row)
     assert answer["created_at"] == answer["run_at"] == "2026-01-02T10:00:00Z"

@@ -6,13 +6,15 @@ from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify, request
 from pydantic import ValidationError
+from werkzeug.exceptions import BadRequest
 
 from webapp import waits
-from webapp.api.errors import breaches_of
+from webapp.api.errors import breaches_of, broken_option
 from webapp.api.jobs import json_body, rate_limit, the_queue
+from webapp.api.keys import HEADER
 from webapp.api.schemas import BatchRequest, SubmitRequest
 from webapp.extensions import limiter
-from webapp.jobs.errors import JobError, KeyReused
+from webapp.jobs.errors import JobError, KeyReused, OptionRefused, PayloadRefused
 from webapp.jobs.queue import Placed, Submission
 
 bp = Blueprint("batch", __name__)
@@ -27,6 +29,8 @@ BODIES = 64
 @limiter.limit(rate_limit)
 def submit_many() -> Response:
     """Stores up to 10,000 jobs; 200 with an answer for each, in their order: created, existing or invalid."""
+    if HEADER in request.headers:
+        raise BadRequest(f"{HEADER} is for one job; in a batch each item has its own idempotency_key")
     request.max_content_length = BODIES * current_app.extensions["settings"].max_payload_bytes
     given = BatchRequest.model_validate(json_body()).jobs
     waits.bound(BATCH_BUDGET)
@@ -38,7 +42,7 @@ def submit_many() -> Response:
         except ValidationError as error:
             answers[number] = _invalid([breach.model_dump() for breach in breaches_of(error)])
         else:
-            valid[number] = Submission(wanted.payload, wanted.idempotency_key)
+            valid[number] = wanted.submission(wanted.idempotency_key)
     for number, placed in zip(valid, the_queue().submit_many(list(valid.values())), strict=True):
         answers[number] = _answer(placed)
     counts = dict.fromkeys(("created", "existing", "invalid"), 0)
@@ -53,6 +57,10 @@ def _answer(placed: Placed | JobError) -> dict[str, Any]:
             return {"outcome": "created" if created else "existing", "id": str(job_id)}
         case KeyReused():
             return _invalid([{"field": "idempotency_key", "rule": str(placed), "given": placed.key}])
+        case PayloadRefused(error=error):
+            return _invalid([breach.model_dump() for breach in breaches_of(error, "payload")])
+        case OptionRefused():
+            return _invalid([broken_option(placed).model_dump()])
         case _:
             return _invalid([{"field": "payload.task", "rule": str(placed), "given": "payload.task"}])
 

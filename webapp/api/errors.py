@@ -13,9 +13,18 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
-from webapp.api.schemas import BadBody, Breach, Problem
+from webapp.api.schemas import SHAPES, BadBody, Breach, Problem
 from webapp.extensions import limiter
-from webapp.jobs.errors import JobError, JobNotFound, KeyRace, KeyReused, UnknownTask
+from webapp.jobs.errors import (
+    JobError,
+    JobNotFound,
+    KeyOfPruned,
+    KeyRace,
+    KeyReused,
+    OptionRefused,
+    PayloadRefused,
+    UnknownTask,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +48,7 @@ _RULES = {
 
 _STATUS_OF: dict[type[JobError], HTTPStatus] = {
     JobNotFound: HTTPStatus.NOT_FOUND,
+    KeyOfPruned: HTTPStatus.GONE,
     KeyRace: HTTPStatus.CONFLICT,
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownTask: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -68,6 +78,8 @@ def init_app(app: Flask) -> None:
     """Registers the handlers of every error a view can raise."""
     app.register_error_handler(ValidationError, _invalid)
     app.register_error_handler(BadBody, _bad_body)
+    app.register_error_handler(PayloadRefused, _payload_refused)
+    app.register_error_handler(OptionRefused, _option_refused)
     app.register_error_handler(JobError, _job_error)
     app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(HTTPException, _http_error)
@@ -77,16 +89,37 @@ def init_app(app: Flask) -> None:
 
 
 def _invalid(error: ValidationError) -> Response:
-    breaches = breaches_of(error)
+    return _broken(breaches_of(error))
+
+
+def _payload_refused(error: PayloadRefused) -> Response:
+    return _broken(breaches_of(error.error, "payload"))
+
+
+def _option_refused(error: OptionRefused) -> Response:
+    return _broken([broken_option(error)])
+
+
+def broken_option(error: OptionRefused) -> Breach:
+    """The rule that an option broke."""
+    return Breach(field=error.field, rule=error.rule, given=_shown(error.given))
+
+
+def _broken(breaches: list[Breach]) -> Response:
     first = breaches[0]
     return problem(422, f"{first.field}: {first.rule} (given: {first.given})", errors=breaches)
 
 
-def breaches_of(error: ValidationError) -> list[Breach]:
-    """The rules that a request or an item of a batch broke."""
+def breaches_of(error: ValidationError, *under: str) -> list[Breach]:
+    """The rules that a request or an item of a batch broke.
+
+    Args:
+        under: the path of the value that was looked at.
+    """
     return [
         Breach(
-            field=".".join(str(part) for part in item["loc"])[:200] or "body",
+            field=".".join(str(part) for part in (*under, *item["loc"]) if part not in SHAPES)[:200]
+            or "body",
             rule=_RULES.get(item["type"], item["msg"].removeprefix("Value error, ")),
             given=_shown(item["input"]),
         )

@@ -8,9 +8,10 @@ from uuid import UUID
 from flask import Blueprint, Response, current_app, jsonify, request
 from werkzeug.exceptions import NotFound, RequestEntityTooLarge, UnsupportedMediaType
 
+from webapp.api.keys import HEADER, REPLAYED, one_key
 from webapp.api.schemas import JobAnswer, PageAnswer, PageQuery, SubmitRequest, read_json
 from webapp.extensions import limiter
-from webapp.jobs.queue import Queue, Submission
+from webapp.jobs.queue import Queue
 
 bp = Blueprint("jobs", __name__)
 
@@ -53,8 +54,13 @@ def query_values() -> dict[str, object]:
 def submit() -> tuple[Response, int]:
     """Stores a job: 201 when it is new, 200 when its key was used for the same request before."""
     wanted = SubmitRequest.model_validate(json_body())
-    accepted = the_queue().submit(Submission(wanted.payload, wanted.idempotency_key))
-    return jsonify(JobAnswer.of(accepted.job)), 201 if accepted.created else 200
+    key = one_key(request.headers.get(HEADER), wanted.idempotency_key)
+    accepted = the_queue().submit(wanted.submission(key))
+    answer = jsonify(JobAnswer.of(accepted.job))
+    if accepted.created:
+        return answer, 201
+    answer.headers[REPLAYED] = "true"
+    return answer, 200
 
 
 @bp.get("/jobs/<job_id>")

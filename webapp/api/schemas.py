@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import from_json
 
+from webapp.jobs import options
+from webapp.jobs.handlers import MAX_RETRIES, MAX_TIMEOUT
 from webapp.jobs.models import MAX_KEY_LENGTH
+from webapp.jobs.options import Options
+from webapp.jobs.queue import Submission
 from webapp.jobs.states import JobStatus
 from webapp.jobs.store import JobRow
 
@@ -82,8 +100,70 @@ def _printable_key(value: str) -> str:
     return value
 
 
+def _moment(given: object) -> datetime:
+    """A time with an offset, in UTC; no number, and no time of an unknown zone."""
+    try:
+        if isinstance(given, str) and (moment := datetime.fromisoformat(given)).tzinfo is not None:
+            return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError("must be a time with an offset in ISO 8601, such as 2030-01-01T00:00:00Z")
+
+
+def _within_a_century(moment: datetime) -> datetime:
+    if moment - datetime.now(UTC) > timedelta(seconds=options.MAX_DELAY):
+        raise ValueError("must be at most 100 years ahead")
+    return moment
+
+
+def _tag(value: str) -> str:
+    if not value.isprintable() or value != value.strip():
+        raise ValueError("must be printable, and neither begin nor end with a space")
+    return value
+
+
+def _each_once(tags: list[str]) -> list[str]:
+    if len(set(tags)) < len(tags):
+        raise ValueError("must not name a tag twice")
+    return tags
+
+
+def _web_url(url: str) -> str:
+    rule = "must be an http:// or https:// URL with a host, without a user and without spaces"
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        raise ValueError(rule) from None
+    if not fine or "@" in parts.netloc or not url.isprintable() or any(letter.isspace() for letter in url):
+        raise ValueError(rule)
+    return url
+
+
+class BackoffCurve(BaseModel):
+    """The wait before retry n is `base ** n` seconds, at most `max`, less a random share of up to `jitter`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    base: float | None = Field(None, ge=1, le=100)
+    max: float | None = Field(None, ge=0, le=options.MAX_BACKOFF_WAIT)
+    jitter: float | None = Field(None, ge=0, le=1)
+
+
+BackoffStep = Annotated[float, Field(ge=0, le=options.MAX_BACKOFF_WAIT)]
+BackoffSteps = Annotated[list[BackoffStep], Field(min_length=1, max_length=options.MAX_BACKOFF_STEPS)]
+#: What pydantic puts into the path of a field that may have one of two shapes.
+SHAPES = ("shape: object", "shape: list")
+Backoff = Annotated[
+    Annotated[BackoffCurve, Tag(SHAPES[0])] | Annotated[BackoffSteps, Tag(SHAPES[1])],
+    Discriminator(lambda given: SHAPES[isinstance(given, (list, tuple))]),
+]
+Ahead = Annotated[AwareDatetime, BeforeValidator(_moment), AfterValidator(_within_a_century)]
+OneTag = Annotated[str, Field(min_length=1, max_length=options.MAX_TAG_LENGTH), AfterValidator(_tag)]
+
+
 class SubmitRequest(BaseModel):
-    """The body of `POST /jobs`."""
+    """The body of `POST /jobs`, and an item of `POST /jobs/batch`; null stands for what was not asked."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -91,6 +171,39 @@ class SubmitRequest(BaseModel):
     idempotency_key: (
         Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH), AfterValidator(_printable_key)] | None
     ) = None
+    queue: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    priority: int | None = Field(None, ge=options.LOWEST_PRIORITY, le=options.HIGHEST_PRIORITY)
+    run_at: Ahead | None = None
+    delay: float | None = Field(None, ge=0, le=options.MAX_DELAY)
+    max_retries: int | None = Field(None, ge=0, le=MAX_RETRIES)
+    backoff: Backoff | None = None
+    timeout: float | None = Field(None, gt=0, le=MAX_TIMEOUT)
+    expires_at: Ahead | None = None
+    tags: Annotated[list[OneTag], Field(max_length=options.MAX_TAGS), AfterValidator(_each_once)] | None = (
+        None
+    )
+    callback_url: (
+        Annotated[str, Field(max_length=options.MAX_URL_LENGTH), AfterValidator(_web_url)] | None
+    ) = None
+
+    @field_validator("delay")
+    @classmethod
+    def _one_way_of_waiting(cls, delay: float | None, info: ValidationInfo) -> float | None:
+        if delay is not None and info.data.get("run_at") is not None:
+            raise ValueError("must not be given together with run_at")
+        return delay
+
+    def submission(self, key: str | None) -> Submission:
+        """What the domain is asked for, under this idempotency key."""
+        asked = self.model_fields_set - {"payload", "idempotency_key"}
+        given = {name: value for name in asked if (value := getattr(self, name)) is not None}
+        if not given:
+            return Submission(self.payload, key)
+        if isinstance(self.backoff, BackoffCurve):
+            given["backoff"] = self.backoff.model_dump(exclude_none=True)
+        if self.tags is not None:
+            given["tags"] = tuple(self.tags)
+        return Submission(self.payload, key, Options(**given))
 
 
 #: Most jobs in one batch.
@@ -161,6 +274,11 @@ class JobAnswer(BaseModel):
     updated_at: Moment
     last_attempt_at: Moment | None
     finished_at: Moment | None
+    tags: list[str]
+    expires_at: Moment | None
+    backoff: dict[str, float] | list[float] | None
+    callback_url: str | None
+    cancel_reason: str | None
 
     @classmethod
     def of(cls, job: JobRow) -> dict[str, Any]:

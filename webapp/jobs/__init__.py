@@ -17,7 +17,7 @@ claimed and of no other, so what comes late changes nothing.
 
 from __future__ import annotations
 
-from webapp.jobs.errors import Discard, Retry
+from webapp.jobs.errors import Discard, Retry, Snooze
 from webapp.jobs.handlers import JobContext, handler
 
-__all__ = ["Discard", "JobContext", "Retry", "handler"]
+__all__ = ["Discard", "JobContext", "Retry", "Snooze", "handler"]

@@ -1,4 +1,4 @@
-"""The store's statements for many jobs at once: bulk submission, the chunks that workers run, pruning.
+"""The store's statements for many jobs at once: the chunks that workers run, pruning.
 
 Like `webapp.jobs.store`, of which this is a part: statements are guarded by state and attempt, functions take a
 connection and never commit. Values go as arrays, one for each column, so that any number of jobs is one statement.
@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from webapp.jobs.literals import array_of, text_array_of
-from webapp.jobs.store import Claim, NewJob
+from webapp.jobs.store import Claim
 
 #: Longest a statement of a batch may run, milliseconds: ten thousand rows on a busy machine.
 BATCH_TIMEOUT_MS = 15_000
@@ -22,54 +22,6 @@ BATCH_TIMEOUT_MS = 15_000
 def allow_time(connection: Connection) -> None:
     """Gives the statements of this transaction the time that a batch takes."""
     connection.execute(text(f"SET LOCAL statement_timeout = {BATCH_TIMEOUT_MS}"))
-
-
-_INSERT_MANY = text("""
-    INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id,
-                      dispatched_at)
-    SELECT id, task, CAST(payload AS jsonb), queue, max_retries, timeout, key, decode(fingerprint, 'hex'),
-           :request_id, CASE WHEN :dispatched THEN now() END
-      FROM unnest(CAST(:ids AS uuid[]), CAST(:tasks AS text[]), CAST(:payloads AS text[]), CAST(:queues AS text[]),
-                  CAST(:max_retries AS int[]), CAST(:timeouts AS float8[]), CAST(:keys AS text[]),
-                  CAST(:fingerprints AS text[]))
-           AS given(id, task, payload, queue, max_retries, timeout, key, fingerprint)
-     ORDER BY key, id
-    ON CONFLICT DO NOTHING
-    RETURNING id""")
-
-
-def insert_many(connection: Connection, jobs: Sequence[NewJob], *, dispatched: bool) -> set[UUID]:
-    """Stores jobs, except those whose idempotency key is taken; returns the ids that were stored.
-
-    Keys are locked in their order, so two batches with the same keys never wait for each other in a circle.
-
-    Args:
-        dispatched: the caller publishes messages right after the commit.
-    """
-    values = {
-        "ids": array_of(job.id for job in jobs),
-        "tasks": text_array_of(job.task for job in jobs),
-        "payloads": text_array_of(job.payload for job in jobs),
-        "queues": text_array_of(job.queue for job in jobs),
-        "max_retries": array_of(job.max_retries for job in jobs),
-        "timeouts": array_of(job.timeout for job in jobs),
-        "keys": text_array_of(job.idempotency_key for job in jobs),
-        "fingerprints": text_array_of(job.fingerprint.hex() for job in jobs),
-        "request_id": jobs[0].request_id,
-        "dispatched": dispatched,
-    }
-    return set(connection.execute(_INSERT_MANY, values).scalars())
-
-
-_BY_KEYS = text(
-    "SELECT idempotency_key, id, fingerprint FROM jobs WHERE idempotency_key = ANY(CAST(:keys AS text[]))"
-)
-
-
-def find_by_keys(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[UUID, bytes]]:
-    """The jobs that own these idempotency keys, with their fingerprints."""
-    rows = connection.execute(_BY_KEYS, {"keys": list(keys)})
-    return {row[0]: (row[1], bytes(row[2])) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

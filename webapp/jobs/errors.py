@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from uuid import UUID
+
+from pydantic import ValidationError
+
+from webapp.jobs.options import MAX_DELAY
 
 
 class JobError(Exception):
@@ -29,11 +34,53 @@ class UnknownTask(JobError):
         self.known = known
 
 
+class OptionRefused(JobError):
+    """What a submission asks for cannot be had: `field` names the option."""
+
+    def __init__(self, field: str, rule: str, given: object) -> None:
+        super().__init__(f"{field} {rule}; given: {str(given)[:100]!r}")
+        self.field = field
+        self.rule = rule
+        self.given = given
+
+
+class UnknownQueue(OptionRefused):
+    """Nobody listens to this queue."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__("queue", f"must be one that workers listen to ({', '.join(known)})", name)
+
+
+class ExpiredAlready(OptionRefused):
+    """The job could never start in time."""
+
+    def __init__(self, expires_at: datetime) -> None:
+        super().__init__("expires_at", "must be after now, and after run_at or delay", expires_at.isoformat())
+
+
+class PayloadRefused(JobError):
+    """The payload does not fit the model of its handler; `error` names each rule that it breaks."""
+
+    def __init__(self, task: str, error: ValidationError) -> None:
+        super().__init__(f"payload does not fit the handler {task!r}: {error.error_count()} rules are broken")
+        self.task = task
+        self.error = error
+
+
 class KeyReused(JobError):
     """The idempotency key belongs to a job with another request."""
 
     def __init__(self, key: str, job_id: UUID) -> None:
         super().__init__(f"idempotency_key {key!r} was used with another request, for job {job_id}")
+        self.key = key
+        self.job_id = job_id
+
+
+class KeyOfPruned(JobError):
+    """The idempotency key was used for this very request, and its job was deleted since, for its age."""
+
+    def __init__(self, key: str, job_id: UUID) -> None:
+        super().__init__(f"idempotency_key {key!r} was used for job {job_id}, which was deleted for its age")
         self.key = key
         self.job_id = job_id
 
@@ -57,6 +104,16 @@ class Retry(Exception):
             raise ValueError(f"after must be a finite number of seconds, 0 or more; given: {after!r}")
         super().__init__(reason or "the handler asked for another try")
         self.after = after
+
+
+class Snooze(Exception):
+    """Raised by a handler: not now, come back in `seconds`. It uses up no retry, and may be raised any number of times."""
+
+    def __init__(self, seconds: float) -> None:
+        if not 0 <= seconds <= MAX_DELAY:
+            raise ValueError(f"seconds must be 0 to {MAX_DELAY:g}; given: {seconds!r}")
+        super().__init__(f"the handler asked to come back in {seconds:g} s")
+        self.seconds = seconds
 
 
 class Discard(Exception):

@@ -10,14 +10,26 @@ Example:
 
 from __future__ import annotations
 
+import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 from uuid import UUID
 
+from pydantic import BaseModel, ValidationError
+
+from webapp.jobs.errors import PayloadRefused
+from webapp.jobs.options import (
+    HIGHEST_PRIORITY,
+    LOWEST_PRIORITY,
+    MAX_DELAY,
+    MAX_TAG_LENGTH,
+    MAX_TAGS,
+    checked_backoff,
+)
 from webapp.pace import LARGEST_CHUNK
 
 #: Handlers that come with DJPS.
@@ -66,6 +78,33 @@ class Handler:
     max_retries: int | None = None
     timeout: float | None = None
     chunk: int | None = None
+    priority: int | None = None
+    backoff: dict[str, float] | list[float] | None = None
+    tags: tuple[str, ...] = ()
+    expires_in: float | None = None
+    model: type[BaseModel] | None = None
+
+    @property
+    def sets_terms(self) -> bool:
+        """Whether its jobs are stored otherwise than those of a handler that says nothing."""
+        return bool(
+            self.tags or self.backoff is not None or self.expires_in is not None or self.priority is not None
+        )
+
+    def check(self, payload: dict[str, Any]) -> None:
+        """Holds a payload against the handler's model, as JSON; `task` is only shown to a model that has such a field.
+
+        Raises:
+            PayloadRefused: it does not fit.
+        """
+        if self.model is None:
+            return
+        shown = {name: value for name, value in payload.items() if name != "task"}
+        given = payload if "task" in self.model.model_fields else shown
+        try:
+            self.model.model_validate_json(json.dumps(given))
+        except ValidationError as error:
+            raise PayloadRefused(self.name, error) from error
 
 
 class HandlerRegistry:
@@ -73,6 +112,20 @@ class HandlerRegistry:
 
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
+        self._declared: set[str] = set()
+
+    def declare(self, queues: Iterable[str]) -> None:
+        """Names queues that jobs may ask for although no handler names them.
+
+        Raises:
+            ValueError: a name breaks the rule, or is DJPS's own.
+        """
+        for name in queues:
+            if not _NAME.fullmatch(name) or name == MAINTENANCE_QUEUE:
+                raise ValueError(
+                    f"QUEUES must match {_NAME.pattern} and not be {MAINTENANCE_QUEUE!r}; given: {name!r}"
+                )
+            self._declared.add(name)
 
     def add(self, new: Handler) -> None:
         """Registers a handler.
@@ -97,6 +150,7 @@ class HandlerRegistry:
             raise ValueError(
                 f"chunk of handler {new.name!r} must be 1 to {LARGEST_CHUNK}; given: {new.chunk}"
             )
+        _check_defaults(new)
         known = self._handlers.get(new.name)
         if known is not None and known.run.__qualname__ != new.run.__qualname__:
             raise ValueError(f"handler {new.name!r} is registered twice: {known.run!r} and {new.run!r}")
@@ -117,11 +171,14 @@ class HandlerRegistry:
 
     def queues(self) -> tuple[str, ...]:
         """Every queue a job can be in, sorted."""
-        return tuple(sorted({DEFAULT_QUEUE, *(known.queue for known in self._handlers.values())}))
+        return tuple(
+            sorted({DEFAULT_QUEUE, *self._declared, *(known.queue for known in self._handlers.values())})
+        )
 
     def tasks_of(self, queue: str) -> tuple[str, ...]:
-        """The names of the handlers whose jobs wait in a queue; one that nobody has, for a queue without any."""
-        return tuple(one.name for one in self._handlers.values() if one.queue == queue) or ("",)
+        """The names of the handlers whose jobs wait in a queue; any of them may, in one that no handler names."""
+        named = tuple(one.name for one in self._handlers.values() if one.queue == queue)
+        return named or tuple(self._handlers) or ("",)
 
     def mapping(self) -> Mapping[str, Handler]:
         """All handlers by name."""
@@ -132,6 +189,29 @@ class HandlerRegistry:
 registry = HandlerRegistry()
 
 
+def _check_defaults(new: Handler) -> None:
+    """Holds what a handler sets for its jobs to the bounds of a submission.
+
+    Raises:
+        ValueError: something is out of bounds.
+    """
+    if new.priority is not None and not LOWEST_PRIORITY <= new.priority <= HIGHEST_PRIORITY:
+        raise ValueError(
+            f"priority of handler {new.name!r} must be {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}; given: {new.priority}"
+        )
+    if new.backoff is not None:
+        try:
+            checked_backoff(new.backoff)
+        except ValueError as error:
+            raise ValueError(f"handler {new.name!r}: {error}") from None
+    if len(new.tags) > MAX_TAGS or not all(0 < len(tag) <= MAX_TAG_LENGTH for tag in new.tags):
+        raise ValueError(
+            f"tags of handler {new.name!r} must be at most {MAX_TAGS}, of 1 to {MAX_TAG_LENGTH} characters"
+        )
+    if new.expires_in is not None and not 0 < new.expires_in <= MAX_DELAY:
+        raise ValueError(f"expires_in of handler {new.name!r} must be above 0 and at most {MAX_DELAY:g} s")
+
+
 def handler(
     name: str,
     *,
@@ -139,6 +219,11 @@ def handler(
     max_retries: int | None = None,
     timeout: float | None = None,
     chunk: int | None = None,
+    priority: int | None = None,
+    backoff: dict[str, float] | list[float] | None = None,
+    tags: Iterable[str] = (),
+    expires_in: float | None = None,
+    model: type[BaseModel] | None = None,
 ) -> Callable[[HandlerFunction], HandlerFunction]:
     """Registers the decorated function as the handler of jobs named `name`.
 
@@ -148,29 +233,60 @@ def handler(
         max_retries: retries after the first attempt; MAX_JOB_RETRIES when None.
         timeout: seconds an attempt may take; JOB_TIMEOUT when None.
         chunk: jobs in a message; as many as are quick work (see `webapp.pace`) when None.
+        priority: 0 to 9, higher first; 5 when None.
+        backoff: `{"base", "max", "jitter"}` or a list of seconds; as the settings say when None.
+        tags: what its jobs are tagged with, beside the tags of a submission.
+        expires_in: seconds after it is due when a job that has not started is given up; never when None.
+        model: what a payload must fit, or its submission is refused; the handler gets the payload as it was sent.
+
+    What a submission says comes before all of these.
+
+    Example:
+        >>> from pydantic import BaseModel, HttpUrl
+        >>> class Page(BaseModel):
+        ...     url: HttpUrl
+        >>> @handler("fetch-page", priority=7, backoff=[1, 10, 60], tags=["crawl"], model=Page)
+        ... def fetch_page(payload, context):
+        ...     return {"fetched": payload["url"]}
 
     Raises:
         ValueError: see `HandlerRegistry.add`.
     """
 
     def register(function: HandlerFunction) -> HandlerFunction:
-        registry.add(Handler(name, function, queue, max_retries, timeout, chunk))
+        registry.add(
+            Handler(
+                name,
+                function,
+                queue,
+                max_retries,
+                timeout,
+                chunk,
+                priority=priority,
+                backoff=backoff,
+                tags=tuple(tags),
+                expires_in=expires_in,
+                model=model,
+            )
+        )
         return function
 
     return register
 
 
-def load(modules: tuple[str, ...], default: str) -> None:
+def load(modules: tuple[str, ...], default: str, queues: tuple[str, ...] = ()) -> None:
     """Imports the built-in handlers and those of `modules`, so that they register themselves.
 
     Args:
         modules: dotted names, the HANDLERS setting.
         default: the DEFAULT_HANDLER setting; empty for none.
+        queues: the QUEUES setting: queues that no handler names.
 
     Raises:
         ImportError: a module cannot be imported; the message names it.
-        ValueError: the default names no handler.
+        ValueError: the default names no handler, or a queue's name breaks the rule.
     """
+    registry.declare(queues)
     for name in (*BUILT_IN, *modules):
         try:
             import_module(name)

@@ -100,12 +100,6 @@ class Job(Base):
         CheckConstraint("jsonb_typeof(payload) = 'object'", name="jobs_payload_is_object"),
         CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name="jobs_key_length"),
         Index(
-            "jobs_idempotency_key",
-            "idempotency_key",
-            unique=True,
-            postgresql_where=text("idempotency_key IS NOT NULL"),
-        ),
-        Index(
             "jobs_undispatched",
             "queue",
             text("priority DESC"),
@@ -140,6 +134,26 @@ class Job(Base):
                 "finished_at IS NOT NULL AND callback_url IS NOT NULL AND callback_job_id IS NULL"
             ),
         ),
+    )
+
+
+class IdempotencyKey(Base):
+    """A key that a client has used: until it runs out, its job is the answer to the same request.
+
+    No foreign key: a key outlives a job that is pruned early.
+    """
+
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    job_id: Mapped[UUID] = mapped_column(Uuid)
+    created_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(_TIME)
+
+    __table_args__ = (
+        CheckConstraint("length(key) BETWEEN 1 AND 255", name="idempotency_keys_length"),
+        Index("idempotency_keys_by_end", "expires_at"),
     )
 
 

@@ -12,7 +12,8 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
@@ -22,14 +23,28 @@ from uuid_utils.compat import uuid7
 from webapp import metrics
 from webapp.broker import Broker
 from webapp.database import in_one_trip
-from webapp.jobs import bulk, census, store, tickets
-from webapp.jobs.errors import JobError, JobNotFound, KeyRace, KeyReused, UnknownTask
+from webapp.jobs import bulk, census, intake, store, tickets
+from webapp.jobs.errors import (
+    ExpiredAlready,
+    JobError,
+    JobNotFound,
+    KeyOfPruned,
+    KeyRace,
+    KeyReused,
+    OptionRefused,
+    PayloadRefused,
+    UnknownQueue,
+    UnknownTask,
+)
 from webapp.jobs.handlers import Handler, HandlerRegistry
+from webapp.jobs.options import DEFAULT_PRIORITY, NO_OPTIONS, Options, Terms
 from webapp.jobs.outbox import Outbox
 from webapp.jobs.tickets import MOST_TICKETS, Ticket, Waiting
 from webapp.logs import bound_field
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: A job that was sent and not claimed is sent again after this long when its queue is empty, seconds.
 REDISPATCH_WHEN_EMPTY = 5.0
@@ -45,6 +60,7 @@ class Submission:
 
     payload: dict[str, Any]
     idempotency_key: str | None = None
+    options: Options = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +87,13 @@ class Limits:
         max_retries: retries after the first attempt.
         timeout: seconds an attempt may take.
         default_handler: runs jobs whose payload names no known handler; empty: they are refused.
+        key_ttl: seconds an idempotency key lives.
     """
 
     max_retries: int
     timeout: float
     default_handler: str
+    key_ttl: float = intake.KEY_TTL
 
 
 class Queue:
@@ -114,16 +132,25 @@ class Queue:
 
         Raises:
             UnknownTask: no handler can run it.
+            OptionRefused: nobody listens to the queue it asks for, or it would expire before it is due.
+            PayloadRefused: the payload does not fit its handler's model.
             KeyReused: its key belongs to another request.
+            KeyOfPruned: its key was used for this request, and the job is gone.
             KeyRace: the request that owns its key is not through yet.
         """
-        job = self._new_job(submission)
+        try:
+            job = self._new_job(submission)
+        except ExpiredAlready:
+            # The first of two equal requests may have come in time.
+            if (before := self._answered_before(submission)) is not None:
+                return before
+            raise
         send = self._broker.has_room(job.queue)
         stored, created = self._store(job, dispatched=send)
         if created:
             metrics.jobs_created.inc()
-            if send:
-                self._outbox.put([store.Hint(stored.id, stored.task, stored.queue, stored.timeout)])
+            if stored.dispatched_at is not None:
+                self._outbox.put([_hint(job)])
         return Accepted(stored, created)
 
     def submit_many(self, submissions: Sequence[Submission]) -> list[Placed | JobError]:
@@ -136,11 +163,11 @@ class Queue:
             KeyRace: a request that owns one of the keys is not through yet; nothing was stored.
         """
         answers: dict[int, Placed | JobError] = {}
-        wanted: dict[int, store.NewJob] = {}
+        wanted: dict[int, intake.NewJob] = {}
         for number, submission in enumerate(submissions):
             try:
                 wanted[number] = self._new_job(submission)
-            except UnknownTask as error:
+            except (UnknownTask, OptionRefused, PayloadRefused) as error:
                 answers[number] = error
         created, owners = self._store_many(list(wanted.values()))
         for number, job in wanted.items():
@@ -153,17 +180,19 @@ class Queue:
                 answers[number] = KeyReused(job.idempotency_key or "", owner)
         return [answers[number] for number in range(len(submissions))]
 
-    def _store_many(self, jobs: Sequence[store.NewJob]) -> tuple[set[UUID], dict[str, tuple[UUID, bytes]]]:
+    def _store_many(
+        self, jobs: Sequence[intake.NewJob]
+    ) -> tuple[dict[UUID, bool], dict[str, tuple[UUID, bytes]]]:
         """Stores a batch and tells the workers; returns the ids that are new, and who owns the keys."""
         if not jobs:
-            return set(), {}
+            return {}, {}
         send = self._broker.has_room_for(jobs)
         try:
             with self._engine.begin() as connection:
                 bulk.allow_time(connection)
-                created = bulk.insert_many(connection, jobs, dispatched=send)
+                created = intake.insert_many(connection, jobs, dispatched=send, key_ttl=self._limits.key_ttl)
                 taken = [job.idempotency_key for job in jobs if job.idempotency_key and job.id not in created]
-                owners = bulk.find_by_keys(connection, taken) if taken else {}
+                owners = intake.find_by_keys(connection, taken) if taken else {}
         except DBAPIError as error:
             if getattr(error.orig, "pgcode", None) == _LOCK_NOT_AVAILABLE:
                 raise KeyRace("of this batch") from error
@@ -171,32 +200,51 @@ class Queue:
         if any(key not in owners for key in taken):
             raise KeyRace("of this batch")
         metrics.jobs_created.inc(len(created))
-        if send:
-            self._outbox.put(
-                [store.Hint(job.id, job.task, job.queue, job.timeout) for job in jobs if job.id in created]
-            )
+        if hints := [_hint(job) for job in jobs if created.get(job.id)]:
+            self._outbox.put(hints)
         return created, owners
 
-    def _new_job(self, submission: Submission) -> store.NewJob:
+    def _new_job(self, submission: Submission) -> intake.NewJob:
         found = self.handler_for(submission.payload)
+        found.check(submission.payload)
+        asked = submission.options
+        if asked.queue is not None and asked.queue not in (known := self._registry.queues()):
+            raise UnknownQueue(asked.queue, known)
+        if asked.expires_at is not None and asked.is_late(datetime.now(UTC)):
+            # By this machine's clock, as a courtesy; a job that is stored is judged by PostgreSQL's.
+            raise ExpiredAlready(asked.expires_at)
         request_id = bound_field("request_id")
-        return store.NewJob(
+        return intake.NewJob(
             id=uuid7(),
             task=found.name,
             payload=json.dumps(submission.payload, ensure_ascii=False, allow_nan=False),
-            queue=found.queue,
-            max_retries=self._limits.max_retries if found.max_retries is None else found.max_retries,
-            timeout=self._limits.timeout if found.timeout is None else found.timeout,
+            queue=asked.queue or found.queue,
+            max_retries=_first(asked.max_retries, found.max_retries, self._limits.max_retries),
+            timeout=_first(asked.timeout, found.timeout, self._limits.timeout),
             idempotency_key=submission.idempotency_key,
             fingerprint=fingerprint(submission),
             request_id=str(request_id) if request_id is not None else None,
+            terms=_terms(found, asked) if asked is not NO_OPTIONS or found.sets_terms else None,
         )
 
-    def _store(self, job: store.NewJob, *, dispatched: bool) -> tuple[store.JobRow, bool]:
+    def _answered_before(self, submission: Submission) -> Accepted | None:
+        """The job of the same request under the same key, if there is one."""
+        key = submission.idempotency_key
+        if key is None:
+            return None
+        owner = in_one_trip(self._engine, lambda connection: intake.find_by_key(connection, key))
+        if owner is None or owner.job is None or owner.fingerprint != fingerprint(submission):
+            return None
+        return Accepted(owner.job, created=False)
+
+    def _store(self, job: intake.NewJob, *, dispatched: bool) -> tuple[store.JobRow, bool]:
         key = job.idempotency_key
         try:
-            inserted, existing = in_one_trip(
-                self._engine, lambda connection: _insert_or_find(connection, job, dispatched=dispatched)
+            inserted, owner = in_one_trip(
+                self._engine,
+                lambda connection: _insert_or_find(
+                    connection, job, dispatched=dispatched, key_ttl=self._limits.key_ttl
+                ),
             )
         except DBAPIError as error:
             if getattr(error.orig, "pgcode", None) == _LOCK_NOT_AVAILABLE:
@@ -204,14 +252,13 @@ class Queue:
             raise
         if inserted is not None:
             return inserted, True
-        if existing is None:
+        if owner is None:
             raise KeyRace(key or "")
-        row, known = existing
-        if row.id == job.id:
-            return row, True
-        if known != job.fingerprint:
-            raise KeyReused(key or "", row.id)
-        return row, False
+        if owner.fingerprint != job.fingerprint:
+            raise KeyReused(key or "", owner.job_id)
+        if owner.job is None:
+            raise KeyOfPruned(key or "", owner.job_id)
+        return owner.job, owner.job_id == job.id
 
     def _hand_back(self, ids: Sequence[UUID]) -> None:
         """Leaves jobs to the dispatcher; should this fail too, `REDISPATCH_AFTER` brings them back."""
@@ -318,19 +365,47 @@ class Queue:
 
 
 def _insert_or_find(
-    connection: Connection, job: store.NewJob, *, dispatched: bool
-) -> tuple[store.JobRow | None, tuple[store.JobRow, bytes] | None]:
+    connection: Connection, job: intake.NewJob, *, dispatched: bool, key_ttl: float
+) -> tuple[store.JobRow | None, intake.KeyOwner | None]:
     """Stores a job, or finds the one that is in its way: its key's owner, or itself from a first try."""
-    inserted = store.insert_once(connection, job, dispatched=dispatched)
+    inserted = intake.insert_once(connection, job, dispatched=dispatched, key_ttl=key_ttl)
     if inserted is not None:
         return inserted, None
     if job.idempotency_key is not None:
-        return None, store.find_by_key(connection, job.idempotency_key)
+        return None, intake.find_by_key(connection, job.idempotency_key)
     row = store.find(connection, job.id)
-    return None, (row, job.fingerprint) if row is not None else None
+    return None, intake.KeyOwner(job.id, job.fingerprint, row) if row is not None else None
+
+
+def _hint(job: intake.NewJob) -> store.Hint:
+    return store.Hint(job.id, job.task, job.queue, job.timeout, job.priority)
+
+
+def _first(asked: T | None, of_handler: T | None, default: T) -> T:
+    if asked is not None:
+        return asked
+    return default if of_handler is None else of_handler
+
+
+def _terms(found: Handler, asked: Options) -> Terms:
+    """What the client asked for, and the handler's defaults where it did not."""
+    backoff = asked.backoff if asked.backoff is not None else found.backoff
+    return Terms(
+        priority=_first(asked.priority, found.priority, DEFAULT_PRIORITY),
+        run_at=asked.run_at,
+        delay=asked.delay or 0.0,
+        expires_at=asked.expires_at,
+        expires_in=found.expires_in,
+        backoff=None if backoff is None else json.dumps(backoff),
+        tags=tuple(dict.fromkeys((*asked.tags, *found.tags))),
+        callback_url=asked.callback_url,
+    )
 
 
 def fingerprint(submission: Submission) -> bytes:
     """SHA-256 of the request in a canonical form: the order of keys and the white space do not count."""
     canonical = json.dumps(submission.payload, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    if submission.options is not NO_OPTIONS:
+        # JSON text has no bare line feed, so no payload alone reads like a payload with options.
+        canonical += "\n" + submission.options.canonical()
     return hashlib.sha256(canonical.encode()).digest()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from webapp.jobs.errors import Discard, Retry
+from webapp.jobs.errors import Discard, Retry, Snooze
 
 
 class DeathReason(StrEnum):
@@ -37,7 +37,14 @@ class Bury:
     reason: DeathReason
 
 
-RetryDecision = TryAgain | Bury
+@dataclass(frozen=True, slots=True)
+class ComeBack:
+    """Run the job once more, `delay` seconds from now; no retry is used up."""
+
+    delay: float
+
+
+RetryDecision = TryAgain | ComeBack | Bury
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,7 @@ class RetryPolicy:
         cap: longest wait, seconds.
         jitter: share of the wait that is random, 0 to 1; 1 is "full jitter"
             (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015).
+        steps: the waits themselves, seconds, instead of base and cap; the last one goes for all that follow.
 
     Example:
         >>> [RetryPolicy(base=2, cap=10).delay(n) for n in (1, 2, 3, 4)]
@@ -58,9 +66,27 @@ class RetryPolicy:
     base: float = 2.0
     cap: float = 60.0
     jitter: float = 0.0
+    steps: tuple[float, ...] = ()
+
+    def of_job(self, backoff: dict[str, float] | list[float] | None) -> RetryPolicy:
+        """The policy of a job with a backoff of its own; what that leaves out is as it is here.
+
+        Example:
+            >>> RetryPolicy().of_job({"base": 3}).delay(2), RetryPolicy().of_job([1, 10, 60]).delay(2)
+            (9.0, 10.0)
+        """
+        if backoff is None:
+            return self
+        if isinstance(backoff, list):
+            return RetryPolicy(steps=tuple(backoff))
+        return RetryPolicy(
+            backoff.get("base", self.base), backoff.get("max", self.cap), backoff.get("jitter", self.jitter)
+        )
 
     def delay(self, retry: int, chance: Callable[[], float] = random.random) -> float:
         """Seconds to wait before retry number `retry` (1 for the first)."""
+        if self.steps:
+            return float(self.steps[min(retry, len(self.steps)) - 1])
         try:
             wait = min(self.base**retry, self.cap)
         except OverflowError:
@@ -71,12 +97,15 @@ class RetryPolicy:
         """Decides what follows an attempt that raised `error`.
 
         Args:
-            error: what the handler raised; `Discard` ends the job, `Retry(after=...)` sets the wait.
+            error: what the handler raised; `Discard` ends the job, `Retry(after=...)` sets the wait, `Snooze` waits
+                without using up a retry.
             retry_count: retries this job has used.
             max_retries: retries this job has in all.
         """
         if isinstance(error, Discard):
             return Bury(DeathReason.DISCARDED)
+        if isinstance(error, Snooze):
+            return ComeBack(error.seconds)
         if retry_count >= max_retries:
             return Bury(DeathReason.EXHAUSTED)
         if isinstance(error, Retry) and error.after is not None:

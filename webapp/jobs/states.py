@@ -36,7 +36,12 @@ class AttemptOutcome(StrEnum):
     RELEASED = "released"
     #: Cancelled while it ran.
     CANCELLED = "cancelled"
+    #: The handler asked to come back later; not counted as a retry.
+    SNOOZED = "snoozed"
 
+
+#: Ends of an attempt that use up no retry.
+UNBURNT = frozenset({AttemptOutcome.RELEASED, AttemptOutcome.SNOOZED})
 
 #: States a job does not leave by itself.
 FINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})

@@ -7,7 +7,6 @@ and says so; it never raises.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,16 +16,14 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from webapp.jobs.literals import array_of
+from webapp.jobs.options import DEFAULT_PRIORITY
 from webapp.jobs.report import ErrorReport
-from webapp.jobs.states import AttemptOutcome
-
-#: Priority of a job whose submission names none.
-DEFAULT_PRIORITY = 5
+from webapp.jobs.states import UNBURNT, AttemptOutcome
 
 #: The columns of a `JobRow`, in its order.
 JOB_COLUMNS = """id, task, payload, queue, priority, status, attempt, retry_count, max_retries, timeout, run_at,
     dispatched_at, lease_expires_at, worker_id, idempotency_key, result, last_error, created_at, updated_at,
-    last_attempt_at, finished_at"""
+    last_attempt_at, finished_at, tags, expires_at, backoff, callback_url, cancel_reason"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +51,11 @@ class JobRow:
     updated_at: datetime
     last_attempt_at: datetime | None
     finished_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """A job that is about to be stored; `payload` is JSON text."""
-
-    id: UUID
-    task: str
-    payload: str
-    queue: str
-    max_retries: int
-    timeout: float
-    idempotency_key: str | None
-    fingerprint: bytes
-    request_id: str | None = None
+    tags: list[str]
+    expires_at: datetime | None
+    backoff: dict[str, float] | list[float] | None
+    callback_url: str | None
+    cancel_reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +73,7 @@ class Claim:
     worker_id: str
     waited: float
     request_id: str | None
+    backoff: dict[str, float] | list[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,75 +98,7 @@ class Hint:
     task: str
     queue: str
     timeout: float
-
-
-_INSERT_ONCE = text("""
-    INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id,
-                      dispatched_at)
-    VALUES (:id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, :idempotency_key, :fingerprint,
-            :request_id, CASE WHEN :dispatched THEN now() END)
-    ON CONFLICT DO NOTHING
-    RETURNING created_at, dispatched_at""")
-
-
-def insert_once(connection: Connection, job: NewJob, *, dispatched: bool) -> JobRow | None:
-    """Stores a job unless its idempotency key is taken, or it is there already; None when it is.
-
-    Args:
-        dispatched: the caller publishes a message right after the commit, so the dispatcher need not.
-    """
-    row = connection.execute(
-        _INSERT_ONCE,
-        {
-            "id": job.id,
-            "task": job.task,
-            "payload": job.payload,
-            "queue": job.queue,
-            "max_retries": job.max_retries,
-            "timeout": job.timeout,
-            "idempotency_key": job.idempotency_key,
-            "fingerprint": job.fingerprint,
-            "request_id": job.request_id,
-            "dispatched": dispatched,
-        },
-    ).first()
-    return _new_row(job, *row) if row else None
-
-
-def _new_row(job: NewJob, created_at: datetime, dispatched_at: datetime | None) -> JobRow:
-    """The row as it was stored: everything but its times is known, and reading it back would cost half the insert."""
-    return JobRow(
-        id=job.id,
-        task=job.task,
-        payload=json.loads(job.payload),
-        queue=job.queue,
-        priority=DEFAULT_PRIORITY,
-        status="queued",
-        attempt=0,
-        retry_count=0,
-        max_retries=job.max_retries,
-        timeout=job.timeout,
-        run_at=created_at,
-        dispatched_at=dispatched_at,
-        lease_expires_at=None,
-        worker_id=None,
-        idempotency_key=job.idempotency_key,
-        result=None,
-        last_error=None,
-        created_at=created_at,
-        updated_at=created_at,
-        last_attempt_at=None,
-        finished_at=None,
-    )
-
-
-_BY_KEY = text(f"SELECT {JOB_COLUMNS}, fingerprint FROM jobs WHERE idempotency_key = :key")
-
-
-def find_by_key(connection: Connection, key: str) -> tuple[JobRow, bytes] | None:
-    """The job that owns an idempotency key, with its fingerprint."""
-    row = connection.execute(_BY_KEY, {"key": key}).first()
-    return (JobRow(*row[:-1]), bytes(row[-1])) if row else None
+    priority: int = DEFAULT_PRIORITY
 
 
 _BY_ID = text(f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = :id")
@@ -190,10 +110,14 @@ def find(connection: Connection, job_id: UUID) -> JobRow | None:
     return JobRow(*row) if row else None
 
 
-_TAKE_DUE = text("""
+#: A job that was not started in time is left to `expiry`.
+IN_TIME = "(expires_at IS NULL OR expires_at > now() OR attempt > 0)"
+
+_TAKE_DUE = text(f"""
     UPDATE jobs SET dispatched_at = now()
       FROM (SELECT id FROM jobs
              WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL AND run_at <= now()
+               AND {IN_TIME}
              ORDER BY priority DESC, run_at
              LIMIT :limit FOR UPDATE SKIP LOCKED) AS due
      WHERE jobs.id = due.id AND jobs.task <> ALL(:besides)
@@ -211,11 +135,12 @@ def take_due(connection: Connection, queue: str, limit: int, *, besides: Sequenc
     return _in_order(connection.execute(_TAKE_DUE, values))
 
 
-_TAKE_UNCLAIMED = text("""
+_TAKE_UNCLAIMED = text(f"""
     UPDATE jobs SET dispatched_at = now()
       FROM (SELECT id FROM jobs
              WHERE queue = :queue AND status = 'queued'
                AND dispatched_at < now() - make_interval(secs => :age) AND run_at <= now()
+               AND {IN_TIME}
              ORDER BY dispatched_at
              LIMIT :limit FOR UPDATE SKIP LOCKED) AS silent
      WHERE jobs.id = silent.id
@@ -229,7 +154,7 @@ def take_unclaimed(connection: Connection, queue: str, limit: int, age: float) -
 
 def _in_order(rows: Iterable[Row[Any]]) -> list[Hint]:
     urgent_first = sorted(rows, key=lambda row: (-row.priority, row.run_at))
-    return [Hint(row.id, row.task, row.queue, row.timeout) for row in urgent_first]
+    return [Hint(row.id, row.task, row.queue, row.timeout, row.priority) for row in urgent_first]
 
 
 _NEXT_DUE = text("""
@@ -258,16 +183,16 @@ def mark_undispatched(connection: Connection, ids: Iterable[UUID]) -> int:
 CLAIMED = """status = 'processing', attempt = attempt + 1, worker_id = :worker_id, last_attempt_at = now(),
            updated_at = now(), lease_expires_at = now() + make_interval(secs => :lease)"""
 CLAIMS = """id, task, payload, queue, attempt, retry_count, max_retries, timeout, worker_id,
-              extract(epoch FROM now() - run_at)::float8 AS waited, request_id"""
+              extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff"""
 
 _CLAIM = text(f"""
     UPDATE jobs SET {CLAIMED}
-     WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued' AND run_at <= now()
+     WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued' AND run_at <= now() AND {IN_TIME}
     RETURNING {CLAIMS}""")
 
 
 def claim(connection: Connection, ids: Sequence[UUID], *, worker_id: str, lease: float) -> list[Claim]:
-    """Takes the lease of those jobs that are queued and due; the others are duplicates, stale or cancelled.
+    """Takes the lease of those jobs that are queued, due and not expired; others are duplicates, stale or cancelled.
 
     Args:
         worker_id: the process that will run them.
@@ -327,12 +252,12 @@ def settle_again(
     """Ends an attempt and queues its job once more, or cancels it when that was asked; False when its lease was lost.
 
     Args:
-        outcome: `failed` and `lost` use up one retry, `released` does not.
+        outcome: `failed` and `lost` use up one retry, `released` and `snoozed` do not.
         delay: seconds until the job is due again.
     """
     values = _end_of(held, outcome, error) | {
         "delay": delay,
-        "burnt": int(outcome is not AttemptOutcome.RELEASED),
+        "burnt": int(outcome not in UNBURNT),
     }
     return connection.execute(_SETTLE_AGAIN, values).rowcount == 1
 
@@ -473,7 +398,7 @@ def seconds_since_start(connection: Connection) -> float:
 
 _HAS_ENDED = text(
     "SELECT 1 FROM job_attempts WHERE job_id = :id AND attempt = :attempt AND worker_id = :worker_id"
-    " AND outcome IN ('completed', 'failed', 'cancelled')"
+    " AND outcome IN ('completed', 'failed', 'cancelled', 'snoozed')"
 )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from webapp.jobs.store import CLAIMED, CLAIMS, Claim
+from webapp.jobs.store import CLAIMED, CLAIMS, IN_TIME, Claim
 
 #: Tickets of a queue that may wait in Redis: enough that no child runs dry between two looks of the dispatcher.
 MOST_TICKETS = 16
@@ -47,8 +47,9 @@ class Waiting:
 
 
 #: The head of a queue: what is due and was never sent, the most urgent first.
-_HEAD = """FROM jobs
+_HEAD = f"""FROM jobs
              WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL AND run_at <= now()
+               AND {IN_TIME}
              ORDER BY priority DESC, run_at
              LIMIT :limit"""
 
