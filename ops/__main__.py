@@ -10,7 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ops.load.profiles import PROFILES, duration, rate
 from ops.stack import venv
+
+#: What must be installed for a command, a key of `venv.LOCKS`; "up" for those that are not named.
+NEEDS = {"test": "test", "lock": "test", "chaos": "test", "bench": "test", "load": "load"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +60,16 @@ def parser() -> argparse.ArgumentParser:
         "--only", nargs="+", default=(), metavar="NAME", help="post, ours, peers, size, prune, or a peer"
     )
     bench.add_argument("--plots", action="store_true", help="draw ops/docs/performance/*.png")
+    load = commands.add_parser(
+        "load", help="put load on a running system with k6, and check what comes of it"
+    )
+    load.add_argument(
+        "profile", choices=tuple(PROFILES), help="smoke: 15 s; load, spike: 1 min; soak: 30 min"
+    )
+    load.add_argument("--url", help="of the API; the one of `ops up` when not given")
+    load.add_argument("--duration", type=duration, metavar="TIME", help="such as 90s, 15m or 2h")
+    load.add_argument("--rate", type=rate, metavar="N", help="submissions a second; in a spike at its peak")
+    load.add_argument("--no-refusals", action="store_true", help="an answer 429 fails the run")
     commands.add_parser("lock", help="make the hash-locked requirements anew from ops/lock/*.in")
     return root
 
@@ -64,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs one command; returns its exit code."""
     wanted = parser().parse_args(arguments)
     try:
-        venv.enter("test" if wanted.command in {"test", "lock", "chaos", "bench"} else "up", arguments)
+        venv.enter(NEEDS.get(wanted.command, "up"), arguments)
     except venv.VenvError as error:
         print(f"ops: {error}", file=sys.stderr)
         return 1

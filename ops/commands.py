@@ -18,7 +18,7 @@ from webapp.settings import Settings, SettingsError
 LOG_LINES = 40
 
 
-def run(wanted: argparse.Namespace) -> int:
+def run(wanted: argparse.Namespace) -> int:  # noqa: C901 - one case for each command
     """Runs one parsed command; returns its exit code."""
     os.chdir(ROOT)
     try:
@@ -43,6 +43,10 @@ def run(wanted: argparse.Namespace) -> int:
                 from ops import bench  # noqa: PLC0415 - only this command needs it
 
                 return bench.run(wanted.quick, wanted.json, wanted.only, plots=wanted.plots)
+            case "load":
+                from ops.load.run import main  # noqa: PLC0415 - only this command needs it
+
+                return main(wanted, Stack(Settings.load()).urls["api_url"])
             case _:
                 from ops.lockfiles import lock  # noqa: PLC0415 - only this command needs it
 

@@ -11,6 +11,7 @@ from ops.stack.venv import ROOT
 FILES = (
     ("ops/lock/run.in", "requirements.txt", "3.11"),
     ("ops/lock/up.in", "ops/requirements.txt", "3.11"),
+    ("ops/lock/load.in", "ops/load/requirements.txt", "3.11"),
     ("ops/lock/test.in", "tests/requirements.txt", "3.11"),
     ("ops/lock/bench.in", "ops/bench/requirements.txt", "3.11"),
     ("ops/lock/oban.in", "ops/bench/requirements-oban.txt", "3.12"),

@@ -23,7 +23,13 @@ OLDEST_PYTHON = (3, 11)
 #: The lock files each command needs.
 LOCKS = {
     "up": ("requirements.txt", "ops/requirements.txt"),
-    "test": ("requirements.txt", "ops/requirements.txt", "tests/requirements.txt"),
+    "load": ("requirements.txt", "ops/requirements.txt", "ops/load/requirements.txt"),
+    "test": (
+        "requirements.txt",
+        "ops/requirements.txt",
+        "ops/load/requirements.txt",
+        "tests/requirements.txt",
+    ),
 }
 
 
