@@ -21,7 +21,7 @@ from uuid import UUID
 from webapp.pace import LARGEST_CHUNK
 
 #: Handlers that come with DJPS.
-BUILT_IN = ("tasks.handlers.simulated", "tasks.handlers.demo")
+BUILT_IN = ("tasks.handlers.simulated", "tasks.handlers.demo", "tasks.handlers.http")
 #: Queue of jobs whose handler names none.
 DEFAULT_QUEUE = "default"
 #: Queue of DJPS itself: dispatch, recovery, dead letters. No handler may use it.
