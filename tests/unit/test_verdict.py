@@ -50,7 +50,7 @@ def test_retry_after_counts_where_the_server_is_busy_or_the_payload_says_so(stat
         ("soon", None),
         ("-5", None),
         ("1.5", None),
-        ("٥", None),
+        ("\u0665", None),
         ("0", 0.0),
         (" 30 ", 30.0),
         ("86400", MAX_RETRY_AFTER),

@@ -207,7 +207,13 @@ class Caller:
 
     def _read(self, response: BaseHTTPResponse) -> bytes:
         """At most one byte more than is kept: it tells that there is more."""
-        return response.read(self._max_bytes + 1, decode_content=False)
+        body = b""
+        # A body that is shorter than its Content-Length shows only at the read that finds nothing more.
+        while len(body) <= self._max_bytes and (
+            part := response.read(self._max_bytes + 1 - len(body), decode_content=False)
+        ):
+            body += part
+        return body
 
 
 def redirected(request: Request, endpoint: Endpoint, status: int, location: str) -> Request:

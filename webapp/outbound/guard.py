@@ -74,7 +74,8 @@ class Guard:
 
     def _look_up(self, host: str, timeout: float) -> list[Address]:
         """Asks the resolver, in a thread: `getaddrinfo` has no timeout of its own."""
-        if not _lookups.acquire(blocking=False):
+        slots = _lookups
+        if not slots.acquire(blocking=False):
             raise NotResolved(f"{host}: too many look-ups are under way")
         answer: queue.SimpleQueue[Sequence[str] | Exception] = queue.SimpleQueue()
 
@@ -84,7 +85,7 @@ class Guard:
             except Exception as error:  # noqa: BLE001 - it is raised where it was waited for
                 answer.put(error)
             finally:
-                _lookups.release()
+                slots.release()
 
         threading.Thread(target=ask, name="resolver", daemon=True).start()
         try:
