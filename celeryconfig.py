@@ -68,6 +68,7 @@ broker_transport_options = {
 beat_scheduler = "tasks.clock:Clock"
 beat_max_loop_interval = 1
 DISPATCH_INTERVAL = 1.0
+CALLBACK_INTERVAL = 1.0
 PRUNE_INTERVAL = 60.0
 
 
@@ -78,6 +79,7 @@ def _every(task: str, seconds: float) -> dict[str, object]:
 
 beat_schedule = {
     "dispatch_due": _every("tasks.dispatch_due", DISPATCH_INTERVAL),
+    "deliver_callbacks": _every("tasks.deliver_callbacks", CALLBACK_INTERVAL),
     "recover_stuck": _every("tasks.recover_stuck", _settings.stuck_check_interval),
     "prune": _every("tasks.prune", PRUNE_INTERVAL),
 }

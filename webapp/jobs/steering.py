@@ -63,7 +63,7 @@ def settle_cancelled(connection: Connection, held: Claim | Held) -> bool:
 _REQUEUE = text("""
     UPDATE jobs
        SET status = 'queued', run_at = now(), dispatched_at = NULL, retry_count = 0, last_error = NULL,
-           finished_at = NULL, cancel_requested_at = NULL, updated_at = now()
+           finished_at = NULL, cancel_requested_at = NULL, callback_job_id = NULL, updated_at = now()
      WHERE id = :id AND status IN ('failed', 'cancelled')""")
 
 _CLOSE_LETTER = text("""
