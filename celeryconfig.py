@@ -71,6 +71,7 @@ beat_scheduler = "tasks.clock:Clock"
 beat_max_loop_interval = 1
 DISPATCH_INTERVAL = 1.0
 EXPIRY_INTERVAL = 1.0
+CALLBACK_INTERVAL = 1.0
 PRUNE_INTERVAL = 60.0
 
 
@@ -81,6 +82,7 @@ def _every(task: str, seconds: float) -> dict[str, object]:
 
 beat_schedule = {
     "dispatch_due": _every("tasks.dispatch_due", DISPATCH_INTERVAL),
+    "deliver_callbacks": _every("tasks.deliver_callbacks", CALLBACK_INTERVAL),
     "recover_stuck": _every("tasks.recover_stuck", _settings.stuck_check_interval),
     "expire": _every("tasks.expire", EXPIRY_INTERVAL),
     "prune": _every("tasks.prune", PRUNE_INTERVAL),

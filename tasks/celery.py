@@ -24,7 +24,7 @@ handlers.load(settings.handler_modules, settings.default_handler, settings.queue
 bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
 
 # The tasks register themselves with the configured application.
-from tasks import chunk, dead_letter, execution, recovery  # noqa: E402, F401
+from tasks import callbacks, chunk, dead_letter, execution, recovery  # noqa: E402, F401
 from tasks.presence import Presence  # noqa: E402
 from tasks.runtime import forget_parent  # noqa: E402
 

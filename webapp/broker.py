@@ -145,6 +145,10 @@ class JobTicket(Protocol):
     def timeout(self) -> float:
         """Longest an attempt may take, seconds."""
 
+    @property
+    def priority(self) -> int:
+        """How urgent the most urgent of them is."""
+
 
 class Broker:
     """The sending side of the broker, for threads and forked children alike.
@@ -266,6 +270,7 @@ class Broker:
                     [ticket.queue, ticket.task, ticket.timeout],
                     {
                         "queue": ticket.queue,
+                        "priority": transport.kombu_priority(ticket.priority),
                         "time_limit": TICKET_WINDOW + CHUNK_WINDOW + ticket.timeout + HARD_LIMIT_GRACE,
                     },
                 )

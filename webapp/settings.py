@@ -7,18 +7,24 @@ sentence that names the variable, the rule and what was given.
 
 from __future__ import annotations
 
+import binascii
 import os
+from base64 import b64decode
 from functools import lru_cache
 from pathlib import Path
 
 from limits import parse_many
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from webapp.targets import read_ports, read_targets
+
 KIBIBYTE = 1024
+#: Sizes of a webhook secret that the Standard Webhooks specification allows, bytes.
+SECRET_BYTES = range(24, 65)
 
 
 class SettingsError(ValueError):
@@ -101,6 +107,25 @@ class Settings(BaseSettings):
         64 * KIBIBYTE, ge=0, le=16 * KIBIBYTE**2, description="Largest kept result, bytes."
     )
 
+    http_allowed_targets: str = Field(
+        "",
+        description="Internal targets `http` jobs may call: host, host:port, network, network:port; comma-separated.",
+    )
+    http_allowed_ports: str = Field("80,443", description="Ports `http` jobs may call, comma-separated.")
+    http_max_bytes: int = Field(
+        64 * KIBIBYTE,
+        ge=0,
+        le=16 * KIBIBYTE**2,
+        description="Most that an `http` job reads of an answer, bytes.",
+    )
+    http_timeout: float = Field(
+        30.0, gt=0, le=3_600, description="Seconds before an `http` job gives up its call, by default."
+    )
+    webhook_secrets: SecretStr = Field(
+        SecretStr(""),
+        description="Secrets that sign the calls of `http` jobs (whsec_...), the newest first, comma-separated.",
+    )
+
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$", description="Least severe line."
     )
@@ -145,15 +170,46 @@ class Settings(BaseSettings):
         parse_many(value)
         return value
 
+    @field_validator("http_allowed_targets")
+    @classmethod
+    def _targets_readable(cls, value: str) -> str:
+        read_targets(value)
+        return value
+
+    @field_validator("http_allowed_ports")
+    @classmethod
+    def _ports_readable(cls, value: str) -> str:
+        read_ports(value)
+        return value
+
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _secrets_readable(cls, value: SecretStr) -> SecretStr:
+        for number, secret in enumerate(_items(value.get_secret_value()), 1):
+            try:
+                size = len(b64decode(secret.removeprefix("whsec_"), validate=True))
+            except binascii.Error:
+                size = 0
+            if not secret.startswith("whsec_") or size not in SECRET_BYTES:
+                raise ValueError(
+                    f"secret {number} must be whsec_ and base64 of {SECRET_BYTES[0]} to {SECRET_BYTES[-1]} bytes"
+                )
+        return value
+
+    @property
+    def webhook_keys(self) -> tuple[str, ...]:
+        """The secrets in WEBHOOK_SECRETS, the newest first."""
+        return _items(self.webhook_secrets.get_secret_value())
+
     @property
     def handler_modules(self) -> tuple[str, ...]:
         """The dotted names in HANDLERS, in order."""
-        return _names(self.handlers)
+        return _items(self.handlers)
 
     @property
     def queue_names(self) -> tuple[str, ...]:
         """The names in QUEUES, in order."""
-        return _names(self.queues)
+        return _items(self.queues)
 
     @classmethod
     def load(cls) -> Settings:
@@ -170,14 +226,19 @@ class Settings(BaseSettings):
             ) from None
 
 
-def _names(listed: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in listed.split(",") if name.strip())
+def _items(value: str) -> tuple[str, ...]:
+    """The items of a comma-separated list."""
+    return tuple(item.strip() for item in value.split(",") if item.strip())
 
 
 def _sentence(item: ErrorDetails) -> str:
-    """Says which variable broke which rule, and hides a URL's password."""
+    """Says which variable broke which rule, and hides secrets and a URL's password."""
     name = "_".join(str(part) for part in item["loc"]).upper()
-    given = "a URL that is not shown" if name.endswith("_URL") else repr(item["input"])[:80]
+    given = repr(item["input"])[:80]
+    if name.endswith("_URL"):
+        given = "a URL that is not shown"
+    elif name.endswith("_SECRETS"):
+        given = "secrets that are not shown"
     return f"{name}: {item['msg'].removeprefix('Value error, ')} (given: {given})"
 
 

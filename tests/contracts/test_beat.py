@@ -28,7 +28,8 @@ def test_dispatch_runs_every_second_and_recovery_as_often_as_the_setting_says():
     schedule = {name: entry["schedule"] for name, entry in celery.conf.beat_schedule.items()}
     assert schedule["dispatch_due"] == 1.0
     assert schedule["recover_stuck"] == Settings().stuck_check_interval
-    assert set(schedule) == {"dispatch_due", "recover_stuck", "expire", "prune"}
+    assert schedule["deliver_callbacks"] == 1.0
+    assert set(schedule) == {"dispatch_due", "deliver_callbacks", "recover_stuck", "expire", "prune"}
 
 
 def test_no_tick_is_judged_by_two_machines_clocks():

@@ -89,7 +89,7 @@ def test_without_a_default_an_unknown_handler_is_refused_and_the_known_are_named
     client = another_app(default_handler="").test_client()
     for payload in ({"task": "nobody"}, {}, {"task": [["x" * 10_000]]}):
         document = assert_problem(submit(client, payload), 422)
-        assert "fail, noop, simulated, sleep" in document["detail"]
+        assert "fail, http, noop, simulated, sleep" in document["detail"]
         assert len(document["detail"]) < 400
     assert submit(client, {"task": "noop"}).status_code == 201
     assert len(tables(engine)) == 1

@@ -7,12 +7,13 @@ import time
 from uuid import uuid4
 
 import pytest
-from factories import age, attempts_of, queued, row_of
+from factories import age, attempts_of, queued, row_of, waiting
 from sqlalchemy import text
 
 from tasks import chunk
 from tasks.chunk import execute_due
 from tasks.runtime import child_name
+from webapp import transport
 from webapp.jobs import tickets
 from webapp.jobs.tickets import LOOKED_AT, MOST_TICKETS, Ticket, Waiting
 
@@ -40,7 +41,7 @@ def claim_due(engine, task, limit, *, timeout=LONGEST):
 
 
 def messages(redis):
-    return [json.loads(one)["headers"]["task"] for one in redis.lrange("default", 0, -1)]
+    return [json.loads(one)["headers"]["task"] for one in waiting(redis)]
 
 
 def test_quick_jobs_get_tickets_and_stay_undispatched(queue, engine, redis, quick):
@@ -68,6 +69,15 @@ def test_jobs_of_slow_and_of_unknown_tasks_get_messages_of_their_own(queue, engi
     assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": 3, "ticket": 1}
     assert sorted(messages(redis)) == ["tasks.execute_due"] + ["tasks.execute_job"] * 3
     assert all(row_of(engine, row.id).dispatched_at for row in others)
+
+
+def test_a_ticket_is_as_urgent_as_the_most_urgent_of_its_jobs(queue, engine, redis, quick):
+    jobs(engine, quick[0], 1)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET priority = 8"))
+    queue._broker._paces_read_at = -10.0
+    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": 1}
+    assert redis.llen(transport.list_of("default", 8)) == 1
 
 
 def test_with_redis_away_no_ticket_is_sent_and_nothing_changes(queue, engine, quick, monkeypatch):
@@ -146,7 +156,7 @@ def test_the_head_of_a_queue_is_counted_by_task_and_no_further_than_it_is_looked
     jobs(engine, name, LOOKED_AT)
     with engine.connect() as connection:
         head = tickets.look_at_head(connection, "default")
-    assert head == {other: Waiting(1, 7.0), name: Waiting(LOOKED_AT - 1, LONGEST)}
+    assert head == {other: Waiting(1, 7.0, 5), name: Waiting(LOOKED_AT - 1, LONGEST, 5)}
 
 
 def test_leases_are_prolonged_for_what_was_claimed_with_this_ticket_only(engine, quick):

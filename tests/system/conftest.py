@@ -31,6 +31,9 @@ TEMPO = {
     "SIMULATED_FAILURE_RATE": "0",
 }
 
+#: Signs what the workers send.
+WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
+
 #: A user's own module, outside the packages.
 HANDLERS = """
     import os
@@ -81,6 +84,8 @@ class Fleet:
         self.folder = folder
         self.redis_port = ports.free()
         self.api_port = ports.free()
+        #: Where a test may listen, and workers may call.
+        self.receiver_port = ports.free()
         self.url = f"http://{ports.LOOPBACK}:{self.api_port}"
         self.http = requests.Session()
         self.database_url = database_url
@@ -96,6 +101,8 @@ class Fleet:
             "DJPS_DATA_DIR": str(folder),
             "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
             "HANDLERS": "user_handlers",
+            "HTTP_ALLOWED_TARGETS": f"{ports.LOOPBACK}:{self.receiver_port}",
+            "WEBHOOK_SECRETS": WEBHOOK_SECRET,
             "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}",
         }
         celery = [str(BIN / "celery"), "-A", "tasks", "--quiet"]

@@ -161,3 +161,32 @@ def test_the_data_folder_is_named_with_the_projects_prefix(monkeypatch):
 def test_handler_modules_are_split_and_trimmed():
     assert Settings(handlers=" a.b , c,,").handler_modules == ("a.b", "c")
     assert Settings(handlers="").handler_modules == ()
+
+
+GOOD_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def test_webhook_secrets_are_read_newest_first_and_never_shown():
+    settings = Settings(webhook_secrets=f"{GOOD_SECRET}, {GOOD_SECRET[:-2]}SA,")
+    assert settings.webhook_keys == (GOOD_SECRET, f"{GOOD_SECRET[:-2]}SA")
+    assert "MfKQ" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_", "whsec_MfKQ", "whsec_*MfKQ", f"{GOOD_SECRET},whsec_MfKQ"],
+)
+def test_a_webhook_secret_that_is_none_is_refused_and_not_shown(monkeypatch, secret):
+    monkeypatch.setenv("WEBHOOK_SECRETS", secret)
+    with pytest.raises(SettingsError, match=r"WEBHOOK_SECRETS: secret \d must be whsec_") as refused:
+        Settings.load()
+    assert "MfKQ" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("HTTP_ALLOWED_TARGETS", "http://a"), ("HTTP_ALLOWED_PORTS", "http")]
+)
+def test_targets_and_ports_are_read_at_start(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name):
+        Settings.load()

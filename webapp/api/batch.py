@@ -57,8 +57,8 @@ def _answer(placed: Placed | JobError) -> dict[str, Any]:
             return {"outcome": "created" if created else "existing", "id": str(job_id)}
         case KeyReused():
             return _invalid([{"field": "idempotency_key", "rule": str(placed), "given": placed.key}])
-        case PayloadRefused(error=error):
-            return _invalid([breach.model_dump() for breach in breaches_of(error, "payload")])
+        case PayloadRefused(error=error, secret=secret):
+            return _invalid([breach.model_dump() for breach in breaches_of(error, "payload", secret=secret)])
         case OptionRefused():
             return _invalid([broken_option(placed).model_dump()])
         case _:

@@ -93,7 +93,7 @@ def _invalid(error: ValidationError) -> Response:
 
 
 def _payload_refused(error: PayloadRefused) -> Response:
-    return _broken(breaches_of(error.error, "payload"))
+    return _broken(breaches_of(error.error, "payload", secret=error.secret))
 
 
 def _option_refused(error: OptionRefused) -> Response:
@@ -110,18 +110,19 @@ def _broken(breaches: list[Breach]) -> Response:
     return problem(422, f"{first.field}: {first.rule} (given: {first.given})", errors=breaches)
 
 
-def breaches_of(error: ValidationError, *under: str) -> list[Breach]:
+def breaches_of(error: ValidationError, *under: str, secret: bool = False) -> list[Breach]:
     """The rules that a request or an item of a batch broke.
 
     Args:
         under: the path of the value that was looked at.
+        secret: do not repeat what was given.
     """
     return [
         Breach(
             field=".".join(str(part) for part in (*under, *item["loc"]) if part not in SHAPES)[:200]
             or "body",
             rule=_RULES.get(item["type"], item["msg"].removeprefix("Value error, ")),
-            given=_shown(item["input"]),
+            given="not shown" if secret else _shown(item["input"]),
         )
         for item in error.errors(include_url=False, include_context=False)[:MAX_BREACHES]
     ]

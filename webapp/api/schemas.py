@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from pydantic import (
@@ -31,6 +30,8 @@ from webapp.jobs.options import Options
 from webapp.jobs.queue import Submission
 from webapp.jobs.states import JobStatus
 from webapp.jobs.store import JobRow
+from webapp.outbound.urls import Rules, read_url
+from webapp.settings import current
 
 #: Deepest nesting of a payload.
 MAX_DEPTH = 64
@@ -128,15 +129,9 @@ def _each_once(tags: list[str]) -> list[str]:
     return tags
 
 
-def _web_url(url: str) -> str:
-    rule = "must be an http:// or https:// URL with a host, without a user and without spaces"
-    try:
-        parts = urlsplit(url)
-        fine = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        raise ValueError(rule) from None
-    if not fine or "@" in parts.netloc or not url.isprintable() or any(letter.isspace() for letter in url):
-        raise ValueError(rule)
+def _callable_url(url: str) -> str:
+    """Refuses what can be refused without resolving a name; the rest is judged when the call is made."""
+    read_url(url, Rules.of(current()))
     return url
 
 
@@ -183,7 +178,7 @@ class SubmitRequest(BaseModel):
         None
     )
     callback_url: (
-        Annotated[str, Field(max_length=options.MAX_URL_LENGTH), AfterValidator(_web_url)] | None
+        Annotated[str, Field(max_length=options.MAX_URL_LENGTH), AfterValidator(_callable_url)] | None
     ) = None
 
     @field_validator("delay")

@@ -59,12 +59,17 @@ class ExpiredAlready(OptionRefused):
 
 
 class PayloadRefused(JobError):
-    """The payload does not fit the model of its handler; `error` names each rule that it breaks."""
+    """The payload does not fit the model of its handler; `error` names each rule that it breaks.
 
-    def __init__(self, task: str, error: ValidationError) -> None:
+    Args:
+        secret: what was given must not be repeated, it may hold secrets.
+    """
+
+    def __init__(self, task: str, error: ValidationError, *, secret: bool = False) -> None:
         super().__init__(f"payload does not fit the handler {task!r}: {error.error_count()} rules are broken")
         self.task = task
         self.error = error
+        self.secret = secret
 
 
 class KeyReused(JobError):

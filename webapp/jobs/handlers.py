@@ -33,7 +33,7 @@ from webapp.jobs.options import (
 from webapp.pace import LARGEST_CHUNK
 
 #: Handlers that come with DJPS.
-BUILT_IN = ("tasks.handlers.simulated", "tasks.handlers.demo")
+BUILT_IN = ("tasks.handlers.simulated", "tasks.handlers.demo", "tasks.handlers.http")
 #: Queue of jobs whose handler names none.
 DEFAULT_QUEUE = "default"
 #: Queue of DJPS itself: dispatch, recovery, dead letters. No handler may use it.
@@ -104,7 +104,8 @@ class Handler:
         try:
             self.model.model_validate_json(json.dumps(given))
         except ValidationError as error:
-            raise PayloadRefused(self.name, error) from error
+            secret = bool(self.model.model_config.get("hide_input_in_errors"))
+            raise PayloadRefused(self.name, error, secret=secret) from error
 
 
 class HandlerRegistry:

@@ -337,7 +337,7 @@ class Queue:
     def _send_tickets(self, queue: str, quick: Mapping[str, Waiting], room: int) -> int:
         """Sends tickets for what waits at the head of a queue, as many as there is work for; returns how many."""
         wanted = [
-            Ticket(queue, task, waiting.timeout)
+            Ticket(queue, task, waiting.timeout, waiting.priority)
             for task, waiting in quick.items()
             for _ in range(math.ceil(waiting.jobs / self._broker.chunk_size(task)))
         ][: max(0, room)]

@@ -63,8 +63,8 @@ def settle_cancelled(connection: Connection, held: Claim | Held) -> bool:
 _REQUEUE = text("""
     UPDATE jobs
        SET status = 'queued', run_at = now(), dispatched_at = NULL, retry_count = 0, last_error = NULL,
-           finished_at = NULL, cancel_requested_at = NULL, cancel_reason = NULL, updated_at = now(),
-           expires_at = CASE WHEN expires_at > now() THEN expires_at END
+           finished_at = NULL, cancel_requested_at = NULL, cancel_reason = NULL, callback_job_id = NULL,
+           updated_at = now(), expires_at = CASE WHEN expires_at > now() THEN expires_at END
      WHERE id = :id AND status IN ('failed', 'cancelled')""")
 
 _CLOSE_LETTER = text("""

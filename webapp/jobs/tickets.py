@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from webapp.jobs.options import DEFAULT_PRIORITY
 from webapp.jobs.store import CLAIMED, CLAIMS, IN_TIME, Claim
 
 #: Tickets of a queue that may wait in Redis: enough that no child runs dry between two looks of the dispatcher.
@@ -31,11 +32,13 @@ class Ticket:
         queue: where the jobs wait.
         task: their handler.
         timeout: longest an attempt of them may take, seconds; jobs that may take longer are left alone.
+        priority: that of the most urgent of them; the ticket waits in Redis as a message about that job would.
     """
 
     queue: str
     task: str
     timeout: float
+    priority: int = DEFAULT_PRIORITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Waiting:
 
     jobs: int
     timeout: float
+    priority: int
 
 
 #: The head of a queue: what is due and was never sent, the most urgent first.
@@ -54,13 +58,14 @@ _HEAD = f"""FROM jobs
              LIMIT :limit"""
 
 _LOOK_AT_HEAD = text(f"""
-    SELECT task, count(*), max(timeout) FROM (SELECT task, timeout {_HEAD}) AS head GROUP BY task""")
+    SELECT task, count(*), max(timeout), max(priority) FROM (SELECT task, timeout, priority {_HEAD}) AS head
+     GROUP BY task""")
 
 
 def look_at_head(connection: Connection, queue: str, limit: int = LOOKED_AT) -> dict[str, Waiting]:
     """What is due at the head of a queue, by task; takes nothing and locks nothing."""
     rows = connection.execute(_LOOK_AT_HEAD, {"queue": queue, "limit": limit})
-    return {task: Waiting(jobs, timeout) for task, jobs, timeout in rows}
+    return {row[0]: Waiting(*row[1:]) for row in rows}
 
 
 _CLAIM_DUE = text(f"""

@@ -1,0 +1,127 @@
+"""The part of the store that tells others of a job's end: final jobs with a `callback_url`, and a job for each.
+
+The outcome is delivered by an `http` job of its own, with its own retries and, should they not suffice, its own
+dead letter. Functions take a connection and never commit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+#: Largest result that is sent along, bytes of JSON; of a larger one is said that it was left out.
+MAX_RESULT_BYTES = 65_536
+#: Seconds before each retry of a delivery: quick at first, then for a day and a half, as receivers are down for hours.
+BACKOFF = (5, 30, 300, 1_800, 7_200, 18_000, 36_000, 64_800)
+#: The handler that delivers.
+TASK = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A job that is final and whose callback is not made yet."""
+
+    id: UUID
+    callback_url: str
+    status: str
+    task: str
+    queue: str
+    attempt: int
+    retry_count: int
+    tags: list[str]
+    result: Any
+    result_omitted: bool
+    last_error: str | None
+    created_at: datetime
+    finished_at: datetime
+
+
+_TAKE_ENDED = text("""
+    SELECT id, callback_url, status, task, queue, attempt, retry_count, tags,
+           CASE WHEN octet_length(CAST(result AS text)) <= :largest THEN result END AS result,
+           coalesce(octet_length(CAST(result AS text)) > :largest, false) AS result_omitted,
+           last_error, created_at, finished_at
+      FROM jobs
+     WHERE finished_at IS NOT NULL AND callback_url IS NOT NULL AND callback_job_id IS NULL
+     ORDER BY finished_at
+     LIMIT :limit FOR UPDATE SKIP LOCKED""")
+
+
+def take_ended(connection: Connection, limit: int) -> list[Ending]:
+    """Locks final jobs that nobody was told of."""
+    rows = connection.execute(_TAKE_ENDED, {"limit": limit, "largest": MAX_RESULT_BYTES})
+    return [Ending(*row) for row in rows]
+
+
+_INSERT_CALLBACKS = text("""
+    WITH given AS (
+        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:callback_ids AS uuid[]), CAST(:payloads AS text[]))
+                 AS given(id, callback_id, payload)),
+    told AS (
+        UPDATE jobs SET callback_job_id = given.callback_id
+          FROM given
+         WHERE jobs.id = given.id AND jobs.finished_at IS NOT NULL AND jobs.callback_job_id IS NULL
+        RETURNING given.callback_id, given.payload, jobs.request_id)
+    INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, backoff, fingerprint, request_id)
+    SELECT callback_id, :task, CAST(payload AS jsonb), :queue, :max_retries, :timeout, CAST(:backoff AS jsonb),
+           sha256(convert_to(payload, 'UTF8')), request_id
+      FROM told""")
+
+
+def insert_callbacks(
+    connection: Connection, endings: Sequence[Ending], ids: Sequence[UUID], *, queue: str, timeout: float
+) -> int:
+    """Stores a job for each ending and notes it there, in one statement; returns how many were stored.
+
+    Args:
+        ids: of the new jobs, one for each ending.
+        queue: where they wait.
+        timeout: seconds an attempt may take.
+    """
+    return connection.execute(
+        _INSERT_CALLBACKS,
+        {
+            "ids": [str(ending.id) for ending in endings],
+            "callback_ids": [str(one) for one in ids],
+            "payloads": [json.dumps(payload_of(ending), ensure_ascii=False) for ending in endings],
+            "task": TASK,
+            "queue": queue,
+            "max_retries": len(BACKOFF),
+            "timeout": timeout,
+            "backoff": json.dumps(BACKOFF),
+        },
+    ).rowcount
+
+
+def payload_of(ending: Ending) -> dict[str, Any]:
+    """The payload of the `http` job that tells of a job's end. Pure.
+
+    The body has the form that the Standard Webhooks specification recommends: `type`, `timestamp`, `data`. Every
+    answer but 2xx is tried again: a receiver that is being deployed says 404 for a while.
+    """
+    data = {
+        "id": str(ending.id),
+        "status": ending.status,
+        "task": ending.task,
+        "queue": ending.queue,
+        "attempt": ending.attempt,
+        "retry_count": ending.retry_count,
+        "tags": ending.tags,
+        "result": ending.result,
+        "result_omitted": ending.result_omitted,
+        "last_error": ending.last_error,
+        "created_at": _utc(ending.created_at),
+        "finished_at": _utc(ending.finished_at),
+    }
+    body = {"type": f"job.{ending.status}", "timestamp": _utc(ending.finished_at), "data": data}
+    return {"task": TASK, "url": ending.callback_url, "json": body, "retry_on": ["3xx", "4xx"]}
+
+
+def _utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
