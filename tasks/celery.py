@@ -32,6 +32,8 @@ app = celery
 logger = logging.getLogger(__name__)
 
 _presence: Presence | None = None
+#: This process; in a forked child, its parent.
+_pid = os.getpid()
 
 
 def _say_json(message: object, _file: object = None) -> None:
@@ -109,8 +111,14 @@ def _stop_presence(**_: Any) -> None:
 
 @signals.worker_process_init.connect
 def _become_child(**_: Any) -> None:
-    """Drops every connection that was inherited by fork."""
+    """Drops every connection that was inherited by fork; ends when the parent is dead already.
+
+    Celery has just asked the kernel to kill this process with its parent, which is too late for one that died
+    between the fork and that: idle children would then keep each other's pipes open for ever.
+    """
     global _presence
+    if os.getppid() != _pid:
+        os._exit(0)
     _presence = None
     waits.uninstall()
     forget_parent()
