@@ -106,7 +106,7 @@ class Chunk:
         if len(self._waiting) > 1:
             timer.start()
         try:
-            with metrics.held(), execution.time_limits() as limited:
+            with execution.time_limits() as limited:
                 while (claim := self._next()) is not None:
                     self._run(claim, limited)
                     if time.monotonic() - self._flushed_at > FLUSH_AFTER:
@@ -122,10 +122,11 @@ class Chunk:
     def _run(self, claim: Claim, limited: Limiter) -> None:
         began = time.monotonic()
         with execution.attempt_of(claim):
-            metrics.observe(metrics.job_wait, max(0.0, claim.waited + began - self._claimed_at))
             try:
                 result = execution.run(self._parts, claim, limited)
             except execution.AttemptFailed as failed:
+                metrics.job_wait.observe(max(0.0, claim.waited + began - self._claimed_at))
+                metrics.job_duration.observe(time.monotonic() - began)
                 execution.settle_failed(self._parts, failed)
                 return
             kept = execution.keepable(result, self._parts.settings.max_result_bytes)
@@ -138,8 +139,9 @@ class Chunk:
         self._flushed_at = time.monotonic()
         with self._lock:
             done, self._done = self._done, []
-        metrics.write_held()
         if done:
+            metrics.observe_all(metrics.job_wait, [max(0.0, one.claim.waited + one.began) for one in done])
+            metrics.observe_all(metrics.job_duration, [one.ended - one.began for one in done])
             settle_many(self._parts, done)
 
     def hand_back(self) -> None:

@@ -64,7 +64,7 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 class Pace:
     """What this process knows of how long a task's jobs take, and what it told the others of it.
 
-    Times of day are on the monotonic clock.
+    Moments are on the monotonic clock.
     """
 
     seconds: float = 0.0
@@ -139,8 +139,9 @@ def execute_job(self: JobTask, job_id: str) -> None:
         metrics.jobs_refused.inc()
         return
     with attempt_of(claim):
-        metrics.observe(metrics.job_wait, max(0.0, claim.waited))
-        result = run(parts, claim)
+        metrics.job_wait.observe(max(0.0, claim.waited))
+        with metrics.job_duration.time():
+            result = run(parts, claim)
         settle_completed(parts, claim, result)
 
 
@@ -197,9 +198,7 @@ def run(parts: Runtime, claim: Claim, limited: Limiter | None = None) -> Any:
     except Exception as error:
         raise _failure(claim, error, error) from error
     finally:
-        seconds = time.monotonic() - started
-        metrics.observe(metrics.job_duration, seconds)
-        measure(parts, claim.task, seconds)
+        measure(parts, claim.task, time.monotonic() - started)
 
 
 @contextmanager

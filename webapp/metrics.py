@@ -10,8 +10,7 @@ from __future__ import annotations
 import collections
 import os
 from bisect import bisect_left
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from webapp.settings import current
@@ -45,44 +44,11 @@ job_duration = Histogram("job_duration_seconds", "How long attempts ran.", bucke
 job_wait = Histogram("job_wait_seconds", "From due to started.", buckets=_BUCKETS)
 
 
-class _Held:
-    """Observations that wait to be written together; None while they are written at once."""
+def observe_all(histogram: Histogram, values: Sequence[float]) -> None:
+    """What `Histogram.observe` does, with one addition to each bucket; the library has no call for many values.
 
-    values: dict[Histogram, list[float]] | None = None
-
-
-def observe(histogram: Histogram, value: float) -> None:
-    """Adds one observation: at once, or with the others of a block that holds them."""
-    if _Held.values is None:
-        histogram.observe(value)
-    else:
-        _Held.values.setdefault(histogram, []).append(value)
-
-
-@contextmanager
-def held() -> Iterator[None]:
-    """Collects what is observed in a block, to write it with `write_held` now and then, and at the end.
-
-    An observation touches two mapped files' values; for hundreds of jobs in a moment that adds up.
+    An observation touches two values in mapped files; for hundreds of jobs in a moment that adds up.
     """
-    _Held.values = {}
-    try:
-        yield
-    finally:
-        write_held()
-        _Held.values = None
-
-
-def write_held() -> None:
-    """Writes the observations that are held."""
-    if _Held.values:
-        collected, _Held.values = _Held.values, {}
-        for histogram, values in collected.items():
-            _observe_all(histogram, values)
-
-
-def _observe_all(histogram: Histogram, values: list[float]) -> None:
-    """What `Histogram.observe` does, with one addition to each bucket; the library has no call for many values."""
     counts = collections.Counter(bisect_left(histogram._upper_bounds, value) for value in values)
     histogram._sum.inc(sum(values))
     for bucket, count in counts.items():
