@@ -33,14 +33,7 @@ logger = logging.getLogger(__name__)
 FLUSH_AFTER = 0.2
 
 
-@celery.task(  # type: ignore[untyped-decorator] # Celery ships no types
-    name="tasks.execute_jobs",
-    base=JobTask,
-    bind=True,
-    autoretry_for=(Exception,),
-    max_retries=None,
-    acks_late=True,
-)
+@celery.task(name="tasks.execute_jobs", base=JobTask, bind=True)  # type: ignore[untyped-decorator] # Celery ships no types
 def execute_jobs(self: JobTask, job_ids: list[str]) -> None:
     """Runs the jobs of a chunk that are there to claim."""
     parts = runtime()
@@ -53,14 +46,7 @@ def execute_jobs(self: JobTask, job_ids: list[str]) -> None:
         Chunk(parts, sorted(claims, key=lambda claim: order[claim.id])).run()
 
 
-@celery.task(  # type: ignore[untyped-decorator] # Celery ships no types
-    name="tasks.execute_due",
-    base=JobTask,
-    bind=True,
-    autoretry_for=(Exception,),
-    max_retries=None,
-    acks_late=True,
-)
+@celery.task(name="tasks.execute_due", base=JobTask, bind=True)  # type: ignore[untyped-decorator] # Celery ships no types
 def execute_due(self: JobTask, queue: str, task: str, timeout: float) -> None:
     """Runs due jobs of one task straight from the backlog, for a moment or until there are none."""
     parts = runtime()

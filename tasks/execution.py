@@ -102,6 +102,9 @@ class JobTask(Task):  # type: ignore[misc] # Celery ships no types
     """The base of tasks that run jobs: a retry is a row that is queued again, not a message."""
 
     abstract = True
+    autoretry_for = (Exception,)
+    max_retries = None
+    acks_late = True
 
     def retry(
         self, args: Any = None, kwargs: Any = None, exc: BaseException | None = None, **_: Any
@@ -123,14 +126,7 @@ class JobTask(Task):  # type: ignore[misc] # Celery ships no types
         raise MessageDone(message=exc.report.type, exc=exc)
 
 
-@celery.task(  # type: ignore[untyped-decorator] # Celery ships no types
-    name="tasks.execute_job",
-    base=JobTask,
-    bind=True,
-    autoretry_for=(Exception,),
-    max_retries=None,
-    acks_late=True,
-)
+@celery.task(name="tasks.execute_job", base=JobTask, bind=True)  # type: ignore[untyped-decorator] # Celery ships no types
 def execute_job(self: JobTask, job_id: str) -> None:
     """Runs one job to the end of one attempt; a message whose job is not there to claim does nothing."""
     parts = runtime()

@@ -99,7 +99,7 @@ class Presence(threading.Thread):
         self._beat_at = 0.0
         self._look_at = 0.0
         self._leased_at: dict[UUID, float] = {}
-        self._ticket_since: dict[int, tuple[str, float]] = {}
+        self._ticket_since: dict[tuple[int, str], float] = {}
         self._looked_at = time.monotonic()
 
     def run(self) -> None:
@@ -192,13 +192,7 @@ class Presence(threading.Thread):
     def _note_tickets(self, now: float) -> None:
         """Keeps for each child that works on a ticket a moment that was before it got it: the look before."""
         self._ticket_since = {
-            pid: (
-                number,
-                before[1]
-                if (before := self._ticket_since.get(pid)) and before[0] == number
-                else self._looked_at,
-            )
-            for pid, number in ticket_holders().items()
+            ticket: self._ticket_since.get(ticket, self._looked_at) for ticket in ticket_holders().items()
         }
         self._looked_at = now
 
@@ -206,7 +200,7 @@ class Presence(threading.Thread):
         workers = [child_name(pid) for pid in set(running.values())]
         now = time.monotonic()
         holders = {
-            child_name(pid): now - since + TICKET_SLACK for pid, (_, since) in self._ticket_since.items()
+            child_name(pid): now - since + TICKET_SLACK for (pid, _), since in self._ticket_since.items()
         }
         with self._bounded(), self._engine.begin() as connection:
             store.renew(connection, list(running), workers=workers, lease=self._lease)

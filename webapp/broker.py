@@ -150,6 +150,13 @@ class JobTicket(Protocol):
         """How urgent the most urgent of them is."""
 
 
+def _ticket_message(ticket: JobTicket) -> tuple[str, list[Any], dict[str, Any]]:
+    """A message for a moment of work; it has no soft limit, for each of the jobs has its own."""
+    where = {"queue": ticket.queue, "priority": transport.kombu_priority(ticket.priority)}
+    limits = {"time_limit": TICKET_WINDOW + CHUNK_WINDOW + ticket.timeout + HARD_LIMIT_GRACE}
+    return EXECUTE_DUE, [ticket.queue, ticket.task, ticket.timeout], where | limits
+
+
 class Broker:
     """The sending side of the broker, for threads and forked children alike.
 
@@ -261,30 +268,17 @@ class Broker:
 
     def send_tickets(self, tickets: Sequence[JobTicket]) -> bool:
         """Sends tickets in one pipeline; False when some may not have arrived, which costs nothing but time."""
-        if not self.available():
-            return False
-        return self._send(
-            [
-                (
-                    EXECUTE_DUE,
-                    [ticket.queue, ticket.task, ticket.timeout],
-                    {
-                        "queue": ticket.queue,
-                        "priority": transport.kombu_priority(ticket.priority),
-                        "time_limit": TICKET_WINDOW + CHUNK_WINDOW + ticket.timeout + HARD_LIMIT_GRACE,
-                    },
-                )
-                for ticket in tickets
-            ]
-        )
+        return self._send([_ticket_message(ticket) for ticket in tickets])
 
     def is_quick(self, task: str) -> bool:
         """Tells whether a job of this task is known to be quick work, or its handler says that several are."""
-        fixed = self._chunk_of(task)
-        if fixed is not None and fixed > 1:
+        if self._says_quick(task):
             return True
         self._refresh_paces()
         return task in self._paces and self._paces[task] <= pace.WORK_IN_A_MESSAGE
+
+    def _says_quick(self, task: str) -> bool:
+        return (self._chunk_of(task) or 1) > 1
 
     def chunk_size(self, task: str) -> int:
         """How many jobs of a task one message carries now."""
@@ -294,7 +288,7 @@ class Broker:
     def knows_pace(self, tasks: Iterable[str]) -> bool:
         """Tells whether it is known of one of these tasks, at least, how long its jobs take."""
         self._refresh_paces()
-        return any(task in self._paces or (self._chunk_of(task) or 0) > 1 for task in tasks)
+        return any(task in self._paces or self._says_quick(task) for task in tasks)
 
     def _refresh_paces(self) -> None:
         if time.monotonic() - self._paces_read_at <= PACE_TTL:

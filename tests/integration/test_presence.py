@@ -135,9 +135,9 @@ def test_what_was_claimed_with_a_ticket_is_renewed_while_its_child_works_on_it(p
         before = row_of(engine, claim.id).lease_expires_at
         presence.run_once()
         assert row_of(engine, claim.id).lease_expires_at > before
-        since = presence._ticket_since[pid]
+        since = presence._ticket_since[pid, ticket.id]
         presence.run_once()
-        assert presence._ticket_since[pid] == since
+        assert presence._ticket_since[pid, ticket.id] == since
     finally:
         state.active_requests.discard(ticket)
     presence.run_once()
