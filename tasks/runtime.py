@@ -45,11 +45,8 @@ def runtime() -> Runtime:
         create_engine(settings.database_url, **engine_options("djps-worker", pool_size=CHILD_POOL))
     )
     broker = Broker(settings.redis_url, buffer=settings.broker_buffer, chunk_of=registry.chunk_of)
-    limits = Limits(
-        settings.max_job_retries, settings.job_timeout, settings.default_handler, settings.idempotency_ttl
-    )
     policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)
-    return Runtime(settings, engine, broker, Queue(engine, broker, registry, limits), policy)
+    return Runtime(settings, engine, broker, Queue(engine, broker, registry, Limits.of(settings)), policy)
 
 
 def forget_parent() -> None:

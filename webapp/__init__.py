@@ -62,9 +62,7 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
         engine,
         Broker(settings.redis_url, buffer=settings.broker_buffer, chunk_of=handlers.registry.chunk_of),
         handlers.registry,
-        queue.Limits(
-            settings.max_job_retries, settings.job_timeout, settings.default_handler, settings.idempotency_ttl
-        ),
+        queue.Limits.of(settings),
     )
     api.init_app(app, settings, engine)
     if settings.trusted_proxies:

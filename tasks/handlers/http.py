@@ -24,7 +24,7 @@ from webapp.jobs import Discard, JobContext, Retry, handler
 from webapp.outbound.call import Answer, Caller, Request
 from webapp.outbound.guard import Guard
 from webapp.outbound.signature import Signer
-from webapp.outbound.urls import Rules, TargetRefused, read_url
+from webapp.outbound.urls import Rules, TargetRefused, callable_url, read_url
 from webapp.outbound.verdict import Again, Done, Never, Status, judge
 from webapp.settings import Settings, current
 
@@ -72,12 +72,6 @@ class UnwantedAnswer(Exception):
     def __init__(self, origin: str, status: int) -> None:
         super().__init__(f"{origin} answered {status}")
         self.status = status
-
-
-def _callable_url(url: str) -> str:
-    """Refuses what can be refused without resolving a name; the rest is judged when the call is made."""
-    read_url(url, Rules.of(current()))
-    return url
 
 
 def _settable(headers: dict[str, str]) -> dict[str, str]:
@@ -135,7 +129,7 @@ class HttpPayload(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
     task: str = "http"
-    url: Annotated[str, AfterValidator(_callable_url)]
+    url: Annotated[str, AfterValidator(callable_url)]
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "POST"
     headers: Annotated[dict[str, str], AfterValidator(_settable)] = {}
     json_: Any = Field(None, alias="json")

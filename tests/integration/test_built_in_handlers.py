@@ -3,11 +3,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from uuid import UUID
 
 import pytest
 import requests
+from listener import listening
 
 from tasks.handlers import demo, simulated
 from webapp.jobs import Discard, JobContext
@@ -35,15 +36,10 @@ def service():
         def log_message(self, *_):
             """Says nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    server.asked = asked
-    yield server
-    released.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with listening(Answer) as server:
+        server.asked = asked
+        yield server
+        released.set()
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from base64 import b64encode
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from uuid import UUID
 
 import pytest
+from listener import listening
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
@@ -18,6 +18,7 @@ from tasks.handlers import http as handling
 from tasks.handlers.http import HttpPayload, UnwantedAnswer, read_payload, result_of
 from webapp.jobs import Discard, JobContext, Retry
 from webapp.jobs.handlers import registry
+from webapp.outbound import urls
 from webapp.outbound.call import Answer, CallFailed
 
 SECRET = f"whsec_{b64encode(b's' * 32).decode()}"
@@ -52,15 +53,9 @@ class Reply(BaseHTTPRequestHandler):
 @pytest.fixture
 def service():
     """A server that remembers who called and answers `reply`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Reply)
-    server.asked, server.reply = [], (200, {}, b"")
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with listening(Reply) as server:
+        server.asked, server.reply = [], (200, {}, b"")
+        yield server
 
 
 @pytest.fixture
@@ -69,7 +64,8 @@ def run(service, settings, monkeypatch):
 
     def once(payload, *, left=60.0, **changes):
         changed = {"http_allowed_targets": f"127.0.0.1:{service.server_port}"} | changes
-        monkeypatch.setattr(handling, "current", lambda: settings.model_copy(update=changed))
+        for module in (handling, urls):
+            monkeypatch.setattr(module, "current", lambda: settings.model_copy(update=changed))
         context = JobContext(UUID(int=7), 3, 2, time.monotonic() + left, logging.getLogger("test"))
         return handling.http({"task": "http", "url": service.url, **payload}, context)
 

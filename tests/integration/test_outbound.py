@@ -7,11 +7,12 @@ import ssl
 import threading
 import time
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
 
 import pytest
 import trustme
+from listener import listening
 
 from webapp.outbound import guard as guarding
 from webapp.outbound.call import MAX_REDIRECTS, Caller, CallFailed, Request, authorities, redirected
@@ -110,24 +111,13 @@ class Answer(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-class Quiet(ThreadingHTTPServer):
-    def handle_error(self, *_):
-        """A client that hangs up is no error."""
-
-
 @pytest.fixture
 def service():
     """A server on loopback."""
-    server = Quiet(("127.0.0.1", 0), Answer)
-    server.asked, server.over, server.location = [], threading.Event(), ""
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.over.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with listening(Answer) as server:
+        server.asked, server.over, server.location = [], threading.Event(), ""
+        yield server
+        server.over.set()
 
 
 def caller_to(service, *more, resolver=resolve, max_bytes=1_000, tls=None):

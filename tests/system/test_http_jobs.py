@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
+from listener import listening
 from standardwebhooks import Webhook
 
 pytestmark = pytest.mark.system
@@ -30,16 +30,10 @@ class Receiver(BaseHTTPRequestHandler):
 @pytest.fixture
 def receiver(fleet):
     """A server where the workers may call; it answers `statuses`, then 200."""
-    server = ThreadingHTTPServer(("127.0.0.1", fleet.receiver_port), Receiver)
-    server.received, server.statuses = [], []
-    server.url = f"http://127.0.0.1:{fleet.receiver_port}"
-    server.secret = fleet.environment["WEBHOOK_SECRETS"]
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with listening(Receiver, fleet.receiver_port) as server:
+        server.received, server.statuses = [], []
+        server.secret = fleet.environment["WEBHOOK_SECRETS"]
+        yield server
 
 
 def test_a_program_in_any_language_is_the_worker(fleet, receiver):

@@ -30,8 +30,8 @@ from webapp.jobs.options import Options
 from webapp.jobs.queue import Submission
 from webapp.jobs.states import JobStatus
 from webapp.jobs.store import JobRow
-from webapp.outbound.urls import Rules, read_url
-from webapp.settings import current
+from webapp.moments import iso
+from webapp.outbound.urls import MAX_URL, callable_url
 
 #: Deepest nesting of a payload.
 MAX_DEPTH = 64
@@ -129,12 +129,6 @@ def _each_once(tags: list[str]) -> list[str]:
     return tags
 
 
-def _callable_url(url: str) -> str:
-    """Refuses what can be refused without resolving a name; the rest is judged when the call is made."""
-    read_url(url, Rules.of(current()))
-    return url
-
-
 class BackoffCurve(BaseModel):
     """The wait before retry n is `base ** n` seconds, at most `max`, less a random share of up to `jitter`."""
 
@@ -177,9 +171,7 @@ class SubmitRequest(BaseModel):
     tags: Annotated[list[OneTag], Field(max_length=options.MAX_TAGS), AfterValidator(_each_once)] | None = (
         None
     )
-    callback_url: (
-        Annotated[str, Field(max_length=options.MAX_URL_LENGTH), AfterValidator(_callable_url)] | None
-    ) = None
+    callback_url: Annotated[str, Field(max_length=MAX_URL), AfterValidator(callable_url)] | None = None
 
     @field_validator("delay")
     @classmethod
@@ -239,11 +231,7 @@ class DeadLetterQuery(BaseModel):
     offset: int = Field(0, ge=0, le=MAX_OFFSET)
 
 
-def _utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-Moment = Annotated[datetime, PlainSerializer(_utc, return_type=str)]
+Moment = Annotated[datetime, PlainSerializer(iso, return_type=str)]
 
 
 class JobAnswer(BaseModel):

@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
+
+from webapp.jobs.literals import array_of, text_array_of
+from webapp.moments import iso
 
 #: Largest result that is sent along, bytes of JSON; of a larger one is said that it was left out.
 MAX_RESULT_BYTES = 65_536
@@ -87,9 +90,11 @@ def insert_callbacks(
     return connection.execute(
         _INSERT_CALLBACKS,
         {
-            "ids": [str(ending.id) for ending in endings],
-            "callback_ids": [str(one) for one in ids],
-            "payloads": [json.dumps(payload_of(ending), ensure_ascii=False) for ending in endings],
+            "ids": array_of(ending.id for ending in endings),
+            "callback_ids": array_of(ids),
+            "payloads": text_array_of(
+                json.dumps(payload_of(ending), ensure_ascii=False) for ending in endings
+            ),
             "task": TASK,
             "queue": queue,
             "max_retries": len(BACKOFF),
@@ -116,12 +121,8 @@ def payload_of(ending: Ending) -> dict[str, Any]:
         "result": ending.result,
         "result_omitted": ending.result_omitted,
         "last_error": ending.last_error,
-        "created_at": _utc(ending.created_at),
-        "finished_at": _utc(ending.finished_at),
+        "created_at": iso(ending.created_at),
+        "finished_at": iso(ending.finished_at),
     }
-    body = {"type": f"job.{ending.status}", "timestamp": _utc(ending.finished_at), "data": data}
+    body = {"type": f"job.{ending.status}", "timestamp": iso(ending.finished_at), "data": data}
     return {"task": TASK, "url": ending.callback_url, "json": body, "retry_on": ["3xx", "4xx"]}
-
-
-def _utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

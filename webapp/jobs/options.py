@@ -21,8 +21,6 @@ MAX_DELAY = 100 * 365.25 * 86_400
 MAX_TAGS = 20
 #: Longest tag, characters.
 MAX_TAG_LENGTH = 64
-#: Longest `callback_url`, characters.
-MAX_URL_LENGTH = 2_048
 #: Most waits in a `backoff` that is a list: as many as a job may have retries.
 MAX_BACKOFF_STEPS = 100
 #: Longest wait before a retry that a `backoff` may ask for, seconds: thirty days.

@@ -41,6 +41,7 @@ from webapp.jobs.options import DEFAULT_PRIORITY, NO_OPTIONS, Options, Terms
 from webapp.jobs.outbox import Outbox
 from webapp.jobs.tickets import MOST_TICKETS, Ticket, Waiting
 from webapp.logs import bound_field
+from webapp.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,13 @@ class Limits:
     timeout: float
     default_handler: str
     key_ttl: float = intake.KEY_TTL
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """Those that the settings say."""
+        return cls(
+            settings.max_job_retries, settings.job_timeout, settings.default_handler, settings.idempotency_ttl
+        )
 
 
 class Queue:

@@ -1,7 +1,7 @@
-"""URLs of outgoing calls, read strictly: what is unusual is refused, so that nobody can read it in another way. Pure.
+"""URLs of outgoing calls, read strictly: what is unusual is refused, so that nobody can read it in another way.
 
 Names and addresses in disguise (`0x7f.1`, `2130706433`, `0177.0.0.1`, `127.1`, full-width digits) are refused
-by their form, before anything is resolved.
+by their form, before anything is resolved. Pure, but for `callable_url`, which looks at the settings.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from urllib.parse import SplitResult, urlsplit
 
 from webapp.outbound.addresses import why_refused
-from webapp.settings import Settings
+from webapp.settings import Settings, current
 from webapp.targets import Address, Target, read_ports, read_targets
 
 #: Longest URL, characters.
@@ -177,3 +177,13 @@ def _judge_literal(host: str, address: Address | None, port: int, rules: Rules) 
         rules.names(host, port) or any(not isinstance(target.host, str) for target in rules.targets)
     ):
         raise TargetRefused(f"{host} must not be called: the name is loopback")
+
+
+def callable_url(url: str) -> str:
+    """Gives a URL back that may be called as far as can be told without resolving a name; the call judges the rest.
+
+    Raises:
+        TargetRefused: it breaks a rule of `read_url` under the settings of this process.
+    """
+    read_url(url, Rules.of(current()))
+    return url
