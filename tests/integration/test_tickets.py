@@ -71,6 +71,21 @@ def test_jobs_of_slow_and_of_unknown_tasks_get_messages_of_their_own(queue, engi
     assert all(row_of(engine, row.id).dispatched_at for row in others)
 
 
+def test_where_no_ticket_fits_in_quick_jobs_take_their_turn_with_the_slow_ones(
+    queue, engine, redis, quick, handle
+):
+    slow = handle(lambda p, c: None)
+    queue._broker.tell_pace(slow, 3.0)
+    jobs(engine, slow, MOST_TICKETS)
+    queue._broker._paces_read_at = -10.0
+    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": MOST_TICKETS}
+    first = jobs(engine, quick[0], 5)
+    last = jobs(engine, slow, 1)
+    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": 6}
+    assert messages(redis)[MOST_TICKETS:] == ["tasks.execute_jobs", "tasks.execute_job"]
+    assert all(row_of(engine, row.id).dispatched_at for row in first + last)
+
+
 def test_a_ticket_is_as_urgent_as_the_most_urgent_of_its_jobs(queue, engine, redis, quick):
     jobs(engine, quick[0], 1)
     with engine.begin() as connection:

@@ -318,15 +318,22 @@ class Queue:
         if length is None:
             return {}
         age = min(REDISPATCH_WHEN_EMPTY, redispatch_after) if length == 0 else redispatch_after
+        room = buffer - length
+        # Redis is asked before the transaction begins, not while it is open.
+        head = (
+            in_one_trip(self._engine, lambda connection: tickets.look_at_head(connection, queue))
+            if room > 0
+            else {}
+        )
+        quick = {task: waiting for task, waiting in head.items() if self._broker.is_quick(task)}
+        if not self._broker.knows_pace(self._registry.tasks_of(queue)):
+            # A moment from now the first jobs tell how quick they are.
+            room = min(room, FIRST_MESSAGES - length)
+        slow_waits = room > 0 and len(quick) < len(head)
+        # Where no ticket fits in, quick jobs take their turn with the slow ones: else these would pass them for ever.
+        besides = list(quick) if length < MOST_TICKETS else []
         with self._engine.begin() as connection:
-            room = buffer - length
-            head = tickets.look_at_head(connection, queue) if room > 0 else {}
-            quick = {task: waiting for task, waiting in head.items() if self._broker.is_quick(task)}
-            if not self._broker.knows_pace(self._registry.tasks_of(queue)):
-                # A moment from now the first jobs tell how quick they are.
-                room = min(room, FIRST_MESSAGES - length)
-            slow_waits = room > 0 and len(quick) < len(head)
-            due = store.take_due(connection, queue, room, besides=list(quick)) if slow_waits else []
+            due = store.take_due(connection, queue, room, besides=besides) if slow_waits else []
             room -= len(due)
             silent = store.take_unclaimed(connection, queue, room, age) if room > 0 else []
         sent: dict[str, int] = {}
