@@ -145,7 +145,7 @@ def _settled(connection: Connection, done: Sequence[Completed]) -> set[UUID]:
     """Settles what is open; what an earlier try settled, whose answer did not come through, counts as well."""
     if bulk.settle_many(connection, done) == len(done):
         return {one.claim.id for one in done}
-    return {one.claim.id for one in done if store.has_ended(connection, one.claim)}
+    return {one.claim.id for one in done if store.status_after(connection, one.claim) is not None}
 
 
 def settle_many(parts: Runtime, done: Sequence[Completed]) -> None:

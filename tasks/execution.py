@@ -28,17 +28,18 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from tasks.cancellation import CancelWatch
 from tasks.dead_letter import bury
 from tasks.runtime import Runtime, child_name, runtime
 from webapp import logs, metrics, pace
 from webapp.broker import celery
 from webapp.database import in_one_trip
-from webapp.jobs import store
-from webapp.jobs.errors import JobTimeout
+from webapp.jobs import steering, store
+from webapp.jobs.errors import Cancelled, JobTimeout
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, HandlerFunction, JobContext, registry
 from webapp.jobs.report import ErrorReport
-from webapp.jobs.retry import Bury, ComeBack, TryAgain
-from webapp.jobs.states import AttemptOutcome
+from webapp.jobs.retry import Bury, ComeBack, DeathReason, TryAgain
+from webapp.jobs.states import AttemptOutcome, JobStatus
 from webapp.jobs.store import Claim
 
 logger = logging.getLogger(__name__)
@@ -181,7 +182,14 @@ def run(parts: Runtime, claim: Claim, limited: Limiter | None = None) -> Any:
         AttemptFailed: the handler raised, ran past its time limit, or is not known here.
     """
     started = time.monotonic()
-    context = JobContext(claim.id, claim.attempt, claim.retry_count, started + claim.timeout, handler_logger)
+    context = JobContext(
+        claim.id,
+        claim.attempt,
+        claim.retry_count,
+        started + claim.timeout,
+        handler_logger,
+        CancelWatch(parts.engine, claim),
+    )
     logger.debug("job started", extra={"task": claim.task})
     try:
         function = _function_of(claim)
@@ -255,14 +263,18 @@ def _failure(claim: Claim, error: BaseException, raised: BaseException) -> Attem
 def settle_completed(parts: Runtime, claim: Claim, result: Any) -> None:
     """Writes a completed attempt, unless its lease was lost."""
     kept = keepable(result, parts.settings.max_result_bytes)
-    if _settle(parts, claim, lambda connection: store.settle_completed(connection, claim, kept)):
+
+    def write(connection: Connection) -> JobStatus | None:
+        return JobStatus.COMPLETED if store.settle_completed(connection, claim, kept) else None
+
+    if _settle(parts, claim, write) is not None:
         metrics.jobs_completed.inc()
         logger.info("job completed", extra={"task": claim.task, "waited_seconds": round(claim.waited, 3)})
 
 
 def settle_failed(parts: Runtime, failed: AttemptFailed) -> None:
     """Writes an attempt that did not complete: its job is queued again for later, or goes to the dead letter queue."""
-    claim, report = failed.claim, failed.report
+    claim = failed.claim
     decision = parts.policy.of_job(claim.backoff).after_failure(
         failed.error, retry_count=claim.retry_count, max_retries=claim.max_retries
     )
@@ -270,38 +282,63 @@ def settle_failed(parts: Runtime, failed: AttemptFailed) -> None:
     with attempt_of(claim):
         match decision:
             case TryAgain(delay):
-                if _settle(
-                    parts,
-                    claim,
-                    lambda connection: store.settle_again(
-                        connection, claim, AttemptOutcome.FAILED, report, delay=delay
-                    ),
-                ):
-                    metrics.jobs_retried.inc()
-                    logger.warning(
-                        "job failed and will be retried",
-                        extra={"task": claim.task, "error_type": report.type, "retry_in_seconds": delay},
-                    )
+                _settle_again(parts, failed, AttemptOutcome.FAILED, delay)
             case ComeBack(delay):
-                if _settle(
-                    parts,
-                    claim,
-                    lambda connection: store.settle_again(
-                        connection, claim, AttemptOutcome.SNOOZED, None, delay=delay
-                    ),
-                ):
-                    logger.info("job was snoozed", extra={"task": claim.task, "back_in_seconds": delay})
+                _settle_again(parts, failed, AttemptOutcome.SNOOZED, delay)
             case Bury(reason):
-                if _settle(
-                    parts,
-                    claim,
-                    lambda connection: store.record_last(connection, claim, AttemptOutcome.FAILED, report),
-                ):
-                    logger.error(
-                        "job failed for the last time",
-                        extra={"task": claim.task, "error_type": report.type, "reason": reason.value},
-                    )
-                    send_to_dead_letters(parts, claim)
+                _settle_last(parts, failed, reason)
+
+
+def _settle_again(parts: Runtime, failed: AttemptFailed, outcome: AttemptOutcome, delay: float) -> None:
+    """Queues the job once more, unless its cancellation was asked."""
+    claim, report = failed.claim, failed.report
+    kept = report if outcome is AttemptOutcome.FAILED else None
+
+    def write(connection: Connection) -> JobStatus | None:
+        if isinstance(failed.error, Cancelled) and steering.settle_cancelled(connection, claim, report):
+            return JobStatus.CANCELLED
+        return store.settle_again(connection, claim, outcome, kept, delay=delay)
+
+    match _settle(parts, claim, write):
+        case None:
+            return
+        case JobStatus.CANCELLED:
+            _note_cancelled(claim)
+        case _ if kept is None:
+            logger.info("job was snoozed", extra={"task": claim.task, "back_in_seconds": delay})
+        case _:
+            metrics.jobs_retried.inc()
+            logger.warning(
+                "job failed and will be retried",
+                extra={"task": claim.task, "error_type": report.type, "retry_in_seconds": delay},
+            )
+
+
+def _settle_last(parts: Runtime, failed: AttemptFailed, reason: DeathReason) -> None:
+    """Leaves the job to the dead letter task, unless its cancellation was asked."""
+    claim, report = failed.claim, failed.report
+
+    def write(connection: Connection) -> JobStatus | None:
+        if steering.settle_cancelled(connection, claim, report):
+            return JobStatus.CANCELLED
+        recorded = store.record_last(connection, claim, AttemptOutcome.FAILED, report)
+        return JobStatus.FAILED if recorded else None
+
+    match _settle(parts, claim, write):
+        case None:
+            return
+        case JobStatus.CANCELLED:
+            _note_cancelled(claim)
+        case _:
+            logger.error(
+                "job failed for the last time",
+                extra={"task": claim.task, "error_type": report.type, "reason": reason.value},
+            )
+            send_to_dead_letters(parts, claim)
+
+
+def _note_cancelled(claim: Claim) -> None:
+    logger.info("job was cancelled while it ran", extra={"task": claim.task})
 
 
 def send_to_dead_letters(parts: Runtime, claim: Claim) -> None:
@@ -313,26 +350,29 @@ def send_to_dead_letters(parts: Runtime, claim: Claim) -> None:
         bury(parts.engine, claim.id, claim.attempt)
 
 
-def _settle(parts: Runtime, claim: Claim, write: Callable[[Connection], bool]) -> bool:
+def _settle(
+    parts: Runtime, claim: Claim, write: Callable[[Connection], JobStatus | None]
+) -> JobStatus | None:
     """Commits the end of an attempt; finished work is worth waiting for a database that is away.
+
+    Returns the job's status by then, None when the lease was lost.
 
     It is tried again until three quarters of a lease have passed: by then the sweeper may own the job. A
     commit whose answer was lost is no problem: the write is fenced, and the second one finds the attempt
     on record.
     """
     tries = Insistence(parts.settings.stuck_job_threshold)
-    written = False
+    status: JobStatus | None = None
     while tries.goes_on():
         with tries:
-            written = in_one_trip(
-                parts.engine,
-                lambda connection: write(connection) or store.has_ended(connection, claim),
+            status = in_one_trip(
+                parts.engine, lambda connection: write(connection) or store.status_after(connection, claim)
             )
-    if written and tries.came_through:
-        return True
+    if status is not None and tries.came_through:
+        return status
     metrics.leases_lost.inc()
     logger.error("lease was lost, the attempt's outcome is dropped", extra={"task": claim.task})
-    return False
+    return None
 
 
 class Insistence:

@@ -30,7 +30,8 @@ from tasks.runtime import child_name, unpooled_engine, worker_name
 from tasks.watchdog import EXIT_CODE, LOOK_EVERY, Watchdog
 from webapp import heartbeats, waits
 from webapp.broker import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS, waiting_in
-from webapp.jobs import store, tickets
+from webapp.jobs import steering, store, tickets
+from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import RetryPolicy
 from webapp.jobs.states import AttemptOutcome
 from webapp.settings import Settings
@@ -54,6 +55,10 @@ TICKET_SLACK = 5.0
 REDIS_TIMEOUT = 1.0
 #: What the kernel tells about processes.
 PROC = Path("/proc")
+#: Seconds between two looks for jobs that should have stopped.
+CANCELS_EVERY = 1.0
+#: What is kept of an attempt that was killed because it did not stop.
+KILLED = ErrorReport("djps.Killed", "the handler did not stop within CANCEL_GRACE of being asked")
 #: Jobs taken back in one transaction.
 BATCH = 200
 
@@ -98,6 +103,7 @@ class Presence(threading.Thread):
         self._renew_at = 0.0
         self._beat_at = 0.0
         self._look_at = 0.0
+        self._cancels_at = 0.0
         self._leased_at: dict[UUID, float] = {}
         self._ticket_since: dict[tuple[int, str], float] = {}
         self._looked_at = time.monotonic()
@@ -134,6 +140,9 @@ class Presence(threading.Thread):
         if now >= self._beat_at:
             self._beat_at = now + self._settings.worker_heartbeat_ttl / BEATS_PER_TTL
             self._beat(len(running))
+        if now >= self._cancels_at and running:
+            self._cancels_at = now + CANCELS_EVERY
+            self.stop_cancelled()
         if self._suspicious:
             self.recover_dead_children()
         if now >= self._look_at and self._drain_by is None:
@@ -218,6 +227,30 @@ class Presence(threading.Thread):
                 kill([pid])
                 self._leased_at.pop(job_id)
                 self._suspicious = True
+
+    def stop_cancelled(self) -> int:
+        """Stops children whose job was asked to stop and did not within CANCEL_GRACE; returns how many jobs were cancelled.
+
+        What else a child held (the done ones of its chunk are settled by then) is recovered as the dead child's.
+        """
+        grace = self._settings.cancel_grace
+        with self._bounded(), self._engine.connect() as connection:
+            overdue = steering.overdue_holders(connection, self._family, grace=grace)
+        pids = {name: int(name.rpartition("/")[2]) for name in overdue}
+        names = [name for name, pid in pids.items() if is_child(pid)]
+        if not names:
+            return 0
+        kill([pids[name] for name in names])
+        with self._bounded(), self._engine.begin() as connection:
+            taken = store.take_held_by(connection, names, BATCH)
+            stopped = [held for held in taken if steering.settle_cancelled(connection, held, KILLED)]
+        for held in stopped:
+            logger.warning(
+                "job did not stop when asked and was killed",
+                extra={"job_id": str(held.id), "task": held.task},
+            )
+        self._suspicious = True
+        return len(stopped)
 
     def recover_dead_children(self) -> int:
         """Settles the jobs of children that died as lost; returns how many."""

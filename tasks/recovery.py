@@ -16,7 +16,7 @@ from tasks import dead_letter
 from tasks.runtime import Runtime, runtime
 from webapp import logs, metrics
 from webapp.broker import celery
-from webapp.jobs import bulk, expiry, intake, store
+from webapp.jobs import bulk, expiry, intake, steering, store
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import Bury, RetryPolicy, TryAgain
@@ -66,9 +66,10 @@ def expire() -> None:
 
 @celery.task(name="tasks.prune")  # type: ignore[untyped-decorator] # Celery ships no types
 def prune() -> None:
-    """Deletes final jobs that are older than RETENTION_DAYS, and idempotency keys that have run out."""
+    """Deletes final jobs older than RETENTION_DAYS, idempotency keys that have run out, and ids of jobs long gone."""
     run_key_prune(runtime(), PRUNE_WINDOW)
     run_prune(runtime(), PRUNE_WINDOW)
+    run_gone_prune(runtime(), PRUNE_WINDOW)
 
 
 def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
@@ -164,6 +165,8 @@ def _end_lost(connection: Connection, policy: RetryPolicy, held: store.Held) -> 
                 store.settle_again(connection, held, AttemptOutcome.LOST, LOST, delay=delay)
                 return None
             case Bury():
+                if steering.settle_cancelled(connection, held, LOST):
+                    return None
                 store.record_last(connection, held, AttemptOutcome.LOST, LOST)
     return store.bury(connection, held.id, held.attempt)
 
@@ -193,6 +196,20 @@ def run_key_prune(parts: Runtime, window: float) -> int:
         window,
         lambda connection: intake.prune_keys(connection, PRUNE_BATCH),
         "idempotency keys pruned",
+    )
+
+
+def run_gone_prune(parts: Runtime, window: float) -> int:
+    """Forgets the ids of jobs that were pruned long ago; returns how many.
+
+    Args:
+        window: seconds after which the rest is left to the next pass.
+    """
+    return _in_batches(
+        parts,
+        window,
+        lambda connection: bulk.prune_gone(connection, limit=PRUNE_BATCH),
+        "pruned ids forgotten",
     )
 
 

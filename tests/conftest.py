@@ -62,7 +62,7 @@ def clean(application: Flask, engine: Engine, redis: Redis) -> None:
     application.extensions["queue"].flush()
     runtime().queue.flush()
     with engine.begin() as connection:
-        connection.execute(text("TRUNCATE jobs, job_attempts, dead_letters, idempotency_keys"))
+        connection.execute(text("TRUNCATE jobs, job_attempts, dead_letters, idempotency_keys, pruned_jobs"))
     redis.flushdb()
 
 

@@ -91,17 +91,17 @@ ENDS: dict[str, tuple[Callable[[Connection, store.Claim], bool], Callable[[Known
         lambda row, _: row.record(AttemptOutcome.COMPLETED).final(JobStatus.COMPLETED),
     ),
     "failed": (
-        lambda connection, claim: store.settle_again(connection, claim, FAILED, ERROR, delay=0),
+        lambda connection, claim: bool(store.settle_again(connection, claim, FAILED, ERROR, delay=0)),
         lambda row: not row.recorded,
         lambda row, tick: row.again(FAILED, tick),
     ),
     "released": (
-        lambda connection, claim: store.settle_again(connection, claim, RELEASED, None, delay=0),
+        lambda connection, claim: bool(store.settle_again(connection, claim, RELEASED, None, delay=0)),
         lambda row: not row.recorded,
         lambda row, tick: row.again(RELEASED, tick),
     ),
     "snoozed": (
-        lambda connection, claim: store.settle_again(connection, claim, SNOOZED, None, delay=0),
+        lambda connection, claim: bool(store.settle_again(connection, claim, SNOOZED, None, delay=0)),
         lambda row: not row.recorded,
         lambda row, tick: row.again(SNOOZED, tick),
     ),

@@ -87,6 +87,13 @@ class Settings(BaseSettings):
     max_tasks_per_child: int = Field(10_000, ge=1, description="Jobs a child runs before it is replaced.")
     shutdown_grace: float = Field(20.0, ge=0, le=3_600, description="Seconds running jobs get after SIGTERM.")
 
+    cancel_grace: float = Field(
+        10.0,
+        ge=2,
+        le=3_600,
+        description="Seconds a running job gets to stop once its cancellation was asked.",
+    )
+
     broker_buffer: int = Field(
         1_000, ge=1, le=100_000, description="Most messages of one queue kept in Redis."
     )

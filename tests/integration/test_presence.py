@@ -26,6 +26,7 @@ from webapp.broker import BURY_JOB, EXECUTE_DUE, EXECUTE_JOB
 from webapp.heartbeats import KEY_PREFIX
 from webapp.jobs import store
 from webapp.jobs.states import AttemptOutcome
+from webapp.jobs.steering import ask_cancel
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +213,31 @@ def test_a_child_that_dies_a_moment_later_is_not_forgotten(presence, engine, chi
     assert row_of(engine, claim.id).status == "queued"
     presence.run_once()
     assert not presence._suspicious
+
+
+def test_a_child_whose_job_does_not_stop_when_asked_is_killed_after_the_grace(
+    presence, engine, accept, child, settings
+):
+    pid = child()
+    stubborn, other = held_by(engine, pid), held_by(engine, pid)
+    accept(stubborn.id, pid)
+    with engine.begin() as connection:
+        ask_cancel(connection, stubborn.id, "enough")
+    presence.run_once()
+    assert is_child(pid), "it has CANCEL_GRACE to stop by itself"
+    age(engine, "cancel_requested_at", settings.cancel_grace + 1, stubborn.id)
+    presence.run_once()
+    assert is_child(pid), "the next look is a second later"
+    presence._cancels_at = 0.0
+    presence.run_once()
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    row = row_of(engine, stubborn.id)
+    assert (row.status, row.cancel_reason) == ("cancelled", "enough")
+    (attempt,) = attempts_of(engine, stubborn.id)
+    assert (attempt["outcome"], attempt["error_type"]) == ("cancelled", "djps.Killed")
+    presence.run_once()
+    assert row_of(engine, other.id).status == "queued"
+    assert presence.stop_cancelled() == 0
 
 
 def test_the_jobs_of_another_worker_are_not_touched(presence, engine):

@@ -101,7 +101,7 @@ def test_an_asked_attempt_ends_as_cancelled(engine):
     assert (attempt["attempt"], attempt["outcome"], attempt["worker_id"]) == (1, "cancelled", WORKER)
     assert attempt["started_at"] == row.last_attempt_at
     with engine.connect() as connection:
-        assert store.has_ended(connection, claim)
+        assert store.status_after(connection, claim)
 
 
 def test_an_attempt_that_nobody_asked_is_not_cancelled(engine):

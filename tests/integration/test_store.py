@@ -73,7 +73,12 @@ def test_a_page_has_the_newest_first(engine):
 
     def ids(**how):
         with engine.connect() as connection:
-            return [row.id for row in census.page(connection, **({"status": None, "limit": 2} | how))]
+            return [
+                row.id
+                for row in census.page(
+                    connection, census.Filter(status=how.pop("status", None)), **({"limit": 2} | how)
+                )
+            ]
 
     assert ids(offset=1) == [rows[4].id, rows[3].id]
     assert ids(before=rows[3].id) == [rows[2].id, rows[1].id]
@@ -87,9 +92,11 @@ def test_jobs_are_counted_exactly_up_to_a_bound_and_reckoned_above(engine, monke
         queued(engine)
     completed(engine)
     with engine.connect() as connection:
-        assert census.total(connection, None) == census.Total(31, is_estimate=False)
-        assert census.total(connection, "completed") == census.Total(1, is_estimate=False)
-        assert census.total(connection, "failed") == census.Total(0, is_estimate=False)
+        assert census.total(connection, census.Filter()) == census.Total(31, is_estimate=False)
+        assert census.total(connection, census.Filter(status="completed")) == census.Total(
+            1, is_estimate=False
+        )
+        assert census.total(connection, census.Filter(status="failed")) == census.Total(0, is_estimate=False)
 
 
 def test_many_jobs_are_reckoned_and_the_answer_says_so(engine, client):
@@ -101,10 +108,10 @@ def test_many_jobs_are_reckoned_and_the_answer_says_so(engine, client):
             )
         )
         connection.execute(text("ANALYZE jobs"))
-        found = census.total(connection, None)
+        found = census.total(connection, census.Filter())
         assert found.is_estimate
         assert 11_000 < found.jobs < 13_000
-        assert census.total(connection, "queued").is_estimate
+        assert census.total(connection, census.Filter(status="queued")).is_estimate
     body = client.get("/jobs?status=queued&limit=1").get_json()
     assert body["total_is_estimate"] is True
 
@@ -161,7 +168,7 @@ def test_completion_keeps_the_result_and_the_attempt(engine):
     claim = claimed(engine)
     with engine.begin() as connection:
         assert store.settle_completed(connection, claim, '{"a": 1}')
-        assert store.has_ended(connection, claim)
+        assert store.status_after(connection, claim)
     row = row_of(engine, claim.id)
     assert (row.status, row.result, row.last_error) == ("completed", {"a": 1}, None)
     assert row.lease_expires_at is row.worker_id is None
@@ -213,7 +220,7 @@ def test_a_stale_attempt_writes_nothing(engine):
         assert not store.record_last(connection, stale, FAILED, ERROR)
         assert store.bury(connection, stale.id, stale.attempt) is None
         assert store.renew(connection, [stale.id], workers=[WORKER], lease=LEASE) == set()
-        assert not store.has_ended(connection, stale)
+        assert not store.status_after(connection, stale)
     assert tables(engine) == before
 
 
@@ -223,7 +230,7 @@ def test_a_job_is_buried_only_when_the_end_of_its_last_attempt_is_on_record(engi
         assert store.bury(connection, claim.id, claim.attempt) is None
         assert store.record_last(connection, claim, FAILED, ERROR)
         assert not store.record_last(connection, claim, FAILED, ERROR)
-        assert store.has_ended(connection, claim)
+        assert store.status_after(connection, claim)
     assert row_of(engine, claim.id).status == "processing"
     with engine.begin() as connection:
         burial = store.bury(connection, claim.id, claim.attempt)
@@ -367,7 +374,7 @@ def test_only_old_final_jobs_are_pruned_with_all_that_belongs_to_them(engine):
         assert store.find(connection, dead.id) is None
         assert bulk.prune(connection, days=30, limit=10) == 1
         assert bulk.prune(connection, days=30, limit=10) == 0
-        left = {row.id for row in census.page(connection, status=None, limit=100)}
+        left = {row.id for row in census.page(connection, census.Filter(), limit=100)}
     assert left == {fresh.id, running.id, waiting.id}
     assert attempts_of(engine, dead.id) == letters_of(engine, dead.id) == []
 

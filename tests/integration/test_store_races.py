@@ -49,7 +49,7 @@ def recover(connection: Connection, case: Case) -> bool:
 
 
 def settle(outcome: AttemptOutcome) -> Move:
-    return lambda connection, case: store.settle_again(connection, case.held, outcome, ERROR, delay=0)
+    return lambda connection, case: bool(store.settle_again(connection, case.held, outcome, ERROR, delay=0))
 
 
 #: Each says whether it changed the case's job.

@@ -6,7 +6,7 @@ import logging
 import time
 from http import HTTPStatus
 
-from flask import Flask, Response, g
+from flask import Flask, Response, g, request
 from flask_limiter.errors import RateLimitExceeded
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -16,11 +16,14 @@ from werkzeug.exceptions import HTTPException
 from webapp.api.schemas import SHAPES, BadBody, Breach, Problem
 from webapp.extensions import limiter
 from webapp.jobs.errors import (
+    JobEnded,
     JobError,
+    JobGone,
     JobNotFound,
     KeyOfPruned,
     KeyRace,
     KeyReused,
+    NotForRetry,
     OptionRefused,
     PayloadRefused,
     UnknownTask,
@@ -37,6 +40,9 @@ LONGEST_WINDOW = 60
 #: Most broken rules named in one answer.
 MAX_BREACHES = 20
 
+#: PostgreSQL's code for a statement that ran into `statement_timeout`.
+_QUERY_CANCELED = "57014"
+
 #: Rules that pydantic words for Python programmers, in the words of JSON.
 _RULES = {
     "dict_type": "must be a JSON object",
@@ -47,10 +53,13 @@ _RULES = {
 }
 
 _STATUS_OF: dict[type[JobError], HTTPStatus] = {
+    JobEnded: HTTPStatus.CONFLICT,
+    JobGone: HTTPStatus.GONE,
     JobNotFound: HTTPStatus.NOT_FOUND,
     KeyOfPruned: HTTPStatus.GONE,
     KeyRace: HTTPStatus.CONFLICT,
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    NotForRetry: HTTPStatus.CONFLICT,
     UnknownTask: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
@@ -160,6 +169,8 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _database_error(error: DBAPIError) -> Response:
+    if request.method == "GET" and getattr(error.orig, "pgcode", None) == _QUERY_CANCELED:
+        return problem(503, "the search took too long; narrow it, for instance with created_after or status")
     if isinstance(error, OperationalError) or error.connection_invalidated:
         return _database_away(error)
     return _unexpected(error)

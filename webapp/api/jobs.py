@@ -49,6 +49,18 @@ def query_values() -> dict[str, object]:
     return {name: given[0] if len(given) == 1 else given for name, given in request.args.lists()}
 
 
+def job_id_of(given: str) -> UUID:
+    """The id in a path.
+
+    Raises:
+        NotFound: it is no UUID, so no job has it.
+    """
+    try:
+        return UUID(given)
+    except ValueError:
+        raise NotFound(f"no job has this id: a job's id is a UUID (given: {given[:100]!r})") from None
+
+
 @bp.post("/jobs")
 @limiter.limit(rate_limit)
 def submit() -> tuple[Response, int]:
@@ -65,24 +77,15 @@ def submit() -> tuple[Response, int]:
 
 @bp.get("/jobs/<job_id>")
 def show(job_id: str) -> Response:
-    """One job."""
-    try:
-        parsed = UUID(job_id)
-    except ValueError:
-        raise NotFound(f"no job has this id: a job's id is a UUID (given: {job_id[:100]!r})") from None
-    return jsonify(JobAnswer.of(the_queue().get(parsed)))
+    """One job; 410 when it was deleted for its age."""
+    return jsonify(JobAnswer.of(the_queue().get(job_id_of(job_id))))
 
 
 @bp.get("/jobs")
 def index() -> Response:
     """A page of jobs, the newest first, with how many there are in all."""
     query = PageQuery.model_validate(query_values())
-    rows, total = the_queue().page(
-        status=query.status.value if query.status else None,
-        limit=query.limit,
-        offset=query.offset,
-        before=query.cursor,
-    )
+    rows, total = the_queue().page(query.wanted, limit=query.limit, offset=query.offset, before=query.cursor)
     answer = PageAnswer(
         items=[JobAnswer.of(row) for row in rows],
         total=total.jobs,

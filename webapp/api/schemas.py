@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
@@ -24,12 +25,14 @@ from pydantic import (
 from pydantic_core import from_json
 
 from webapp.jobs import options
+from webapp.jobs.census import Filter
 from webapp.jobs.handlers import MAX_RETRIES, MAX_TIMEOUT
 from webapp.jobs.models import MAX_KEY_LENGTH
 from webapp.jobs.options import Options
 from webapp.jobs.queue import Submission
-from webapp.jobs.states import JobStatus
-from webapp.jobs.store import JobRow
+from webapp.jobs.states import AttemptOutcome, JobStatus
+from webapp.jobs.steering import AttemptRow
+from webapp.jobs.store import MAX_ATTEMPT, JobRow
 from webapp.moments import iso
 from webapp.outbound.urls import MAX_URL, callable_url
 
@@ -37,6 +40,8 @@ from webapp.outbound.urls import MAX_URL, callable_url
 MAX_DEPTH = 64
 #: Integers PostgreSQL's and most languages' 64 bits can hold.
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
+#: Longest reason of a cancellation, characters.
+MAX_REASON = 500
 #: Largest `offset`.
 MAX_OFFSET = 2**31
 
@@ -121,6 +126,20 @@ def _tag(value: str) -> str:
     if not value.isprintable() or value != value.strip():
         raise ValueError("must be printable, and neither begin nor end with a space")
     return value
+
+
+def _as_list(given: object) -> object:
+    return [given] if isinstance(given, str) else given
+
+
+def _json_object(given: object) -> object:
+    try:
+        parsed = read_json(given.encode()) if isinstance(given, str) else given
+    except (BadBody, UnicodeEncodeError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise ValueError('must be a JSON object, such as {"customer":17}')  # noqa: TRY004 - pydantic reports this one
+    return parsed
 
 
 def _each_once(tags: list[str]) -> list[str]:
@@ -214,12 +233,48 @@ class PageQuery(BaseModel):
     limit: int = Field(20, ge=1, le=100)
     offset: int = Field(0, ge=0, le=MAX_OFFSET)
     cursor: UUID | None = None
+    task: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    queue: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    tag: Annotated[list[OneTag], BeforeValidator(_as_list), Field(max_length=options.MAX_TAGS)] = []
+    created_after: Annotated[AwareDatetime, BeforeValidator(_moment)] | None = None
+    created_before: Annotated[AwareDatetime, BeforeValidator(_moment)] | None = None
+    payload: Annotated[dict[str, Any], BeforeValidator(_json_object), AfterValidator(_keepable)] | None = None
 
     @model_validator(mode="after")
     def _one_way_of_paging(self) -> Self:
         if self.cursor is not None and self.offset:
             raise ValueError("cursor and offset are two ways of paging; give one of them")
         return self
+
+    @property
+    def wanted(self) -> Filter:
+        """Which jobs are asked for."""
+        return Filter(
+            status=self.status.value if self.status else None,
+            task=self.task,
+            queue=self.queue,
+            tags=tuple(self.tag),
+            created_after=self.created_after,
+            created_before=self.created_before,
+            payload=None if self.payload is None else json.dumps(self.payload),
+        )
+
+
+class CancelRequest(BaseModel):
+    """The body of `POST /jobs/{id}/cancel`; it may be left out."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    reason: Annotated[str, Field(min_length=1, max_length=MAX_REASON), AfterValidator(_tag)] | None = None
+
+
+class AttemptsQuery(BaseModel):
+    """The query of `GET /jobs/{id}/attempts`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(100, ge=1, le=1_000)
+    before: int | None = Field(None, ge=1, le=MAX_ATTEMPT)
 
 
 class DeadLetterQuery(BaseModel):
@@ -266,7 +321,32 @@ class JobAnswer(BaseModel):
     @classmethod
     def of(cls, job: JobRow) -> dict[str, Any]:
         """The JSON-ready form of a job."""
-        return cls.model_validate(job).model_dump(mode="json")
+        answer = cls.model_validate(job).model_dump(mode="json")
+        if job.status != JobStatus.CANCELLED:
+            # The reason of a cancellation that was asked, and came too late, is not why the job ended.
+            answer["cancel_reason"] = None
+        return answer
+
+
+class AttemptAnswer(BaseModel):
+    """An attempt as clients see it; `outcome`, `ended_at` and `duration` (seconds) are null while it runs."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+    attempt: int
+    worker_id: str
+    outcome: AttemptOutcome | None
+    started_at: Moment
+    ended_at: Moment | None
+    error_type: str | None
+    error_message: str | None
+    traceback: str | None
+
+    @classmethod
+    def of(cls, row: AttemptRow) -> dict[str, Any]:
+        """The JSON-ready form of an attempt."""
+        took = None if row.ended_at is None else (row.ended_at - row.started_at).total_seconds()
+        return {**cls.model_validate(row).model_dump(mode="json"), "duration": took}
 
 
 class PageAnswer(BaseModel):

@@ -10,6 +10,7 @@ and final once it is `completed`, `failed` (in the dead letter queue) or `cancel
         lease lost: at once  +---------------------+                                  |
                              ^                                         requeue        |
                              +--------------------------------------------------------+
+  cancel: queued -> cancelled at once; processing -> asked to stop, then cancelled
 
 `attempt` counts the claims and only grows. It is the fence: a process may write the end of the attempt it
 claimed and of no other, so what comes late changes nothing.
@@ -17,7 +18,7 @@ claimed and of no other, so what comes late changes nothing.
 
 from __future__ import annotations
 
-from webapp.jobs.errors import Discard, Retry, Snooze
+from webapp.jobs.errors import Cancelled, Discard, Retry, Snooze
 from webapp.jobs.handlers import JobContext, handler
 
-__all__ = ["Discard", "JobContext", "Retry", "Snooze", "handler"]
+__all__ = ["Cancelled", "Discard", "JobContext", "Retry", "Snooze", "handler"]

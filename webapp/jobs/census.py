@@ -7,40 +7,108 @@ slower as the tables grow: pages go by id, and counts above a bound are the plan
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
+from webapp.jobs.literals import text_array_of
 from webapp.jobs.store import JOB_COLUMNS, JobRow
 
 #: Up to here jobs are counted one by one.
 COUNTED_UP_TO = 10_000
 
-_FILTERS = {
-    (False, False): "",
-    (True, False): "WHERE status = :status",
-    (False, True): "WHERE id < :before",
-    (True, True): "WHERE status = :status AND id < :before",
+#: What the clock of the process that made a job's id may be off from PostgreSQL's.
+CLOCK_SLACK = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which jobs are wanted: all that is given must hold; None stands for any.
+
+    Args:
+        tags: the job has all of them.
+        created_after: at this moment or later.
+        created_before: earlier than this moment.
+        payload: JSON text that the payload must contain, as `@>` has it.
+    """
+
+    status: str | None = None
+    task: str | None = None
+    queue: str | None = None
+    tags: tuple[str, ...] = ()
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    payload: str | None = None
+
+    def values(self) -> dict[str, Any]:
+        """The parameters of its conditions, by name."""
+        given: dict[str, Any] = {
+            "status": self.status,
+            "task": self.task,
+            "queue": self.queue,
+            "tags": text_array_of(self.tags) if self.tags else None,
+            "created_after": self.created_after,
+            "created_before": self.created_before,
+            "payload": self.payload,
+        }
+        if self.created_after is not None:
+            given["from_id"] = first_id(self.created_after - CLOCK_SLACK)
+        if self.created_before is not None:
+            given["to_id"] = first_id(self.created_before + CLOCK_SLACK)
+        return {name: value for name, value in given.items() if value is not None}
+
+
+#: A condition for each parameter. The bounds of ids let the primary key find a time: ids begin with theirs.
+_CONDITIONS = {
+    "status": "status = :status",
+    "task": "task = :task",
+    "queue": "queue = :queue",
+    "tags": "tags <> '{}' AND tags @> CAST(:tags AS text[])",
+    "created_after": "created_at >= :created_after",
+    "created_before": "created_at < :created_before",
+    "payload": "payload @> CAST(:payload AS jsonb)",
+    "from_id": "id >= :from_id",
+    "to_id": "id < :to_id",
+    "before": "id < :before",
 }
-_PAGE = {
-    filters: text(f"SELECT {JOB_COLUMNS} FROM jobs {where} ORDER BY id DESC LIMIT :limit OFFSET :offset")
-    for filters, where in _FILTERS.items()
-}
+
+
+def first_id(moment: datetime) -> UUID:
+    """The smallest UUIDv7 of a moment (RFC 9562, 5.7: its first 48 bits are milliseconds since 1970)."""
+    milliseconds = max(0, int(moment.timestamp() * 1_000))
+    return UUID(int=milliseconds << 80)
+
+
+def _where(names: Iterable[str]) -> str:
+    return "".join(f" {word} {_CONDITIONS[name]}" for word, name in zip(_WORDS, sorted(names), strict=False))
+
+
+_WORDS = ("WHERE", *["AND"] * len(_CONDITIONS))
+
+
+@cache
+def _page_by(names: frozenset[str]) -> TextClause:
+    return text(f"SELECT {JOB_COLUMNS} FROM jobs{_where(names)} ORDER BY id DESC LIMIT :limit OFFSET :offset")
 
 
 def page(
-    connection: Connection, *, status: str | None, limit: int, offset: int = 0, before: UUID | None = None
+    connection: Connection, wanted: Filter, *, limit: int, offset: int = 0, before: UUID | None = None
 ) -> list[JobRow]:
     """Jobs from the newest on.
 
     Args:
         before: only jobs older than this one; costs the same however far back it is, which `offset` does not.
     """
-    values = {"status": status, "before": before, "limit": limit, "offset": offset}
-    filters = (status is not None, before is not None)
-    used = {name: value for name, value in values.items() if value is not None}
-    return [JobRow(*row) for row in connection.execute(_PAGE[filters], used)]
+    values = wanted.values() | ({} if before is None else {"before": before})
+    statement = _page_by(frozenset(values))
+    return [
+        JobRow(*row) for row in connection.execute(statement, values | {"limit": limit, "offset": offset})
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +119,26 @@ class Total:
     is_estimate: bool
 
 
-_COUNT = {
-    filtered: text(f"SELECT count(*) FROM (SELECT 1 FROM jobs {where} LIMIT {COUNTED_UP_TO + 1}) AS counted")
-    for filtered, where in ((False, ""), (True, "WHERE status = :status"))
-}
-_PLAN = {
-    filtered: text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM jobs {where}")
-    for filtered, where in ((False, ""), (True, "WHERE status = :status"))
-}
+@cache
+def _count_by(names: frozenset[str]) -> TextClause:
+    return text(
+        f"SELECT count(*) FROM (SELECT 1 FROM jobs{_where(names)} LIMIT {COUNTED_UP_TO + 1}) AS counted"
+    )
 
 
-def total(connection: Connection, status: str | None) -> Total:
+@cache
+def _plan_by(names: frozenset[str]) -> TextClause:
+    return text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM jobs{_where(names)}")
+
+
+def total(connection: Connection, wanted: Filter) -> Total:
     """How many jobs there are: exact up to 10,000, and what the planner reckons above."""
-    filters = {} if status is None else {"status": status}
-    counted = int(connection.execute(_COUNT[status is not None], filters).scalar_one())
+    values = wanted.values()
+    names = frozenset(values)
+    counted = int(connection.execute(_count_by(names), values).scalar_one())
     if counted <= COUNTED_UP_TO:
         return Total(counted, is_estimate=False)
-    plan = connection.execute(_PLAN[status is not None], filters).scalar_one()
+    plan = connection.execute(_plan_by(names), values).scalar_one()
     reckoned = (json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]["Plan Rows"]
     return Total(max(counted, int(reckoned)), is_estimate=True)
 

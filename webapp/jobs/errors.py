@@ -23,6 +23,32 @@ class JobNotFound(JobError):
         self.job_id = job_id
 
 
+class JobGone(JobError):
+    """The job was deleted for its age, not long ago."""
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__(f"job {job_id} was deleted for its age")
+        self.job_id = job_id
+
+
+class JobEnded(JobError):
+    """The job is final, so it cannot be cancelled."""
+
+    def __init__(self, job_id: UUID, status: str) -> None:
+        super().__init__(f"job {job_id} is {status} already; only a queued or running job can be cancelled")
+        self.job_id = job_id
+        self.status = status
+
+
+class NotForRetry(JobError):
+    """The job is neither failed nor cancelled, so it cannot be queued once more."""
+
+    def __init__(self, job_id: UUID, status: str) -> None:
+        super().__init__(f"job {job_id} is {status}; only a failed or cancelled job can be queued once more")
+        self.job_id = job_id
+        self.status = status
+
+
 class UnknownTask(JobError):
     """No handler has this name, and there is no default handler."""
 
@@ -119,6 +145,13 @@ class Snooze(Exception):
             raise ValueError(f"seconds must be 0 to {MAX_DELAY:g}; given: {seconds!r}")
         super().__init__(f"the handler asked to come back in {seconds:g} s")
         self.seconds = seconds
+
+
+class Cancelled(Exception):
+    """Raised by `JobContext.check_cancelled`: the job should stop, and a handler lets this through."""
+
+    def __init__(self) -> None:
+        super().__init__("the job's cancellation was asked")
 
 
 class Discard(Exception):

@@ -21,7 +21,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 
-from webapp.jobs.errors import PayloadRefused
+from webapp.jobs.errors import Cancelled, PayloadRefused
 from webapp.jobs.options import (
     HIGHEST_PRIORITY,
     LOWEST_PRIORITY,
@@ -56,6 +56,7 @@ class JobContext:
         retry_count: failed attempts so far that were given another try.
         deadline: seconds on `time.monotonic()`'s clock when the attempt is stopped.
         logger: writes JSON lines that carry job id and attempt.
+        is_cancelled: tells whether the job's cancellation was asked.
     """
 
     job_id: UUID
@@ -63,6 +64,27 @@ class JobContext:
     retry_count: int
     deadline: float
     logger: logging.Logger
+    is_cancelled: Callable[[], bool] = field(default=bool, repr=False)
+
+    def cancelled(self) -> bool:
+        """Whether the job's cancellation was asked. Cheap: the row is looked at once a second, however often this is called.
+
+        Example:
+            >>> def handler(payload, context):
+            ...     for page in payload["pages"]:
+            ...         if context.cancelled():
+            ...             break
+        """
+        return self.is_cancelled()
+
+    def check_cancelled(self) -> None:
+        """Ends the handler when the job's cancellation was asked.
+
+        Raises:
+            Cancelled: it was.
+        """
+        if self.is_cancelled():
+            raise Cancelled
 
 
 HandlerFunction = Callable[[dict[str, Any], JobContext], Any]

@@ -128,6 +128,11 @@ class Job(Base):
             postgresql_where=text("status = 'queued' AND expires_at IS NOT NULL"),
         ),
         Index(
+            "jobs_cancel_asked",
+            "cancel_requested_at",
+            postgresql_where=text("status = 'processing' AND cancel_requested_at IS NOT NULL"),
+        ),
+        Index(
             "jobs_callbacks",
             "finished_at",
             postgresql_where=text(

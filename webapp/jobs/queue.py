@@ -23,14 +23,17 @@ from uuid_utils.compat import uuid7
 from webapp import metrics
 from webapp.broker import Broker
 from webapp.database import in_one_trip
-from webapp.jobs import bulk, census, intake, store, tickets
+from webapp.jobs import bulk, census, intake, steering, store, tickets
 from webapp.jobs.errors import (
     ExpiredAlready,
+    JobEnded,
     JobError,
+    JobGone,
     JobNotFound,
     KeyOfPruned,
     KeyRace,
     KeyReused,
+    NotForRetry,
     OptionRefused,
     PayloadRefused,
     UnknownQueue,
@@ -39,6 +42,7 @@ from webapp.jobs.errors import (
 from webapp.jobs.handlers import Handler, HandlerRegistry
 from webapp.jobs.options import DEFAULT_PRIORITY, NO_OPTIONS, Options, Terms
 from webapp.jobs.outbox import Outbox
+from webapp.jobs.states import JobStatus
 from webapp.jobs.tickets import MOST_TICKETS, Ticket, Waiting
 from webapp.logs import bound_field
 from webapp.settings import Settings
@@ -281,21 +285,78 @@ class Queue:
 
         Raises:
             JobNotFound: there is none with this id.
+            JobGone: it was deleted for its age.
         """
-        found = in_one_trip(self._engine, lambda connection: store.find(connection, job_id))
-        if found is None:
-            raise JobNotFound(job_id)
-        return found
+        return in_one_trip(self._engine, lambda connection: _found(connection, job_id))
+
+    def attempts(self, job_id: UUID, *, before: int | None, limit: int) -> list[steering.AttemptRow]:
+        """A job's attempts from the newest on.
+
+        Args:
+            before: only attempts with a smaller number.
+
+        Raises:
+            JobNotFound: there is no job with this id.
+            JobGone: it was deleted for its age.
+        """
+        newest = before if before is not None else store.MAX_ATTEMPT
+        rows = in_one_trip(
+            self._engine,
+            lambda connection: steering.attempts(connection, job_id, before=newest, limit=limit),
+        )
+        if not rows:
+            self.get(job_id)
+        return rows
+
+    def cancel(self, job_id: UUID, reason: str | None = None) -> tuple[store.JobRow, steering.CancelAnswer]:
+        """Cancels a job that waits, or asks one that runs to stop; asking twice changes nothing.
+
+        Returns the job as it stands, and what became of it: `CANCELLED` or `ASKED`.
+
+        Raises:
+            JobNotFound: there is none with this id.
+            JobGone: it was deleted for its age.
+            JobEnded: it completed or failed before.
+        """
+        answer, job = in_one_trip(
+            self._engine,
+            lambda connection: (
+                steering.ask_cancel(connection, job_id, reason or steering.REQUESTED),
+                _found(connection, job_id),
+            ),
+        )
+        if answer is steering.CancelAnswer.NOTHING:
+            if job.status != JobStatus.CANCELLED:
+                raise JobEnded(job_id, job.status)
+            return job, steering.CancelAnswer.CANCELLED
+        logger.info("job's cancellation was asked", extra={"job_id": str(job_id), "answer": answer.value})
+        return job, answer
+
+    def requeue(self, job_id: UUID) -> store.JobRow:
+        """Queues a failed or cancelled job once more with a fresh budget of retries; the dispatcher sends it.
+
+        Raises:
+            JobNotFound: there is none with this id.
+            JobGone: it was deleted for its age.
+            NotForRetry: it is neither failed nor cancelled.
+        """
+        with self._engine.begin() as connection:
+            changed = steering.requeue(connection, job_id)
+            job = _found(connection, job_id)
+        if not changed:
+            raise NotForRetry(job_id, job.status)
+        logger.info("job was queued once more by request", extra={"job_id": str(job_id)})
+        return job
 
     def page(
-        self, *, status: str | None, limit: int, offset: int = 0, before: UUID | None = None
+        self, wanted: census.Filter, *, limit: int, offset: int = 0, before: UUID | None = None
     ) -> tuple[list[store.JobRow], census.Total]:
         """Jobs from the newest on, and how many there are in all."""
         return in_one_trip(
             self._engine,
             lambda connection: (
-                census.page(connection, status=status, limit=limit, offset=offset, before=before),
-                census.total(connection, status),
+                census.page(connection, wanted, limit=limit, offset=offset, before=before),
+                census.total(connection, wanted),
             ),
         )
 
@@ -390,6 +451,13 @@ def _insert_or_find(
         return None, intake.find_by_key(connection, job.idempotency_key)
     row = store.find(connection, job.id)
     return None, intake.KeyOwner(job.id, job.fingerprint, row) if row is not None else None
+
+
+def _found(connection: Connection, job_id: UUID) -> store.JobRow:
+    row = store.find(connection, job_id)
+    if row is not None:
+        return row
+    raise JobGone(job_id) if steering.was_pruned(connection, job_id) else JobNotFound(job_id)
 
 
 def _hint(job: intake.NewJob) -> store.Hint:

@@ -1,4 +1,4 @@
-"""The part of the store that operators and clients use: cancel and requeue. The rules of `store` hold here too.
+"""The part of the store that operators and clients use: cancel, requeue, look at attempts. The rules of `store` hold here too.
 
 Functions take a connection and never commit; every statement is guarded by state and attempt, and a write
 that its guard refuses changes no row and says so.
@@ -6,12 +6,18 @@ that its guard refuses changes no row and says so.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from webapp.jobs.report import ErrorReport
 from webapp.jobs.store import OPEN_ATTEMPT, Claim, Held
+
+#: Why a job is cancelled when whoever asked did not say.
+REQUESTED = "requested"
 
 
 class CancelAnswer(StrEnum):
@@ -30,14 +36,19 @@ _ASK_CANCEL = text("""
        SET status = CASE status WHEN 'queued' THEN 'cancelled' ELSE status END,
            finished_at = CASE status WHEN 'queued' THEN now() END,
            cancel_requested_at = CASE status WHEN 'processing' THEN coalesce(cancel_requested_at, now()) END,
+           cancel_reason = CASE WHEN cancel_requested_at IS NULL THEN :reason ELSE cancel_reason END,
            updated_at = now()
      WHERE id = :id AND status IN ('queued', 'processing')
     RETURNING status""")
 
 
-def ask_cancel(connection: Connection, job_id: UUID) -> CancelAnswer:
-    """Cancels a job that waits, and asks the attempt of one that runs to stop; its lease goes on."""
-    status = connection.execute(_ASK_CANCEL, {"id": job_id}).scalar()
+def ask_cancel(connection: Connection, job_id: UUID, reason: str = REQUESTED) -> CancelAnswer:
+    """Cancels a job that waits, and asks the attempt of one that runs to stop; its lease goes on.
+
+    Args:
+        reason: kept in the row; the first one that was given stays.
+    """
+    status = connection.execute(_ASK_CANCEL, {"id": job_id, "reason": reason}).scalar()
     if status is None:
         return CancelAnswer.NOTHING
     return CancelAnswer.CANCELLED if status == "cancelled" else CancelAnswer.ASKED
@@ -50,13 +61,24 @@ _SETTLE_CANCELLED = text(f"""
                worker_id = NULL
          WHERE {OPEN_ATTEMPT} AND cancel_requested_at IS NOT NULL
         RETURNING id, attempt, last_attempt_at)
-    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome)
-    SELECT id, attempt, :worker_id, last_attempt_at, 'cancelled' FROM settled""")
+    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, error_type, error_message, traceback)
+    SELECT id, attempt, :worker_id, last_attempt_at, 'cancelled', :type, :message, :traceback FROM settled""")
 
 
-def settle_cancelled(connection: Connection, held: Claim | Held) -> bool:
-    """Ends an attempt that was asked to stop, and its job; False when nobody asked or its lease was lost."""
-    values = {"id": held.id, "attempt": held.attempt, "worker_id": held.worker_id}
+def settle_cancelled(connection: Connection, held: Claim | Held, error: ErrorReport | None = None) -> bool:
+    """Ends an attempt that was asked to stop, and its job; False when nobody asked or its lease was lost.
+
+    Args:
+        error: what the handler raised on its way out, kept with the attempt.
+    """
+    values = {
+        "id": held.id,
+        "attempt": held.attempt,
+        "worker_id": held.worker_id,
+        "type": error.type if error else None,
+        "message": error.message if error else None,
+        "traceback": error.traceback if error else None,
+    }
     return connection.execute(_SETTLE_CANCELLED, values).rowcount == 1
 
 
@@ -82,3 +104,72 @@ def requeue(connection: Connection, job_id: UUID) -> bool:
     # A statement of its own: after a wait for the row it also sees the letter of whoever held it.
     connection.execute(_CLOSE_LETTER, {"id": job_id})
     return True
+
+
+_IS_ASKED = text(
+    "SELECT cancel_requested_at IS NOT NULL FROM jobs"
+    " WHERE id = :id AND status = 'processing' AND attempt = :attempt"
+)
+
+
+def is_cancel_asked(connection: Connection, job_id: UUID, attempt: int) -> bool:
+    """Whether an attempt should stop: its cancellation was asked, or it is not this attempt's job any more."""
+    asked: bool | None = connection.execute(_IS_ASKED, {"id": job_id, "attempt": attempt}).scalar()
+    return asked is None or asked
+
+
+_OVERDUE = text("""
+    SELECT DISTINCT worker_id FROM jobs
+     WHERE status = 'processing' AND cancel_requested_at < now() - make_interval(secs => :grace)
+       AND starts_with(worker_id, :family)""")
+
+
+def overdue_holders(connection: Connection, family: str, *, grace: float) -> list[str]:
+    """The processes of one worker that hold a job which was asked to stop more than `grace` seconds ago.
+
+    Args:
+        family: what their ids begin with.
+    """
+    return list(connection.execute(_OVERDUE, {"family": family, "grace": grace}).scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One attempt; `outcome` and `ended_at` are None while it runs."""
+
+    attempt: int
+    worker_id: str
+    outcome: str | None
+    started_at: datetime
+    ended_at: datetime | None
+    error_type: str | None
+    error_message: str | None
+    traceback: str | None
+
+
+_ATTEMPTS = text("""
+    SELECT attempt, worker_id, outcome, started_at, ended_at, error_type, error_message, traceback
+      FROM job_attempts WHERE job_id = :id AND attempt < :before
+     UNION ALL
+    SELECT attempt, worker_id, NULL, last_attempt_at, NULL, NULL, NULL, NULL
+      FROM jobs WHERE id = :id AND status = 'processing' AND attempt < :before AND NOT EXISTS (
+           SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs.id AND ended.attempt = jobs.attempt)
+     ORDER BY attempt DESC LIMIT :limit""")
+
+
+def attempts(connection: Connection, job_id: UUID, *, before: int, limit: int) -> list[AttemptRow]:
+    """A job's attempts from the newest on, the running one among them.
+
+    Args:
+        before: only attempts with a smaller number.
+    """
+    values = {"id": job_id, "before": before, "limit": limit}
+    return [AttemptRow(*row) for row in connection.execute(_ATTEMPTS, values)]
+
+
+_WAS_PRUNED = text("SELECT 1 FROM pruned_jobs WHERE id = :id")
+
+
+def was_pruned(connection: Connection, job_id: UUID) -> bool:
+    """Whether a job with this id was deleted for its age, not long ago."""
+    return connection.execute(_WAS_PRUNED, {"id": job_id}).first() is not None

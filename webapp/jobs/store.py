@@ -18,8 +18,10 @@ from sqlalchemy import Connection, Row, text
 from webapp.jobs.literals import array_of
 from webapp.jobs.options import DEFAULT_PRIORITY
 from webapp.jobs.report import ErrorReport
-from webapp.jobs.states import UNBURNT, AttemptOutcome
+from webapp.jobs.states import UNBURNT, AttemptOutcome, JobStatus
 
+#: Largest number of an attempt: PostgreSQL's integer.
+MAX_ATTEMPT = 2**31 - 1
 #: The columns of a `JobRow`, in its order.
 JOB_COLUMNS = """id, task, payload, queue, priority, status, attempt, retry_count, max_retries, timeout, run_at,
     dispatched_at, lease_expires_at, worker_id, idempotency_key, result, last_error, created_at, updated_at,
@@ -236,9 +238,10 @@ _SETTLE_AGAIN = text(f"""
                run_at = now() + make_interval(secs => :delay), dispatched_at = NULL, updated_at = now(),
                last_error = coalesce(:message, last_error), lease_expires_at = NULL, worker_id = NULL
          WHERE {OPEN_ATTEMPT}
-        RETURNING id, attempt, last_attempt_at)
+        RETURNING id, attempt, last_attempt_at, status)
     INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, error_type, error_message, traceback)
-    SELECT id, attempt, :worker_id, last_attempt_at, :outcome, :type, :message, :traceback FROM settled""")
+    SELECT id, attempt, :worker_id, last_attempt_at, :outcome, :type, :message, :traceback FROM settled
+    RETURNING (SELECT status FROM settled)""")
 
 
 def settle_again(
@@ -248,8 +251,10 @@ def settle_again(
     error: ErrorReport | None,
     *,
     delay: float,
-) -> bool:
-    """Ends an attempt and queues its job once more, or cancels it when that was asked; False when its lease was lost.
+) -> JobStatus | None:
+    """Ends an attempt and queues its job once more, or cancels it when that was asked.
+
+    Returns the job's status now, None when its lease was lost.
 
     Args:
         outcome: `failed` and `lost` use up one retry, `released` and `snoozed` do not.
@@ -259,7 +264,8 @@ def settle_again(
         "delay": delay,
         "burnt": int(outcome not in UNBURNT),
     }
-    return connection.execute(_SETTLE_AGAIN, values).rowcount == 1
+    status = connection.execute(_SETTLE_AGAIN, values).scalar()
+    return None if status is None else JobStatus(status)
 
 
 _RECORD_LAST = text(f"""
@@ -396,13 +402,14 @@ def seconds_since_start(connection: Connection) -> float:
     return float(connection.execute(_UP_FOR).scalar_one())
 
 
-_HAS_ENDED = text(
-    "SELECT 1 FROM job_attempts WHERE job_id = :id AND attempt = :attempt AND worker_id = :worker_id"
-    " AND outcome IN ('completed', 'failed', 'cancelled', 'snoozed')"
-)
+_HAS_ENDED = text("""
+    SELECT jobs.status FROM job_attempts AS ended JOIN jobs ON jobs.id = ended.job_id
+     WHERE ended.job_id = :id AND ended.attempt = :attempt AND ended.worker_id = :worker_id
+       AND ended.outcome IN ('completed', 'failed', 'cancelled', 'snoozed')""")
 
 
-def has_ended(connection: Connection, claim: Claim) -> bool:
-    """Tells whether this very attempt's end is on record: after a commit whose answer was lost."""
+def status_after(connection: Connection, claim: Claim) -> JobStatus | None:
+    """The job's status, if this very attempt's end is on record: after a commit whose answer was lost."""
     values = {"id": claim.id, "attempt": claim.attempt, "worker_id": claim.worker_id}
-    return connection.execute(_HAS_ENDED, values).first() is not None
+    status = connection.execute(_HAS_ENDED, values).scalar()
+    return None if status is None else JobStatus(status)

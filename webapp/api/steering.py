@@ -1,0 +1,39 @@
+"""`/jobs/{id}/...`: cancel a job, run a final one once more, look at its attempts."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify, request
+
+from webapp.api.jobs import job_id_of, json_body, query_values, the_queue
+from webapp.api.schemas import AttemptAnswer, AttemptsQuery, CancelRequest, JobAnswer
+from webapp.jobs.steering import CancelAnswer
+
+bp = Blueprint("steering", __name__)
+
+
+@bp.post("/jobs/<job_id>/cancel")
+def cancel(job_id: str) -> tuple[Response, int]:
+    """Cancels a job: 200 when it is cancelled, 202 when it runs and was asked to stop, 409 when it ended otherwise."""
+    wanted = CancelRequest.model_validate(json_body() if request.content_length else {})
+    job, answer = the_queue().cancel(job_id_of(job_id), wanted.reason)
+    status = 202 if answer is CancelAnswer.ASKED else 200
+    return jsonify({**JobAnswer.of(job), "cancel": answer.value}), status
+
+
+@bp.post("/jobs/<job_id>/retry")
+def retry(job_id: str) -> Response:
+    """Queues a failed or cancelled job once more, with a fresh budget of retries; 409 when it is neither."""
+    return jsonify(JobAnswer.of(the_queue().requeue(job_id_of(job_id))))
+
+
+@bp.get("/jobs/<job_id>/attempts")
+def attempts(job_id: str) -> Response:
+    """A job's attempts from the newest on, with errors and tracebacks; the one that runs has no outcome yet."""
+    query = AttemptsQuery.model_validate(query_values())
+    rows = the_queue().attempts(job_id_of(job_id), before=query.before, limit=query.limit)
+    return jsonify(
+        {
+            "items": [AttemptAnswer.of(row) for row in rows],
+            "next_before": rows[-1].attempt if len(rows) == query.limit else None,
+        }
+    )
