@@ -30,6 +30,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tasks.cancellation import CancelWatch
 from tasks.dead_letter import bury
+from tasks.progress import ProgressReport
 from tasks.runtime import Runtime, child_name, runtime
 from webapp import logs, metrics, pace
 from webapp.broker import celery
@@ -189,6 +190,7 @@ def run(parts: Runtime, claim: Claim, limited: Limiter | None = None) -> Any:
         started + claim.timeout,
         handler_logger,
         CancelWatch(parts.engine, claim),
+        ProgressReport(parts.engine, claim),
     )
     logger.debug("job started", extra={"task": claim.task})
     try:

@@ -32,7 +32,7 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     from webapp.broker import Broker, bind_celery
     from webapp.database import engine_options, watch_idle
     from webapp.extensions import db, migrate
-    from webapp.jobs import handlers, queue
+    from webapp.jobs import handlers, queue, undertaker
     from webapp.settings import current
 
     settings = settings or current()
@@ -64,6 +64,7 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
         handlers.registry,
         queue.Limits.of(settings),
     )
+    app.extensions["undertaker"] = undertaker.Undertaker(engine)
     api.init_app(app, settings, engine)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]

@@ -141,6 +141,9 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, ge=1, le=65_535, description="Port of the API.")
     api_workers: int = Field(2, ge=1, le=64, description="gunicorn worker processes.")
     api_threads: int = Field(4, ge=1, le=64, description="Threads of each gunicorn worker.")
+    max_waiters: int = Field(
+        128, ge=1, le=1_000, description="Requests of each gunicorn worker that may wait for a job at once."
+    )
     flower_port: int = Field(5555, ge=1, le=65_535, description="Port of Flower.")
     postgres_port: int = Field(
         5432, ge=1, le=65_535, description="Port of the PostgreSQL that `ops up` starts."

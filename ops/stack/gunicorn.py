@@ -35,7 +35,8 @@ class JsonLogger(Logger):
 
 bind = f"{_settings.api_host}:{_settings.api_port}"
 workers = _settings.api_workers
-threads = _settings.api_threads
+# Those that wait for a job need a thread each, beside those that work; a thread is made when it is needed.
+threads = _settings.api_threads + _settings.max_waiters
 worker_class = "gthread"
 timeout = 30
 graceful_timeout = 20
@@ -57,6 +58,11 @@ def pre_fork(_server: Any, _worker: Any) -> None:
     """What is loaded by now stays; the collector would only copy its pages into every worker."""
     gc.collect()
     gc.freeze()
+
+
+def post_worker_init(worker: Any) -> None:
+    """Requests that wait answer when this worker is told to end, so that nobody waits for them."""
+    worker.app.wsgi().extensions["watchers"].is_open = lambda: worker.alive
 
 
 # Its socket could scale or stop the server, and two stacks of one user would share it.

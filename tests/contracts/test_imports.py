@@ -49,6 +49,7 @@ def test_a_worker_never_loads_flask():
 def test_only_those_who_own_a_transaction_commit():
     owners = {
         "webapp/jobs/queue.py",
+        "webapp/jobs/undertaker.py",
         "tasks/callbacks.py",
         "tasks/execution.py",
         "tasks/chunk.py",

@@ -38,6 +38,7 @@ ANSWERED = {
     "backoff",
     "callback_url",
     "cancel_reason",
+    "progress",
 }
 
 

@@ -19,7 +19,7 @@ from factories import (
 )
 from sqlalchemy import text
 
-from webapp.jobs import census, store
+from webapp.jobs import dead_letters, store
 from webapp.jobs.states import AttemptOutcome
 from webapp.jobs.steering import CancelAnswer, ask_cancel, requeue, settle_cancelled
 
@@ -186,7 +186,7 @@ def test_a_requeue_closes_the_dead_letter_and_another_death_opens_a_new_one(engi
     claim = buried(engine)
     with engine.begin() as connection:
         requeue(connection, claim.id)
-        assert census.dead_letters(connection, limit=10, offset=0) == []
+        assert dead_letters.jobs(connection, dead_letters.LetterFilter(), limit=10, offset=0) == []
         (again,) = store.claim(connection, [claim.id], worker_id=WORKER, lease=LEASE)
         store.record_last(connection, again, FAILED, ERROR)
         assert store.bury(connection, again.id, again.attempt)

@@ -21,7 +21,7 @@ from factories import (
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from webapp.jobs import bulk, census, intake, store
+from webapp.jobs import bulk, census, dead_letters, intake, store
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.states import AttemptOutcome
 
@@ -254,8 +254,12 @@ def test_dead_letters_are_listed_newest_first_until_they_are_requeued(engine):
         connection.execute(
             text("UPDATE dead_letters SET requeued_at = now() WHERE job_id = :id"), {"id": second.id}
         )
-        assert [row.id for row in census.dead_letters(connection, limit=10, offset=0)] == [third.id, first.id]
-        assert [row.id for row in census.dead_letters(connection, limit=1, offset=1)] == [first.id]
+        assert [
+            row.id for row in dead_letters.jobs(connection, dead_letters.LetterFilter(), limit=10, offset=0)
+        ] == [third.id, first.id]
+        assert [
+            row.id for row in dead_letters.jobs(connection, dead_letters.LetterFilter(), limit=1, offset=1)
+        ] == [first.id]
 
 
 def test_a_lease_is_renewed_for_its_holder_alone(engine):

@@ -37,7 +37,7 @@ from uuid_utils.compat import uuid7
 from tasks import recovery
 from webapp.jobs import intake, steering, store
 from webapp.jobs.retry import RetryPolicy
-from webapp.jobs.states import FINAL, JobStatus
+from webapp.jobs.states import FINAL, AttemptOutcome, JobStatus
 from webapp.jobs.steering import CancelAnswer
 
 #: Longest a statement waits for the other connection's row, milliseconds.
@@ -336,9 +336,14 @@ class StoreMachine(RuleBasedStateMachine):
             changes: Rows = {}
             for job, row in self.free(side, lambda row: row.runs and row.late).items():
                 again = not row.recorded and row.retries < row.max_retries
-                ended = row if row.recorded else row.record(LOST)
-                changes[job] = row.again(LOST, side.tick) if again else ended.buried()
-                answer.add((job, row.recorded, not again))
+                withdrawn = row.asked and not row.recorded and not again
+                if again:
+                    changes[job] = row.again(LOST, side.tick)
+                elif withdrawn:
+                    changes[job] = row.record(AttemptOutcome.CANCELLED).final(JobStatus.CANCELLED)
+                else:
+                    changes[job] = (row if row.recorded else row.record(LOST)).buried()
+                answer.add((job, row.recorded, not again and not withdrawn))
             return answer, changes
 
         self.step(side, run, plan)

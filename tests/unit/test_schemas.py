@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from webapp.api.dlq_schemas import DeadLetterQuery
 from webapp.api.schemas import (
     MAX_DEPTH,
     BadBody,
-    DeadLetterQuery,
     JobAnswer,
     PageQuery,
     SubmitRequest,
@@ -220,6 +220,7 @@ def test_times_are_answered_in_utc():
         backoff=None,
         callback_url=None,
         cancel_reason=None,
+        progress=None,
     )
     answer = JobAnswer.of(row)
     assert answer["created_at"] == answer["run_at"] == "2026-01-02T10:00:00Z"

@@ -11,7 +11,7 @@ from prometheus_flask_exporter import PrometheusMetrics
 from uuid_utils.compat import uuid7
 
 from webapp import logs, waits
-from webapp.api import batch, dlq, errors, health, jobs, metrics, steering
+from webapp.api import batch, dlq, errors, following, health, jobs, metrics, steering
 from webapp.extensions import limiter
 
 if TYPE_CHECKING:
@@ -49,10 +49,12 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     )
     # `/jobs//x` is no path of ours; it is not found, and not sent elsewhere.
     app.url_map.merge_slashes = False
+    # Before a request's time begins to run: it may have to wait for its place.
+    following.init_app(app, settings.database_url, places=settings.api_threads, waiters=settings.max_waiters)
     app.before_request(_open_request)
     app.after_request(_name_request)
     app.teardown_request(_close_request)
-    for view in (jobs.bp, batch.bp, steering.bp, dlq.bp, health.bp, metrics.bp):
+    for view in (jobs.bp, batch.bp, following.bp, steering.bp, dlq.bp, health.bp, metrics.bp):
         app.register_blueprint(view)
     errors.init_app(app)
     limiter.init_app(app)

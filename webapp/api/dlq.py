@@ -1,19 +1,114 @@
-"""`/dlq`: the jobs that exhausted their retries or were discarded."""
+"""`/dlq`: the jobs that exhausted their retries or were discarded; look, group, requeue, discard."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, jsonify
+from collections.abc import Callable
+from typing import Any, cast
 
-from webapp.api.jobs import query_values, the_queue
-from webapp.api.schemas import DeadLetterQuery, JobAnswer
+from flask import Blueprint, Response, current_app, jsonify, request
+
+from webapp import waits
+from webapp.api.dlq_schemas import (
+    DeadLetterQuery,
+    DiscardRequest,
+    GroupAnswer,
+    GroupsQuery,
+    LetterAnswer,
+    LettersQuery,
+    ReportAnswer,
+    RequeueRequest,
+    ResolveOne,
+)
+from webapp.api.jobs import job_id_of, json_body, query_values, the_queue
+from webapp.api.schemas import JobAnswer
+from webapp.jobs.dead_letters import LetterFilter
+from webapp.jobs.errors import NoOpenLetter
+from webapp.jobs.undertaker import Report, Undertaker, Wish
 
 bp = Blueprint("dlq", __name__)
+
+#: How long a request that deals with many letters may wait for PostgreSQL, seconds.
+RESOLVE_BUDGET = 15.0
+
+
+def the_undertaker() -> Undertaker:
+    """Who deals with dead letters in this application."""
+    return cast("Undertaker", current_app.extensions["undertaker"])
 
 
 @bp.get("/dlq")
 def index() -> Response:
     """The dead letter queue as an array of jobs, the newest first."""
     query = DeadLetterQuery.model_validate(query_values())
+    rows = the_undertaker().jobs(query.filter(), limit=query.limit, offset=query.offset)
+    return jsonify([JobAnswer.of(row) for row in rows])
+
+
+@bp.get("/dlq/letters")
+def letters() -> Response:
+    """A page of dead letters, the newest first, with who dealt with them and why."""
+    query = LettersQuery.model_validate(query_values())
+    rows, total = the_undertaker().letters(query.wanted, limit=query.limit, before=query.cursor)
     return jsonify(
-        [JobAnswer.of(row) for row in the_queue().dead_letters(limit=query.limit, offset=query.offset)]
+        {
+            "items": [LetterAnswer.of(row) for row in rows],
+            "total": total,
+            "next_cursor": rows[-1].id if len(rows) == query.limit else None,
+        }
     )
+
+
+@bp.get("/dlq/groups")
+def groups() -> Response:
+    """Open letters by what they died of, the largest group first, each with a sample."""
+    query = GroupsQuery.model_validate(query_values())
+    found = the_undertaker().groups(query.filter(), limit=query.limit)
+    return jsonify({"items": [GroupAnswer.of(group) for group in found]})
+
+
+@bp.post("/dlq/requeue")
+def requeue_many() -> Response:
+    """Queues the jobs of a selection, of what matches, or of all letters once more, at a rate where one is given."""
+    wanted = RequeueRequest.model_validate(json_body())
+    waits.bound(RESOLVE_BUDGET)
+    return jsonify(
+        ReportAnswer.of(the_undertaker().requeue(wanted.wish(request.remote_addr)), dry_run=wanted.dry_run)
+    )
+
+
+@bp.post("/dlq/discard")
+def discard_many() -> Response:
+    """Puts a selection, what matches, or all letters aside; their jobs stay failed."""
+    wanted = DiscardRequest.model_validate(json_body())
+    waits.bound(RESOLVE_BUDGET)
+    return jsonify(
+        ReportAnswer.of(the_undertaker().discard(wanted.wish(request.remote_addr)), dry_run=wanted.dry_run)
+    )
+
+
+@bp.post("/dlq/<job_id>/requeue")
+def requeue_one(job_id: str) -> Response:
+    """Queues one job once more; 409 when it has no open letter."""
+    return jsonify(_one(job_id, the_undertaker().requeue))
+
+
+@bp.post("/dlq/<job_id>/discard")
+def discard_one(job_id: str) -> Response:
+    """Puts one letter aside; 409 when there is none that is open."""
+    return jsonify(_one(job_id, the_undertaker().discard))
+
+
+def _one(given: str, resolve: Callable[[Wish], Report]) -> dict[str, Any]:
+    """Deals with one letter, and gives its job.
+
+    Raises:
+        NoOpenLetter: somebody has dealt with it before, or there never was one.
+    """
+    job_id = job_id_of(given)
+    body = ResolveOne.model_validate(json_body() if request.content_length else {})
+    wish = Wish(LetterFilter(ids=(job_id,)), by=body.by or request.remote_addr, why=body.why)
+    changed = resolve(wish).changed
+    job = the_queue().get(job_id)
+    if not changed:
+        raise NoOpenLetter(job_id, job.status)
+    return JobAnswer.of(job)

@@ -23,11 +23,13 @@ from webapp.jobs.errors import (
     KeyOfPruned,
     KeyRace,
     KeyReused,
+    NoOpenLetter,
     NotForRetry,
     OptionRefused,
     PayloadRefused,
     UnknownTask,
 )
+from webapp.watchers import TooManyWaiters
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_DATABASE = 1
 #: Seconds after which a client may try again when it lost the race for a key.
 RETRY_AFTER_RACE = 1
+#: Seconds after which a client may try again when too many wait.
+RETRY_AFTER_WAITERS = 2
 #: Seconds after which a client may try again when its window's end is not known.
 LONGEST_WINDOW = 60
 #: Most broken rules named in one answer.
@@ -59,6 +63,7 @@ _STATUS_OF: dict[type[JobError], HTTPStatus] = {
     KeyOfPruned: HTTPStatus.GONE,
     KeyRace: HTTPStatus.CONFLICT,
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    NoOpenLetter: HTTPStatus.CONFLICT,
     NotForRetry: HTTPStatus.CONFLICT,
     UnknownTask: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
@@ -91,6 +96,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(OptionRefused, _option_refused)
     app.register_error_handler(JobError, _job_error)
     app.register_error_handler(RateLimitExceeded, _too_many)
+    app.register_error_handler(TooManyWaiters, _too_many_waiters)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(DBAPIError, _database_error)
     app.register_error_handler(PoolTimeout, _database_away)
@@ -158,6 +164,10 @@ def _too_many(error: RateLimitExceeded) -> Response:
     current = limiter.current_limit
     wait = int(current.reset_at - time.time()) if current is not None else LONGEST_WINDOW
     return problem(429, error.description or "too many requests", retry_after=max(1, wait))
+
+
+def _too_many_waiters(error: TooManyWaiters) -> Response:
+    return problem(503, str(error), retry_after=RETRY_AFTER_WAITERS)
 
 
 def _http_error(error: HTTPException) -> Response:

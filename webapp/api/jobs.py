@@ -1,4 +1,4 @@
-"""`/jobs`: submit a job, look at one, list them."""
+"""`/jobs`: submit a job, list them."""
 
 from __future__ import annotations
 
@@ -73,12 +73,6 @@ def submit() -> tuple[Response, int]:
         return answer, 201
     answer.headers[REPLAYED] = "true"
     return answer, 200
-
-
-@bp.get("/jobs/<job_id>")
-def show(job_id: str) -> Response:
-    """One job; 410 when it was deleted for its age."""
-    return jsonify(JobAnswer.of(the_queue().get(job_id_of(job_id))))
 
 
 @bp.get("/jobs")

@@ -106,23 +106,28 @@ def _printable_key(value: str) -> str:
     return value
 
 
-def _moment(given: object) -> datetime:
+def moment(given: object) -> datetime:
     """A time with an offset, in UTC; no number, and no time of an unknown zone."""
     try:
-        if isinstance(given, str) and (moment := datetime.fromisoformat(given)).tzinfo is not None:
-            return moment.astimezone(UTC)
+        if isinstance(given, str) and (parsed := datetime.fromisoformat(given)).tzinfo is not None:
+            return parsed.astimezone(UTC)
     except (ValueError, OverflowError):
         pass
     raise ValueError("must be a time with an offset in ISO 8601, such as 2030-01-01T00:00:00Z")
 
 
-def _within_a_century(moment: datetime) -> datetime:
-    if moment - datetime.now(UTC) > timedelta(seconds=options.MAX_DELAY):
+def _within_a_century(given: datetime) -> datetime:
+    if given - datetime.now(UTC) > timedelta(seconds=options.MAX_DELAY):
         raise ValueError("must be at most 100 years ahead")
-    return moment
+    return given
 
 
-def _tag(value: str) -> str:
+def printable(value: str) -> str:
+    """Words that can be shown.
+
+    Raises:
+        ValueError: they cannot.
+    """
     if not value.isprintable() or value != value.strip():
         raise ValueError("must be printable, and neither begin nor end with a space")
     return value
@@ -166,8 +171,8 @@ Backoff = Annotated[
     Annotated[BackoffCurve, Tag(SHAPES[0])] | Annotated[BackoffSteps, Tag(SHAPES[1])],
     Discriminator(lambda given: SHAPES[isinstance(given, (list, tuple))]),
 ]
-Ahead = Annotated[AwareDatetime, BeforeValidator(_moment), AfterValidator(_within_a_century)]
-OneTag = Annotated[str, Field(min_length=1, max_length=options.MAX_TAG_LENGTH), AfterValidator(_tag)]
+Ahead = Annotated[AwareDatetime, BeforeValidator(moment), AfterValidator(_within_a_century)]
+OneTag = Annotated[str, Field(min_length=1, max_length=options.MAX_TAG_LENGTH), AfterValidator(printable)]
 
 
 class SubmitRequest(BaseModel):
@@ -236,8 +241,8 @@ class PageQuery(BaseModel):
     task: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     queue: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     tag: Annotated[list[OneTag], BeforeValidator(_as_list), Field(max_length=options.MAX_TAGS)] = []
-    created_after: Annotated[AwareDatetime, BeforeValidator(_moment)] | None = None
-    created_before: Annotated[AwareDatetime, BeforeValidator(_moment)] | None = None
+    created_after: Annotated[AwareDatetime, BeforeValidator(moment)] | None = None
+    created_before: Annotated[AwareDatetime, BeforeValidator(moment)] | None = None
     payload: Annotated[dict[str, Any], BeforeValidator(_json_object), AfterValidator(_keepable)] | None = None
 
     @model_validator(mode="after")
@@ -265,7 +270,21 @@ class CancelRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    reason: Annotated[str, Field(min_length=1, max_length=MAX_REASON), AfterValidator(_tag)] | None = None
+    reason: Annotated[str, Field(min_length=1, max_length=MAX_REASON), AfterValidator(printable)] | None = (
+        None
+    )
+
+
+#: Longest wait for a job to be final, seconds.
+MAX_WAIT = 60.0
+
+
+class ShowQuery(BaseModel):
+    """The query of `GET /jobs/{id}`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    wait: float = Field(0.0, ge=0, le=MAX_WAIT)
 
 
 class AttemptsQuery(BaseModel):
@@ -275,15 +294,6 @@ class AttemptsQuery(BaseModel):
 
     limit: int = Field(100, ge=1, le=1_000)
     before: int | None = Field(None, ge=1, le=MAX_ATTEMPT)
-
-
-class DeadLetterQuery(BaseModel):
-    """The query of `GET /dlq`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: int = Field(1_000, ge=1, le=1_000)
-    offset: int = Field(0, ge=0, le=MAX_OFFSET)
 
 
 Moment = Annotated[datetime, PlainSerializer(iso, return_type=str)]
@@ -317,6 +327,7 @@ class JobAnswer(BaseModel):
     backoff: dict[str, float] | list[float] | None
     callback_url: str | None
     cancel_reason: str | None
+    progress: dict[str, Any] | None
 
     @classmethod
     def of(cls, job: JobRow) -> dict[str, Any]:

@@ -143,18 +143,6 @@ def total(connection: Connection, wanted: Filter) -> Total:
     return Total(max(counted, int(reckoned)), is_estimate=True)
 
 
-_DEAD = text(f"""
-    SELECT {", ".join("j." + name.strip() for name in JOB_COLUMNS.split(","))}
-      FROM dead_letters d JOIN jobs j ON j.id = d.job_id
-     WHERE d.requeued_at IS NULL AND d.discarded_at IS NULL
-     ORDER BY d.id DESC LIMIT :limit OFFSET :offset""")
-
-
-def dead_letters(connection: Connection, *, limit: int, offset: int) -> list[JobRow]:
-    """The jobs in the dead letter queue, the newest first."""
-    return [JobRow(*row) for row in connection.execute(_DEAD, {"limit": limit, "offset": offset})]
-
-
 _DEPTHS = text(
     "SELECT queue, status, count(*) FROM jobs WHERE status IN ('queued', 'processing') GROUP BY 1, 2"
 )

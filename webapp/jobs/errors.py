@@ -49,6 +49,15 @@ class NotForRetry(JobError):
         self.status = status
 
 
+class NoOpenLetter(JobError):
+    """The job has no dead letter that somebody could still deal with."""
+
+    def __init__(self, job_id: UUID, status: str) -> None:
+        super().__init__(f"job {job_id} has no open dead letter; it is {status}")
+        self.job_id = job_id
+        self.status = status
+
+
 class UnknownTask(JobError):
     """No handler has this name, and there is no default handler."""
 

@@ -57,6 +57,7 @@ class JobContext:
         deadline: seconds on `time.monotonic()`'s clock when the attempt is stopped.
         logger: writes JSON lines that carry job id and attempt.
         is_cancelled: tells whether the job's cancellation was asked.
+        report: writes how far the attempt is.
     """
 
     job_id: UUID
@@ -65,6 +66,25 @@ class JobContext:
     deadline: float
     logger: logging.Logger
     is_cancelled: Callable[[], bool] = field(default=bool, repr=False)
+    report: Callable[[float, float | None, str], None] = field(default=lambda *_: None, repr=False)
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Says how far the attempt is; clients see it in the job and its events. Cheap: it is written twice a second at most.
+
+        Args:
+            done: how much is done, in units of the handler's choice.
+            total: how much there is; None when that is not known.
+            note: a few words, up to 200 characters.
+
+        Raises:
+            ValueError: `done` or `total` is no finite number from 0 on.
+
+        Example:
+            >>> def handler(payload, context):
+            ...     for number, page in enumerate(payload["pages"], 1):
+            ...         context.progress(number, len(payload["pages"]), f"page {page}")
+        """
+        self.report(done, total, note)
 
     def cancelled(self) -> bool:
         """Whether the job's cancellation was asked. Cheap: the row is looked at once a second, however often this is called.

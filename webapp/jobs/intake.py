@@ -174,6 +174,7 @@ def _new_row(
         backoff=json.loads(terms.backoff) if terms.backoff else None,
         callback_url=terms.callback_url,
         cancel_reason=None,
+        progress=None,
     )
 
 

@@ -23,13 +23,11 @@ from uuid_utils.compat import uuid7
 from webapp import metrics
 from webapp.broker import Broker
 from webapp.database import in_one_trip
-from webapp.jobs import bulk, census, intake, steering, store, tickets
+from webapp.jobs import bulk, intake, steering, store, tickets
 from webapp.jobs.errors import (
     ExpiredAlready,
     JobEnded,
     JobError,
-    JobGone,
-    JobNotFound,
     KeyOfPruned,
     KeyRace,
     KeyReused,
@@ -40,6 +38,7 @@ from webapp.jobs.errors import (
     UnknownTask,
 )
 from webapp.jobs.handlers import Handler, HandlerRegistry
+from webapp.jobs.lookup import Lookup, found
 from webapp.jobs.options import DEFAULT_PRIORITY, NO_OPTIONS, Options, Terms
 from webapp.jobs.outbox import Outbox
 from webapp.jobs.states import JobStatus
@@ -108,7 +107,7 @@ class Limits:
         )
 
 
-class Queue:
+class Queue(Lookup):
     """Takes jobs in and sends due ones to the broker.
 
     Args:
@@ -119,7 +118,7 @@ class Queue:
     """
 
     def __init__(self, engine: Engine, broker: Broker, registry: HandlerRegistry, limits: Limits) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._broker = broker
         self._registry = registry
         self._limits = limits
@@ -280,34 +279,6 @@ class Queue:
         except SQLAlchemyError:
             logger.warning("job could not be handed back to the dispatcher", extra={"jobs": len(ids)})
 
-    def get(self, job_id: UUID) -> store.JobRow:
-        """One job.
-
-        Raises:
-            JobNotFound: there is none with this id.
-            JobGone: it was deleted for its age.
-        """
-        return in_one_trip(self._engine, lambda connection: _found(connection, job_id))
-
-    def attempts(self, job_id: UUID, *, before: int | None, limit: int) -> list[steering.AttemptRow]:
-        """A job's attempts from the newest on.
-
-        Args:
-            before: only attempts with a smaller number.
-
-        Raises:
-            JobNotFound: there is no job with this id.
-            JobGone: it was deleted for its age.
-        """
-        newest = before if before is not None else store.MAX_ATTEMPT
-        rows = in_one_trip(
-            self._engine,
-            lambda connection: steering.attempts(connection, job_id, before=newest, limit=limit),
-        )
-        if not rows:
-            self.get(job_id)
-        return rows
-
     def cancel(self, job_id: UUID, reason: str | None = None) -> tuple[store.JobRow, steering.CancelAnswer]:
         """Cancels a job that waits, or asks one that runs to stop; asking twice changes nothing.
 
@@ -322,7 +293,7 @@ class Queue:
             self._engine,
             lambda connection: (
                 steering.ask_cancel(connection, job_id, reason or steering.REQUESTED),
-                _found(connection, job_id),
+                found(connection, job_id),
             ),
         )
         if answer is steering.CancelAnswer.NOTHING:
@@ -342,29 +313,11 @@ class Queue:
         """
         with self._engine.begin() as connection:
             changed = steering.requeue(connection, job_id)
-            job = _found(connection, job_id)
+            job = found(connection, job_id)
         if not changed:
             raise NotForRetry(job_id, job.status)
         logger.info("job was queued once more by request", extra={"job_id": str(job_id)})
         return job
-
-    def page(
-        self, wanted: census.Filter, *, limit: int, offset: int = 0, before: UUID | None = None
-    ) -> tuple[list[store.JobRow], census.Total]:
-        """Jobs from the newest on, and how many there are in all."""
-        return in_one_trip(
-            self._engine,
-            lambda connection: (
-                census.page(connection, wanted, limit=limit, offset=offset, before=before),
-                census.total(connection, wanted),
-            ),
-        )
-
-    def dead_letters(self, *, limit: int, offset: int) -> list[store.JobRow]:
-        """Jobs in the dead letter queue, the newest first."""
-        return in_one_trip(
-            self._engine, lambda connection: census.dead_letters(connection, limit=limit, offset=offset)
-        )
 
     def dispatch(self, queue: str, *, buffer: int, redispatch_after: float) -> dict[str, int]:
         """Fills one broker queue up to `buffer` from what is due; returns how many messages were sent, by reason.
@@ -451,13 +404,6 @@ def _insert_or_find(
         return None, intake.find_by_key(connection, job.idempotency_key)
     row = store.find(connection, job.id)
     return None, intake.KeyOwner(job.id, job.fingerprint, row) if row is not None else None
-
-
-def _found(connection: Connection, job_id: UUID) -> store.JobRow:
-    row = store.find(connection, job_id)
-    if row is not None:
-        return row
-    raise JobGone(job_id) if steering.was_pruned(connection, job_id) else JobNotFound(job_id)
 
 
 def _hint(job: intake.NewJob) -> store.Hint:

@@ -173,3 +173,29 @@ _WAS_PRUNED = text("SELECT 1 FROM pruned_jobs WHERE id = :id")
 def was_pruned(connection: Connection, job_id: UUID) -> bool:
     """Whether a job with this id was deleted for its age, not long ago."""
     return connection.execute(_WAS_PRUNED, {"id": job_id}).first() is not None
+
+
+_WATCH = text("""
+    UPDATE jobs SET watched = true
+     WHERE id = :id AND NOT watched AND status IN ('queued', 'processing')""")
+
+
+def watch(connection: Connection, job_id: UUID) -> None:
+    """Makes a job that is not final tell of its changes, on the channel `djps_watched`."""
+    connection.execute(_WATCH, {"id": job_id})
+
+
+_NOTE_PROGRESS = text("""
+    UPDATE jobs
+       SET progress = jsonb_build_object('done', CAST(:done AS float8), 'total', CAST(:total AS float8),
+                                         'note', CAST(:note AS text), 'at', now()),
+           updated_at = now()
+     WHERE id = :id AND status = 'processing' AND attempt = :attempt""")
+
+
+def note_progress(
+    connection: Connection, job_id: UUID, attempt: int, *, done: float, total: float | None, note: str
+) -> bool:
+    """Writes how far an attempt is; False when it is not this attempt's job any more."""
+    values = {"id": job_id, "attempt": attempt, "done": done, "total": total, "note": note}
+    return connection.execute(_NOTE_PROGRESS, values).rowcount == 1

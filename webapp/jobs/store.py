@@ -25,7 +25,7 @@ MAX_ATTEMPT = 2**31 - 1
 #: The columns of a `JobRow`, in its order.
 JOB_COLUMNS = """id, task, payload, queue, priority, status, attempt, retry_count, max_retries, timeout, run_at,
     dispatched_at, lease_expires_at, worker_id, idempotency_key, result, last_error, created_at, updated_at,
-    last_attempt_at, finished_at, tags, expires_at, backoff, callback_url, cancel_reason"""
+    last_attempt_at, finished_at, tags, expires_at, backoff, callback_url, cancel_reason, progress"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ class JobRow:
     backoff: dict[str, float] | list[float] | None
     callback_url: str | None
     cancel_reason: str | None
+    progress: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ def mark_undispatched(connection: Connection, ids: Iterable[UUID]) -> int:
 
 #: What a claim changes, and what it gives back: the fields of a `Claim`, in its order.
 CLAIMED = """status = 'processing', attempt = attempt + 1, worker_id = :worker_id, last_attempt_at = now(),
-           updated_at = now(), lease_expires_at = now() + make_interval(secs => :lease)"""
+           updated_at = now(), lease_expires_at = now() + make_interval(secs => :lease), progress = NULL"""
 CLAIMS = """id, task, payload, queue, attempt, retry_count, max_retries, timeout, worker_id,
               extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff"""
 

@@ -1,0 +1,184 @@
+"""`GET /jobs/{id}` and its events: requests that may stay until something happens to a job."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+from uuid import UUID
+
+from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
+from sqlalchemy.exc import SQLAlchemyError
+
+from webapp import waits
+from webapp.api.jobs import job_id_of, query_values, the_queue
+from webapp.api.schemas import JobAnswer, ShowQuery
+from webapp.jobs.errors import JobError
+from webapp.jobs.queue import Queue
+from webapp.jobs.states import FINAL
+from webapp.jobs.store import JobRow
+from webapp.watchers import Watch, Watchers
+
+bp = Blueprint("following", __name__)
+
+#: How long one look at a job may take, seconds.
+LOOK_BUDGET = 3.0
+#: Longest a stream of events lasts, seconds; clients connect again by themselves.
+EVENTS_LIMIT = 300.0
+#: Seconds between two signs of life in a stream where nothing happens.
+PING_EVERY = 15.0
+#: How soon a client should connect again, milliseconds.
+RECONNECT_MS = 1_000
+
+
+class Desk:
+    """Lets only so many requests work at once: those that wait have a thread each, and hold no place.
+
+    Args:
+        places: requests that work at once, as many as there are database connections.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = threading.BoundedSemaphore(places)
+
+    def take(self) -> None:
+        """Takes a place for this request; waits for one."""
+        self._places.acquire()
+        g.has_place = True
+
+    def leave(self) -> None:
+        """Gives this request's place back, if it has one."""
+        if g.pop("has_place", False):
+            self._places.release()
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for a block outside of a request's own work."""
+        with self._places:
+            yield
+
+
+def init_app(app: Flask, database_url: str, *, places: int, waiters: int) -> None:
+    """Gives the application its places and its waiting room."""
+    desk = Desk(places)
+    app.extensions["desk"] = desk
+    app.extensions["watchers"] = Watchers(database_url, waiters)
+    app.before_request(desk.take)
+    app.teardown_request(lambda _error: desk.leave())
+
+
+@bp.get("/jobs/<job_id>")
+def show(job_id: str) -> Response:
+    """One job; with `wait` as soon as it is final, or as it is after so many seconds; 410 when it was deleted for its age."""
+    wait = ShowQuery.model_validate(query_values()).wait if request.args else 0.0
+    wanted = job_id_of(job_id)
+    return jsonify(JobAnswer.of(until_final(wanted, wait) if wait else the_queue().get(wanted)))
+
+
+def until_final(job_id: UUID, seconds: float) -> JobRow:
+    """The job as soon as it is final, or as it is after so many seconds.
+
+    Raises:
+        JobNotFound, JobGone: there is no such job.
+        TooManyWaiters: as many requests wait as may.
+    """
+    queue = the_queue()
+    desk = cast("Desk", current_app.extensions["desk"])
+    job = queue.get(job_id)
+    if job.status in FINAL:
+        return job
+    end = time.monotonic() + seconds
+    with closing_watch(job_id) as watch:
+        job = queue.watch(job_id)
+        desk.leave()
+        while job.status not in FINAL and watch.wait(end - time.monotonic()):
+            job = _look(queue, desk, job)
+    return job
+
+
+@contextmanager
+def closing_watch(job_id: UUID) -> Iterator[Watch]:
+    """Watches a job for the length of a block."""
+    watch = cast("Watchers", current_app.extensions["watchers"]).enter(job_id)
+    try:
+        yield watch
+    finally:
+        watch.leave()
+
+
+def _look(queue: Queue, desk: Desk, before: JobRow) -> JobRow:
+    """The job as it stands; while PostgreSQL is away, as it was: whoever waits goes on waiting."""
+    try:
+        with desk.place(), waits.within(LOOK_BUDGET):
+            return queue.get(before.id)
+    except SQLAlchemyError:
+        return before
+
+
+def event_id(job: JobRow) -> str:
+    """Names a job's state: the moment of its last change in microseconds; nothing else has to be kept for it."""
+    return str(round(job.updated_at.timestamp() * 1_000_000))
+
+
+def event_of(job: JobRow, before: JobRow | None) -> str:
+    """What a stream says of a job: `final` once, `progress` where nothing else has changed, else `state`."""
+    if job.status in FINAL:
+        name, data = "final", JobAnswer.of(job)
+    else:
+        same = before is not None and (before.status, before.attempt) == (job.status, job.attempt)
+        name = "progress" if same and job.progress != (before and before.progress) else "state"
+        data = {key: value for key, value in JobAnswer.of(job).items() if key not in {"payload", "result"}}
+    return f"event: {name}\nid: {event_id(job)}\ndata: {json.dumps(data)}\n\n"
+
+
+@bp.get("/jobs/<job_id>/events")
+def events(job_id: str) -> Response:
+    """A job's changes as server-sent events until it is final; `Last-Event-ID` leaves out what the client knows.
+
+    Changes that follow each other closely may be told as one. 204 when the client has seen the last of them: a browser's
+    `EventSource` connects no more then.
+    """
+    queue = the_queue()
+    job = queue.get(job_id_of(job_id))
+    known = request.headers.get("Last-Event-ID", "")
+    if job.status in FINAL and known == event_id(job):
+        return Response(status=204)
+    watch = cast("Watchers", current_app.extensions["watchers"]).enter(job.id)
+    desk = cast("Desk", current_app.extensions["desk"])
+    try:
+        job = queue.watch(job.id)
+    except BaseException:
+        watch.leave()
+        raise
+    answer = Response(_stream(queue, desk, watch, job, known), mimetype="text/event-stream")
+    answer.headers["Cache-Control"] = "no-cache"
+    answer.headers["X-Accel-Buffering"] = "no"
+    # A generator that was never begun does not run its `finally`, so the place is given back here.
+    answer.call_on_close(watch.leave)
+    return answer
+
+
+def _stream(queue: Queue, desk: Desk, watch: Watch, job: JobRow, known: str) -> Iterator[str]:
+    end = time.monotonic() + EVENTS_LIMIT
+    yield f"retry: {RECONNECT_MS}\n\n"
+    told: JobRow | None = None
+    if event_id(job) == known:
+        told = job
+    while True:
+        if told is None or event_id(job) != event_id(told):
+            yield event_of(job, told)
+            told = job
+        left = end - time.monotonic()
+        if job.status in FINAL or left <= 0 or not watch.is_open():
+            return
+        if watch.wait(min(PING_EVERY, left)):
+            try:
+                job = _look(queue, desk, job)
+            except JobError:
+                # It was pruned meanwhile: whoever connects again is told so.
+                return
+        else:
+            yield ": ping\n\n"

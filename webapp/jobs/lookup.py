@@ -1,0 +1,89 @@
+"""Reads jobs for those who ask: one, its attempts, a page."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+
+from webapp.database import in_one_trip
+from webapp.jobs import census, steering, store
+from webapp.jobs.errors import JobGone, JobNotFound
+
+
+class Lookup:
+    """Looks jobs up, each time in one exchange with the database.
+
+    Args:
+        engine: the database.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def get(self, job_id: UUID) -> store.JobRow:
+        """One job.
+
+        Raises:
+            JobNotFound: there is none with this id.
+            JobGone: it was deleted for its age.
+        """
+        return in_one_trip(self._engine, lambda connection: found(connection, job_id))
+
+    def watch(self, job_id: UUID) -> store.JobRow:
+        """One job, which from now on tells of its changes.
+
+        Raises:
+            JobNotFound: there is none with this id.
+            JobGone: it was deleted for its age.
+        """
+
+        def watched(connection: Connection) -> store.JobRow:
+            steering.watch(connection, job_id)
+            return found(connection, job_id)
+
+        return in_one_trip(self._engine, watched)
+
+    def attempts(self, job_id: UUID, *, before: int | None, limit: int) -> list[steering.AttemptRow]:
+        """A job's attempts from the newest on.
+
+        Args:
+            before: only attempts with a smaller number.
+
+        Raises:
+            JobNotFound: there is no job with this id.
+            JobGone: it was deleted for its age.
+        """
+        newest = before if before is not None else store.MAX_ATTEMPT
+        rows = in_one_trip(
+            self._engine,
+            lambda connection: steering.attempts(connection, job_id, before=newest, limit=limit),
+        )
+        if not rows:
+            self.get(job_id)
+        return rows
+
+    def page(
+        self, wanted: census.Filter, *, limit: int, offset: int = 0, before: UUID | None = None
+    ) -> tuple[list[store.JobRow], census.Total]:
+        """Jobs from the newest on, and how many there are in all."""
+        return in_one_trip(
+            self._engine,
+            lambda connection: (
+                census.page(connection, wanted, limit=limit, offset=offset, before=before),
+                census.total(connection, wanted),
+            ),
+        )
+
+
+def found(connection: Connection, job_id: UUID) -> store.JobRow:
+    """One job.
+
+    Raises:
+        JobNotFound: there is none with this id.
+        JobGone: it was deleted for its age.
+    """
+    row = store.find(connection, job_id)
+    if row is not None:
+        return row
+    raise JobGone(job_id) if steering.was_pruned(connection, job_id) else JobNotFound(job_id)
