@@ -172,7 +172,15 @@ class Presence(threading.Thread):
             logger.warning("heartbeat could not be taken back")
 
     def _beat(self, running: int) -> None:
-        described = json.dumps({"role": self._role, "pid": os.getpid(), "running": running})
+        described = json.dumps(
+            {
+                "role": self._role,
+                "pid": os.getpid(),
+                "queues": self._queues,
+                "children": self._capacity,
+                "running": running,
+            }
+        )
         try:
             heartbeats.beat(self._redis, worker_name(), self._settings.worker_heartbeat_ttl, described)
         except RedisError as error:

@@ -28,7 +28,7 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     from flask import Flask
     from werkzeug.middleware.proxy_fix import ProxyFix
 
-    from webapp import api, logs, waits
+    from webapp import api, commands, logs, waits
     from webapp.broker import Broker, bind_celery
     from webapp.database import engine_options, watch_idle
     from webapp.extensions import db, migrate
@@ -66,6 +66,7 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     )
     app.extensions["undertaker"] = undertaker.Undertaker(engine)
     api.init_app(app, settings, engine)
+    commands.init_app(app)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
     return app

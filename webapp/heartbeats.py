@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+
 from redis import Redis
+from redis.exceptions import RedisError
 
 #: What every heartbeat key begins with; the worker's name follows.
 KEY_PREFIX = "djps:worker:"
@@ -28,3 +32,47 @@ def leave(redis: Redis, worker: str) -> None:
 def live_workers(redis: Redis) -> list[str]:
     """The names of the workers whose heartbeat has not run out, sorted."""
     return sorted(key.removeprefix(KEY_PREFIX) for key in redis.scan_iter(KEY_PREFIX + "*", count=_SCAN_STEP))
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A live worker, as it describes itself."""
+
+    name: str
+    role: str
+    queues: tuple[str, ...]
+    children: int
+    running: int
+
+
+def workers(redis: Redis) -> list[Worker]:
+    """The live workers, sorted by name; one whose description cannot be read listens to nothing.
+
+    Raises:
+        RedisError: Redis is not answering.
+    """
+    names = live_workers(redis)
+    described = redis.mget([KEY_PREFIX + name for name in names]) if names else []
+    return [_worker(name, given) for name, given in zip(names, described, strict=True) if given is not None]
+
+
+def _worker(name: str, described: bytes | str) -> Worker:
+    try:
+        given = json.loads(described)
+    except ValueError:
+        given = {}
+    return Worker(
+        name,
+        str(given.get("role", "")),
+        tuple(str(queue) for queue in given.get("queues", ())),
+        int(given.get("children", 0)),
+        int(given.get("running", 0)),
+    )
+
+
+def listening_to(redis: Redis, queue: str) -> int | None:
+    """How many live workers listen to a queue; None while Redis does not say."""
+    try:
+        return sum(queue in worker.queues for worker in workers(redis))
+    except RedisError:
+        return None

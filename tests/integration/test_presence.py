@@ -94,7 +94,11 @@ def test_the_heartbeat_says_who_lives_and_runs_out(presence, redis, settings):
     presence.run_once()
     assert heartbeats.live_workers(redis) == [worker_name()]
     key = KEY_PREFIX + worker_name()
-    assert json.loads(redis.get(key)) == {"role": "worker@test", "pid": os.getpid(), "running": 0}
+    described = json.loads(redis.get(key))
+    assert (described["role"], described["pid"], described["running"]) == ("worker@test", os.getpid(), 0)
+    (worker,) = heartbeats.workers(redis)
+    assert (worker.name, worker.children) == (worker_name(), described["children"])
+    assert list(worker.queues) == described["queues"]
     assert 0 < redis.ttl(key) <= settings.worker_heartbeat_ttl
     redis.delete(key)
     presence.run_once()

@@ -1,9 +1,10 @@
-"""`/jobs/{id}/...`: cancel a job, run a final one once more, look at its attempts."""
+"""`/jobs/{id}/...`: cancel a job, run a final one once more, look at its attempts, ask why it does not run."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, current_app, jsonify, request
 
+from webapp import heartbeats
 from webapp.api.jobs import job_id_of, json_body, query_values, the_queue
 from webapp.api.schemas import AttemptAnswer, AttemptsQuery, CancelRequest, JobAnswer
 from webapp.jobs.steering import CancelAnswer
@@ -37,3 +38,11 @@ def attempts(job_id: str) -> Response:
             "next_before": rows[-1].attempt if len(rows) == query.limit else None,
         }
     )
+
+
+@bp.get("/jobs/<job_id>/explain")
+def explain(job_id: str) -> Response:
+    """Why a job is not running now: `state` for machines, one sentence for people, and the facts behind it."""
+    _, redis = current_app.extensions["health"]
+    found = the_queue().explain(job_id_of(job_id), lambda queue: heartbeats.listening_to(redis, queue))
+    return jsonify({"state": found.state, "sentence": found.sentence, "facts": found.facts})

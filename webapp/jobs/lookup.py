@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
 from webapp.database import in_one_trip
-from webapp.jobs import census, steering, store
+from webapp.jobs import census, explain, steering, store
 from webapp.jobs.errors import JobGone, JobNotFound
 
 
@@ -43,6 +44,23 @@ class Lookup:
             return found(connection, job_id)
 
         return in_one_trip(self._engine, watched)
+
+    def explain(self, job_id: UUID, workers_of: Callable[[str], int | None]) -> explain.Explanation:
+        """Why a job is not running now.
+
+        Args:
+            workers_of: how many live workers listen to a queue; None when that is not known.
+
+        Raises:
+            JobNotFound: there is no job with this id.
+            JobGone: it was deleted for its age.
+        """
+
+        def look(connection: Connection) -> explain.Situation:
+            job = found(connection, job_id)
+            return explain.situation(connection, job, workers_of(job.queue))
+
+        return explain.explain(in_one_trip(self._engine, look))
 
     def attempts(self, job_id: UUID, *, before: int | None, limit: int) -> list[steering.AttemptRow]:
         """A job's attempts from the newest on.

@@ -1,0 +1,188 @@
+"""The command line and `GET /jobs/{id}/explain`, over real servers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from factories import buried, claimed, completed, letters_of, queued, row_of, waiting
+
+from tasks.presence import Presence
+from webapp import heartbeats
+from webapp.jobs import store, undertaker
+from webapp.jobs.options import Terms
+from webapp.jobs.steering import ask_cancel
+
+
+@pytest.fixture
+def flask(app):
+    """Runs `flask --app wsgi ...` in this process."""
+    return lambda *words: app.test_cli_runner().invoke(args=[str(word) for word in words])
+
+
+def answer(result, code=0):
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def explained(client, job_id):
+    found = client.get(f"/jobs/{job_id}/explain")
+    assert found.status_code == 200
+    return found.json
+
+
+def live(redis, *queues):
+    heartbeats.beat(
+        redis, "w:1:x", 30, json.dumps({"role": "worker@h", "queues": queues, "children": 2, "running": 1})
+    )
+
+
+def test_why_a_job_is_not_running(client, engine, redis):
+    first, second = queued(engine), queued(engine)
+    urgent = queued(engine, dispatched=True, terms=Terms(priority=9))
+    assert explained(client, first.id)["state"] == "no_worker"
+    live(redis, "other")
+    assert explained(client, first.id)["state"] == "no_worker"
+    live(redis, "default")
+    assert explained(client, urgent.id)["state"] == "sent"
+    behind = explained(client, second.id)
+    assert (behind["state"], behind["facts"]["ahead"]) == ("behind_others", 2)
+    later = queued(engine, terms=Terms(run_at=datetime.now(UTC) + timedelta(hours=1)))
+    assert explained(client, later.id)["state"] == "waiting_until"
+    running = claimed(engine)
+    assert explained(client, running.id)["facts"]["worker_id"] == running.worker_id
+    with engine.begin() as connection:
+        ask_cancel(connection, running.id)
+    assert explained(client, running.id)["state"] == "stopping"
+    assert explained(client, completed(engine).id)["state"] == "final"
+    assert client.get(f"/jobs/{uuid4()}/explain").status_code == 404
+
+
+def test_without_redis_it_is_not_known_who_listens(another_app, engine, closed_port):
+    client = another_app(redis_url=f"redis://127.0.0.1:{closed_port}/0").test_client()
+    assert explained(client, queued(engine).id)["state"] == "broker_away"
+
+
+def test_what_a_worker_says_of_itself_is_read(redis, settings):
+    presence = Presence(settings, "worker@test", queues=["a", "b"], capacity=3)
+    presence.run_once()
+    heartbeats.beat(redis, "strange", 30, "no JSON")
+    ours, strange = sorted(heartbeats.workers(redis), key=lambda worker: worker.role, reverse=True)
+    assert (ours.role, ours.queues, ours.children, ours.running) == ("worker@test", ("a", "b"), 3, 0)
+    assert (strange.name, strange.queues) == ("strange", ())
+    presence.stop()
+
+
+def test_jobs_are_listed_for_people_and_for_programs(flask, engine):
+    assert flask("jobs", "list").stdout == "no jobs\n"
+    job, done = queued(engine, terms=Terms(tags=("a",))), completed(engine)
+    table = flask("jobs", "list").stdout.splitlines()
+    assert table[0].split()[:3] == ["id", "status", "task"]
+    assert [line.split()[0] for line in table[1:]] == [str(done.id), str(job.id)]
+    found = answer(flask("jobs", "list", "--status", "queued", "--tag", "a", "--json"))
+    assert ([one["id"] for one in found["items"]], found["total"]) == ([str(job.id)], 1)
+    refused = flask("jobs", "list", "--limit", "0")
+    assert refused.exit_code == 2
+    assert "limit" in refused.output
+
+
+def test_a_job_is_shown_with_its_attempts(flask, engine):
+    job = buried(engine)
+    assert f"id               {job.id}" in flask("jobs", "show", job.id).stdout
+    shown = flask("jobs", "show", job.id, "--attempts").stdout
+    assert "broken" in shown
+    assert answer(flask("jobs", "show", job.id, "--attempts", "--json"))["attempts"][0]["outcome"] == "failed"
+    assert "attempts" not in answer(flask("jobs", "show", job.id, "--json"))
+    missing = flask("jobs", "show", uuid4())
+    assert (missing.exit_code, missing.stdout) == (4, "")
+    assert flask("jobs", "show", "x").exit_code == 2
+
+
+def test_a_job_is_submitted_and_sent(flask, engine, redis):
+    made = answer(
+        flask("jobs", "submit", '{"task": "noop"}', "--key", "k", "--priority", 7, "--tag", "a", "--json")
+    )
+    assert (made["status"], made["priority"], made["tags"]) == ("queued", 7, ["a"])
+    assert len(waiting(redis)) == 1
+    again = flask("jobs", "submit", '{"task": "noop"}', "--key", "k", "--priority", 7, "--tag", "a")
+    assert again.stdout == f"{made['id']} (was there before)\n"
+    other = flask("jobs", "submit", '{"task": "sleep"}', "--key", "k")
+    assert (other.exit_code, "another request" in other.output) == (1, True)
+    for wrong in ("[1]", "{", '{"a": NaN}'):
+        assert flask("jobs", "submit", wrong).exit_code == 2
+
+
+def test_a_job_is_cancelled_and_queued_once_more(flask, engine):
+    job = queued(engine)
+    assert flask("jobs", "cancel", job.id, "--reason", "twice").stdout == f"{job.id} cancelled\n"
+    assert answer(flask("jobs", "cancel", job.id, "--json"))["cancel_reason"] == "twice"
+    assert flask("jobs", "retry", job.id).stdout == f"{job.id} queued\n"
+    assert flask("jobs", "retry", job.id).exit_code == 1
+    flask("jobs", "cancel", job.id)
+    assert answer(flask("jobs", "retry", job.id, "--json"))["status"] == "queued"
+    assert flask("jobs", "cancel", completed(engine).id).exit_code == 1
+
+
+def test_waiting_ends_with_how_the_job_ended(flask, engine):
+    assert flask("jobs", "wait", completed(engine).id).exit_code == 0
+    assert answer(flask("jobs", "wait", buried(engine).id, "--json"), 1)["status"] == "failed"
+    job = queued(engine)
+    assert flask("jobs", "wait", job.id, "--timeout", "0.1").exit_code == 124
+    assert flask("jobs", "wait", uuid4()).exit_code == 4
+    claim = claimed(engine)
+
+    def end():
+        with engine.begin() as connection:
+            store.settle_completed(connection, claim, None)
+
+    timer = threading.Timer(0.2, end)
+    timer.start()
+    assert flask("jobs", "wait", claim.id, "--timeout", "30").exit_code == 0
+    timer.join()
+
+
+def test_dead_letters_are_grouped_listed_and_dealt_with(flask, engine):
+    assert flask("dlq", "groups").stdout == flask("dlq", "list").stdout == "no dead letters\n"
+    jobs = [buried(engine) for _ in range(3)]
+    assert flask("dlq", "groups", "--task", "noop").stdout.splitlines()[1].startswith("3 ")
+    assert answer(flask("dlq", "groups", "--json"))["items"][0]["count"] == 3
+    assert len(flask("dlq", "list").stdout.splitlines()) >= 4
+    assert answer(flask("dlq", "list", "--limit", "1", "--json"))["total"] == 3
+    assert flask("dlq", "requeue", "--all", "--dry-run").stdout == "3 match\n"
+    assert (
+        flask("dlq", "requeue", "--id", jobs[0].id, "--by", "ann", "--why", "try").stdout == "1 of 1 done\n"
+    )
+    (letter,) = letters_of(engine, jobs[0].id)
+    assert (letter["resolved_by"], letter["resolved_why"]) == ("ann", "try")
+    done = answer(flask("dlq", "discard", "--task", "noop", "--json"))
+    assert (done["matched"], done["changed"]) == (2, 2)
+    assert flask("dlq", "requeue").exit_code == 2
+    assert flask("dlq", "discard", "--all", "--task", "noop").exit_code == 2
+
+
+def test_what_takes_long_goes_on_at_its_rate_and_shows_how_far_it_is(flask, engine, monkeypatch):
+    monkeypatch.setattr(undertaker, "BATCH", 2)
+    monkeypatch.setattr(undertaker, "WINDOW", 0.0)
+    jobs = [buried(engine) for _ in range(5)]
+    assert answer(flask("dlq", "requeue", "--all", "--rate", "1", "--json"))["changed"] == 5
+    due = [row_of(engine, job.id).run_at for job in jobs]
+    assert [round((one - due[0]).total_seconds()) for one in due] == [0, 1, 2, 3, 4]
+
+
+def test_live_workers_are_listed(flask, redis):
+    assert flask("workers", "list").stdout == "no live workers\n"
+    live(redis, "default", "mail")
+    assert "default, mail" in flask("workers", "list").stdout
+    assert answer(flask("workers", "list", "--json"))["items"][0]["children"] == 2
+
+
+def test_a_server_that_is_away_is_named(another_app, engine, closed_port):
+    app = another_app(redis_url=f"redis://127.0.0.1:{closed_port}/0")
+    with app.app_context():
+        assert app.test_cli_runner().invoke(args=["workers", "list"]).exit_code == 5
+    away = another_app(database_url=f"postgresql+psycopg2://x@127.0.0.1:{closed_port}/x")
+    with away.app_context():
+        assert away.test_cli_runner().invoke(args=["jobs", "list"]).exit_code == 5

@@ -1,0 +1,148 @@
+"""Why a job is not running now, in one sentence and in a form for machines. The decision is pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from webapp.jobs.states import FINAL, JobStatus
+from webapp.jobs.store import JobRow
+from webapp.moments import iso
+
+#: Up to here the jobs ahead are counted.
+COUNTED_UP_TO = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is known of a job and what is around it.
+
+    Args:
+        now: PostgreSQL's clock.
+        cancel_asked: its running attempt was asked to stop.
+        ahead: due jobs of its queue that come before it, counted to `COUNTED_UP_TO`.
+        workers: live workers that listen to its queue; None when Redis does not say.
+    """
+
+    job: JobRow
+    now: datetime
+    cancel_asked: bool
+    ahead: int
+    workers: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a job is not running now: a code that stays the same, a sentence, and the facts behind it."""
+
+    state: str
+    sentence: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def explain(at: Situation) -> Explanation:
+    """The first reason that holds, from what is certain to what is likely.
+
+    Example:
+        >>> explain(Situation(job, now, cancel_asked=False, ahead=0, workers=0)).state  # doctest: +SKIP
+        'no_worker'
+    """
+    job = at.job
+    if job.status in FINAL:
+        return _final(job)
+    if job.status == JobStatus.PROCESSING:
+        return _running(job, cancel_asked=at.cancel_asked)
+    if job.expires_at is not None and job.attempt == 0 and job.expires_at <= at.now:
+        moment = iso(job.expires_at)
+        return Explanation(
+            "expired", f"it was not started by {moment} and will be cancelled", {"expires_at": moment}
+        )
+    if job.run_at > at.now:
+        return _waiting(job)
+    return _due(at)
+
+
+def _final(job: JobRow) -> Explanation:
+    ended = iso(job.finished_at) if job.finished_at else None
+    why = f" ({job.cancel_reason})" if job.status == JobStatus.CANCELLED and job.cancel_reason else ""
+    return Explanation("final", f"it is {job.status} since {ended}{why}", {"finished_at": ended})
+
+
+def _running(job: JobRow, *, cancel_asked: bool) -> Explanation:
+    until = iso(job.lease_expires_at) if job.lease_expires_at else None
+    facts = {"worker_id": job.worker_id, "lease_expires_at": until, "attempt": job.attempt}
+    if cancel_asked:
+        return Explanation(
+            "stopping", f"attempt {job.attempt} was asked to stop; worker {job.worker_id} holds it", facts
+        )
+    return Explanation(
+        "running",
+        f"attempt {job.attempt} is held by worker {job.worker_id} until {until}, and longer while it runs",
+        facts,
+    )
+
+
+def _waiting(job: JobRow) -> Explanation:
+    moment = iso(job.run_at)
+    because = "the time it was submitted for"
+    if job.attempt:
+        because = f"its next try after attempt {job.attempt}"
+    return Explanation(
+        "waiting_until",
+        f"it waits until {moment}, {because}",
+        {"run_at": moment, "attempt": job.attempt, "retry_count": job.retry_count},
+    )
+
+
+def _due(at: Situation) -> Explanation:
+    job = at.job
+    facts: dict[str, Any] = {"queue": job.queue, "ahead": at.ahead, "workers": at.workers}
+    if at.workers is None:
+        return Explanation(
+            "broker_away", "it is due, and Redis is not answering: it is sent when Redis is back", facts
+        )
+    if at.workers == 0:
+        return Explanation(
+            "no_worker", f"it is due, and no live worker listens to queue {job.queue!r}", facts
+        )
+    if at.ahead:
+        count = f"more than {COUNTED_UP_TO:,}" if at.ahead > COUNTED_UP_TO else f"{at.ahead:,}"
+        return Explanation(
+            "behind_others",
+            f"it is due behind {count} jobs of queue {job.queue!r}, which are run first",
+            facts,
+        )
+    if job.dispatched_at is not None:
+        sent = iso(job.dispatched_at)
+        return Explanation(
+            "sent",
+            f"it was sent to the workers of queue {job.queue!r} at {sent} and is next",
+            facts | {"dispatched_at": sent},
+        )
+    return Explanation("due", f"it is due and next in queue {job.queue!r}", facts)
+
+
+_AROUND = text(f"""
+    SELECT now(), (SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = :id),
+           (SELECT count(*) FROM (SELECT 1 FROM jobs
+             WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL AND run_at <= now()
+               AND (priority > :priority OR (priority = :priority AND run_at < :run_at))
+             LIMIT {COUNTED_UP_TO + 1}) AS waiting)
+         + (SELECT count(*) FROM (SELECT 1 FROM jobs
+             WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NOT NULL AND run_at <= now()
+               AND (priority > :priority OR (priority = :priority AND run_at < :run_at))
+             LIMIT {COUNTED_UP_TO + 1}) AS sent)""")
+
+
+def situation(connection: Connection, job: JobRow, workers: int | None) -> Situation:
+    """Reads what is around a job.
+
+    Args:
+        workers: live workers that listen to its queue; None when that is not known.
+    """
+    values = {"id": job.id, "queue": job.queue, "priority": job.priority, "run_at": job.run_at}
+    now, asked, ahead = connection.execute(_AROUND, values).one()
+    return Situation(job, now, bool(asked), ahead, workers)
