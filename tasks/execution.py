@@ -258,7 +258,8 @@ def _function_of(claim: Claim) -> HandlerFunction:
 
 
 def _failure(claim: Claim, error: BaseException, raised: BaseException) -> AttemptFailed:
-    trace = "".join(traceback.format_exception(type(raised), None, raised.__traceback__))
+    # Without the exception itself, whose `__str__` may do anything; its class and message are kept beside this.
+    trace = "".join(["Traceback (most recent call last):\n", *traceback.format_tb(raised.__traceback__)])
     return AttemptFailed(claim, error, ErrorReport.of(error, trace))
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from webapp.jobs import Discard, JobContext, handler
 
+#: How often a sleeping job looks whether it should stop, seconds.
+LOOK_EVERY = 1.0
 #: Longest sleep a job may ask for, seconds.
 MAX_SLEEP = 3_600.0
 
@@ -22,13 +24,19 @@ def sleep(payload: dict[str, Any], context: JobContext) -> dict[str, float]:
 
     Raises:
         Discard: `seconds` is no number from 0 to `MAX_SLEEP`.
+        Cancelled: the job's cancellation was asked.
     """
     seconds = payload.get("seconds", 1)
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= MAX_SLEEP:
         raise Discard(
             f"payload.seconds must be a number from 0 to {MAX_SLEEP:g}; given: {str(seconds)[:50]!r}"
         )
-    time.sleep(seconds)
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > LOOK_EVERY:
+        time.sleep(LOOK_EVERY)
+        context.check_cancelled()
+        context.progress(seconds - left + LOOK_EVERY, seconds)
+    time.sleep(max(0.0, left))
     return {"slept": float(seconds)}
 
 

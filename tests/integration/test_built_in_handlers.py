@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from uuid import UUID
 
@@ -11,7 +12,7 @@ import requests
 from listener import listening
 
 from tasks.handlers import demo, simulated
-from webapp.jobs import Discard, JobContext
+from webapp.jobs import Cancelled, Discard, JobContext
 
 CONTEXT = JobContext(UUID(int=7), 3, 2, 0.0, logging.getLogger("test"))
 
@@ -82,6 +83,18 @@ def test_simulated_fails_its_share_without_a_call(call, service):
     with pytest.raises(simulated.SimulatedFailure, match=r"rate 1"):
         call("200", simulated_failure_rate=1.0)
     assert service.asked == []
+
+
+def test_sleep_stops_when_its_cancellation_is_asked(monkeypatch):
+    monkeypatch.setattr(demo, "LOOK_EVERY", 0.01)
+    looks = iter([False, True])
+    told = []
+    context = replace(CONTEXT, is_cancelled=lambda: next(looks), report=lambda *how: told.append(how))
+    with pytest.raises(Cancelled):
+        demo.sleep({"seconds": 60}, context)
+    ((done, total, note),) = told
+    assert 0 < done < total == 60
+    assert note == ""
 
 
 def test_sleep_sleeps_and_says_so():
