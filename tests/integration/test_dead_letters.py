@@ -76,7 +76,7 @@ def test_letters_are_found_by_what_they_died_of(client, engine):
 
 @pytest.mark.parametrize(
     "path",
-    ["?reason=bored", "?dead_after=today", "?task=", "?colour=red", "?limit=0", "/letters?state=lost", "/letters?cursor=0",
+    ["?reason=bored", "?dead_after=today", "?task=", "?queue=%00", "?colour=red", "?limit=0", "/letters?state=lost", "/letters?cursor=0",
      "/groups?limit=101"],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(client, path):

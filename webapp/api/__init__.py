@@ -11,7 +11,7 @@ from prometheus_flask_exporter import PrometheusMetrics
 from uuid_utils.compat import uuid7
 
 from webapp import logs, waits
-from webapp.api import batch, dlq, errors, following, health, jobs, metrics, steering
+from webapp.api import batch, dlq, errors, following, health, jobs, metrics, openapi, steering
 from webapp.extensions import limiter
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     app.teardown_request(_close_request)
     for view in (jobs.bp, batch.bp, following.bp, steering.bp, dlq.bp, health.bp, metrics.bp):
         app.register_blueprint(view)
+    openapi.init_app(app)
     errors.init_app(app)
     limiter.init_app(app)
     health.init_app(app, settings, engine)

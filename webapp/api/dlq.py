@@ -8,6 +8,7 @@ from typing import Any, cast
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from webapp import waits
+from webapp.api.answers import Groups, Jobs, LetterPage, Resolving
 from webapp.api.dlq_schemas import (
     DeadLetterQuery,
     DiscardRequest,
@@ -20,6 +21,7 @@ from webapp.api.dlq_schemas import (
     ResolveOne,
 )
 from webapp.api.jobs import job_id_of, json_body, query_values, the_queue
+from webapp.api.openapi import documented
 from webapp.api.schemas import JobAnswer
 from webapp.jobs.dead_letters import LetterFilter
 from webapp.jobs.errors import NoOpenLetter
@@ -37,6 +39,7 @@ def the_undertaker() -> Undertaker:
 
 
 @bp.get("/dlq")
+@documented({200: Jobs}, 422, 503, query=DeadLetterQuery)
 def index() -> Response:
     """The dead letter queue as an array of jobs, the newest first."""
     query = DeadLetterQuery.model_validate(query_values())
@@ -45,6 +48,7 @@ def index() -> Response:
 
 
 @bp.get("/dlq/letters")
+@documented({200: LetterPage}, 422, 503, query=LettersQuery)
 def letters() -> Response:
     """A page of dead letters, the newest first, with who dealt with them and why."""
     query = LettersQuery.model_validate(query_values())
@@ -59,6 +63,7 @@ def letters() -> Response:
 
 
 @bp.get("/dlq/groups")
+@documented({200: Groups}, 422, 503, query=GroupsQuery)
 def groups() -> Response:
     """Open letters by what they died of, the largest group first, each with a sample."""
     query = GroupsQuery.model_validate(query_values())
@@ -67,6 +72,7 @@ def groups() -> Response:
 
 
 @bp.post("/dlq/requeue")
+@documented({200: Resolving}, 413, 415, 422, 503, body=RequeueRequest)
 def requeue_many() -> Response:
     """Queues the jobs of a selection, of what matches, or of all letters once more, at a rate where one is given."""
     wanted = RequeueRequest.model_validate(json_body())
@@ -77,6 +83,7 @@ def requeue_many() -> Response:
 
 
 @bp.post("/dlq/discard")
+@documented({200: Resolving}, 413, 415, 422, 503, body=DiscardRequest)
 def discard_many() -> Response:
     """Puts a selection, what matches, or all letters aside; their jobs stay failed."""
     wanted = DiscardRequest.model_validate(json_body())
@@ -87,12 +94,14 @@ def discard_many() -> Response:
 
 
 @bp.post("/dlq/<job_id>/requeue")
+@documented({200: JobAnswer}, 404, 409, 410, 413, 415, 422, 503, body=ResolveOne, body_optional=True)
 def requeue_one(job_id: str) -> Response:
     """Queues one job once more; 409 when it has no open letter."""
     return jsonify(_one(job_id, the_undertaker().requeue))
 
 
 @bp.post("/dlq/<job_id>/discard")
+@documented({200: JobAnswer}, 404, 409, 410, 413, 415, 422, 503, body=ResolveOne, body_optional=True)
 def discard_one(job_id: str) -> Response:
     """Puts one letter aside; 409 when there is none that is open."""
     return jsonify(_one(job_id, the_undertaker().discard))

@@ -24,7 +24,7 @@ MAX_SELECTION = 1_000
 #: Fewest and most jobs per second that a requeue may let become due.
 RATES = (0.001, 10_000.0)
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)]
 Words = Annotated[str, Field(min_length=1, max_length=MAX_REASON), AfterValidator(printable)]
 Time = Annotated[AwareDatetime, BeforeValidator(moment)]
 

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import waits
 from webapp.api.jobs import job_id_of, query_values, the_queue
+from webapp.api.openapi import documented
 from webapp.api.schemas import JobAnswer, ShowQuery
 from webapp.jobs.errors import JobError
 from webapp.jobs.queue import Queue
@@ -71,6 +72,7 @@ def init_app(app: Flask, database_url: str, *, places: int, waiters: int) -> Non
 
 
 @bp.get("/jobs/<job_id>")
+@documented({200: JobAnswer}, 404, 410, 422, 503, query=ShowQuery)
 def show(job_id: str) -> Response:
     """One job; with `wait` as soon as it is final, or as it is after so many seconds; 410 when it was deleted for its age."""
     wait = ShowQuery.model_validate(query_values()).wait if request.args else 0.0
@@ -135,6 +137,13 @@ def event_of(job: JobRow, before: JobRow | None) -> str:
 
 
 @bp.get("/jobs/<job_id>/events")
+@documented(
+    {200: "text/event-stream", 204: None},
+    404,
+    410,
+    503,
+    headers={"Last-Event-ID": "What the client has seen."},
+)
 def events(job_id: str) -> Response:
     """A job's changes as server-sent events until it is final; `Last-Event-ID` leaves out what the client knows.
 

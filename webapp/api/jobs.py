@@ -8,7 +8,9 @@ from uuid import UUID
 from flask import Blueprint, Response, current_app, jsonify, request
 from werkzeug.exceptions import NotFound, RequestEntityTooLarge, UnsupportedMediaType
 
+from webapp.api.answers import JobPage
 from webapp.api.keys import HEADER, REPLAYED, one_key
+from webapp.api.openapi import documented
 from webapp.api.schemas import JobAnswer, PageAnswer, PageQuery, SubmitRequest, read_json
 from webapp.extensions import limiter
 from webapp.jobs.queue import Queue
@@ -63,6 +65,12 @@ def job_id_of(given: str) -> UUID:
 
 @bp.post("/jobs")
 @limiter.limit(rate_limit)
+@documented(
+    {200: JobAnswer, 201: JobAnswer},
+    *(400, 409, 410, 413, 415, 422, 429, 503),
+    body=SubmitRequest,
+    headers={HEADER: "Makes sending the same request again safe for IDEMPOTENCY_TTL seconds."},
+)
 def submit() -> tuple[Response, int]:
     """Stores a job: 201 when it is new, 200 when its key was used for the same request before."""
     wanted = SubmitRequest.model_validate(json_body())
@@ -76,6 +84,7 @@ def submit() -> tuple[Response, int]:
 
 
 @bp.get("/jobs")
+@documented({200: JobPage}, 422, 503, query=PageQuery)
 def index() -> Response:
     """A page of jobs, the newest first, with how many there are in all."""
     query = PageQuery.model_validate(query_values())

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import heartbeats, metrics
+from webapp.api.openapi import documented
 from webapp.jobs import census
 from webapp.jobs.handlers import registry
 
@@ -71,6 +72,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
 
 
 @bp.get("/metrics")
+@documented({200: "text/plain"})
 def exposition() -> Response:
     """Everything in Prometheus' text format."""
     stored = metrics.stored()

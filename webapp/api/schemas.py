@@ -172,6 +172,7 @@ Backoff = Annotated[
     Discriminator(lambda given: SHAPES[isinstance(given, (list, tuple))]),
 ]
 Ahead = Annotated[AwareDatetime, BeforeValidator(moment), AfterValidator(_within_a_century)]
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(printable)]
 OneTag = Annotated[str, Field(min_length=1, max_length=options.MAX_TAG_LENGTH), AfterValidator(printable)]
 
 
@@ -238,8 +239,8 @@ class PageQuery(BaseModel):
     limit: int = Field(20, ge=1, le=100)
     offset: int = Field(0, ge=0, le=MAX_OFFSET)
     cursor: UUID | None = None
-    task: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    queue: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    task: Name | None = None
+    queue: Name | None = None
     tag: Annotated[list[OneTag], BeforeValidator(_as_list), Field(max_length=options.MAX_TAGS)] = []
     created_after: Annotated[AwareDatetime, BeforeValidator(moment)] | None = None
     created_before: Annotated[AwareDatetime, BeforeValidator(moment)] | None = None

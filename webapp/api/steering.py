@@ -5,7 +5,9 @@ from __future__ import annotations
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from webapp import heartbeats
+from webapp.api.answers import AttemptPage, Cancelling, Explained
 from webapp.api.jobs import job_id_of, json_body, query_values, the_queue
+from webapp.api.openapi import documented
 from webapp.api.schemas import AttemptAnswer, AttemptsQuery, CancelRequest, JobAnswer
 from webapp.jobs.steering import CancelAnswer
 
@@ -13,6 +15,12 @@ bp = Blueprint("steering", __name__)
 
 
 @bp.post("/jobs/<job_id>/cancel")
+@documented(
+    {200: Cancelling, 202: Cancelling},
+    *(404, 409, 410, 413, 415, 422, 503),
+    body=CancelRequest,
+    body_optional=True,
+)
 def cancel(job_id: str) -> tuple[Response, int]:
     """Cancels a job: 200 when it is cancelled, 202 when it runs and was asked to stop, 409 when it ended otherwise."""
     wanted = CancelRequest.model_validate(json_body() if request.content_length else {})
@@ -22,12 +30,14 @@ def cancel(job_id: str) -> tuple[Response, int]:
 
 
 @bp.post("/jobs/<job_id>/retry")
+@documented({200: JobAnswer}, 404, 409, 410, 503)
 def retry(job_id: str) -> Response:
     """Queues a failed or cancelled job once more, with a fresh budget of retries; 409 when it is neither."""
     return jsonify(JobAnswer.of(the_queue().requeue(job_id_of(job_id))))
 
 
 @bp.get("/jobs/<job_id>/attempts")
+@documented({200: AttemptPage}, 404, 410, 422, 503, query=AttemptsQuery)
 def attempts(job_id: str) -> Response:
     """A job's attempts from the newest on, with errors and tracebacks; the one that runs has no outcome yet."""
     query = AttemptsQuery.model_validate(query_values())
@@ -41,6 +51,7 @@ def attempts(job_id: str) -> Response:
 
 
 @bp.get("/jobs/<job_id>/explain")
+@documented({200: Explained}, 404, 410, 503)
 def explain(job_id: str) -> Response:
     """Why a job is not running now: `state` for machines, one sentence for people, and the facts behind it."""
     _, redis = current_app.extensions["health"]

@@ -1,0 +1,100 @@
+"""The answers that are put together from others, for the description of the API; the views make them as plain dictionaries."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, RootModel
+
+from webapp.api.dlq_schemas import GroupAnswer, LetterAnswer, ReportAnswer
+from webapp.api.schemas import AttemptAnswer, Breach, JobAnswer, PageAnswer
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Jobs(RootModel[list[JobAnswer]]):
+    """An array of jobs."""
+
+
+class JobPage(PageAnswer):
+    """A page of jobs."""
+
+    items: list[JobAnswer]  # type: ignore[assignment] # the view fills in dictionaries, which cost less
+
+
+class Cancelling(JobAnswer):
+    """A job, and what became of the request to cancel it."""
+
+    cancel: Literal["cancelled", "asked"]
+
+
+class AttemptWithDuration(AttemptAnswer):
+    """An attempt with how long it took, in seconds."""
+
+    duration: float | None
+
+
+class AttemptPage(_Answer):
+    """A job's attempts, and the `before` of the next page."""
+
+    items: list[AttemptWithDuration]
+    next_before: int | None
+
+
+class Explained(_Answer):
+    """Why a job does not run."""
+
+    state: Literal[
+        "final",
+        "running",
+        "stopping",
+        "expired",
+        "waiting_until",
+        "broker_away",
+        "no_worker",
+        "behind_others",
+        "sent",
+        "due",
+    ]
+    sentence: str
+    facts: dict[str, Any]
+
+
+class BatchItem(_Answer):
+    """What became of one job of a batch."""
+
+    outcome: Literal["created", "existing", "invalid"]
+    id: UUID | None = None
+    errors: list[Breach] | None = None
+
+
+class BatchAnswer(_Answer):
+    """What became of a batch, in its order."""
+
+    created: int
+    existing: int
+    invalid: int
+    items: list[BatchItem]
+
+
+class LetterPage(_Answer):
+    """A page of dead letters."""
+
+    items: list[LetterAnswer]
+    total: int
+    next_cursor: int | None
+
+
+class Groups(_Answer):
+    """Dead letters by what they died of."""
+
+    items: list[GroupAnswer]
+
+
+class Resolving(ReportAnswer):
+    """What became of the letters that match."""
+
+    dry_run: bool

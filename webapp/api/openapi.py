@@ -1,0 +1,256 @@
+"""`/openapi.json` and `/docs`: the API described in OpenAPI 3.1, from the very models that the views use.
+
+A view says with `documented` what it takes and answers; its docstring is its description. The document is built once, from the
+routes of the application, so a request costs nothing more than without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar, cast
+
+from flask import Blueprint, Flask, Response, current_app, request
+from flask_swagger_ui import get_swaggerui_blueprint  # type: ignore[import-untyped] # it ships no types
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from webapp.api.schemas import Problem
+
+bp = Blueprint("openapi", __name__)
+
+#: Where the page is.
+DOCS = "/docs"
+#: What the page may load: only what comes with it.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline';"
+    " img-src 'self' data:; connect-src 'self'; font-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+_REF = "#/components/schemas/{model}"
+_PATH_PARAMETER = re.compile(r"<(?:[a-z]+:)?([a-z_]+)>")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a route takes and answers.
+
+    Args:
+        answers: the model of each status, or the media type of one that is no JSON, or None for one without a body.
+        problems: the statuses that carry a problem document.
+        body: the model of the JSON body.
+        body_optional: whether it may be left out.
+        query: the model of the query.
+        headers: request headers beside the body's: name and description.
+    """
+
+    answers: Mapping[int, type[BaseModel] | str | None]
+    problems: tuple[int, ...] = ()
+    body: type[BaseModel] | None = None
+    body_optional: bool = False
+    query: type[BaseModel] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+_operations: dict[Callable[..., Any], Operation] = {}
+
+
+def documented(
+    answers: Mapping[int, type[BaseModel] | str | None],
+    *problems: int,
+    body: type[BaseModel] | None = None,
+    body_optional: bool = False,
+    query: type[BaseModel] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Callable[[View], View]:
+    """Says what a view takes and answers; the arguments are those of `Operation`.
+
+    Example:
+        >>> @documented({200: str}, 404)  # doctest: +SKIP
+        ... def show(): ...
+    """
+
+    def note(view: View) -> View:
+        _operations[view] = Operation(answers, problems, body, body_optional, query, headers or {})
+        return view
+
+    return note
+
+
+def operation_of(view: Callable[..., Any]) -> Operation | None:
+    """What was said of a view, under whatever it is wrapped in."""
+    wrapped: Callable[..., Any] | None = view
+    while wrapped is not None:
+        if wrapped in _operations:
+            return _operations[wrapped]
+        wrapped = getattr(wrapped, "__wrapped__", None)
+    return None
+
+
+def document(app: Flask) -> dict[str, Any]:
+    """The description of an application's documented routes."""
+    found = [
+        (rule, view, operation)
+        for rule in app.url_map.iter_rules()
+        if (operation := operation_of(view := app.view_functions[rule.endpoint])) is not None
+    ]
+    schemas, definitions = _schemas(operation for _, _, operation in found)
+    paths: dict[str, Any] = {}
+    for rule, view, operation in sorted(found, key=lambda one: one[0].rule):
+        path = paths.setdefault(_PATH_PARAMETER.sub(r"{\1}", rule.rule), {})
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            path[method.lower()] = _described(rule.rule, rule.endpoint, view, operation, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "DJPS",
+            "version": _version(),
+            "description": "A background job platform: an accepted job is never lost and never finishes twice.",
+        },
+        "paths": paths,
+        "components": {"schemas": definitions},
+    }
+
+
+def _version() -> str:
+    try:
+        return version("djps")
+    except PackageNotFoundError:
+        return "1"
+
+
+Schemas = dict[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
+
+
+def _schemas(operations: Iterable[Operation]) -> tuple[Schemas, dict[str, Any]]:
+    wanted: set[tuple[type[BaseModel], JsonSchemaMode]] = {(Problem, "serialization")}
+    for operation in operations:
+        wanted |= {
+            (answer, "serialization") for answer in operation.answers.values() if isinstance(answer, type)
+        }
+        wanted |= {(model, "validation") for model in (operation.body, operation.query) if model is not None}
+    schemas, top = models_json_schema(sorted(wanted, key=str), ref_template=_REF)
+    return cast("Schemas", schemas), top.get("$defs", {})
+
+
+def _described(
+    rule: str, endpoint: str, view: Callable[..., Any], operation: Operation, schemas: Schemas
+) -> dict[str, Any]:
+    summary, _, more = (view.__doc__ or "").strip().partition("\n")
+    described: dict[str, Any] = {
+        "operationId": endpoint.replace(".", "_"),
+        "tags": [endpoint.partition(".")[0]],
+        "summary": summary,
+        "parameters": [*_path_parameters(rule), *_headers(operation), *_query_parameters(operation)],
+        "responses": _responses(operation, schemas),
+    }
+    if more.strip():
+        described["description"] = " ".join(more.split())
+    if operation.body is not None:
+        described["requestBody"] = {
+            "required": not operation.body_optional,
+            "content": {"application/json": {"schema": schemas[operation.body, "validation"]}},
+        }
+    return described
+
+
+def _path_parameters(rule: str) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+        for name in _PATH_PARAMETER.findall(rule)
+    ]
+
+
+def _headers(operation: Operation) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "header", "required": False, "description": words, "schema": {"type": "string"}}
+        for name, words in operation.headers.items()
+    ]
+
+
+def _query_parameters(operation: Operation) -> list[dict[str, Any]]:
+    if operation.query is None:
+        return []
+    schema = operation.query.model_json_schema(ref_template=_REF)
+    return [
+        {"name": name, "in": "query", "required": name in schema.get("required", ())} | _parameter(about)
+        for name, about in schema["properties"].items()
+    ]
+
+
+def _parameter(about: dict[str, Any]) -> dict[str, Any]:
+    """A parameter is left out instead of being null; one that is an object is given as JSON."""
+    kinds = [kind for kind in about.get("anyOf", ()) if kind.get("type") != "null"]
+    schema = {name: value for name, value in about.items() if name not in {"anyOf", "default", "title"}}
+    if kinds:
+        schema |= kinds[0]
+    if schema.get("type") == "object":
+        return {"content": {"application/json": {"schema": schema}}}
+    return {"schema": schema}
+
+
+def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
+    id_header = {
+        "X-Request-ID": {"schema": {"type": "string"}, "description": "The id of this request in the logs."}
+    }
+    responses: dict[str, Any] = {}
+    for status, answer in sorted(operation.answers.items()):
+        responses[str(status)] = {"description": HTTPStatus(status).phrase, "headers": id_header}
+        if isinstance(answer, str):
+            responses[str(status)]["content"] = {answer: {"schema": {"type": "string"}}}
+        elif answer is not None:
+            content = {"application/json": {"schema": schemas[answer, "serialization"]}}
+            responses[str(status)]["content"] = content
+    content = {"application/problem+json": {"schema": schemas[Problem, "serialization"]}}
+    for status in sorted(operation.problems):
+        retry = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+        headers = id_header | (retry if status in {409, 429, 503} else {})
+        known = responses.setdefault(
+            str(status), {"description": HTTPStatus(status).phrase, "headers": headers}
+        )
+        known["content"] = known.get("content", {}) | content
+    return responses
+
+
+@bp.get("/openapi.json")
+@documented({200: "application/json", 304: None})
+def openapi() -> Response:
+    """This description."""
+    body, tag = current_app.extensions["openapi"] or _keep(current_app)
+    answer = Response(body, mimetype="application/json")
+    answer.set_etag(tag)
+    answer.make_conditional(request)
+    return answer
+
+
+def _keep(app: Flask) -> tuple[bytes, str]:
+    body = json.dumps(document(app)).encode()
+    kept = (body, hashlib.sha256(body).hexdigest()[:16])
+    app.extensions["openapi"] = kept
+    return kept
+
+
+def _only_what_comes_with_it(response: Response) -> Response:
+    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    return response
+
+
+def init_app(app: Flask) -> None:
+    """Adds the description and its page, which loads nothing from elsewhere."""
+    app.extensions["openapi"] = None
+    app.register_blueprint(bp)
+    page = get_swaggerui_blueprint(
+        DOCS,
+        "/openapi.json",
+        config={"validatorUrl": None, "deepLinking": True, "docExpansion": "list", "app_name": "DJPS"},
+    )
+
+    page.after_request(_only_what_comes_with_it)
+    app.register_blueprint(page, url_prefix=DOCS)
