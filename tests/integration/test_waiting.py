@@ -252,6 +252,7 @@ def test_events_tell_of_every_step_until_the_job_is_final(client, engine, watche
     name, _, data = read(stream)
     assert (name, data["progress"]["done"], data["progress"]["total"]) == ("progress", 1, 4)
     assert data["progress"]["note"] == "half of a half"
+    assert data["progress"]["at"] == data["updated_at"]
     end(engine, claim)
     name, last, data = read(stream)
     assert (name, data["status"], data["result"]) == ("final", "completed", 1)
