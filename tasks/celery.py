@@ -24,7 +24,7 @@ handlers.load(settings.handler_modules, settings.default_handler, settings.queue
 bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
 
 # The tasks register themselves with the configured application.
-from tasks import callbacks, chunk, dead_letter, execution, recovery  # noqa: E402, F401
+from tasks import callbacks, chunk, dead_letter, execution, exposition, recovery  # noqa: E402, F401
 from tasks.presence import Presence  # noqa: E402
 from tasks.runtime import forget_parent  # noqa: E402
 
@@ -32,6 +32,7 @@ app = celery
 logger = logging.getLogger(__name__)
 
 _presence: Presence | None = None
+_exposed: exposition.Server | None = None
 #: This process; in a forked child, its parent.
 _pid = os.getpid()
 
@@ -79,7 +80,7 @@ def _announce_beat(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _start_presence(sender: Any, **_: Any) -> None:
-    global _presence
+    global _presence, _exposed
     if _presence is None:
         _presence = Presence(
             settings,
@@ -88,6 +89,7 @@ def _start_presence(sender: Any, **_: Any) -> None:
             capacity=sender.controller.concurrency,
         )
         _presence.start()
+        _exposed = exposition.serve(settings.worker_metrics_port)
 
 
 @signals.task_failure.connect
@@ -107,6 +109,7 @@ def _drain(**_: Any) -> None:
 def _stop_presence(**_: Any) -> None:
     if _presence is not None:
         _presence.stop()
+    exposition.stop(_exposed)
 
 
 @signals.worker_process_init.connect

@@ -141,6 +141,9 @@ class Settings(BaseSettings):
     api_port: int = Field(8000, ge=1, le=65_535, description="Port of the API.")
     api_workers: int = Field(2, ge=1, le=64, description="gunicorn worker processes.")
     api_threads: int = Field(4, ge=1, le=64, description="Threads of each gunicorn worker.")
+    worker_metrics_port: int = Field(
+        0, ge=0, le=65_535, description="Port where a worker's parent serves its host's counters; 0: none."
+    )
     max_waiters: int = Field(
         128, ge=1, le=1_000, description="Requests of each gunicorn worker that may wait for a job at once."
     )

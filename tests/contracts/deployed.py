@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "ops" / "docker"
 KUBERNETES = ROOT / "ops" / "kubernetes"
 #: Set by us for processes, but no setting of DJPS.
-BESIDE_SETTINGS = {"PROMETHEUS_MULTIPROC_DIR", "WORKER_METRICS_PORT"}
+BESIDE_SETTINGS = {"PROMETHEUS_MULTIPROC_DIR"}
 #: What runs in containers under the name it has in `ops up`.
 ROLES = ("api", "worker", "maintenance", "beat", "flower")
 _GIVEN = re.compile(r"\$\{(?P<name>\w+):-(?P<default>[^}]*)\}")

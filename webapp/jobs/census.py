@@ -146,9 +146,12 @@ def total(connection: Connection, wanted: Filter) -> Total:
 _DEPTHS = text(
     "SELECT queue, status, count(*) FROM jobs WHERE status IN ('queued', 'processing') GROUP BY 1, 2"
 )
-_OLDEST_DUE = text("""
-    SELECT queue, extract(epoch FROM now() - min(run_at))::float8 FROM jobs
+_DUE = text("""
+    SELECT queue, count(*), extract(epoch FROM now() - min(run_at))::float8 FROM jobs
      WHERE status = 'queued' AND run_at <= now() GROUP BY queue""")
+_OPEN_LETTERS = text("""
+    SELECT coalesce(task, ''), count(*) FROM dead_letters
+     WHERE requeued_at IS NULL AND discarded_at IS NULL GROUP BY 1""")
 
 
 def depths(connection: Connection) -> dict[tuple[str, str], int]:
@@ -156,6 +159,11 @@ def depths(connection: Connection) -> dict[tuple[str, str], int]:
     return {(row[0], row[1]): row[2] for row in connection.execute(_DEPTHS)}
 
 
-def oldest_due(connection: Connection) -> dict[str, float]:
-    """Age of the oldest due job of each queue, seconds."""
-    return {row[0]: row[1] for row in connection.execute(_OLDEST_DUE)}
+def due(connection: Connection) -> dict[str, tuple[int, float]]:
+    """How many jobs of each queue are due and not started, and the age of the oldest in seconds."""
+    return {row[0]: (row[1], row[2]) for row in connection.execute(_DUE)}
+
+
+def open_letters(connection: Connection) -> dict[str, int]:
+    """How many dead letters of each task nobody has dealt with."""
+    return {row[0]: row[1] for row in connection.execute(_OPEN_LETTERS)}
