@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from webapp.api.dlq_schemas import DeadLetterQuery
+from webapp.api.errors import breaches_of
 from webapp.api.schemas import (
     MAX_DEPTH,
     BadBody,
@@ -226,3 +227,32 @@ def test_times_are_answered_in_utc():
     assert answer["created_at"] == answer["run_at"] == "2026-01-02T10:00:00Z"
     assert answer["id"] == "00000000-0000-0000-0000-000000000001"
     assert answer["finished_at"] is None
+
+
+@pytest.mark.parametrize(
+    ("model", "sent", "rule"),
+    [
+        (SubmitRequest, {"payload": {}, "priority": 10}, "must be at most 9"),
+        (SubmitRequest, {"payload": {}, "priority": -1}, "must be at least 0"),
+        (SubmitRequest, {"payload": {}, "priority": "5"}, "must be an integer"),
+        (SubmitRequest, {"payload": {}, "priority": 5.5}, "must be an integer"),
+        (SubmitRequest, {"payload": {}, "timeout": 0}, "must be more than 0"),
+        (SubmitRequest, {"payload": {}, "timeout": "1"}, "must be a number"),
+        (SubmitRequest, {"payload": {}, "idempotency_key": ""}, "must have at least 1 characters"),
+        (SubmitRequest, {"payload": {}, "queue": "q" * 101}, "must have at most 100 characters"),
+        (SubmitRequest, {"payload": {}, "tags": "x"}, "must be an array"),
+        (SubmitRequest, {"payload": {}, "tags": ["x"] * 1_000}, "must have at most 20 items"),
+        (
+            PageQuery,
+            {"status": "lost"},
+            "must be 'queued', 'processing', 'completed', 'failed' or 'cancelled'",
+        ),
+        (PageQuery, {"limit": "many"}, "must be an integer"),
+        (PageQuery, {"cursor": "x"}, "must be a UUID"),
+        (DeadLetterQuery, {"reason": "bored"}, "must be 'exhausted' or 'discarded'"),
+    ],
+)
+def test_rules_are_in_the_words_of_json(model, sent, rule):
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(sent)
+    assert breaches_of(caught.value)[0].rule == rule

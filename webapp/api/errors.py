@@ -9,6 +9,7 @@ from http import HTTPStatus
 from flask import Flask, Response, g, request
 from flask_limiter.errors import RateLimitExceeded
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
@@ -47,8 +48,27 @@ MAX_BREACHES = 20
 #: PostgreSQL's code for a statement that ran into `statement_timeout`.
 _QUERY_CANCELED = "57014"
 
-#: Rules that pydantic words for Python programmers, in the words of JSON.
+#: Rules that pydantic words for Python programmers, in the words of JSON; braces take a rule's own values.
 _RULES = {
+    "bool_type": "must be true or false",
+    "enum": "must be {expected}",
+    "finite_number": "must be a finite number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_from_float": "must be an integer",
+    "int_parsing": "must be an integer",
+    "int_type": "must be an integer",
+    "less_than_equal": "must be at most {le}",
+    "list_type": "must be an array",
+    "literal_error": "must be {expected}",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must have at least {min_length} characters",
+    "too_long": "must have at most {max_length} items",
+    "too_short": "must have at least {min_length} items",
+    "uuid_parsing": "must be a UUID",
+    "uuid_type": "must be a UUID",
     "dict_type": "must be a JSON object",
     "model_type": "must be a JSON object",
     "string_type": "must be a string",
@@ -136,11 +156,24 @@ def breaches_of(error: ValidationError, *under: str, secret: bool = False) -> li
         Breach(
             field=".".join(str(part) for part in (*under, *item["loc"]) if part not in SHAPES)[:200]
             or "body",
-            rule=_RULES.get(item["type"], item["msg"].removeprefix("Value error, ")),
+            rule=_rule(item),
             given="not shown" if secret else _shown(item["input"]),
         )
-        for item in error.errors(include_url=False, include_context=False)[:MAX_BREACHES]
+        for item in error.errors(include_url=False)[:MAX_BREACHES]
     ]
+
+
+def _rule(item: ErrorDetails) -> str:
+    """The rule in our words, or in its author's own."""
+    words = _RULES.get(item["type"])
+    if words is None:
+        return item["msg"].removeprefix("Value error, ")
+    return words.format(**{name: _plain(value) for name, value in item.get("ctx", {}).items()})
+
+
+def _plain(value: object) -> object:
+    """A bound without a `.0`."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _shown(value: object) -> str:
