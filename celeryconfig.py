@@ -49,7 +49,8 @@ broker_connection_timeout = 3
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 broker_channel_error_retry = True
-broker_pool_limit = 4
+# Flower asks all workers eight questions at once, and listens; connections are only made when they are needed.
+broker_pool_limit = 16
 broker_pool_acquire_timeout = 2
 task_publish_retry = False
 broker_transport_options = {

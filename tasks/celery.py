@@ -13,7 +13,7 @@ from celery import signals
 from celery.apps import worker as worker_program
 from kombu import pools
 
-from webapp import logs, waits
+from webapp import logs, metrics, waits
 from webapp.broker import bind_celery, celery
 from webapp.jobs import handlers
 from webapp.settings import current
@@ -22,6 +22,7 @@ settings = current()
 logs.configure(settings.log_level)
 handlers.load(settings.handler_modules, settings.default_handler, settings.queue_names)
 bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
+metrics.know(handlers.registry.names(), handlers.registry.queues())
 
 # The tasks register themselves with the configured application.
 from tasks import callbacks, chunk, dead_letter, execution, exposition, recovery  # noqa: E402, F401
@@ -89,7 +90,7 @@ def _start_presence(sender: Any, **_: Any) -> None:
             capacity=sender.controller.concurrency,
         )
         _presence.start()
-        _exposed = exposition.serve(settings.worker_metrics_port)
+        _exposed = exposition.serve(settings.worker_metrics_host, settings.worker_metrics_port)
 
 
 @signals.task_failure.connect
@@ -109,7 +110,8 @@ def _drain(**_: Any) -> None:
 def _stop_presence(**_: Any) -> None:
     if _presence is not None:
         _presence.stop()
-    exposition.stop(_exposed)
+    if _exposed is not None:
+        _exposed.stop()
 
 
 @signals.worker_process_init.connect
@@ -119,10 +121,13 @@ def _become_child(**_: Any) -> None:
     Celery has just asked the kernel to kill this process with its parent, which is too late for one that died
     between the fork and that: idle children would then keep each other's pipes open for ever.
     """
-    global _presence
+    global _presence, _exposed
     if os.getppid() != _pid:
         os._exit(0)
     _presence = None
+    if _exposed is not None:
+        _exposed.forget()
+        _exposed = None
     waits.uninstall()
     forget_parent()
     pools.reset()

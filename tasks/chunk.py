@@ -111,8 +111,8 @@ class Chunk:
             try:
                 result = execution.run(self._parts, claim, limited)
             except execution.AttemptFailed as failed:
-                metrics.job_wait.observe(max(0.0, claim.waited + began - self._claimed_at))
-                metrics.job_duration.observe(time.monotonic() - began)
+                metrics.observe_wait(claim.task, claim.queue, claim.waited + began - self._claimed_at)
+                metrics.observe_run(claim.task, claim.queue, time.monotonic() - began)
                 execution.settle_failed(self._parts, failed)
                 return
             kept = execution.keepable(result, self._parts.settings.max_result_bytes)
@@ -126,8 +126,7 @@ class Chunk:
         with self._lock:
             done, self._done = self._done, []
         if done:
-            metrics.observe_all(metrics.job_wait, [max(0.0, one.claim.waited + one.began) for one in done])
-            metrics.observe_all(metrics.job_duration, [one.ended - one.began for one in done])
+            _observe(done)
             settle_many(self._parts, done)
 
     def hand_back(self) -> None:
@@ -139,6 +138,16 @@ class Chunk:
         if rest:
             released = in_one_trip(self._parts.engine, lambda connection: bulk.release_many(connection, rest))
             logger.info("jobs of a chunk were handed back", extra={"jobs": len(released)})
+
+
+def _observe(done: Sequence[Completed]) -> None:
+    """Counts what was waited and run, task by task; a chunk has one, or few."""
+    of_task: dict[tuple[str, str], list[Completed]] = {}
+    for one in done:
+        of_task.setdefault((one.claim.task, one.claim.queue), []).append(one)
+    for (task, queue), some in of_task.items():
+        waits = [one.claim.waited + one.began for one in some]
+        metrics.observe_many(task, queue, waits, [one.ended - one.began for one in some])
 
 
 def _settled(connection: Connection, done: Sequence[Completed]) -> set[UUID]:

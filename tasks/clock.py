@@ -7,16 +7,21 @@ worker whose clock is wrong would drop them all. Counting them needs no clock.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from celery.beat import ScheduleEntry, Scheduler
+from redis.exceptions import RedisError
 
 from tasks.beacon import Beacon
 from tasks.runtime import runtime
+from webapp import heartbeats
 from webapp.jobs.handlers import MAINTENANCE_QUEUE
 
 #: Ticks that may wait for a maintenance worker.
 MOST_WAITING = 10
+#: How long Redis may take to note a tick, seconds.
+NOTE_TIMEOUT = 0.25
 
 
 class Clock(Scheduler):  # type: ignore[misc] # Celery ships no types
@@ -27,11 +32,16 @@ class Clock(Scheduler):  # type: ignore[misc] # Celery ships no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._beacon = Beacon(runtime().settings.data_dir, "beat")
+        self._redis = heartbeats.connect(runtime().settings.redis_url, NOTE_TIMEOUT)
         super().__init__(*args, **kwargs)
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Sends what is due; returns the seconds until the next tick."""
-        self._beacon.light(ready=runtime().broker.available(), says="the broker does not answer")
+        available = runtime().broker.available()
+        self._beacon.light(ready=available, says="the broker does not answer")
+        if available:
+            with suppress(RedisError):
+                heartbeats.tick(self._redis)
         return float(super().tick(*args, **kwargs))
 
     def apply_async(

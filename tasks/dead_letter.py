@@ -33,7 +33,7 @@ def bury(engine: Engine, job_id: UUID, attempt: int) -> bool:
 
 def note(burial: store.Burial, attempt: int) -> None:
     """Counts and logs a job that was moved."""
-    metrics.jobs_failed.inc()
+    metrics.count_burial(burial.task, burial.reason)
     with logs.bound(job_id=str(burial.id), attempt=attempt):
         logger.error(
             "job moved to the dead letter queue", extra={"task": burial.task, "reason": burial.reason}

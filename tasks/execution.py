@@ -137,9 +137,12 @@ def execute_job(self: JobTask, job_id: str) -> None:
         metrics.jobs_refused.inc()
         return
     with attempt_of(claim):
-        metrics.job_wait.observe(max(0.0, claim.waited))
-        with metrics.job_duration.time():
+        metrics.observe_wait(claim.task, claim.queue, claim.waited)
+        began = time.monotonic()
+        try:
             result = run(parts, claim)
+        finally:
+            metrics.observe_run(claim.task, claim.queue, time.monotonic() - began)
         settle_completed(parts, claim, result)
 
 
@@ -310,7 +313,7 @@ def _settle_again(parts: Runtime, failed: AttemptFailed, outcome: AttemptOutcome
         case _ if kept is None:
             logger.info("job was snoozed", extra={"task": claim.task, "back_in_seconds": delay})
         case _:
-            metrics.jobs_retried.inc()
+            metrics.count_retry(claim.task)
             logger.warning(
                 "job failed and will be retried",
                 extra={"task": claim.task, "error_type": report.type, "retry_in_seconds": delay},

@@ -4,37 +4,67 @@ from __future__ import annotations
 
 import logging
 from threading import Thread
-from wsgiref.simple_server import WSGIServer
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import start_http_server
+from prometheus_client import make_wsgi_app
 
 from webapp import metrics
 
 logger = logging.getLogger(__name__)
 
-Server = tuple[WSGIServer, Thread]
+#: How long a scraper may take to say what it wants, seconds; requests are answered one after the other.
+PATIENCE = 2.0
 
 
-def serve(port: int) -> Server | None:
-    """Serves the counters of this host's processes on every address; None when `port` is 0.
+class _Handler(WSGIRequestHandler):
+    timeout = PATIENCE
 
-    A port that is taken costs the metrics and not the worker.
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Says nothing of a scrape: it comes every few seconds."""
+
+
+class Server:
+    """Serves the counters of this host's processes until it is stopped.
+
+    Args:
+        host: address to listen on.
+        port: and its port.
+
+    Raises:
+        OSError: it cannot be listened on.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.port = port
+        self._server: WSGIServer = make_server(
+            host, port, make_wsgi_app(metrics.stored()), handler_class=_Handler
+        )
+        self._thread = Thread(target=self._server.serve_forever, name="exposition", daemon=True)
+        self._thread.start()
+
+    def forget(self) -> None:
+        """Closes what a forked child inherited, so that the port is free once its parent is gone."""
+        self._server.socket.close()
+
+    def stop(self) -> None:
+        """Serves them no more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def serve(host: str, port: int) -> Server | None:
+    """Serves the counters of this host's processes; None when `port` is 0.
+
+    A port that is taken, perhaps by another worker of this host, costs the metrics and not the worker.
     """
     if not port:
         return None
     try:
-        server, thread = start_http_server(port, registry=metrics.stored())
+        return Server(host, port)
     except OSError as error:
         logger.warning(
-            "worker's metrics cannot be served", extra={"port": port, "error_type": type(error).__name__}
+            "worker's metrics cannot be served",
+            extra={"host": host, "port": port, "error_type": type(error).__name__},
         )
         return None
-    return server, thread
-
-
-def stop(server: Server | None) -> None:
-    """Serves them no more."""
-    if server is not None:
-        server[0].shutdown()
-        server[0].server_close()
-        server[1].join()

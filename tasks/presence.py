@@ -104,6 +104,8 @@ class Presence(threading.Thread):
         self._beat_at = 0.0
         self._look_at = 0.0
         self._cancels_at = 0.0
+        self._received = 0
+        self._claimed_at = time.monotonic()
         self._leased_at: dict[UUID, float] = {}
         self._ticket_since: dict[tuple[int, str], float] = {}
         self._looked_at = time.monotonic()
@@ -137,9 +139,10 @@ class Presence(threading.Thread):
             self._renew(running)
             self._renew_at = now + self._lease / RENEWALS_PER_LEASE
             self._suspicious = True
+        self._note_claims(now)
         if now >= self._beat_at:
             self._beat_at = now + self._settings.worker_heartbeat_ttl / BEATS_PER_TTL
-            self._beat(len(running))
+            self._beat(running, now)
         if now >= self._cancels_at and running:
             self._cancels_at = now + CANCELS_EVERY
             self.stop_cancelled()
@@ -171,14 +174,22 @@ class Presence(threading.Thread):
         except RedisError:
             logger.warning("heartbeat could not be taken back")
 
-    def _beat(self, running: int) -> None:
+    def _note_claims(self, now: float) -> None:
+        """Remembers when the worker last took a message."""
+        received = sum(state.total_count.values())
+        if received != self._received:
+            self._received, self._claimed_at = received, now
+
+    def _beat(self, running: dict[UUID, int], now: float) -> None:
         described = json.dumps(
             {
                 "role": self._role,
                 "pid": os.getpid(),
                 "queues": self._queues,
                 "children": self._capacity,
-                "running": running,
+                "running": len(running),
+                "busy": len(set(running.values())),
+                "idle": round(now - self._claimed_at, 1),
             }
         )
         try:

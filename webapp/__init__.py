@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+#: What `djps_build_info` says.
+VERSION = "1.0.0"
+
 if TYPE_CHECKING:
     from flask import Flask
 
@@ -28,7 +31,7 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     from flask import Flask
     from werkzeug.middleware.proxy_fix import ProxyFix
 
-    from webapp import api, commands, logs, waits
+    from webapp import api, commands, logs, metrics, waits
     from webapp.broker import Broker, bind_celery
     from webapp.database import engine_options, watch_idle
     from webapp.extensions import db, migrate
@@ -39,6 +42,7 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     logs.configure(settings.log_level)
     handlers.load(settings.handler_modules, settings.default_handler, settings.queue_names)
     bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
+    metrics.know(handlers.registry.names(), handlers.registry.queues())
 
     waits.install()
     app = Flask(__name__, static_folder=None)

@@ -12,6 +12,12 @@ from redis.exceptions import RedisError
 KEY_PREFIX = "djps:worker:"
 #: Keys looked at in one step of a scan.
 _SCAN_STEP = 1_000
+#: Most workers that metrics name one by one.
+MOST_SHOWN = 200
+#: Beat's key; its time to live tells how long ago beat ticked.
+BEAT_KEY = "djps:beat"
+#: How long it is kept, seconds.
+BEAT_KEPT = 3_600
 
 
 def connect(url: str, timeout: float) -> Redis:
@@ -36,13 +42,25 @@ def live_workers(redis: Redis) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A live worker, as it describes itself."""
+    """A live worker, as it describes itself.
+
+    Args:
+        name: host, pid and boot; a restart changes it.
+        role: its node name, such as `worker@host`, which a restart does not change.
+        queues: those it takes messages from.
+        children: its processes that run jobs.
+        running: jobs and tickets they have accepted.
+        busy: how many of them are running one.
+        idle: seconds since the worker last took a message.
+    """
 
     name: str
     role: str
     queues: tuple[str, ...]
     children: int
     running: int
+    busy: int
+    idle: float
 
 
 def workers(redis: Redis) -> list[Worker]:
@@ -63,10 +81,12 @@ def _worker(name: str, described: bytes | str) -> Worker:
         given = {}
     return Worker(
         name,
-        str(given.get("role", "")),
+        str(given.get("role") or name.partition(":")[0]),
         tuple(str(queue) for queue in given.get("queues", ())),
         int(given.get("children", 0)),
         int(given.get("running", 0)),
+        int(given.get("busy", 0)),
+        float(given.get("idle", 0)),
     )
 
 
@@ -76,3 +96,14 @@ def listening_to(redis: Redis, queue: str) -> int | None:
         return sum(queue in worker.queues for worker in workers(redis))
     except RedisError:
         return None
+
+
+def tick(redis: Redis) -> None:
+    """Says that beat ticks."""
+    redis.set(BEAT_KEY, "", ex=BEAT_KEPT)
+
+
+def tick_age(redis: Redis) -> float:
+    """Seconds since beat last ticked, by Redis's clock alone; `BEAT_KEPT` when that is longer ago, or not known."""
+    left = redis.pttl(BEAT_KEY)
+    return BEAT_KEPT - max(0, left) / 1_000

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from limits import parse_many
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
@@ -25,6 +25,8 @@ from webapp.targets import read_ports, read_targets
 KIBIBYTE = 1024
 #: Sizes of a webhook secret that the Standard Webhooks specification allows, bytes.
 SECRET_BYTES = range(24, 65)
+#: Addresses that only this host reaches.
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class SettingsError(ValueError):
@@ -144,10 +146,25 @@ class Settings(BaseSettings):
     worker_metrics_port: int = Field(
         0, ge=0, le=65_535, description="Port where a worker's parent serves its host's counters; 0: none."
     )
+    worker_metrics_host: str = Field(
+        "127.0.0.1", description="Address on which a worker serves its host's counters."
+    )
     max_waiters: int = Field(
         128, ge=1, le=1_000, description="Requests of each gunicorn worker that may wait for a job at once."
     )
+    flower_host: str = Field(
+        "127.0.0.1", description="Address Flower listens on; another than loopback needs FLOWER_BASIC_AUTH."
+    )
     flower_port: int = Field(5555, ge=1, le=65_535, description="Port of Flower.")
+    flower_basic_auth: SecretStr = Field(
+        SecretStr(""), description="Who may use Flower, as user:password; comma-separated; empty: everybody."
+    )
+    prometheus_port: int = Field(
+        9090,
+        ge=1,
+        le=65_535,
+        description="Port of the Prometheus that `ops up` starts where one is installed.",
+    )
     postgres_port: int = Field(
         5432, ge=1, le=65_535, description="Port of the PostgreSQL that `ops up` starts."
     )
@@ -174,6 +191,23 @@ class Settings(BaseSettings):
         if not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis:// or rediss://")
         return value
+
+    @field_validator("flower_basic_auth")
+    @classmethod
+    def _users_and_passwords(cls, value: SecretStr) -> SecretStr:
+        for pair in filter(None, value.get_secret_value().split(",")):
+            user, colon, password = pair.partition(":")
+            if not (user and colon and password):
+                raise ValueError("must be user:password, or several of them with commas between")
+        return value
+
+    @model_validator(mode="after")
+    def _flower_is_guarded(self) -> Settings:
+        if self.flower_host not in LOOPBACK and not self.flower_basic_auth.get_secret_value():
+            raise ValueError(
+                f"FLOWER_HOST {self.flower_host!r} is not loopback, so FLOWER_BASIC_AUTH must name who may enter"
+            )
+        return self
 
     @field_validator("rate_limit")
     @classmethod
@@ -247,11 +281,16 @@ def _items(value: str) -> tuple[str, ...]:
 def _sentence(item: ErrorDetails) -> str:
     """Says which variable broke which rule, and hides secrets and a URL's password."""
     name = "_".join(str(part) for part in item["loc"]).upper()
+    if not name:
+        # A rule about several settings names them itself.
+        return item["msg"].removeprefix("Value error, ")
     given = repr(item["input"])[:80]
     if name.endswith("_URL"):
         given = "a URL that is not shown"
     elif name.endswith("_SECRETS"):
         given = "secrets that are not shown"
+    elif name.endswith("_AUTH"):
+        given = "a password that is not shown"
     return f"{name}: {item['msg'].removeprefix('Value error, ')} (given: {given})"
 
 

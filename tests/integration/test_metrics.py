@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 from contextlib import suppress
@@ -14,6 +15,7 @@ from tasks import recovery
 from tasks.dead_letter import bury_job
 from tasks.execution import execute_job
 from webapp import heartbeats, metrics
+from webapp.jobs.handlers import registry
 
 PROMISED = {
     "jobs_created_total",
@@ -67,8 +69,8 @@ def test_everything_that_is_promised_is_there(scrape, client, engine):
     metrics.jobs_recovered.labels("lease_expired").inc(0)
     for counter in (metrics.jobs_completed, metrics.jobs_failed, metrics.jobs_retried):
         counter.inc(0)
-    metrics.job_duration.observe(0.1)
-    metrics.job_wait.observe(0.1)
+    metrics.observe_run("noop", "default", 0.1)
+    metrics.observe_wait("noop", "default", 0.1)
     assert names(scrape()) >= PROMISED
 
 
@@ -85,14 +87,25 @@ def test_each_outcome_is_counted_once(scrape, engine, handle, redis):
     execute_job.run(str(row.id))
     after = scrape()
 
-    def grown(name):
-        return after.get((name,), 0) - before.get((name,), 0)
+    def grown(name, **labels):
+        def total(samples):
+            return sum(
+                value
+                for (found, *having), value in samples.items()
+                if found == name and set(labels.items()) <= set(having)
+            )
+
+        return total(after) - total(before)
 
     assert grown("jobs_completed_total") == 1
     assert grown("jobs_failed_total") == 1
     assert grown("jobs_retried_total") == 1
     assert grown("job_claims_refused_total") == 1
     assert grown("job_duration_seconds_count") == grown("job_wait_seconds_count") == 3
+    assert grown("job_wait_seconds_count", task="noop", queue="default") == 1
+    assert grown("job_duration_seconds_count", task="other", queue="default") == 2
+    assert grown("job_retries_total", task="other") == 1
+    assert grown("job_burials_total", task="other", reason="exhausted") == 1
 
 
 def test_recoveries_are_counted_by_their_reason(scrape, engine, parts):
@@ -143,8 +156,16 @@ def test_depths_are_read_when_they_are_asked_for(scrape, engine):
 def test_active_workers_are_those_with_a_heartbeat(scrape, redis):
     assert scrape()["active_workers",] == 0
     heartbeats.beat(redis, "a:1:x", 30, "{}")
-    heartbeats.beat(redis, "b:1:x", 30, "{}")
-    assert scrape()["active_workers",] == 2
+    said = {"role": "worker@b", "queues": ["default"], "children": 2, "busy": 1, "idle": 4.5}
+    heartbeats.beat(redis, "b:1:x", 30, json.dumps(said))
+    found = scrape()
+    assert found["active_workers",] == 2
+    assert found["queue_workers", ("queue", "default")] == 1
+    assert found["queue_workers", ("queue", "maintenance")] == 0
+    worker = ("worker", "worker@b")
+    assert found["worker_up", ("worker", "a")] == found["worker_up", worker] == 1
+    assert (found["worker_children", worker], found["worker_busy_children", worker]) == (2, 1)
+    assert found["worker_last_claim_age_seconds", worker] == 4.5
     heartbeats.leave(redis, "a:1:x")
     assert scrape()["active_workers",] == 1
     assert heartbeats.live_workers(redis) == ["b:1:x"]
@@ -168,9 +189,107 @@ def test_a_gauge_whose_source_is_away_is_left_out_and_the_rest_is_there(another_
     text = without_redis.get("/metrics").text
     assert "job_queue_depth" in text
     assert "active_workers" not in text
+    assert "redis_up 0.0" in text
+    assert "database_up 1.0" in text
     url = f"postgresql://djps:djps@127.0.0.1:{closed_port}/djps"
     answer = another_app(database_url=url).test_client().get("/metrics")
     assert answer.status_code == 200
     assert "active_workers" in answer.text
     assert "jobs_created_total" in answer.text
     assert "job_queue_depth" not in answer.text
+    assert "database_up 0.0" in answer.text
+
+
+def test_submissions_are_counted_by_what_became_of_them(scrape, client, app):
+    before = scrape()
+
+    def post(body, path="/jobs", **options):
+        return client.post(path, json=body, **options).status_code
+
+    known = {"payload": {"task": "noop"}, "idempotency_key": "k"}
+    assert [post(known), post(known), post({**known, "payload": {"task": "fail"}})] == [201, 200, 422]
+    assert post({"payload": 1}) == 422
+    assert client.post("/jobs", data="x").status_code == 415
+    assert post({"jobs": [known, {"payload": {"task": "noop"}}, {}]}, "/jobs/batch") == 200
+    assert post({"jobs": 1}, "/jobs/batch") == 422
+    after = scrape()
+    grown = {
+        key[1:]: value - before.get(key, 0)
+        for key, value in after.items()
+        if key[0] == "job_submissions_total" and value != before.get(key, 0)
+    }
+    assert grown == {
+        (("outcome", "created"), ("reason", "")): 2,
+        (("outcome", "replayed"), ("reason", "")): 2,
+        (("outcome", "refused"), ("reason", "key_reused")): 1,
+        (("outcome", "refused"), ("reason", "invalid")): 3,
+        (("outcome", "refused"), ("reason", "not_json")): 1,
+    }
+
+
+def test_requests_are_counted_by_route_and_never_by_path_or_made_up_method(scrape, client):
+    client.get("/jobs/not-a-uuid")
+    client.get("/no/such/path")
+    client.open("/jobs", method="BREW")
+    found = scrape()
+    routes = {
+        dict(key[1:]).get("route") for key in found if key[0] == "flask_http_request_duration_seconds_count"
+    }
+    assert {"/jobs/<job_id>", "none"} <= routes
+    text = client.get("/metrics").text
+    assert "not-a-uuid" not in text
+    assert "no/such" not in text
+    assert "BREW" not in text
+
+
+def test_dead_letters_and_connections_are_read_when_they_are_asked_for(scrape, engine, handle):
+    buried(engine)
+    buried(engine)
+    buried(engine, task=handle(lambda payload, context: None))
+    found = scrape()
+    assert found["dead_letters_open", ("task", "noop")] == 2
+    assert found["dead_letters_open", ("task", "other")] == 1
+    assert found["dead_letters_open", ("task", "sleep")] == 0
+    assert found["database_connections_max",] > 0
+    assert found["database_connections", ("role", "api"), ("state", "active")] >= 1
+
+
+def test_redis_tells_its_memory_and_what_waits_in_it(scrape, redis):
+    redis.rpush("default", "a", "b")
+    found = scrape()
+    assert found["broker_messages", ("queue", "default")] == 2
+    assert 0 < found["redis_memory_used_bytes",] < found["redis_memory_max_bytes",]
+
+
+def test_beats_age_is_known_by_rediss_clock_alone(scrape, redis):
+    assert scrape()["beat_last_tick_age_seconds",] == heartbeats.BEAT_KEPT
+    heartbeats.tick(redis)
+    assert 0 <= scrape()["beat_last_tick_age_seconds",] < 5
+    redis.pexpire(heartbeats.BEAT_KEY, (heartbeats.BEAT_KEPT - 60) * 1_000)
+    assert 60 <= scrape()["beat_last_tick_age_seconds",] < 65
+
+
+def test_hints_that_cannot_be_sent_are_counted(scrape, queue, engine):
+    before = scrape()["job_dispatch_failures_total",]
+    row = queued(engine, dispatched=True)
+    queue._hand_back([row.id])
+    assert scrape()["job_dispatch_failures_total",] == before + 1
+
+
+def test_hints_that_the_api_sends_are_counted(scrape, client, queue):
+    key = ("jobs_dispatched_total", ("reason", "submitted"))
+    before = scrape().get(key, 0)
+    client.post("/jobs", json={"payload": {"task": "noop"}})
+    assert queue.flush()
+    assert scrape()[key] == before + 1
+
+
+def test_there_are_never_more_labels_than_registered_names(application):
+    names = [f"t{number:04}" for number in range(1_000)]
+    metrics.know(names, ["default"])
+    try:
+        assert metrics.task_label("t0199") == "t0199"
+        assert metrics.task_label("t0200") == metrics.task_label("unheard of") == metrics.OTHER
+        assert metrics.queue_label("unheard of") == metrics.OTHER
+    finally:
+        metrics.know(registry.names(), registry.queues())

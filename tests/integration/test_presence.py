@@ -98,6 +98,7 @@ def test_the_heartbeat_says_who_lives_and_runs_out(presence, redis, settings):
     assert (described["role"], described["pid"], described["running"]) == ("worker@test", os.getpid(), 0)
     (worker,) = heartbeats.workers(redis)
     assert (worker.name, worker.children) == (worker_name(), described["children"])
+    assert (worker.busy, worker.idle) == (0, described["idle"])
     assert list(worker.queues) == described["queues"]
     assert 0 < redis.ttl(key) <= settings.worker_heartbeat_ttl
     redis.delete(key)

@@ -206,7 +206,11 @@ class Fleet:
 
     def metric(self, name: str) -> float:
         text = self.http.get(f"{self.url}/metrics", timeout=10).text
-        return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.split(" ")[0] == name)
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in text.splitlines()
+            if line.split(" ")[0].partition("{")[0] == name
+        )
 
     def live_workers(self) -> int:
         return len(list(self.redis().scan_iter("djps:worker:*")))

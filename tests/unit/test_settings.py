@@ -190,3 +190,24 @@ def test_targets_and_ports_are_read_at_start(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name):
         Settings.load()
+
+
+def test_flower_on_another_address_than_loopback_needs_a_password():
+    assert Settings(flower_host="127.0.0.1").flower_host == "127.0.0.1"
+    assert Settings(flower_host="0.0.0.0", flower_basic_auth="ada:sesame").flower_host == "0.0.0.0"  # noqa: S104
+    with pytest.raises(ValueError, match="is not loopback, so FLOWER_BASIC_AUTH must name who may enter"):
+        Settings(flower_host="0.0.0.0")  # noqa: S104 - that is what is refused
+
+
+@pytest.mark.parametrize("given", ["sesame", ":sesame", "ada:", "ada:sesame,bob"])
+def test_flowers_users_are_given_with_their_passwords_and_never_shown(monkeypatch, given):
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", given)
+    with pytest.raises(SettingsError, match=r"FLOWER_BASIC_AUTH: must be user:password") as refused:
+        Settings.load()
+    assert "sesame" not in str(refused.value)
+
+
+def test_a_rule_about_two_settings_names_them(monkeypatch):
+    monkeypatch.setenv("FLOWER_HOST", "10.0.0.1")
+    with pytest.raises(SettingsError, match=r"^FLOWER_HOST '10\.0\.0\.1' is not loopback"):
+        Settings.load()

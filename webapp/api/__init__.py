@@ -6,12 +6,10 @@ import re
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
-from prometheus_client import CollectorRegistry
-from prometheus_flask_exporter import PrometheusMetrics
 from uuid_utils.compat import uuid7
 
 from webapp import logs, waits
-from webapp.api import batch, dlq, errors, following, health, jobs, metrics, openapi, steering
+from webapp.api import batch, dlq, errors, following, health, jobs, metrics, openapi, outcomes, steering
 from webapp.extensions import limiter
 
 if TYPE_CHECKING:
@@ -61,11 +59,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     limiter.init_app(app)
     health.init_app(app, settings, engine)
     metrics.init_app(app, settings, engine)
-    # A registry for each application: values go through shared files, and two applications in one process
-    # would otherwise declare the same names twice.
-    PrometheusMetrics.for_app_factory(path=None, group_by="url_rule", registry=CollectorRegistry()).init_app(
-        app
-    )
+    outcomes.init_app(app)
 
 
 def _open_request() -> None:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest
 
 from webapp import waits
+from webapp.api import outcomes
 from webapp.api.answers import BatchAnswer
 from webapp.api.errors import breaches_of, broken_option
 from webapp.api.jobs import json_body, rate_limit, the_queue
@@ -51,6 +52,7 @@ def submit_many() -> Response:
     counts = dict.fromkeys(("created", "existing", "invalid"), 0)
     for answer in answers:
         counts[(answer or {})["outcome"]] += 1
+    outcomes.count_items(counts)
     return jsonify({**counts, "items": answers})
 
 

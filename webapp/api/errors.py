@@ -14,6 +14,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
+from webapp import metrics
+from webapp.api import outcomes
 from webapp.api.schemas import SHAPES, BadBody, Breach, Problem
 from webapp.extensions import limiter
 from webapp.jobs.errors import (
@@ -188,6 +190,7 @@ def _bad_body(error: BadBody) -> Response:
 
 
 def _job_error(error: JobError) -> Response:
+    outcomes.name_refusal(error)
     status = _STATUS_OF[type(error)]
     return problem(status, str(error), retry_after=RETRY_AFTER_RACE if isinstance(error, KeyRace) else None)
 
@@ -220,6 +223,7 @@ def _database_error(error: DBAPIError) -> Response:
 
 
 def _database_away(error: Exception) -> Response:
+    metrics.database_refusals.labels("no_connection" if isinstance(error, PoolTimeout) else "away").inc()
     logger.warning("database is not answering", extra={"error_type": type(error).__name__})
     return problem(
         503,

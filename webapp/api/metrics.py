@@ -1,14 +1,15 @@
-"""`/metrics`: the counters of all processes of this host, and gauges read from PostgreSQL and Redis at scrape time."""
+"""`/metrics`: the counters of all processes of this host, HTTP by route, and gauges read at scrape time."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask import Blueprint, Flask, Response, current_app
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from flask import Blueprint, Flask, Request, Response, current_app, request
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_flask_exporter import PrometheusMetrics
 
 from webapp import heartbeats, metrics
-from webapp.api.gauges import LiveGauges
+from webapp.api.gauges import SCRAPE_TIMEOUT, LiveGauges
 from webapp.api.openapi import documented
 
 if TYPE_CHECKING:
@@ -18,13 +19,30 @@ if TYPE_CHECKING:
 
 bp = Blueprint("metrics", __name__)
 
-#: How long Redis may take to answer a scrape, seconds.
-SCRAPE_TIMEOUT = 0.5
+#: Methods that are counted; a client may make up others, and each would be a series.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
-    """Gives the gauges their connections."""
+    """Gives the gauges their connections, and counts requests from here on."""
     app.extensions["gauges"] = LiveGauges(engine, heartbeats.connect(settings.redis_url, SCRAPE_TIMEOUT))
+    app.before_request(_leave_out)
+    # A registry for each application: values go through shared files, and two applications in one process
+    # would otherwise declare the same names twice.
+    PrometheusMetrics.for_app_factory(
+        path=None, group_by=route, buckets=metrics.HTTP_BUCKETS, registry=CollectorRegistry()
+    ).init_app(app)
+
+
+def route(given: Request) -> str:
+    """The template of the path, such as `/jobs/<job_id>`: never the path itself."""
+    return given.url_rule.rule if given.url_rule is not None else "none"
+
+
+def _leave_out() -> None:
+    if request.method not in METHODS:
+        # The mark that the exporter looks for.
+        request.prom_do_not_track = True  # type: ignore[attr-defined]
 
 
 @bp.get("/metrics")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
+from webapp import metrics
 from webapp.broker import Broker
 from webapp.jobs.store import Hint
 
@@ -69,7 +70,9 @@ class Outbox:
                 hints, self._waiting = self._waiting, []
                 self._sending = True
             began = time.monotonic()
-            if not self._broker.send_hints(hints):
+            if self._broker.send_hints(hints):
+                metrics.jobs_dispatched.labels("submitted").inc(len(hints))
+            else:
                 self._give_back([hint.id for hint in hints])
             if len(hints) > 1:
                 # There is a crowd: what comes in the next moment goes together.

@@ -273,6 +273,7 @@ class Queue(Lookup):
 
     def _hand_back(self, ids: Sequence[UUID]) -> None:
         """Leaves jobs to the dispatcher; should this fail too, `REDISPATCH_AFTER` brings them back."""
+        metrics.dispatch_failures.inc(len(ids))
         try:
             with self._engine.begin() as connection:
                 store.mark_undispatched(connection, ids)

@@ -1,0 +1,54 @@
+"""Counts what became of submissions: created, replayed, or refused and why."""
+
+from __future__ import annotations
+
+import re
+
+from flask import Flask, Response, g, request
+
+from webapp import metrics
+
+#: The views that take jobs in, and whether one request is one submission.
+_SUBMITTING = {"jobs.submit": True, "batch.submit_many": False}
+#: Why a submission is refused, where its error has no name of its own.
+_REASONS = {
+    400: "bad_request",
+    409: "key_race",
+    413: "too_large",
+    415: "not_json",
+    422: "invalid",
+    429: "rate_limit",
+    500: "error",
+    503: "database_away",
+}
+
+
+def init_app(app: Flask) -> None:
+    """Counts every submission once it is answered."""
+    app.after_request(_count)
+
+
+def name_refusal(error: Exception) -> None:
+    """Remembers why this request is refused: its error's class, `UnknownTask` as `unknown_task`."""
+    g.refusal = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()
+
+
+def count_items(counts: dict[str, int]) -> None:
+    """Counts the answers to the items of a batch."""
+    for name, outcome, reason in (
+        ("created", "created", ""),
+        ("existing", "replayed", ""),
+        ("invalid", "refused", "invalid"),
+    ):
+        if counts[name]:
+            metrics.submissions.labels(outcome, reason).inc(counts[name])
+
+
+def _count(response: Response) -> Response:
+    single = _SUBMITTING.get(request.endpoint or "")
+    if single is not None and response.status_code >= 400:  # noqa: PLR2004 - where HTTP's errors begin
+        reason = g.pop("refusal", None) or _REASONS.get(response.status_code, metrics.OTHER)
+        metrics.submissions.labels("refused", reason).inc()
+    elif single:
+        metrics.submissions.labels("created" if response.status_code == 201 else "replayed", "").inc()  # noqa: PLR2004
+    return response
