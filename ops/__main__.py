@@ -14,7 +14,14 @@ from ops.load.profiles import PROFILES, duration, rate
 from ops.stack import venv
 
 #: What must be installed for a command, a key of `venv.LOCKS`; "up" for those that are not named.
-NEEDS = {"test": "test", "lock": "test", "chaos": "test", "bench": "test", "load": "load"}
+NEEDS = {
+    "test": "test",
+    "lock": "test",
+    "chaos": "test",
+    "bench": "test",
+    "load": "load",
+    "dashboards": "test",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,6 +33,8 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("down", help="stop everything")
     status = commands.add_parser("status", help="what runs")
     status.add_argument("--json", action="store_true", help="for programs")
+    restart = commands.add_parser("restart", help="stop one process in order and start it again")
+    restart.add_argument("name", help="as `status` names it")
     logs = commands.add_parser("logs", help="show the logs")
     logs.add_argument("name", nargs="?", help="one process only")
     logs.add_argument("--follow", "-f", action="store_true", help="go on with what is written")
@@ -70,6 +79,8 @@ def parser() -> argparse.ArgumentParser:
     load.add_argument("--duration", type=duration, metavar="TIME", help="such as 90s, 15m or 2h")
     load.add_argument("--rate", type=rate, metavar="N", help="submissions a second; in a spike at its peak")
     load.add_argument("--no-refusals", action="store_true", help="an answer 429 fails the run")
+    commands.add_parser("prometheus", help="bring Prometheus, which `up` then runs, from Debian's packages")
+    commands.add_parser("dashboards", help="make ops/grafana/dashboards/*.json anew")
     commands.add_parser("lock", help="make the hash-locked requirements anew from ops/lock/*.in")
     return root
 

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 
+from ops.stack import prometheus
 from ops.stack.stack import Stack, StackError
+from ops.stack.supervisor import SupervisorError
 from ops.stack.venv import ROOT
 from webapp.settings import Settings, SettingsError
 
@@ -18,7 +20,7 @@ from webapp.settings import Settings, SettingsError
 LOG_LINES = 40
 
 
-def run(wanted: argparse.Namespace) -> int:  # noqa: C901 - one case for each command
+def run(wanted: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case for each command
     """Runs one parsed command; returns its exit code."""
     os.chdir(ROOT)
     try:
@@ -29,6 +31,8 @@ def run(wanted: argparse.Namespace) -> int:  # noqa: C901 - one case for each co
                 return down(Stack(Settings.load()))
             case "status":
                 return status(Stack(Settings.load()), as_json=wanted.json)
+            case "restart":
+                return restart(Stack(Settings.load()), wanted.name)
             case "logs":
                 return logs(Stack(Settings.load()), wanted.name, follow=wanted.follow)
             case "test":
@@ -47,13 +51,21 @@ def run(wanted: argparse.Namespace) -> int:  # noqa: C901 - one case for each co
                 from ops.load.run import main  # noqa: PLC0415 - only this command needs it
 
                 return main(wanted, Stack(Settings.load()).urls["api_url"])
+            case "prometheus":
+                prometheus.install()
+                print(f"Prometheus is {prometheus.find()}; `python3 -m ops up` runs it")
+                return 0
+            case "dashboards":
+                from ops.grafana import build  # noqa: PLC0415 - only this command needs it
+
+                return build.write()
             case _:
                 from ops.lockfiles import lock  # noqa: PLC0415 - only this command needs it
 
                 return lock()
     except KeyboardInterrupt:
         return 130
-    except (StackError, SettingsError) as error:
+    except (StackError, SettingsError, prometheus.PrometheusError) as error:
         print(f"ops: {error}", file=sys.stderr)
         return 1
 
@@ -68,6 +80,8 @@ def up(stack: Stack, *, detach: bool) -> int:
         signal.signal(number, _interrupt)
     supervisor = stack.up()
     print(f"\n{stack.describe()}\n")
+    if prometheus.find() is None:
+        print("Prometheus is not installed; `python3 -m ops prometheus` brings it for the next `up`\n")
     print("Try it:\n")
     print(f"  curl -s {stack.urls['api_url']}/jobs -H 'Content-Type: application/json' \\")
     print('       -d \'{"payload": {"task": "sleep", "seconds": 2}}\'\n')
@@ -110,6 +124,22 @@ def status(stack: Stack, *, as_json: bool) -> int:
         print("DJPS is not up; `python3 -m ops up` starts it")
     states = found["processes"].values()
     return 0 if states and all(one["state"] == "RUNNING" for one in states) else 1
+
+
+def restart(stack: Stack, name: str) -> int:
+    """Stops one process in order and starts it again.
+
+    Raises:
+        StackError: DJPS is not up, or runs no process of this name.
+    """
+    try:
+        found = stack.supervisor.restart(name)
+    except SupervisorError as error:
+        raise StackError(str(error)) from error
+    if not found:
+        raise StackError(f"no process is named {name!r} (there are: {', '.join(stack.supervisor.states())})")
+    print(f"{name} was restarted")
+    return 0
 
 
 def logs(stack: Stack, name: str | None, *, follow: bool) -> int:

@@ -31,6 +31,15 @@ def require_free(port: int, setting: str) -> None:
             raise PortInUse(port, setting) from None
 
 
+def is_free(port: int) -> bool:
+    """Tells whether a port can be listened on."""
+    try:
+        require_free(port, "")
+    except PortInUse:
+        return False
+    return True
+
+
 def free() -> int:
     """A port that nothing listens on right now."""
     with socket.socket() as probe:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.stack import postgres, valkey
+from ops.stack import postgres, prometheus, valkey
 from ops.stack.ports import LOOPBACK
 from webapp.settings import Settings
 
@@ -104,10 +104,25 @@ def applications(settings: Settings) -> list[Process]:
         Process("beat", [*celery, "beat"], "the clock of dispatch and recovery"),
         Process(
             "flower",
-            [*celery, "flower", f"--address={LOOPBACK}", f"--port={settings.flower_port}"],
+            [*celery, "flower", f"--address={settings.flower_host}", f"--port={settings.flower_port}"],
             "Celery's own view",
             # Flower 2.2 does not end at TERM while its event thread waits for Redis; it keeps no state.
             stop_signal="KILL",
             port=(settings.flower_port, "FLOWER_PORT"),
         ),
+    ]
+
+
+def watchers(settings: Settings, data: Path) -> list[Process]:
+    """Prometheus, where it is installed; DJPS runs as well without."""
+    program = prometheus.find()
+    if program is None:
+        return []
+    configured = data / "run" / "prometheus.yml"
+    return [
+        Process(
+            "prometheus",
+            prometheus.command(program, configured, data / "prometheus", settings.prometheus_port),
+            "figures and alerts",
+        )
     ]

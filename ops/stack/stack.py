@@ -16,7 +16,7 @@ from typing import Any
 import requests
 from sqlalchemy.engine import make_url
 
-from ops.stack import ports, postgres, processes, valkey
+from ops.stack import ports, postgres, processes, prometheus, valkey
 from ops.stack.supervisor import LIVE, Supervisor
 from ops.stack.venv import ROOT
 from webapp.settings import Settings
@@ -24,7 +24,7 @@ from webapp.settings import Settings
 #: Longest the whole may take to be ready once its servers are, seconds.
 READY_PATIENCE = 90.0
 #: The processes that `status` speaks of.
-NAMES = ("postgres", "redis", "api", "worker", "maintenance", "beat", "flower", "httpbin")
+NAMES = ("postgres", "redis", "api", "worker", "maintenance", "beat", "flower", "httpbin", "prometheus")
 
 
 class StackError(Exception):
@@ -43,7 +43,10 @@ class Stack:
         self.data = (ROOT / settings.data_dir).resolve()
         self.supervisor = Supervisor(self.data)
         self._servers = processes.servers(settings, self.data)
-        self._applications = processes.applications(settings)
+        self._applications = [
+            *processes.applications(settings),
+            *processes.watchers(settings, self.data),
+        ]
 
     @property
     def urls(self) -> dict[str, str]:
@@ -54,7 +57,8 @@ class Stack:
             "database_url": postgres.url(given.postgres_port) if "postgres" in ours else given.database_url,
             "redis_url": valkey.url(given.redis_port) if "redis" in ours else given.redis_url,
             "api_url": f"http://{ports.LOOPBACK}:{given.api_port}",
-            "flower_url": f"http://{ports.LOOPBACK}:{given.flower_port}",
+            "flower_url": f"http://{_reached(given.flower_host)}:{given.flower_port}",
+            "prometheus_url": f"http://{ports.LOOPBACK}:{given.prometheus_port}",
         }
 
     @property
@@ -73,7 +77,11 @@ class Stack:
         }
         if any(one.name == "httpbin" for one in self._applications):
             ours["SIMULATED_JOB_URL"] = f"http://{ports.LOOPBACK}:{self.settings.httpbin_port}/delay/1"
-        return {**os.environ, **ours}
+        # Flower takes an empty list of users for one that nobody is on.
+        inherited = {name: value for name, value in os.environ.items() if name != "FLOWER_BASIC_AUTH"}
+        if users := self.settings.flower_basic_auth.get_secret_value():
+            ours["FLOWER_BASIC_AUTH"] = users
+        return {**inherited, **ours}
 
     def up(self) -> subprocess.Popen[bytes]:
         """Brings everything up; returns the supervisor's process once `/health/ready` answers.
@@ -85,6 +93,7 @@ class Stack:
             raise StackError(
                 f"DJPS is up already with its data in {self.data}; `python3 -m ops down` stops it"
             )
+        self._leave_out_watchers()
         try:
             everything = [*self._servers, *self._applications]
             for process in everything:
@@ -108,6 +117,13 @@ class Stack:
             raise
         return started
 
+    def _leave_out_watchers(self) -> None:
+        """A Prometheus of the machine's own may have the port; that must not keep DJPS from running."""
+        port = self.settings.prometheus_port
+        if any(one.name == "prometheus" for one in self._applications) and not ports.is_free(port):
+            print(f"port {port} is in use, so no Prometheus is started (set PROMETHEUS_PORT to another)")
+            self._applications = [one for one in self._applications if one.name != "prometheus"]
+
     def _prepare(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.data / "metrics", ignore_errors=True)
@@ -120,6 +136,9 @@ class Stack:
             else:
                 (self.data / "redis").mkdir(exist_ok=True)
         (self.data / "run").mkdir(exist_ok=True)
+        (self.data / "run" / "prometheus.yml").write_text(
+            prometheus.configuration(self.settings.api_port, self.settings.flower_port)
+        )
         self._note.write_text(json.dumps(self.urls))
 
     def _start_servers(self) -> None:
@@ -192,7 +211,7 @@ class Stack:
         """A table of what runs where, and a line to try."""
         states = self.supervisor.states()
         where = {"postgres": self.urls["database_url"], "redis": self.urls["redis_url"]}
-        where |= {"api": self.urls["api_url"], "flower": self.urls["flower_url"]}
+        where |= {name: self.urls[f"{name}_url"] for name in ("api", "flower", "prometheus")}
         rows = [
             (
                 one.name,
@@ -211,6 +230,11 @@ class Stack:
             for row in [head, *rows]
         ]
         return "\n".join(table)
+
+
+def _reached(host: str) -> str:
+    """Where this machine reaches what listens on `host`."""
+    return ports.LOOPBACK if host in {"0.0.0.0", "::"} else host  # noqa: S104 - it is compared, not bound
 
 
 def live(state: dict[str, Any]) -> bool:

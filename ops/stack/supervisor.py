@@ -11,6 +11,7 @@ import tempfile
 import time
 import xmlrpc.client
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,22 @@ class Supervisor:
     def launch(self, name: str) -> None:
         """Starts one process, without waiting for it."""
         self._call("startProcess", name, False)
+
+    def restart(self, name: str) -> bool:
+        """Stops one process in order and starts it again; False when there is none of this name.
+
+        Raises:
+            SupervisorError: the supervisor does not run.
+        """
+        if not self.answers():
+            raise SupervisorError("DJPS is not up; `python3 -m ops up` starts it")
+        if name not in self.states():
+            return False
+        with suppress(xmlrpc.client.Fault):
+            # A process that does not run cannot be stopped, and is started all the same.
+            self._call("stopProcess", name, True)
+        self._call("startProcess", name, True)
+        return True
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Pid and state of every process, by name; empty when the supervisor does not run."""

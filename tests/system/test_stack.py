@@ -21,7 +21,7 @@ from ops.stack import ports
 pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).resolve().parents[2]
-PORTS = ("API_PORT", "FLOWER_PORT", "POSTGRES_PORT", "REDIS_PORT", "HTTPBIN_PORT")
+PORTS = ("API_PORT", "FLOWER_PORT", "POSTGRES_PORT", "REDIS_PORT", "HTTPBIN_PORT", "PROMETHEUS_PORT")
 NAMES = {"postgres", "redis", "api", "worker", "maintenance", "beat", "flower"}
 OURS = ("DATABASE_URL", "REDIS_URL", "SIMULATED_JOB_URL", "PROMETHEUS_MULTIPROC_DIR")
 
@@ -62,17 +62,18 @@ def test_up_status_restart_of_the_dead_down_and_up_again(environment, eventually
         job = requests.post(f"{api}/jobs", json={"payload": {"task": "noop"}}, timeout=5).json()
         eventually(lambda: requests.get(f"{api}/jobs/{job['id']}", timeout=5).json()["status"] == "completed")
         assert requests.get(found["flower_url"], timeout=10).status_code == 200
+        assert "beat was restarted" in ops(environment, "restart", "beat")
+        assert "no process is named 'nobody'" in ops(environment, "restart", "nobody", expect=1)
         assert "is up already" in ops(environment, "up", expect=1)
         assert "job completed" in ops(environment, "logs", "worker")
-        psutil.Process(found["processes"]["beat"]["pid"]).kill()
 
         def beat():
             # The exit code says whether all of it runs, which it does not for a moment.
             return json.loads(ops(environment, "status", "--json", expect=None))["processes"]["beat"]
 
-        eventually(
-            lambda: beat()["state"] == "RUNNING" and beat()["pid"] != found["processes"]["beat"]["pid"]
-        )
+        killed = beat()["pid"]
+        psutil.Process(killed).kill()
+        eventually(lambda: beat()["state"] == "RUNNING" and beat()["pid"] != killed)
         assert "DJPS is down" in ops(environment, "down")
         assert not any(psutil.pid_exists(pid) for pid in pids)
         began = time.monotonic()
