@@ -1,0 +1,232 @@
+"""The dashboard to open first: is the service well, and if not, which part?"""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import dashboard as builder
+
+from ops.grafana.panels import FULL, Line, board, figure, graph, quantiles
+
+_STARTS = (
+    'sum(rate(job_wait_seconds_bucket{le="5.0"}[$__range])) / sum(rate(job_wait_seconds_count[$__range]))'
+)
+
+
+def overview() -> builder.Dashboard:
+    """Builds it."""
+    return board(
+        "djps-overview",
+        "DJPS overview",
+        "What comes in, what becomes of it, how long it waits and runs, and whether every part is there.",
+        [
+            ("The four counters", _counters()),
+            ("Objectives", _objectives()),
+            ("Jobs", _jobs()),
+            ("HTTP", _http()),
+            ("Parts", _parts()),
+        ],
+    )
+
+
+def _counters() -> list[object]:
+    named = {
+        "Created": ("jobs_created_total", "Jobs accepted and stored, in the time shown."),
+        "Completed": ("jobs_completed_total", "Jobs that completed, in the time shown."),
+        "Failed": ("jobs_failed_total", "Jobs that went to the dead letter queue, in the time shown."),
+        "Retried": ("jobs_retried_total", "Attempts that failed and got another try, in the time shown."),
+    }
+    counters = [
+        figure(
+            title,
+            "short",
+            says,
+            Line(f"sum(increase({name}[$__range]))", title),
+            bad_above=1 if title == "Failed" else None,
+        )
+        for title, (name, says) in named.items()
+    ]
+    ended = "(sum(increase(jobs_completed_total[$__range])) + sum(increase(jobs_failed_total[$__range])))"
+    success = Line(f"sum(increase(jobs_completed_total[$__range])) / {ended}", "success rate")
+    return [
+        *counters,
+        figure(
+            "Success rate",
+            "percentunit",
+            "Share of the jobs that ended in the time shown that completed.",
+            success,
+            bad_below=0.99,
+        ),
+        figure(
+            "Waiting and running",
+            "short",
+            "Jobs that have not ended, now.",
+            Line("sum(max by (queue, status) (job_queue_depth))", "jobs"),
+        ),
+    ]
+
+
+def _objectives() -> list[object]:
+    return [
+        figure(
+            "Started within 5 s",
+            "percentunit",
+            "Objective: 99 % of due jobs start within 5 s of being due.",
+            Line(_STARTS, "in time"),
+            width=6,
+            bad_below=0.99,
+        ),
+        figure(
+            "Submissions without 5xx",
+            "percentunit",
+            "Objective: 99.9 % of submissions are answered without a server error.",
+            Line("1 - djps:submissions_failed:ratio_rate1h", "answered"),
+            width=6,
+            bad_below=0.999,
+        ),
+        graph(
+            "Share that missed its objective",
+            "percentunit",
+            "Late starts burn fast above 14.4 %, failed submissions above 1.44 %: then an alert fires.",
+            [
+                Line(f"djps:{name}:ratio_rate{window}", f"{words}, {window}")
+                for name, words in (
+                    ("job_starts_late", "late starts"),
+                    ("submissions_failed", "failed submissions"),
+                )
+                for window in ("5m", "30m", "1h", "6h", "3d")
+            ],
+        ),
+    ]
+
+
+def _jobs() -> list[object]:
+    return [
+        graph(
+            "Throughput",
+            "ops",
+            "In a steady state what is completed follows what is created.",
+            [
+                Line("sum(rate(jobs_created_total[$__rate_interval]))", "created"),
+                Line("sum(rate(jobs_completed_total[$__rate_interval]))", "completed"),
+                Line("sum(rate(jobs_retried_total[$__rate_interval]))", "retried"),
+                Line("sum(rate(jobs_failed_total[$__rate_interval]))", "failed"),
+            ],
+        ),
+        graph(
+            "Depth of the queues",
+            "short",
+            "Unfinished jobs by queue. Growing: more comes than runs.",
+            [
+                Line("max by (queue, status) (job_queue_depth)", "{{queue}}, {{status}}"),
+                Line("max by (queue) (job_due)", "{{queue}}, due"),
+            ],
+        ),
+        graph("Wait", "s", "From due to started, all tasks.", quantiles("job_wait_seconds"), width=8),
+        graph("Run", "s", "How long attempts ran, all tasks.", quantiles("job_duration_seconds"), width=8),
+        graph(
+            "Oldest due job",
+            "s",
+            "How long the job at the head of each queue has waited; an alert fires at 5 minutes.",
+            [Line("max by (queue) (job_oldest_due_age_seconds)", "{{queue}}")],
+            width=8,
+        ),
+        graph(
+            "Submissions by outcome",
+            "ops",
+            "Created, replayed under the same key, or refused and why.",
+            [
+                Line(
+                    "sum by (outcome, reason) (rate(job_submissions_total[$__rate_interval]))",
+                    "{{outcome}} {{reason}}",
+                )
+            ],
+        ),
+        graph(
+            "Dead letters",
+            "short",
+            "Jobs that wait in the dead letter queue for somebody to look at them.",
+            [Line("max by (task) (dead_letters_open)", "{{task}}")],
+        ),
+    ]
+
+
+def _http() -> list[object]:
+    return [
+        graph(
+            "Requests by route and status",
+            "reqps",
+            "By the route's template; none: no route matched.",
+            [
+                Line(
+                    "sum by (method, route, status)"
+                    " (rate(flask_http_request_duration_seconds_count[$__rate_interval]))",
+                    "{{method}} {{route}} {{status}}",
+                )
+            ],
+        ),
+        graph(
+            "How long POST /jobs takes",
+            "s",
+            "Percentiles of the answer's time inside the API.",
+            quantiles("flask_http_request_duration_seconds", '{method="POST",route="/jobs"}'),
+        ),
+    ]
+
+
+def _parts() -> list[object]:
+    servers = [
+        ("Workers", "Workers with a heartbeat.", "max(active_workers)", 1.0),
+        ("PostgreSQL", "1: it answers.", "max(database_up)", 1.0),
+        ("Redis", "1: it answers.", "max(redis_up)", 1.0),
+    ]
+    return [
+        *(
+            figure(title, "short", says, Line(expression, title), width=4, bad_below=below)
+            for title, says, expression, below in servers
+        ),
+        figure(
+            "Beat's last tick",
+            "s",
+            "Beat ticks every second; an hour means never, or not known.",
+            Line("min(beat_last_tick_age_seconds)", "age"),
+            bad_above=20,
+        ),
+        figure(
+            "Flower's workers",
+            "short",
+            "Workers whose events Flower hears.",
+            Line("sum(flower_worker_online)", "online"),
+        ),
+        figure(
+            "Release",
+            "short",
+            "Processes of the API that answer, by release and Python.",
+            Line("count by (version, python) (djps_build_info)", "{{version}}, Python {{python}}"),
+        ),
+        graph(
+            "Redis: memory",
+            "bytes",
+            "An alert fires at 70 % of what it may use.",
+            [
+                Line("max(redis_memory_used_bytes)", "used"),
+                Line("max(redis_memory_max_bytes)", "limit"),
+            ],
+            width=8,
+        ),
+        graph(
+            "PostgreSQL: connections",
+            "short",
+            "Ours, by kind of process and state, beside what the server takes in all.",
+            [
+                Line("max by (role, state) (database_connections)", "{{role}} {{state}}"),
+                Line("max(database_connections_max)", "limit"),
+            ],
+            width=8,
+        ),
+        graph(
+            "PostgreSQL: refusals",
+            "ops",
+            "Requests answered 503: it was away, or no connection was free in time.",
+            [Line("sum(rate(database_refusals_total[$__rate_interval])) or vector(0)", "refused")],
+            width=FULL // 3,
+        ),
+    ]

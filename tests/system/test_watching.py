@@ -1,0 +1,188 @@
+"""A real Prometheus over a whole system: every query of the dashboards and rules is answered."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from ops.stack import ports, prometheus
+
+pytestmark = pytest.mark.system
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.prefix) / "bin"
+PATIENCE = 30
+
+
+def rules():
+    for file in sorted((ROOT / "ops" / "prometheus" / "rules").glob("*.yml")):
+        for group in yaml.safe_load(file.read_text())["groups"]:
+            for rule in group["rules"]:
+                # An alert that is silent answers nothing; what it compares must be there.
+                bare = re.sub(r" (>|==) [\d.]+( \* [\d.]+)?(?! \))", "", rule["expr"])
+                yield rule.get("alert") or rule["record"], bare
+
+
+def panels():
+    given = {"$__range": "5m", "$__rate_interval": "1m", "$task": "again"}
+    for file in sorted((ROOT / "ops" / "grafana" / "dashboards").glob("*.json")):
+        for panel in json.loads(file.read_text())["panels"]:
+            for target in panel.get("targets", ()):
+                expression = target["expr"]
+                for name, value in given.items():
+                    expression = expression.replace(name, value)
+                yield f"{file.stem}: {panel['title']}, {target['legendFormat']}", expression
+
+
+class Watcher:
+    """A Prometheus that scrapes the fleet and a Flower of it, each second."""
+
+    def __init__(self, fleet, folder):
+        prometheus.install()
+        self.port, self.flower_port = ports.free(), ports.free()
+        self.url = f"http://{ports.LOOPBACK}:{self.port}"
+        configured = folder / "prometheus.yml"
+        configured.write_text(prometheus.configuration(fleet.api_port, self.flower_port, interval="1s"))
+        celery = [str(BIN / "celery"), "-A", "tasks", "--quiet", "flower"]
+        commands = (
+            prometheus.command(prometheus.find(), configured, folder / "figures", self.port),
+            [*celery, f"--address={ports.LOOPBACK}", f"--port={self.flower_port}"],
+        )
+        environment = fleet.environment | {"FLOWER_BASIC_AUTH": "ada:sesame"}
+        with (folder / "watcher.log").open("ab") as log:
+            self.processes = [
+                subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
+                for command in commands
+            ]
+
+    def ask(self, expression):
+        """The values of an instant query that are numbers."""
+        answer = requests.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=10)
+        assert answer.status_code == 200, (expression, answer.text)
+        values = [float(one["value"][1]) for one in answer.json()["data"]["result"]]
+        return [value for value in values if not math.isnan(value)]
+
+    def firing(self):
+        found = requests.get(f"{self.url}/api/v1/alerts", timeout=10).json()["data"]["alerts"]
+        return {one["labels"]["alertname"] for one in found if one["state"] == "firing"}
+
+    def stop(self):
+        for process in self.processes:
+            process.kill()
+            process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def watcher(fleet, tmp_path_factory, eventually_for_session):
+    made = Watcher(fleet, tmp_path_factory.mktemp("watcher"))
+    try:
+        eventually_for_session(lambda: _answers(f"{made.url}/-/ready"), PATIENCE)
+        eventually_for_session(lambda: _answers(f"http://127.0.0.1:{made.flower_port}/healthcheck"), PATIENCE)
+        yield made
+    finally:
+        made.stop()
+
+
+def _answers(url):
+    try:
+        return requests.get(url, timeout=2).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def run_every_outcome(fleet):
+    jobs = [fleet.post("noop", number=number) for number in range(20)]
+    jobs += [fleet.post(task) for task in ("again", "no-use", "poison")]
+    key = f"watched {jobs[0]['id']}"
+    fleet.post("noop", key=key)
+    fleet.post("noop", key=key)
+    assert fleet.http.post(f"{fleet.url}/jobs", json={}, timeout=10).status_code == 422
+    for job in jobs:
+        fleet.wait_for(job)
+
+
+def test_every_query_of_dashboards_and_rules_is_answered(fleet, watcher, eventually):
+    # A rate needs a counter to grow after it was first seen, so each outcome comes twice.
+    for _ in range(2):
+        run_every_outcome(fleet)
+        seen = fleet.metric("jobs_failed_total")
+        eventually(lambda seen=seen: watcher.ask("jobs_failed_total") == [seen])
+    asked = [*panels(), *rules()]
+    assert len(asked) > 80
+
+    def unanswered():
+        return [where for where, expression in asked if not watcher.ask(expression)]
+
+    end = time.monotonic() + PATIENCE
+    while (left := unanswered()) and time.monotonic() < end:
+        continue
+    assert left == []
+
+
+def test_flower_asks_who_it_is_and_is_scraped_all_the_same(watcher, eventually):
+    flower = f"http://127.0.0.1:{watcher.flower_port}"
+    assert requests.get(f"{flower}/workers", timeout=10).status_code == 401
+    assert requests.get(f"{flower}/workers", auth=("ada", "wrong"), timeout=10).status_code == 401
+    assert requests.get(f"{flower}/workers", auth=("ada", "sesame"), timeout=10).status_code == 200
+    eventually(lambda: watcher.ask('up{job="flower"} == 1'))
+    # What Flower counts is scraped from Flower, and nowhere else.
+    eventually(lambda: watcher.ask("flower_worker_online"), PATIENCE)
+    assert watcher.ask('{__name__=~"flower_.*",job="djps-api"}') == []
+    assert watcher.ask('{__name__=~"job_.*",job="flower"}') == []
+
+
+def test_a_stopped_worker_with_due_jobs_fires_within_a_minute_and_a_new_one_ends_it(
+    fleet, watcher, eventually
+):
+    eventually(lambda: "NoLiveWorker" not in watcher.firing(), 60)
+    fleet.stop("worker")
+    job = fleet.post("noop")
+    try:
+        eventually(lambda: "NoLiveWorker" in watcher.firing(), 60)
+    finally:
+        fleet.start("worker")
+    fleet.wait_for(job)
+    eventually(lambda: "NoLiveWorker" not in watcher.firing(), 30)
+
+
+def test_a_worker_without_an_api_on_its_host_serves_what_it_counts(fleet, tmp_path, eventually):
+    port = ports.free()
+    elsewhere = {
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
+        "DJPS_DATA_DIR": str(tmp_path),
+        "WORKER_METRICS_PORT": str(port),
+    }
+    command = [*fleet.commands["worker"]]
+    command[command.index("worker@%h")] = "elsewhere@%h"
+    url = f"http://127.0.0.1:{port}/metrics"
+    with (tmp_path / "worker.log").open("wb") as log:
+        worker = subprocess.Popen(
+            command,
+            env=fleet.environment | elsewhere,
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        eventually(lambda: _answers(url), PATIENCE)
+
+        def completed():
+            fleet.post("noop")
+            return re.search(r"^jobs_completed_total [1-9]", requests.get(url, timeout=5).text, re.MULTILINE)
+
+        eventually(completed, PATIENCE)
+    finally:
+        worker.terminate()
+        worker.wait(PATIENCE)
+    # No child of the worker holds on to the port.
+    assert ports.is_free(port)
