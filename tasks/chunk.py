@@ -11,21 +11,22 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from tasks import execution
-from tasks.execution import JobTask, Limiter
+from tasks.execution import JobTask
 from tasks.runtime import Runtime, child_name, runtime
+from tasks.soft_limit import SoftLimit
 from webapp import logs, metrics
 from webapp.broker import CHUNK_WINDOW, TICKET_WINDOW, celery
 from webapp.database import in_one_trip
 from webapp.jobs import bulk, store, tickets
 from webapp.jobs.bulk import Completed
 from webapp.jobs.store import Claim
-from webapp.jobs.tickets import Ticket
+from webapp.jobs.tickets import Taker, Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -52,19 +53,19 @@ def execute_due(self: JobTask, queue: str, task: str, timeout: float) -> None:
     parts = runtime()
     ticket = Ticket(queue, task, timeout)
     end = time.monotonic() + TICKET_WINDOW
-    while time.monotonic() < end and (claims := _claim_due(parts, ticket)):
-        Chunk(parts, claims).run()
+    claims = claim_due(parts, ticket)
+    while claims:
+        claims = Chunk(parts, claims, ticket=ticket if time.monotonic() < end else None).run()
 
 
-def _claim_due(parts: Runtime, ticket: Ticket) -> list[Claim]:
-    lease = parts.settings.stuck_job_threshold
-    limit = parts.broker.chunk_size(ticket.task)
-    return in_one_trip(
-        parts.engine,
-        lambda connection: tickets.claim_due(
-            connection, ticket, limit=limit, worker_id=child_name(), lease=lease
-        ),
-    )
+def claim_due(parts: Runtime, ticket: Ticket) -> list[Claim]:
+    """Claims what is due of a ticket's jobs, as many as make a chunk."""
+    taker = _taker(parts, ticket)
+    return in_one_trip(parts.engine, lambda connection: tickets.claim_due(connection, ticket, taker))
+
+
+def _taker(parts: Runtime, ticket: Ticket) -> Taker:
+    return Taker(parts.broker.chunk_size(ticket.task), child_name(), parts.settings.stuck_job_threshold)
 
 
 class Chunk:
@@ -73,11 +74,20 @@ class Chunk:
     Args:
         parts: this process's parts.
         claims: the jobs, in the order in which they run.
+        ticket: where more such jobs wait, to be claimed with the last settle.
         window: seconds after which what has not begun is handed back.
     """
 
-    def __init__(self, parts: Runtime, claims: Sequence[Claim], *, window: float = CHUNK_WINDOW) -> None:
+    def __init__(
+        self,
+        parts: Runtime,
+        claims: Sequence[Claim],
+        *,
+        ticket: Ticket | None = None,
+        window: float = CHUNK_WINDOW,
+    ) -> None:
         self._parts = parts
+        self._ticket = ticket
         self._window = window
         self._claimed_at = time.monotonic()
         self._lock = threading.Lock()
@@ -85,18 +95,19 @@ class Chunk:
         self._done: list[Completed] = []
         self._flushed_at = self._claimed_at
 
-    def run(self) -> None:
-        """Runs them all, or as many as the window allows."""
+    def run(self) -> list[Claim]:
+        """Runs them all, or as many as the window allows; returns the ticket's next jobs."""
         timer = threading.Timer(self._window, self.hand_back)
         timer.daemon = True
         if len(self._waiting) > 1:
             timer.start()
         try:
-            with execution.time_limits() as limited:
+            with SoftLimit() as limited:
                 while (claim := self._next()) is not None:
                     self._run(claim, limited)
                     if time.monotonic() - self._flushed_at > FLUSH_AFTER:
                         self.flush()
+            return self._settle_and_claim() if self._ticket else []
         finally:
             timer.cancel()
             self.hand_back()
@@ -105,7 +116,7 @@ class Chunk:
         with self._lock:
             return self._waiting.popleft() if self._waiting else None
 
-    def _run(self, claim: Claim, limited: Limiter) -> None:
+    def _run(self, claim: Claim, limited: SoftLimit) -> None:
         began = time.monotonic()
         with execution.attempt_of(claim):
             try:
@@ -122,12 +133,22 @@ class Chunk:
 
     def flush(self) -> None:
         """Settles what is done, in one statement."""
+        if done := self._take_done():
+            settle_many(self._parts, done)
+
+    def _settle_and_claim(self) -> list[Claim]:
+        """Settles what is done, and claims the ticket's next jobs in the same statement."""
+        assert self._ticket is not None  # noqa: S101 - for the type checker: the caller has just looked
+        if done := self._take_done():
+            return settle_many(self._parts, done, self._ticket)
+        return claim_due(self._parts, self._ticket)
+
+    def _take_done(self) -> list[Completed]:
         self._flushed_at = time.monotonic()
         with self._lock:
             done, self._done = self._done, []
-        if done:
-            _observe(done)
-            settle_many(self._parts, done)
+        _observe(done)
+        return done
 
     def hand_back(self) -> None:
         """Settles what is done and gives back what has not begun, so that nothing waits behind a slow job."""
@@ -150,30 +171,47 @@ def _observe(done: Sequence[Completed]) -> None:
         metrics.observe_many(task, queue, waits, [one.ended - one.began for one in some])
 
 
-def _settled(connection: Connection, done: Sequence[Completed]) -> set[UUID]:
-    """Settles what is open; what an earlier try settled, whose answer did not come through, counts as well."""
-    if bulk.settle_many(connection, done) == len(done):
-        return {one.claim.id for one in done}
-    return {one.claim.id for one in done if store.status_after(connection, one.claim) is not None}
+def settle_many(parts: Runtime, done: Sequence[Completed], ticket: Ticket | None = None) -> list[Claim]:
+    """Writes completed attempts, except those whose lease was lost; returns the next jobs of the ticket, if there is one."""
 
+    def write(connection: Connection) -> tuple[set[UUID], list[Claim]]:
+        """What an earlier try settled, whose answer did not come through, counts as settled as well."""
+        count, claims = (
+            (bulk.settle_many(connection, done), [])
+            if ticket is None
+            else tickets.settle_and_claim(connection, done, ticket, _taker(parts, ticket))
+        )
+        if count == len(done):
+            return {one.claim.id for one in done}, claims
+        return {one.claim.id for one in done if store.status_after(connection, one.claim)}, claims
 
-def settle_many(parts: Runtime, done: Sequence[Completed]) -> None:
-    """Writes completed attempts, except those whose lease was lost."""
     settled: set[UUID] = set()
-    failures = execution.Insistence(parts.settings.stuck_job_threshold)
-    while failures.goes_on():
-        with failures:
-            settled = in_one_trip(parts.engine, lambda connection: _settled(connection, done))
-    if not failures.came_through:
-        settled = set()
-    metrics.jobs_completed.inc(len(settled))
-    with logs.in_one_write():
-        for one in done:
-            about = execution.fields_of(one.claim) | {"task": one.claim.task}
-            if one.claim.id in settled:
-                logger.info(
-                    "job completed", extra=about | {"waited_seconds": round(one.claim.waited + one.began, 3)}
-                )
-            else:
-                metrics.leases_lost.inc()
-                logger.error("lease was lost, the attempt's outcome is dropped", extra=about)
+    claims: list[Claim] = []
+    tries = execution.Insistence(parts.settings.stuck_job_threshold)
+    while tries.goes_on():
+        with tries:
+            settled, claims = in_one_trip(parts.engine, write)
+    _note_settled(done, settled)
+    return claims
+
+
+def _note_settled(done: Sequence[Completed], settled: Container[UUID]) -> None:
+    """Counts and logs what was settled, and what had lost its lease."""
+    kept = [one for one in done if one.claim.id in settled]
+    metrics.jobs_completed.inc(len(kept))
+    logs.info_each(logger, "job completed", [_about(one) for one in kept])
+    if len(kept) == len(done):
+        return
+    for one in done:
+        if one.claim.id not in settled:
+            metrics.leases_lost.inc()
+            logger.error("lease was lost, the attempt's outcome is dropped", extra=_about(one))
+
+
+def _about(one: Completed) -> dict[str, str | int | float]:
+    """What a line about a job of a chunk says."""
+    told: dict[str, str | int | float] = {
+        "task": one.claim.task,
+        "waited_seconds": round(one.claim.waited + one.began, 3),
+    }
+    return execution.fields_of(one.claim) | told

@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import re
-import signal
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn
@@ -32,6 +30,7 @@ from tasks.cancellation import CancelWatch
 from tasks.dead_letter import bury
 from tasks.progress import ProgressReport
 from tasks.runtime import Runtime, child_name, runtime
+from tasks.soft_limit import SoftLimit
 from webapp import logs, metrics, pace
 from webapp.broker import celery
 from webapp.database import in_one_trip
@@ -77,10 +76,6 @@ class Pace:
 
 
 _paces: dict[str, Pace] = {}
-
-
-#: Bounds a block by seconds.
-Limiter = Callable[[float], AbstractContextManager[Any]]
 
 
 class HandlerMissing(Exception):
@@ -176,7 +171,7 @@ def claim_all(parts: Runtime, ids: Sequence[UUID]) -> list[Claim]:
     )
 
 
-def run(parts: Runtime, claim: Claim, limited: Limiter | None = None) -> Any:
+def run(parts: Runtime, claim: Claim, limited: SoftLimit | None = None) -> Any:
     """Calls the job's handler.
 
     Args:
@@ -200,43 +195,17 @@ def run(parts: Runtime, claim: Claim, limited: Limiter | None = None) -> Any:
         function = _function_of(claim)
         if limited is None:
             return function(claim.payload, context)
-        with limited(claim.timeout):
+        limited.begin(claim.timeout)
+        try:
             return function(claim.payload, context)
+        finally:
+            limited.end()
     except SoftTimeLimitExceeded as error:
         raise _failure(claim, JobTimeout(claim.timeout), error) from error
     except Exception as error:
         raise _failure(claim, error, error) from error
     finally:
         measure(parts, claim.task, time.monotonic() - started)
-
-
-@contextmanager
-def time_limits() -> Iterator[Limiter]:
-    """Gives a way to set soft time limits in this process: blocks that take longer get `SoftTimeLimitExceeded`.
-
-    Signals reach the main thread only, which is where a prefork child runs its jobs.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield nullcontext
-        return
-    before = signal.signal(signal.SIGALRM, _raise_time_limit)
-    try:
-        yield _time_limit
-    finally:
-        signal.signal(signal.SIGALRM, before)
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _raise_time_limit(_number: int, _frame: object) -> NoReturn:
-    raise SoftTimeLimitExceeded
 
 
 def measure(parts: Runtime, task: str, seconds: float) -> None:

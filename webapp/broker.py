@@ -9,10 +9,11 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from celery import Celery
 from kombu import pools
@@ -22,6 +23,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from webapp import pace, transport
+from webapp.envelope import Envelope
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +40,8 @@ PAUSE_AFTER_FAILURE = 1.0
 LENGTH_TTL = 0.1
 #: Seconds a handler gets after its soft time limit before its process is killed.
 HARD_LIMIT_GRACE = 5.0
-#: Most messages put into one pipeline.
-PIPELINE_SIZE = 500
+#: Most messages put into a list with one command.
+PUSHED_AT_ONCE = 500
 #: Connections of one process to Redis for sending.
 CONNECTIONS = 8
 
@@ -113,21 +115,46 @@ def _run_id(client: Any) -> str:
     return str(client.info("server").get("run_id", ""))
 
 
-def _parts(hints: Sequence[JobHint], size: int) -> Iterator[Sequence[JobHint]]:
-    for start in range(0, len(hints), size):
-        yield hints[start : start + size]
+def _parts(whole: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(whole), size):
+        yield whole[start : start + size]
 
 
-def _message(hints: Sequence[JobHint]) -> tuple[str, list[Any], dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message about to be sent.
+
+    Args:
+        args: the Celery task's arguments.
+        task_id: how Celery and Flower name it.
+        shown: its arguments, for people.
+    """
+
+    envelope: Envelope
+    args: list[Any]
+    task_id: str
+    shown: str
+
+    @property
+    def key(self) -> str:
+        """The Redis list where it waits."""
+        return transport.list_at(self.envelope.queue, self.envelope.priority)
+
+    def sealed(self) -> str:
+        """Its text in that list."""
+        return self.envelope.seal(celery, self.args, task_id=self.task_id, shown=self.shown)
+
+
+def _message(hints: Sequence[JobHint]) -> Message:
     """A message for one job, or for several; a chunk has no soft limit, for each of its jobs has its own."""
     one = hints[0]
-    first, timeout = str(one.id), one.timeout
-    where = {"queue": one.queue, "priority": transport.kombu_priority(one.priority), "task_id": first}
+    first, timeout, priority = str(one.id), one.timeout, transport.kombu_priority(one.priority)
     if len(hints) == 1:
-        limits = {"soft_time_limit": timeout, "time_limit": timeout + HARD_LIMIT_GRACE}
-        return EXECUTE_JOB, [first], where | limits
-    limits = {"time_limit": CHUNK_WINDOW + timeout + HARD_LIMIT_GRACE}
-    return EXECUTE_JOBS, [[str(hint.id) for hint in hints]], where | limits
+        envelope = Envelope(EXECUTE_JOB, one.queue, priority, timeout + HARD_LIMIT_GRACE, timeout)
+        return Message(envelope, [first], first, first)
+    limit = CHUNK_WINDOW + timeout + HARD_LIMIT_GRACE
+    envelope = Envelope(EXECUTE_JOBS, one.queue, priority, limit)
+    return Message(envelope, [[str(hint.id) for hint in hints]], first, f"{len(hints)} jobs from {first} on")
 
 
 class JobTicket(Protocol):
@@ -150,11 +177,12 @@ class JobTicket(Protocol):
         """How urgent the most urgent of them is."""
 
 
-def _ticket_message(ticket: JobTicket) -> tuple[str, list[Any], dict[str, Any]]:
+def _ticket_message(ticket: JobTicket) -> Message:
     """A message for a moment of work; it has no soft limit, for each of the jobs has its own."""
-    where = {"queue": ticket.queue, "priority": transport.kombu_priority(ticket.priority)}
-    limits = {"time_limit": TICKET_WINDOW + CHUNK_WINDOW + ticket.timeout + HARD_LIMIT_GRACE}
-    return EXECUTE_DUE, [ticket.queue, ticket.task, ticket.timeout], where | limits
+    limit = TICKET_WINDOW + CHUNK_WINDOW + ticket.timeout + HARD_LIMIT_GRACE
+    envelope = Envelope(EXECUTE_DUE, ticket.queue, transport.kombu_priority(ticket.priority), limit)
+    args = [ticket.queue, ticket.task, ticket.timeout]
+    return Message(envelope, args, str(uuid4()), f"due {ticket.task} of {ticket.queue}")
 
 
 class Broker:
@@ -249,7 +277,7 @@ class Broker:
             return None
 
     def send_hints(self, hints: Sequence[JobHint]) -> bool:
-        """Sends messages for jobs in one pipeline, several quick jobs of a task in one of them.
+        """Sends messages for jobs, several quick jobs of a task in one of them.
 
         Returns False when some may not have arrived.
         """
@@ -267,7 +295,7 @@ class Broker:
         )
 
     def send_tickets(self, tickets: Sequence[JobTicket]) -> bool:
-        """Sends tickets in one pipeline; False when some may not have arrived, which costs nothing but time."""
+        """Sends tickets; False when some may not have arrived, which costs nothing but time."""
         return self._send([_ticket_message(ticket) for ticket in tickets])
 
     def is_quick(self, task: str) -> bool:
@@ -308,26 +336,20 @@ class Broker:
 
     def send_burial(self, job_id: UUID, attempt: int, queue: str) -> bool:
         """Asks the dead letter task to move a job; False when the message may not have arrived."""
-        return self._send([(BURY_JOB, [str(job_id), attempt], {"queue": queue})])
+        envelope = Envelope(BURY_JOB, queue, transport.kombu_priority(transport.MOST_URGENT))
+        return self._send(
+            [Message(envelope, [str(job_id), attempt], str(uuid4()), f"{job_id}, attempt {attempt}")]
+        )
 
-    def _send(self, messages: Sequence[tuple[str, list[Any], dict[str, Any]]]) -> bool:
+    def _send(self, messages: Sequence[Message]) -> bool:
+        """Puts messages into their lists, those of one list in one command."""
         if not self.available():
             return False
-        try:
-            with self._producers.acquire(block=True, timeout=self._timeout) as producer:
-                if len(messages) == 1:
-                    self._publish(producer, *messages[0])
-                else:
-                    with producer.batch(PIPELINE_SIZE):
-                        for message in messages:
-                            self._publish(producer, *message)
-        except SEND_ERRORS as error:
-            self._failed(error)
-            return False
-        return True
-
-    def _publish(self, producer: Any, name: str, args: list[Any], options: dict[str, Any]) -> None:
-        celery.send_task(name, args=args, producer=producer, retry=False, ignore_result=True, **options)
+        lists: dict[str, list[str]] = defaultdict(list)
+        for message in messages:
+            lists[message.key].append(message.sealed())
+        pushes = [(key, part) for key, texts in lists.items() for part in _parts(texts, PUSHED_AT_ONCE)]
+        return self._ask(lambda client: [client.lpush(key, *part) for key, part in pushes]) is not None
 
     def _failed(self, error: BaseException) -> None:
         self._paused_until = time.monotonic() + PAUSE_AFTER_FAILURE

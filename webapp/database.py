@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Engine, event
+import psycopg2
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 T = TypeVar("T")
@@ -97,6 +99,67 @@ def _autocommit(engine: Engine, work: Callable[[Connection], T]) -> T:
         finally:
             if not raw.closed:
                 raw.autocommit = False
+
+
+class Outcome(NamedTuple):
+    """What a statement did.
+
+    Args:
+        rows: those that it returned.
+        number: how many it changed or returned.
+    """
+
+    rows: list[tuple[Any, ...]]
+    number: int
+
+
+_DIALECT = PGDialect_psycopg2()  # type: ignore[no-untyped-call] # SQLAlchemy's dialects are partly typed
+
+
+class Statement:
+    """A statement of the hot path, run on the driver's own cursor: SQLAlchemy's way costs 60 to 100 us of CPU more.
+
+    What goes in and what comes out is as with `Connection.execute(text(sql), values)`, errors and transactions included.
+
+    Args:
+        sql: with `:names` for its values.
+
+    Example:
+        >>> Statement("SELECT CAST(:one AS int)")  # doctest: +ELLIPSIS
+        <...Statement object at ...>
+    """
+
+    def __init__(self, sql: str) -> None:
+        self.text = sql
+        self._driver_sql = str(text(sql).compile(dialect=_DIALECT))
+
+    def run(self, connection: Connection, values: Mapping[str, Any]) -> Outcome:
+        """Runs it.
+
+        Raises:
+            DBAPIError: PostgreSQL refused it, or the connection is gone and will not be used again.
+        """
+        if not connection.in_transaction():
+            connection.begin()
+        raw: Any = connection.connection.dbapi_connection
+        cursor = raw.cursor()
+        try:
+            cursor.execute(self._driver_sql, values)
+            return Outcome(cursor.fetchall() if cursor.description else [], cursor.rowcount)
+        except psycopg2.Error as error:
+            gone = connection.dialect.is_disconnect(error, raw, cursor)  # type: ignore[arg-type] # a DBAPI's error
+            if gone:
+                connection.invalidate(error)
+            raise DBAPIError.instance(
+                self._driver_sql,
+                values,
+                error,
+                psycopg2.Error,
+                connection_invalidated=gone,
+                dialect=connection.dialect,
+            ) from error
+        finally:
+            cursor.close()
 
 
 def in_one_trip(engine: Engine, work: Callable[[Connection], T]) -> T:

@@ -9,15 +9,20 @@ from __future__ import annotations
 import logging
 import logging.config
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any
 
+import orjson
 from pythonjsonlogger.json import JsonFormatter as _JsonFormatter
 
 _bound: ContextVar[dict[str, str | int]] = ContextVar("djps_log_fields", default={})  # noqa: B039 - never mutated
+
+#: The attribute of a record that is many lines: the fields that each has of its own.
+_EACH = "djps_each"
+#: What orjson would write in its own way is left to the encoder that knows all of it.
+_PLAIN = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 #: The password of a URL; it never spans two strings of a JSON line.
 _PASSWORD = re.compile(r'(://[^:/@\s"]*):[^@/\s"]+@')
@@ -40,8 +45,17 @@ class JsonFormatter(_JsonFormatter):
             for name, value in record.__dict__.items():
                 if name not in self.reserved_attrs:
                     fields[name] = value
-            line = self.jsonify_log_record(fields)
+            each = fields.pop(_EACH, ({},))
+            line = "\n".join([self.jsonify_log_record(fields | more) for more in each])
         return _PASSWORD.sub(r"\1:***@", line) if "://" in line else line
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        """The JSON of a line, in ASCII; orjson makes it in a fifth of the time where all of it is plain."""
+        try:
+            line = orjson.dumps(log_data, option=_PLAIN).decode()
+        except TypeError:
+            return super().jsonify_log_record(log_data)
+        return line if line.isascii() else super().jsonify_log_record(log_data)
 
     def add_fields(
         self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
@@ -86,42 +100,10 @@ class bound:  # noqa: N801 - it is used like a function
         _bound.reset(self._token)
 
 
-class Stderr(logging.StreamHandler[TextIO]):
-    """Writes lines to standard error, each at once, or those of a block together."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Writes a line, or keeps it for the end of the block."""
-        lines = _together.get()
-        if lines is None:
-            super().emit(record)
-            return
-        try:
-            lines.append(self.format(record))
-        except Exception:  # noqa: BLE001 - as logging's own handlers: a line that cannot be made must not break its writer
-            self.handleError(record)
-
-    def write_all(self, lines: list[str]) -> None:
-        """Writes lines in one go."""
-        with self.lock or nullcontext():
-            self.stream.write("".join(line + self.terminator for line in lines))
-            self.flush()
-
-
-_together: ContextVar[list[str] | None] = ContextVar("djps_log_lines", default=None)
-
-
-@contextmanager
-def in_one_write() -> Iterator[None]:
-    """Lines that are logged in the block are written together at its end; for many that come at once."""
-    lines: list[str] = []
-    token = _together.set(lines)
-    try:
-        yield
-    finally:
-        _together.reset(token)
-        for handler in logging.root.handlers:
-            if lines and isinstance(handler, Stderr):
-                handler.write_all(lines)
+def info_each(logger: logging.Logger, message: str, each: Iterable[Mapping[str, Any]]) -> None:
+    """Logs one sentence for many: a line with these fields for each of them, made and written together."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(message, extra={_EACH: tuple(each)})
 
 
 def bound_field(name: str) -> str | int | None:
@@ -135,7 +117,7 @@ def configuration(level: str) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": "webapp.logs.JsonFormatter"}},
-        "handlers": {"stderr": {"class": "webapp.logs.Stderr", "formatter": "json"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
         "root": {"level": level, "handlers": ["stderr"]},
         "loggers": {
             # Celery's own lines about a task repeat ours, and show arguments and results.

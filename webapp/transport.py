@@ -39,10 +39,14 @@ def kombu_priority(priority: int) -> int:
     return MOST_URGENT - priority
 
 
+def list_at(queue: str, step: int) -> str:
+    """The Redis list where messages of a priority wait, as kombu counts it."""
+    return f"{queue}{redis.Channel.sep}{step}" if step else queue
+
+
 def list_of(queue: str, priority: int) -> str:
     """The Redis list where jobs of a priority wait; DJPS's own messages are in that of the most urgent one."""
-    step = kombu_priority(priority)
-    return f"{queue}{redis.Channel.sep}{step}" if step else queue
+    return list_at(queue, kombu_priority(priority))
 
 
 def lists_of(queue: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
+from webapp.database import Statement
 
 #: Names of places where a process kills itself once its file is there.
 PLACES = ("before-commit", "after-commit", "after-claim", "before-settle", "after-settle")
@@ -77,14 +77,22 @@ def _visibility_timeout(seconds: int) -> None:
 
 def _no_fence() -> None:
     """A settle that looks at neither state nor attempt."""
-    from webapp.jobs import bulk, store
+    from webapp.jobs import bulk, store, tickets
 
-    one, many = store._SETTLE_COMPLETED.text, bulk._SETTLE_MANY.text
-    if store.OPEN_ATTEMPT not in one or bulk._OPEN_ATTEMPT not in many:
+    one, many = store._SETTLE_COMPLETED.text, (bulk._SETTLE_MANY.text, tickets._SETTLE_AND_CLAIM.text)
+    if store.OPEN_ATTEMPT not in one or any(bulk._OPEN_ATTEMPT not in text for text in many):
         raise RuntimeError("the fence was not found, so it was not taken out")
-    store._SETTLE_COMPLETED = text(one.replace(store.OPEN_ATTEMPT, "id = :id") + " ON CONFLICT DO NOTHING")
-    unfenced = many.replace(bulk._OPEN_ATTEMPT, "jobs.id = given.id")
-    bulk._SETTLE_MANY = text(unfenced.replace("RETURNING job_id", "ON CONFLICT DO NOTHING RETURNING job_id"))
+    store._SETTLE_COMPLETED = Statement(
+        one.replace(store.OPEN_ATTEMPT, "id = :id") + " ON CONFLICT DO NOTHING"
+    )
+    bulk._SETTLE_MANY, tickets._SETTLE_AND_CLAIM = (
+        Statement(
+            text.replace(bulk._OPEN_ATTEMPT, "jobs.id = given.id").replace(
+                bulk.RECORD, f"{bulk.RECORD} ON CONFLICT DO NOTHING"
+            )
+        )
+        for text in many
+    )
 
 
 def _early_ack() -> None:
@@ -151,7 +159,7 @@ def _any_claim() -> None:
     """A claim that takes a job whatever its state."""
     from webapp.jobs import store
 
-    store._CLAIM = text(store._CLAIM.text.replace("AND status = 'queued' AND run_at <= now()", ""))
+    store._CLAIM = Statement(store._CLAIM.text.replace("AND status = 'queued' AND run_at <= now()", ""))
 
 
 def _deaf() -> None:

@@ -15,7 +15,8 @@ from tasks.chunk import execute_due
 from tasks.runtime import child_name
 from webapp import transport
 from webapp.jobs import tickets
-from webapp.jobs.tickets import LOOKED_AT, MOST_TICKETS, Ticket, Waiting
+from webapp.jobs.bulk import Completed
+from webapp.jobs.tickets import LOOKED_AT, MOST_TICKETS, Taker, Ticket, Waiting
 
 LONGEST = 300.0
 
@@ -37,7 +38,7 @@ def jobs(engine, task, count, **values):
 def claim_due(engine, task, limit, *, timeout=LONGEST):
     with engine.begin() as connection:
         ticket = Ticket("default", task, timeout)
-        return tickets.claim_due(connection, ticket, limit=limit, worker_id=child_name(), lease=60.0)
+        return tickets.claim_due(connection, ticket, Taker(limit, child_name(), 60.0))
 
 
 def messages(redis):
@@ -129,7 +130,55 @@ def test_a_ticket_is_good_for_a_moment_only(engine, quick, monkeypatch):
     jobs(engine, name, 12)
     monkeypatch.setattr(chunk, "TICKET_WINDOW", 0.0)
     execute_due("default", name, LONGEST)
-    assert seen == []
+    assert seen == list(range(5))
+
+
+def test_a_chunk_is_settled_and_the_next_one_claimed_in_one_statement(engine, quick):
+    name, _ = quick
+    rows = jobs(engine, name, 5)
+    first = claim_due(engine, name, 2)
+    done = [Completed(claim, '"done"', 0.1, 0.2) for claim in first]
+    ticket, taker = Ticket("default", name, LONGEST), Taker(2, child_name(), 60.0)
+    with engine.begin() as connection:
+        count, second = tickets.settle_and_claim(connection, done, ticket, taker)
+    assert (count, [claim.id for claim in second]) == (2, [rows[2].id, rows[3].id])
+    assert [row_of(engine, row.id).status for row in rows] == [
+        "completed", "completed", "processing", "processing", "queued",
+    ]  # fmt: skip
+    assert row_of(engine, rows[0].id).result == "done"
+    assert [one["outcome"] for one in attempts_of(engine, rows[1].id)] == ["completed"]
+
+
+def test_of_a_chunk_that_lost_a_lease_the_rest_is_settled_and_the_next_claimed(engine, quick):
+    name, _ = quick
+    rows = jobs(engine, name, 3)
+    first = claim_due(engine, name, 2)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET attempt = attempt + 1 WHERE id = :id"), {"id": rows[0].id})
+    done = [Completed(claim, None, 0.1, 0.2) for claim in first]
+    ticket, taker = Ticket("default", name, LONGEST), Taker(5, child_name(), 60.0)
+    with engine.begin() as connection:
+        count, second = tickets.settle_and_claim(connection, done, ticket, taker)
+        assert (count, [claim.id for claim in second]) == (1, [rows[2].id])
+        assert tickets.settle_and_claim(connection, done, ticket, taker) == (0, [])
+    assert [row_of(engine, row.id).status for row in rows] == ["processing", "completed", "processing"]
+
+
+def test_a_ticket_goes_on_when_an_answer_was_lost(engine, quick, monkeypatch):
+    name, seen = quick
+    rows = jobs(engine, name, 12)
+    real, calls = tickets.settle_and_claim, []
+
+    def broken_once(connection, *given):
+        calls.append(1)
+        if len(calls) == 1:
+            connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return real(connection, *given)
+
+    monkeypatch.setattr(tickets, "settle_and_claim", broken_once)
+    execute_due("default", name, LONGEST)
+    assert seen == list(range(12))
+    assert {row_of(engine, row.id).status for row in rows} == {"completed"}
 
 
 def test_the_most_urgent_are_claimed_first_and_what_is_not_due_not_at_all(engine, quick):
@@ -156,8 +205,8 @@ def test_two_children_never_claim_the_same_job(engine, quick):
     jobs(engine, name, 6)
     with engine.connect() as one, engine.connect() as two:
         ticket = Ticket("default", name, LONGEST)
-        first = tickets.claim_due(one, ticket, limit=4, worker_id="a", lease=60.0)
-        second = tickets.claim_due(two, ticket, limit=4, worker_id="b", lease=60.0)
+        first = tickets.claim_due(one, ticket, Taker(4, "a", 60.0))
+        second = tickets.claim_due(two, ticket, Taker(4, "b", 60.0))
         one.commit()
         two.commit()
     assert (len(first), len(second)) == (4, 2)

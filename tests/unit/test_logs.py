@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 
@@ -94,6 +94,37 @@ def test_any_value_makes_one_printable_line(value):
     found = line("x", value=value)
     assert found["message"] == "x"
     json.dumps(found).encode()
+
+
+def test_one_sentence_about_many_is_a_line_for_each(caplog):
+    logger = logging.getLogger("djps.test")
+    with caplog.at_level(logging.INFO), bound(request_id="r"):
+        logs.info_each(logger, "job completed", [{"job_id": "1"}, {"job_id": "2", "note": "x://u:sesame@h"}])
+        lines = JsonFormatter().format(caplog.records[0]).split("\n")
+    found = [json.loads(one) for one in lines]
+    assert [one["job_id"] for one in found] == ["1", "2"]
+    assert {one["message"] for one in found} == {"job completed"}
+    assert {one["request_id"] for one in found} == {"r"}
+    assert found[1]["note"] == "x://u:***@h"
+    assert len(caplog.records) == 1
+
+
+def test_one_sentence_about_many_is_not_made_where_nobody_reads_it(caplog):
+    def never():
+        raise AssertionError("the lines were made")
+        yield
+
+    with caplog.at_level(logging.WARNING):
+        logs.info_each(logging.getLogger("djps.test"), "job completed", never())
+
+
+@pytest.mark.parametrize("value", ["Zürich", 2**70, {1: "a"}, datetime(2026, 1, 1, tzinfo=UTC), "\u2028"])
+def test_lines_are_ascii_and_exact_whoever_makes_them(value):
+    logger = logging.getLogger("djps.test")
+    record = logger.makeRecord(logger.name, logging.INFO, __file__, 1, "x", (), None, extra={"value": value})
+    text = JsonFormatter().format(record)
+    assert text.isascii()
+    assert json.loads(text)["value"] == json.loads(json.dumps(value, default=str).replace(" 00:", "T00:"))
 
 
 def test_every_logger_ends_at_standard_error_as_json():

@@ -7,11 +7,12 @@ connection and never commit. Values go as arrays, one for each column, so that a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from webapp.database import Statement
 from webapp.jobs.literals import array_of, text_array_of
 from webapp.jobs.store import Claim
 
@@ -24,8 +25,7 @@ def allow_time(connection: Connection) -> None:
     connection.execute(text(f"SET LOCAL statement_timeout = {BATCH_TIMEOUT_MS}"))
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(NamedTuple):
     """A job of a chunk that has run: its result as JSON text, and when it ran, in seconds after the claim."""
 
     claim: Claim
@@ -41,8 +41,8 @@ _OPEN_ATTEMPT = """jobs.id = given.id AND (jobs.status = 'processing') IS TRUE A
            AND (SELECT ended.attempt FROM job_attempts AS ended
                  WHERE ended.job_id = given.id AND ended.attempt = given.attempt) IS NULL"""
 
-_SETTLE_MANY = text(f"""
-    WITH settled AS (
+#: The jobs that are completed by a settle, and the record of their attempts.
+SETTLED = f"""settled AS (
         UPDATE jobs
            SET status = 'completed', result = CAST(given.result AS jsonb), last_error = NULL, finished_at = now(),
                updated_at = now(), lease_expires_at = NULL, worker_id = NULL
@@ -50,15 +50,22 @@ _SETTLE_MANY = text(f"""
                       CAST(:begins AS float8[]), CAST(:ends AS float8[]))
                AS given(id, attempt, result, began, ended)
          WHERE {_OPEN_ATTEMPT}
-        RETURNING jobs.id, jobs.attempt, jobs.last_attempt_at, given.began, given.ended)
-    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, ended_at, outcome)
+        RETURNING jobs.id, jobs.attempt, jobs.last_attempt_at, given.began, given.ended)"""
+RECORD = """INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, ended_at, outcome)
     SELECT id, attempt, :worker_id, last_attempt_at + make_interval(secs => began),
-           last_attempt_at + make_interval(secs => ended), 'completed' FROM settled""")
+           last_attempt_at + make_interval(secs => ended), 'completed' FROM settled"""
+
+_SETTLE_MANY = Statement(f"WITH {SETTLED} {RECORD}")
 
 
 def settle_many(connection: Connection, done: Sequence[Completed]) -> int:
     """Completes jobs of one worker's chunk; returns how many of them had not lost their lease."""
-    values = {
+    return _SETTLE_MANY.run(connection, values_of(done)).number
+
+
+def values_of(done: Sequence[Completed]) -> dict[str, Any]:
+    """The values of `SETTLED` and `RECORD`."""
+    return {
         "ids": array_of(one.claim.id for one in done),
         "attempts": array_of(one.claim.attempt for one in done),
         "results": text_array_of(one.result for one in done),
@@ -66,7 +73,6 @@ def settle_many(connection: Connection, done: Sequence[Completed]) -> int:
         "ends": array_of(one.ended for one in done),
         "worker_id": done[0].claim.worker_id,
     }
-    return connection.execute(_SETTLE_MANY, values).rowcount
 
 
 _RELEASE_MANY = text(f"""

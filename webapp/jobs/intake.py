@@ -17,6 +17,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from webapp.database import Statement
 from webapp.jobs.literals import array_of, text_array_of
 from webapp.jobs.options import DEFAULT_PRIORITY, PLAIN, Terms
 from webapp.jobs.store import JOB_COLUMNS, JobRow
@@ -93,7 +94,7 @@ def _insert_once(*, keyed: bool, terms: bool) -> str:
 
 #: By whether the job has a key, and whether it has terms: one without either pays for neither.
 _INSERT_ONCE = {
-    (keyed, terms): text(_insert_once(keyed=keyed, terms=terms))
+    (keyed, terms): Statement(_insert_once(keyed=keyed, terms=terms))
     for keyed, terms in product((False, True), repeat=2)
 }
 
@@ -134,8 +135,8 @@ def insert_once(
             "callback_url": job.terms.callback_url,
         }
     statement = _INSERT_ONCE[job.idempotency_key is not None, job.terms is not None]
-    row = connection.execute(statement, values).first()
-    return _new_row(job, *row) if row else None
+    rows = statement.run(connection, values).rows
+    return _new_row(job, *rows[0]) if rows else None
 
 
 def _new_row(

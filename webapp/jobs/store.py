@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from webapp.database import Statement
 from webapp.jobs.literals import array_of
 from webapp.jobs.options import DEFAULT_PRIORITY
 from webapp.jobs.report import ErrorReport
@@ -61,8 +62,7 @@ class JobRow:
     progress: dict[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A lease on one attempt of a job: `attempt` is the fence that every later write must show."""
 
     id: UUID
@@ -188,7 +188,7 @@ CLAIMED = """status = 'processing', attempt = attempt + 1, worker_id = :worker_i
 CLAIMS = """id, task, payload, queue, attempt, retry_count, max_retries, timeout, worker_id,
               extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff"""
 
-_CLAIM = text(f"""
+_CLAIM = Statement(f"""
     UPDATE jobs SET {CLAIMED}
      WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued' AND run_at <= now() AND {IN_TIME}
     RETURNING {CLAIMS}""")
@@ -201,15 +201,15 @@ def claim(connection: Connection, ids: Sequence[UUID], *, worker_id: str, lease:
         worker_id: the process that will run them.
         lease: seconds until the sweeper may take them over.
     """
-    rows = connection.execute(_CLAIM, {"ids": array_of(ids), "worker_id": worker_id, "lease": lease})
-    return [Claim(*row) for row in rows.all()]
+    found = _CLAIM.run(connection, {"ids": array_of(ids), "worker_id": worker_id, "lease": lease})
+    return [Claim._make(row) for row in found.rows]
 
 
 #: The fence: the attempt is the job's newest, and no end of it is on record.
 OPEN_ATTEMPT = """id = :id AND status = 'processing' AND attempt = :attempt AND NOT EXISTS (
              SELECT FROM job_attempts AS ended WHERE ended.job_id = :id AND ended.attempt = :attempt)"""
 
-_SETTLE_COMPLETED = text(f"""
+_SETTLE_COMPLETED = Statement(f"""
     WITH settled AS (
         UPDATE jobs
            SET status = 'completed', result = CAST(:result AS jsonb), last_error = NULL, finished_at = now(),
@@ -227,7 +227,7 @@ def settle_completed(connection: Connection, claim: Claim, result: str | None) -
         result: JSON text, or None.
     """
     values = {"id": claim.id, "attempt": claim.attempt, "worker_id": claim.worker_id, "result": result}
-    return connection.execute(_SETTLE_COMPLETED, values).rowcount == 1
+    return _SETTLE_COMPLETED.run(connection, values).number == 1
 
 
 _SETTLE_AGAIN = text(f"""

@@ -10,11 +10,15 @@ Like `webapp.jobs.store`, of which this is a part: functions take a connection a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, text
 
+from webapp.database import Statement
+from webapp.jobs import bulk
+from webapp.jobs.bulk import Completed
 from webapp.jobs.options import DEFAULT_PRIORITY
 from webapp.jobs.store import CLAIMED, CLAIMS, IN_TIME, Claim
 
@@ -68,33 +72,71 @@ def look_at_head(connection: Connection, queue: str, limit: int = LOOKED_AT) -> 
     return {row[0]: Waiting(*row[1:]) for row in rows}
 
 
-_CLAIM_DUE = text(f"""
-    WITH head AS (SELECT id AS head_id, task AS head_task, timeout AS head_timeout {_HEAD} FOR UPDATE SKIP LOCKED)
-    UPDATE jobs SET {CLAIMED}
+_HEAD_TAKEN = f"head AS (SELECT id AS head_id, task AS head_task, timeout AS head_timeout {_HEAD} FOR UPDATE SKIP LOCKED)"
+_CLAIM_HEAD = f"""UPDATE jobs SET {CLAIMED}
       FROM head
      WHERE id = head_id AND head_task = :task AND head_timeout <= :timeout
-    RETURNING {CLAIMS}, priority, run_at""")
+    RETURNING priority, run_at, {CLAIMS}"""
+_CLAIM_DUE = Statement(f"WITH {_HEAD_TAKEN} {_CLAIM_HEAD}")
 
 
-def claim_due(
-    connection: Connection, ticket: Ticket, *, limit: int, worker_id: str, lease: float
-) -> list[Claim]:
-    """Takes the leases of the ticket's jobs among the first `limit` that are due, the most urgent first.
+@dataclass(frozen=True, slots=True)
+class Taker:
+    """Who works on a ticket, and how much at once.
 
     Args:
+        limit: jobs at the head of the queue that are looked at.
         worker_id: the process that will run them.
         lease: seconds until the sweeper may take them over.
     """
-    values = {
+
+    limit: int
+    worker_id: str
+    lease: float
+
+
+def claim_due(connection: Connection, ticket: Ticket, taker: Taker) -> list[Claim]:
+    """Takes the leases of the ticket's jobs among the first that are due, the most urgent first."""
+    return _urgent_first(_CLAIM_DUE.run(connection, _claim_values(ticket, taker)).rows)
+
+
+def _claim_values(ticket: Ticket, taker: Taker) -> dict[str, Any]:
+    return {
         "queue": ticket.queue,
         "task": ticket.task,
         "timeout": ticket.timeout,
-        "limit": limit,
-        "worker_id": worker_id,
-        "lease": lease,
+        "limit": taker.limit,
+        "worker_id": taker.worker_id,
+        "lease": taker.lease,
     }
-    rows = sorted(connection.execute(_CLAIM_DUE, values).all(), key=lambda row: (-row.priority, row.run_at))
-    return [Claim(*row[:-2]) for row in rows]
+
+
+def _urgent_first(rows: Iterable[tuple[Any, ...]]) -> list[Claim]:
+    """Claims in the order in which they run; their rows begin with priority and due time."""
+    return [Claim._make(row[2:]) for row in sorted(rows, key=lambda row: (-row[0], row[1]))]
+
+
+_SETTLE_AND_CLAIM = Statement(f"""
+    WITH {bulk.SETTLED}, recorded AS ({bulk.RECORD}), {_HEAD_TAKEN}, claimed AS ({_CLAIM_HEAD})
+    SELECT (SELECT count(*) FROM settled), claimed.* FROM (VALUES (1)) AS always LEFT JOIN claimed ON true""")
+
+
+def settle_and_claim(
+    connection: Connection, done: Sequence[Completed], ticket: Ticket, taker: Taker
+) -> tuple[int, list[Claim]]:
+    """Completes a chunk and claims the ticket's next one, in one statement and one commit: `settle_many`, then `claim_due`.
+
+    What is settled is processing and what is claimed is queued, so the two halves never meet in a row.
+
+    Args:
+        done: jobs of the same worker's last chunk.
+
+    Returns:
+        How many of them had not lost their lease, and the claims.
+    """
+    values = bulk.values_of(done) | _claim_values(ticket, taker)
+    rows = _SETTLE_AND_CLAIM.run(connection, values).rows
+    return rows[0][0], _urgent_first(row[1:] for row in rows if row[1] is not None)
 
 
 _RENEW_HELD = text("""
