@@ -5,7 +5,7 @@ Nothing is imported here before `create_app` runs, so that `webapp.settings` can
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 #: What `djps_build_info` says.
 VERSION = "1.0.0"
@@ -44,8 +44,14 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
     metrics.know(handlers.registry.names(), handlers.registry.queues())
 
+    class Application(Flask):
+        """Flask's, without its question before each function of a request whether that is a coroutine: none is."""
+
+        def ensure_sync(self, func: Any) -> Any:
+            return func
+
     waits.install()
-    app = Flask(__name__, static_folder=None)
+    app = Application(__name__, static_folder=None)
     app.config.update(
         SQLALCHEMY_DATABASE_URI=settings.database_url,
         SQLALCHEMY_ENGINE_OPTIONS=engine_options(

@@ -12,11 +12,10 @@ from webapp import waits
 from webapp.api import outcomes
 from webapp.api.answers import BatchAnswer
 from webapp.api.errors import breaches_of, broken_option
-from webapp.api.jobs import json_body, rate_limit, the_queue
+from webapp.api.jobs import json_body, limited, the_queue
 from webapp.api.keys import HEADER
 from webapp.api.openapi import documented
 from webapp.api.schemas import BatchRequest, SubmitRequest
-from webapp.extensions import limiter
 from webapp.jobs.errors import JobError, KeyReused, OptionRefused, PayloadRefused
 from webapp.jobs.queue import Placed, Submission
 
@@ -29,7 +28,7 @@ BODIES = 64
 
 
 @bp.post("/jobs/batch")
-@limiter.limit(rate_limit)
+@limited
 @documented({200: BatchAnswer}, 400, 409, 413, 415, 422, 429, 503, body=BatchRequest)
 def submit_many() -> Response:
     """Stores up to 10,000 jobs; 200 with an answer for each, in their order: created, existing or invalid."""
