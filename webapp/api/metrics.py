@@ -8,6 +8,7 @@ from flask import Blueprint, Flask, Response, current_app
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from webapp import heartbeats, metrics
+from webapp.api import examples
 from webapp.api.gauges import LiveGauges
 from webapp.api.openapi import documented
 
@@ -28,7 +29,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
 
 
 @bp.get("/metrics")
-@documented({200: "text/plain"})
+@documented({200: "text/plain"}, examples=examples.METRICS)
 def exposition() -> Response:
     """Everything in Prometheus' text format."""
     stored = metrics.stored()

@@ -57,9 +57,9 @@ class Filter:
             "payload": self.payload,
         }
         if self.created_after is not None:
-            given["from_id"] = first_id(self.created_after - CLOCK_SLACK)
+            given["from_id"] = first_id(self.created_after, -CLOCK_SLACK)
         if self.created_before is not None:
-            given["to_id"] = first_id(self.created_before + CLOCK_SLACK)
+            given["to_id"] = first_id(self.created_before, CLOCK_SLACK)
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -78,9 +78,13 @@ _CONDITIONS = {
 }
 
 
-def first_id(moment: datetime) -> UUID:
-    """The smallest UUIDv7 of a moment (RFC 9562, 5.7: its first 48 bits are milliseconds since 1970)."""
-    milliseconds = max(0, int(moment.timestamp() * 1_000))
+def first_id(moment: datetime, later: timedelta = timedelta(0)) -> UUID:
+    """The smallest UUIDv7 of a moment (RFC 9562, 5.7: its first 48 bits are milliseconds since 1970).
+
+    Args:
+        later: added to the moment, which may be the first or the last that a `datetime` can be.
+    """
+    milliseconds = max(0, int((moment.timestamp() + later.total_seconds()) * 1_000))
     return UUID(int=milliseconds << 80)
 
 
