@@ -211,15 +211,20 @@ class Followers:
             self.readings.append(reading)
             seen = max([seen, *(event.id for event in reading.events)])
             if reading.end == "final":
-                path = f"/jobs/{job_id}/events"
-                asked = time.time()
-                status, headers, _ = line.ask("GET", path, headers={"Last-Event-ID": str(seen)})
-                self.told.append(
-                    Told("again", job_id, asked, time.time(), status, retry_after="Retry-After" in headers)
-                )
+                self._look_again(job_id, seen)
                 return
             if reading.end != "hung up":
                 time.sleep(PAUSE)
+
+    def _look_again(self, job_id: str, seen: int) -> None:
+        """Asks for what came after the last event; on a new connection, as an `EventSource` does."""
+        line = Line(self._port, timeout=HANG)
+        asked = time.time()
+        headers = {"Last-Event-ID": str(seen)}
+        status, answered, _ = line.ask("GET", f"/jobs/{job_id}/events", headers=headers)
+        retry_after = "Retry-After" in answered
+        self.told.append(Told("again", job_id, asked, time.time(), status, retry_after=retry_after))
+        line.close()
 
     def _read_once(self, reading: Reading, rng: random.Random) -> None:
         """Reads a stream until it is final, ends, breaks, or this client has enough of it."""

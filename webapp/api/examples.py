@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
+from webapp.api.errors import DATABASE_AWAY, SEARCH_TOO_LONG
 from webapp.jobs.errors import JobEnded, JobError, JobGone, JobNotFound, KeyRace, NotForRetry
 
 #: An example's name, and its value.
@@ -126,10 +127,7 @@ PROBLEMS = {
     415: problem(415, "Content-Type must be application/json; given: 'text/plain'"),
     422: invalid("limit", "must be at most 100", "'1000'"),
     429: problem(429, "10 per 1 minute"),
-    503: problem(
-        503,
-        "the database is not answering; whether a job was stored is not known: send it again with its idempotency_key",
-    ),
+    503: problem(503, DATABASE_AWAY),
 }
 
 _SENT_ONCE = {"payload": {"task": "noop", "order": 17}, "idempotency_key": "order-17", "tags": ["invoice"]}
@@ -213,10 +211,7 @@ PAGE = Examples(
             "offset": 0,
             "next_cursor": None,
         },
-        503: problem(
-            503,
-            "the search took too long; narrow it, for instance with created_after or status",
-        ),
+        503: problem(503, SEARCH_TOO_LONG),
     },
 )
 SHOW = Examples(

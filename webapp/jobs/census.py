@@ -88,16 +88,57 @@ def first_id(moment: datetime, later: timedelta = timedelta(0)) -> UUID:
     return UUID(int=milliseconds << 80)
 
 
-def _where(names: Iterable[str]) -> str:
-    return "".join(f" {word} {_CONDITIONS[name]}" for word, name in zip(_WORDS, sorted(names), strict=False))
+def _and(names: Iterable[str]) -> str:
+    return "".join(f" AND {_CONDITIONS[name]}" for name in sorted(names))
 
 
-_WORDS = ("WHERE", *["AND"] * len(_CONDITIONS))
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the table that is searched by itself, so that it can use its own index.
+
+    Args:
+        where: which jobs are in it.
+        order: the newest first, in the words of its index.
+        instead: the condition that `where` says already.
+    """
+
+    where: str = "true"
+    order: str = "id DESC"
+    instead: str = ""
+
+
+def _finished(column: str) -> _Part:
+    # With `=` the order is that of the primary key as well, and where the newest jobs are a backlog of others the planner
+    # walks through all of it. Between a value and itself there is only one index in this order.
+    where = f"finished_at IS NOT NULL AND {column} BETWEEN :{column} AND :{column}"
+    return _Part(where, f"{column} DESC, id DESC", instead=column)
+
+
+_ALL, _QUEUED, _PROCESSING = _Part(), _Part("status = 'queued'"), _Part("status = 'processing'")
+_BY_TASK, _BY_QUEUE = _finished("task"), _finished("queue")
+
+
+def _parts(wanted: Filter) -> tuple[_Part, ...]:
+    """Finished jobs are found by their task or queue; those that are not, by their status."""
+    if (wanted.task is None and wanted.queue is None) or wanted.status in {"queued", "processing"}:
+        return (_ALL,)
+    finished = _BY_QUEUE if wanted.task is None else _BY_TASK
+    return (finished, _QUEUED, _PROCESSING) if wanted.status is None else (finished,)
+
+
+def _each(parts: Iterable[_Part], names: frozenset[str], columns: str, rest: str) -> str:
+    """What is wanted of each part, together."""
+    return " UNION ALL ".join(
+        f"(SELECT {columns} FROM jobs WHERE {part.where}{_and(names - {part.instead})}"
+        f" {rest.format(order=part.order)})"
+        for part in parts
+    )
 
 
 @cache
-def _page_by(names: frozenset[str]) -> TextClause:
-    return text(f"SELECT {JOB_COLUMNS} FROM jobs{_where(names)} ORDER BY id DESC LIMIT :limit OFFSET :offset")
+def _page_by(names: frozenset[str], parts: tuple[_Part, ...]) -> TextClause:
+    found = _each(parts, names, JOB_COLUMNS, "ORDER BY {order} LIMIT :reach")
+    return text(f"SELECT {JOB_COLUMNS} FROM ({found}) AS found ORDER BY id DESC LIMIT :limit OFFSET :offset")
 
 
 def page(
@@ -109,10 +150,9 @@ def page(
         before: only jobs older than this one; costs the same however far back it is, which `offset` does not.
     """
     values = wanted.values() | ({} if before is None else {"before": before})
-    statement = _page_by(frozenset(values))
-    return [
-        JobRow(*row) for row in connection.execute(statement, values | {"limit": limit, "offset": offset})
-    ]
+    statement = _page_by(frozenset(values), _parts(wanted))
+    bounds = {"limit": limit, "offset": offset, "reach": limit + offset}
+    return [JobRow(*row) for row in connection.execute(statement, values | bounds)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,22 +164,21 @@ class Total:
 
 
 @cache
-def _count_by(names: frozenset[str]) -> TextClause:
-    return text(
-        f"SELECT count(*) FROM (SELECT 1 FROM jobs{_where(names)} LIMIT {COUNTED_UP_TO + 1}) AS counted"
-    )
+def _count_by(names: frozenset[str], parts: tuple[_Part, ...]) -> TextClause:
+    found = _each(parts, names, "1", f"LIMIT {COUNTED_UP_TO + 1}")
+    return text(f"SELECT count(*) FROM ({found}) AS counted")
 
 
 @cache
 def _plan_by(names: frozenset[str]) -> TextClause:
-    return text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM jobs{_where(names)}")
+    return text(f"EXPLAIN (FORMAT JSON) {_each([_ALL], names, '1', '')}")
 
 
 def total(connection: Connection, wanted: Filter) -> Total:
     """How many jobs there are: exact up to 10,000, and what the planner reckons above."""
     values = wanted.values()
     names = frozenset(values)
-    counted = int(connection.execute(_count_by(names), values).scalar_one())
+    counted = int(connection.execute(_count_by(names, _parts(wanted)), values).scalar_one())
     if counted <= COUNTED_UP_TO:
         return Total(counted, is_estimate=False)
     plan = connection.execute(_plan_by(names), values).scalar_one()
