@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import pairwise
@@ -42,12 +42,12 @@ class Findings:
     Args:
         found: examples of each kind; none of any kind is what is promised.
         late: seconds from a job's end, or the fault's, until each waiter was told.
-        answers: how many answers and streams were looked at.
+        answers: how many of each there were: `wait 200`, `cancel 202`, `events final`.
     """
 
     found: dict[str, list[str]]
     late: list[float]
-    answers: int
+    answers: dict[str, int]
 
 
 def check(
@@ -79,7 +79,9 @@ def check(
     judge.found["F4 effects of cancelled jobs"] = [
         " ".join(map(str, row)) for row in system.rows(_EFFECTS_OF_CANCELLED, like)
     ]
-    return Findings(dict(judge.found), judge.late, len(followers.told) + len(followers.readings))
+    answers = Counter(f"{told.verb} {told.status}" for told in followers.told)
+    answers.update(f"events {reading.end}" for reading in followers.readings)
+    return Findings(dict(judge.found), judge.late, dict(answers))
 
 
 class _Judge:

@@ -29,8 +29,8 @@ class Row:
     post_p99_ms_in_fault: float | None = None
     refused_p99_ms: float | None = None
     overlaps_allowed: int = 0
-    followed: int = 0
-    told_p99: float | None = None
+    followed: dict[str, int] = field(default_factory=dict)
+    told_p99_ms: float | None = None
     counts: dict[str, int] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
@@ -59,9 +59,8 @@ def followed(row: Row) -> list[str]:
     """What those who followed and steered were told, where there were any."""
     if not row.followed:
         return []
-    return [
-        f"{row.followed} answers and streams, told {_seconds(row.told_p99).strip()} s after the end at p99"
-    ]
+    answers = ", ".join(f"{count} x {name}" for name, count in sorted(row.followed.items()))
+    return [f"told of the end within {_milliseconds(row.told_p99_ms).strip()} at p99; {answers}"]
 
 
 def _seconds(value: float | None) -> str:

@@ -30,6 +30,12 @@ POST_WITHOUT_REDIS = 0.25
 REFUSED_WITHIN = 1.0
 #: And it is taken again within this after PostgreSQL's return, seconds.
 SERVES_WITHIN = 5.0
+#: Answers that each role must have had for its scenario to mean anything.
+MUST_BE_SEEN = {
+    "wait": ("wait 200",),
+    "events": ("events final", "events hung up", "again 204"),
+    "cancel": ("wait 200", "cancel 200", "cancel 202"),
+}
 UNAVAILABLE = int(HTTPStatus.SERVICE_UNAVAILABLE)
 
 _numbers = itertools.count(1)
@@ -179,11 +185,15 @@ class Runner:
             stage.system, stage.prefix, followers, stage.faults, database_away=scenario.database_away
         )
         row.followed = judged.answers
-        row.told_p99 = percentile(judged.late, 0.99)
+        told_p99 = percentile(judged.late, 0.99)
+        row.told_p99_ms = None if told_p99 is None else round(told_p99 * 1000, 1)
         row.counts |= {name: len(examples) for name, examples in judged.found.items()}
         row.findings += checker.sentences(judged.found)
-        if not judged.late:
-            row.findings.append("nobody was told of an end, so nothing was tested")
+        missing = [
+            name for role in scenario.follow for name in MUST_BE_SEEN[role] if not judged.answers.get(name)
+        ]
+        if missing:
+            row.findings.append(f"nobody was answered {', '.join(missing)}, so nothing was tested")
 
     def _without_redis(self, during: list[Exchange], load: Load, stage: Stage) -> list[str]:
         found = []

@@ -153,7 +153,7 @@ def test_delays_are_counted_from_the_end_or_from_the_question():
     later = replace(WAITED, asked=101.0, at=101.25)
     found = check(Observed("completed"), "prefix", Followed([WAITED, later]), [], database_away=False)
     assert [round(seconds, 2) for seconds in found.late] == [0.1, 0.25]
-    assert found.answers == 2
+    assert found.answers == {"wait 200": 2}
 
 
 def test_events_are_read_as_they_come():
