@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,8 +14,21 @@ pytestmark = pytest.mark.system
 
 #: How often each race is run, and how many of them at once.
 RACES, LANES = 200, 8
-#: Longest a cancel waits before it sets off, seconds: about what a job needs to start and to end.
-HEAD_START = 0.04
+#: The first job's head start before its cancel, seconds, and by how much the next ones have more or less.
+HEAD_START, STEP = 0.02, 1.3
+
+
+class HeadStart:
+    """How long a cancel waits before it sets off: longer where it came first, shorter where it came late, so it stays a race."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self.seconds = HEAD_START
+
+    def after(self, status):
+        with self._lock:
+            self.seconds *= STEP if status == "cancelled" else 1 / STEP
+            self.seconds = min(self.seconds, 1.0)
 
 
 @pytest.fixture
@@ -58,12 +71,14 @@ ENDS = {200: {"cancelled"}, 202: {"cancelled", "completed"}, 409: {"completed"}}
 
 
 def test_cancel_against_complete_has_one_winner(fleet, ask, submit):
-    def run(number):
-        rng = random.Random(number)
+    ahead = HeadStart()
+
+    def run(_number):
         job_id = submit({"task": "noop"})
-        threading.Event().wait(rng.uniform(0, HEAD_START))
+        time.sleep(ahead.seconds)
         answered, _ = ask("POST", f"/jobs/{job_id}/cancel")
         _, job = ask("GET", f"/jobs/{job_id}?wait=20")
+        ahead.after(job["status"])
         return job_id, answered, job["status"]
 
     rounds = race(run)
@@ -109,8 +124,9 @@ def test_of_two_requeues_each_that_is_answered_200_is_one_more_attempt(fleet, as
 
 
 def test_two_waits_and_a_cancel_end_together(fleet, ask, submit):
+    ahead = HeadStart()
+
     def run(number):
-        rng = random.Random(number)
         # Every other job is one that a worker takes at once, so that its end may come before the cancel.
         job_id = submit({"task": "noop"}, **({"delay": 60} if number % 2 else {}))
 
@@ -119,9 +135,11 @@ def test_two_waits_and_a_cancel_end_together(fleet, ask, submit):
 
         with ThreadPoolExecutor(2) as pair:
             waits = pair.map(wait, range(2))
-            threading.Event().wait(rng.uniform(0, HEAD_START))
+            time.sleep(ahead.seconds)
             answered, _ = ask("POST", f"/jobs/{job_id}/cancel")
             told = list(waits)
+        if not number % 2:
+            ahead.after(told[0])
         return job_id, answered, told
 
     rounds = race(run)
