@@ -69,7 +69,8 @@ class Reading:
 
     Args:
         seen: what the client named as the last it had seen; 0 for nothing.
-        end: `final`, `hung up` by the client, `ended` by the server, `broken`, or the status that was answered.
+        end: `final`, `hung up` by the client, `ended` by the server, `broken`, or the status that was answered; empty
+            while it is read.
     """
 
     job_id: str
@@ -136,8 +137,9 @@ class Followers:
         """Begins nothing new; returns when everyone knows what became of its last job, or gave up."""
         self._gave_up_at = time.monotonic() + INSIST
         self._over.set()
+        end = self._gave_up_at + HANG + 5
         for thread in self._threads:
-            thread.join(INSIST + HANG + 5)
+            thread.join(max(0.0, end - time.monotonic()))
 
     def _go_on(self, act: Callable[[Line, random.Random], None], rng: random.Random) -> None:
         line = Line(self._port, timeout=HANG)
@@ -206,9 +208,10 @@ class Followers:
         seen = 0
         while job_id is not None and self._insists():
             reading = Reading(job_id, seen, time.time())
+            # Noted before it is read: a stream that never ends is a finding as well.
+            self.readings.append(reading)
             self._read_once(reading, rng)
             reading.ended = time.time()
-            self.readings.append(reading)
             seen = max([seen, *(event.id for event in reading.events)])
             if reading.end == "final":
                 self._look_again(job_id, seen)

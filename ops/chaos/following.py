@@ -184,4 +184,6 @@ class _Judge:
             int(reading.end), reading.began, reading.ended, retry_after=reading.retry_after
         ):
             return
-        self.found["F2 streams that ended without final"].append(f"{reading.job_id}: {reading.end}")
+        self.found["F2 streams that ended without final"].append(
+            f"{reading.job_id}: {reading.end or 'goes on'}"
+        )

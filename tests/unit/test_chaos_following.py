@@ -136,7 +136,7 @@ def test_each_wrong_stream_is_named(readings, name):
     assert broken(readings=readings) == {name}
 
 
-@pytest.mark.parametrize("end", ["ended", "broken", "503", "500"])
+@pytest.mark.parametrize("end", ["", "ended", "broken", "503", "500"])
 def test_a_stream_that_ends_without_final_is_named(end):
     assert broken(readings=streams([FIRST], end=end)) == {
         "F2 streams that ended without final",
