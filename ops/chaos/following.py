@@ -57,6 +57,7 @@ def check(
     faults: list[tuple[float, float]],
     *,
     database_away: bool,
+    slack: float = 1.0,
 ) -> Findings:
     """Checks what the followers of one scenario were told.
 
@@ -64,11 +65,12 @@ def check(
         prefix: what the scenario's idempotency keys begin with.
         faults: begin and end of each, seconds since the epoch.
         database_away: a 503 is a right answer while PostgreSQL is away, and for a moment after.
+        slack: factor on how soon everybody must be told.
     """
     like = prefix + "-%"
     ends = {row[0]: End(row[1], row[2]) for row in system.rows(_ENDS, like)}
     away = [(began, ended + LISTENS_AGAIN) for began, ended in faults] if database_away else []
-    judge = _Judge(ends, away)
+    judge = _Judge(ends, away, TOLD_WITHIN * slack)
     for told in followers.told:
         judge.answer(told)
     streams: dict[str, list[Reading]] = defaultdict(list)
@@ -85,9 +87,10 @@ def check(
 
 
 class _Judge:
-    def __init__(self, ends: dict[str, End], away: list[tuple[float, float]]) -> None:
+    def __init__(self, ends: dict[str, End], away: list[tuple[float, float]], within: float) -> None:
         self._ends = ends
         self._away = away
+        self._within = within
         self.late: list[float] = []
         self.found: defaultdict[str, list[str]] = defaultdict(list)
 
@@ -126,14 +129,14 @@ class _Judge:
                 self.found["F1 waits that ended early"].append(f"{shown} after {told.at - told.asked:.2f} s")
             if (
                 end.at is not None
-                and told.at - max(end.at, told.asked) > TOLD_WITHIN
+                and told.at - max(end.at, told.asked) > self._within
                 and not self._is_away(end.at, told.at)
             ):
                 self.found["F1 told too late"].append(shown)
 
     def _note_delay(self, seconds: float, shown: str) -> None:
         self.late.append(seconds)
-        if seconds > TOLD_WITHIN:
+        if seconds > self._within:
             self.found["F1 told too late"].append(f"{shown} {seconds:.1f} s after its end")
 
     def _cancelled(self, told: Told, end: End, shown: str) -> None:

@@ -182,7 +182,12 @@ class Runner:
         if not scenario.follow:
             return
         judged = following.check(
-            stage.system, stage.prefix, followers, stage.faults, database_away=scenario.database_away
+            stage.system,
+            stage.prefix,
+            followers,
+            stage.faults,
+            database_away=scenario.database_away,
+            slack=self._slack,
         )
         row.followed = judged.answers
         told_p99 = percentile(judged.late, 0.99)

@@ -307,5 +307,14 @@ def _followed(verb: str, what: str, roles: tuple[str, ...]) -> list[Scenario]:
 
 SCENARIOS = {scenario.name: scenario for scenario in _list()}
 
-#: Run by `ops test`: one system, about a minute.
-SHORT = ("worker-kill", "child-points", "api-points", "redis-flush", "pg-immediate", "msg-garbage")
+#: Run by `ops test`: one system, about two minutes.
+SHORT = (
+    "worker-kill",
+    "child-points",
+    "api-points",
+    "redis-flush",
+    "pg-immediate",
+    "msg-garbage",
+    "follow-flush",
+    "cancel-worker-kill",
+)
