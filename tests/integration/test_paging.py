@@ -88,6 +88,9 @@ def test_a_search_finds_what_is_finished_and_what_is_not_in_one_order(client, en
         assert (page["total"], page["total_is_estimate"]) == (len(wanted), False)
         second = client.get("/jobs", query_string=query | {"limit": 2, "offset": 1}).json
         assert [item["id"] for item in second["items"]] == wanted[1:3]
+        bounds = {"created_after": "2020-01-01T00:00:00Z", "created_before": "2090-01-01T00:00:00Z"}
+        within = client.get("/jobs", query_string=query | bounds | {"limit": 100}).json
+        assert [item["id"] for item in within["items"]] == wanted
         if len(wanted) > 2:
             older = client.get("/jobs", query_string=query | {"limit": 2, "cursor": wanted[1]}).json
             assert [item["id"] for item in older["items"]] == wanted[2:4]
@@ -155,3 +158,17 @@ def test_what_narrows_a_search_is_found_with_an_index(engine, wanted, index, fou
     for plan in planned:
         assert index in plan
         assert "Seq Scan" not in plan
+
+
+@pytest.mark.usefixtures("crowded")
+def test_a_page_far_back_costs_what_the_first_one_costs(engine):
+    """`noop` is the task of nearly all; the index is entered where the page begins, and not at the task's newest job."""
+    wanted = Filter(task="noop", status="completed")
+    with engine.connect() as connection:
+        oldest = census.page(connection, wanted, limit=1, offset=MANY - 100)[0].id
+        values = wanted.values() | {"to_id": oldest, "limit": 20, "offset": 0, "reach": 20}
+        statement = census._page_by(frozenset(wanted.values()) | {"to_id"}, census._parts(wanted)).text
+        plan = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"), values).scalar_one()
+    whole = plan[0]["Plan"]
+    assert "jobs_finished_by_task" in str(whole)
+    assert whole["Shared Hit Blocks"] + whole["Shared Read Blocks"] < 40

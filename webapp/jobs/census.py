@@ -74,7 +74,6 @@ _CONDITIONS = {
     "payload": "payload @> CAST(:payload AS jsonb)",
     "from_id": "id >= :from_id",
     "to_id": "id < :to_id",
-    "before": "id < :before",
 }
 
 
@@ -98,24 +97,33 @@ class _Part:
 
     Args:
         where: which jobs are in it.
-        order: the newest first, in the words of its index.
-        instead: the condition that `where` says already.
+        column: what its index begins with, before the id; empty for an index of ids.
     """
 
     where: str = "true"
-    order: str = "id DESC"
-    instead: str = ""
+    column: str = ""
 
+    @property
+    def order(self) -> str:
+        """The newest first, in the words of its index."""
+        return f"{self.column} DESC, id DESC" if self.column else "id DESC"
 
-def _finished(column: str) -> _Part:
-    # With `=` the order is that of the primary key as well, and where the newest jobs are a backlog of others the planner
-    # walks through all of it. Between a value and itself there is only one index in this order.
-    where = f"finished_at IS NOT NULL AND {column} BETWEEN :{column} AND :{column}"
-    return _Part(where, f"{column} DESC, id DESC", instead=column)
+    def conditions(self, names: frozenset[str]) -> str:
+        """What must hold of its jobs.
+
+        With `task = :task` the order would be that of the primary key as well, and where the newest jobs are a backlog of
+        others the planner walks through all of it. Between two pairs of task and id there is only one index in this order.
+        """
+        if not self.column:
+            return f"{self.where}{_and(names)}"
+        column = self.column
+        low = f"({column}, id) >= (:{column}, :from_id)" if "from_id" in names else f"{column} >= :{column}"
+        high = f"({column}, id) < (:{column}, :to_id)" if "to_id" in names else f"{column} <= :{column}"
+        return f"{self.where} AND {low} AND {high}{_and(names - {column, 'from_id', 'to_id'})}"
 
 
 _ALL, _QUEUED, _PROCESSING = _Part(), _Part("status = 'queued'"), _Part("status = 'processing'")
-_BY_TASK, _BY_QUEUE = _finished("task"), _finished("queue")
+_BY_TASK, _BY_QUEUE = _Part("finished_at IS NOT NULL", "task"), _Part("finished_at IS NOT NULL", "queue")
 
 
 def _parts(wanted: Filter) -> tuple[_Part, ...]:
@@ -129,8 +137,7 @@ def _parts(wanted: Filter) -> tuple[_Part, ...]:
 def _each(parts: Iterable[_Part], names: frozenset[str], columns: str, rest: str) -> str:
     """What is wanted of each part, together."""
     return " UNION ALL ".join(
-        f"(SELECT {columns} FROM jobs WHERE {part.where}{_and(names - {part.instead})}"
-        f" {rest.format(order=part.order)})"
+        f"(SELECT {columns} FROM jobs WHERE {part.conditions(names)} {rest.format(order=part.order)})"
         for part in parts
     )
 
@@ -149,7 +156,9 @@ def page(
     Args:
         before: only jobs older than this one; costs the same however far back it is, which `offset` does not.
     """
-    values = wanted.values() | ({} if before is None else {"before": before})
+    values = wanted.values()
+    if before is not None:
+        values["to_id"] = min(before, values.get("to_id", before))
     statement = _page_by(frozenset(values), _parts(wanted))
     bounds = {"limit": limit, "offset": offset, "reach": limit + offset}
     return [JobRow(*row) for row in connection.execute(statement, values | bounds)]
