@@ -127,13 +127,14 @@ def test_every_example_of_a_request_is_taken(described, client, engine):
     sent = 0
     for operation, name, path, method, query, body in requests_of(described):
         job = STATES.get(operation, queued)(engine, task="noop")
-        answer = client.open(
-            path.replace("{job_id}", str(job.id)),
-            method=method.upper(),
-            query_string=query,
+        request = {
+            "method": method.upper(),
+            "query_string": query,
             **({} if body is None else {"json": body}),
-        )
-        assert 200 <= answer.status_code < 300, (operation, name, answer.text)
+        }
+        # Closed, for a stream of events holds a place until it is.
+        with client.open(path.replace("{job_id}", str(job.id)), **request) as answer:
+            assert 200 <= answer.status_code < 300, (operation, name, answer.text)
         sent += 1
     assert sent >= 25
 
