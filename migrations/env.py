@@ -1,4 +1,4 @@
-"""Runs migrations with the application's engine and metadata, one transaction for each."""
+"""Runs migrations with the application's engine and metadata, one transaction for each that does not commit by itself."""
 
 from __future__ import annotations
 

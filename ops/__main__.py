@@ -66,7 +66,11 @@ def parser() -> argparse.ArgumentParser:
         "--json", type=Path, default=None, metavar="FILE", help="write every figure there, too"
     )
     bench.add_argument(
-        "--only", nargs="+", default=(), metavar="NAME", help="post, ours, peers, size, prune, or a peer"
+        "--only",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="post, ours, peers, size, waiting, prune, or a peer",
     )
     bench.add_argument("--plots", action="store_true", help="draw ops/docs/performance/*.png")
     load = commands.add_parser(

@@ -7,18 +7,18 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from ops.bench import machine, ours, peers, plots, post, report, size, venvs
+from ops.bench import machine, ours, peers, plots, post, report, size, venvs, waiting
 from ops.bench.peers.catalogue import PEERS
 from ops.bench.plan import FULL, QUICK, Plan
 from ops.bench.progress import Record
 from ops.bench.servers import Servers
 
 #: What `only` may name besides the keys of peers.
-SCENARIOS = ("post", "ours", "peers", "size", "prune", "size-huge")
+SCENARIOS = ("post", "ours", "peers", "size", "waiting", "prune", "size-huge")
 #: What a full run leaves out unless it is asked for: it takes half an hour and 10 GB.
 ON_REQUEST = ("size-huge",)
 #: What a quick run leaves out as well.
-NOT_QUICK = ("prune",)
+NOT_QUICK = ("waiting", "prune")
 #: What ends a run early.
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Where the JSON of the last run is, whether it was asked for or not.
@@ -118,6 +118,7 @@ def _once(plan: Plan, servers: Servers, record: Record, wanted: _Wanted) -> None
     figures = record.rounds[-1]
     for name, what, measure in (
         ("size", "cost against size", size.measure),
+        ("waiting", f"{waiting.WAITERS} clients that wait for one job", waiting.measure),
         ("prune", "POST while pruning", size.measure_prune),
         ("size-huge", "cost with eleven million rows", size.measure_huge),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -166,13 +167,18 @@ def check(
         found["I4 overlaps"] = []
     return Verdict(
         counts={name: len(examples) for name, examples in found.items()},
-        findings=[
-            f"{name}: {len(examples)} ({', '.join(examples[:SHOWN])}{', ...' if len(examples) > SHOWN else ''})"
-            for name, examples in found.items()
-            if examples
-        ],
+        findings=sentences(found),
         overlaps=overlaps if may_overlap else 0,
     )
+
+
+def sentences(found: Mapping[str, list[str]]) -> list[str]:
+    """A sentence for each kind of finding, with examples."""
+    return [
+        f"{name}: {len(examples)} ({', '.join(examples[:SHOWN])}{', ...' if len(examples) > SHOWN else ''})"
+        for name, examples in found.items()
+        if examples
+    ]
 
 
 def _residue(system: System) -> list[str]:

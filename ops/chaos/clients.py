@@ -9,7 +9,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,27 +164,47 @@ class Line:
 
     Args:
         port: the API's.
+        timeout: longest wait for an answer, seconds.
     """
 
-    def __init__(self, port: int) -> None:
+    #: What a connection that breaks raises.
+    BROKEN = (OSError, http.client.HTTPException)
+
+    def __init__(self, port: int, timeout: float = HANG) -> None:
         self._port = port
+        self._timeout = timeout
         self._connection: http.client.HTTPConnection | None = None
 
-    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
         """One request; status 0 when no answer came."""
+        answer = self.open(method, path, body, headers)
+        if answer is None:
+            return 0, {}, b""
+        try:
+            return answer.status, dict(answer.getheaders()), answer.read()
+        except self.BROKEN:
+            self.close()
+            return 0, {}, b""
+
+    def open(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> http.client.HTTPResponse | None:
+        """One request, whose answer is still to be read; None when none came."""
         if self._connection is None:
-            self._connection = http.client.HTTPConnection(LOOPBACK, self._port, timeout=HANG)
+            self._connection = http.client.HTTPConnection(LOOPBACK, self._port, timeout=self._timeout)
         try:
             if self._connection.sock is None:
                 self._connection.connect()
                 # http.client sends head and body apart; without this the body waits for an acknowledgement.
                 self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._connection.request(method, path, body, {"Content-Type": "application/json"})
-            answer = self._connection.getresponse()
-            return answer.status, dict(answer.getheaders()), answer.read()
-        except (OSError, http.client.HTTPException):
+            sent = {"Content-Type": "application/json", **(headers or {})}
+            self._connection.request(method, path, body, sent)
+            return self._connection.getresponse()
+        except self.BROKEN:
             self.close()
-            return 0, {}, b""
+            return None
 
     def close(self) -> None:
         """Ends the connection."""

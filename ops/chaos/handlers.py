@@ -43,10 +43,18 @@ def _run(job_id: str, sql: str, *values: object) -> Any:
 
 @handler("chaos.effect", max_retries=12, timeout=60)
 def effect(payload: dict[str, Any], context: JobContext) -> dict[str, Any]:
-    """Has one effect, `payload["ms"]` milliseconds after it began; fails the first `payload["fails"]` attempts."""
+    """Has one effect, `payload["ms"]` milliseconds after it began; fails the first `payload["fails"]` attempts.
+
+    With `payload["steps"]` it says after each of them how far it is, and stops between two when it was cancelled.
+    """
     job_id = str(context.job_id)
     (number,) = _run(job_id, _BEGIN, job_id, context.attempt, os.getpid())
-    time.sleep(payload.get("ms", 0) / 1000)
+    steps = payload.get("steps", 1)
+    for step in range(steps):
+        time.sleep(payload.get("ms", 0) / 1000 / steps)
+        if "steps" in payload:
+            context.progress(step + 1, steps)
+            context.check_cancelled()
     if context.attempt <= payload.get("fails", 0):
         raise RuntimeError("this attempt was asked to fail")
     _run(job_id, _COMMIT, job_id, context.attempt, number)

@@ -33,6 +33,8 @@ MUTANTS = (
     Mutant("no-renewal", "leases are not prolonged", "long-job"),
     Mutant("answer-first", "the client is answered before the commit", "api-worker-kill"),
     Mutant("any-claim", "a claim takes a job whatever its state", "msg-duplicate"),
+    Mutant("cancel-in-words", "a waiting job's cancel is answered, and nothing is written", "cancel-flush"),
+    Mutant("untold", "nobody who waits is woken", "follow-flush"),
 )
 
 
@@ -49,7 +51,7 @@ def run(seed: int) -> int:
             row = runner.run(replace(SCENARIOS[mutant.scenario], jobs=200))
         finally:
             runner.close()
-        broken = [name for name, count in row.counts.items() if count and name.startswith("I")]
+        broken = [name for name, count in row.counts.items() if count and name.startswith(("I", "F"))]
         caught.append((mutant, row, broken))
         print(
             f"  {'caught' if broken else 'NOT CAUGHT'}: {', '.join(row.findings) or 'nothing found'}",

@@ -25,6 +25,8 @@ EXTRA = 10_000_000
 RACERS = 100
 #: How long one of them goes on, seconds.
 RACE_PATIENCE = 15.0
+#: Two workers go on side by side before and after the fault, seconds.
+BESIDE = 2.0
 #: How far the skewed worker's clock is ahead, seconds.
 SKEW = 600
 #: A worker that has gone deaf must have noticed, and ended, within this, seconds.
@@ -170,10 +172,27 @@ def stop_children(stage: Stage) -> None:
         stage.system.thaw(*pids)
 
 
-def stop_worker(stage: Stage) -> None:
-    """The whole worker is stopped for longer than a lease while another goes on, and then wakes in the old world."""
+def _start_second_worker(stage: Stage) -> None:
     stage.system.start("second-worker")
     await_that(lambda: stage.system.live_workers() == WORKERS + 1, 30, "the second worker")
+
+
+def among_two_workers(fault: Fault) -> Fault:
+    """A fault while a second worker runs beside the first."""
+
+    def inject(stage: Stage) -> None:
+        _start_second_worker(stage)
+        stage.hold(BESIDE)
+        fault(stage)
+        stage.hold(BESIDE)
+        stage.system.stop("second-worker")
+
+    return inject
+
+
+def stop_worker(stage: Stage) -> None:
+    """The whole worker is stopped for longer than a lease while another goes on, and then wakes in the old world."""
+    _start_second_worker(stage)
     await_that(stage.busy_children, 10, "a child to be busy", 0.01)
     pids = [stage.system.pid("worker"), *stage.system.children("worker")]
     with stage.fault(f"worker stopped for {2 * LEASE} s"):

@@ -29,6 +29,8 @@ class Row:
     post_p99_ms_in_fault: float | None = None
     refused_p99_ms: float | None = None
     overlaps_allowed: int = 0
+    followed: dict[str, int] = field(default_factory=dict)
+    told_p99_ms: float | None = None
     counts: dict[str, int] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
@@ -51,6 +53,14 @@ def line(row: Row) -> str:
         f" {_seconds(row.recovery_p50)} {_seconds(row.recovery_p99)} {row.within:5.0f}"
         f" {_milliseconds(row.post_p99_ms_in_fault)}  {'ok' if row.passed else 'FAILED'}"
     )
+
+
+def followed(row: Row) -> list[str]:
+    """What those who followed and steered were told, where there were any."""
+    if not row.followed:
+        return []
+    answers = ", ".join(f"{count} x {name}" for name, count in sorted(row.followed.items()))
+    return [f"told of the end within {_milliseconds(row.told_p99_ms).strip()} at p99; {answers}"]
 
 
 def _seconds(value: float | None) -> str:

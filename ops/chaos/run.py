@@ -11,8 +11,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from ops.chaos import checker, report
+from ops.chaos import checker, following, report
 from ops.chaos.clients import Load
+from ops.chaos.followers import FOLLOWED, STEERED, Followers
 from ops.chaos.history import Exchange, History
 from ops.chaos.report import Row, percentile
 from ops.chaos.scenarios import SCENARIOS, Scenario
@@ -29,6 +30,12 @@ POST_WITHOUT_REDIS = 0.25
 REFUSED_WITHIN = 1.0
 #: And it is taken again within this after PostgreSQL's return, seconds.
 SERVES_WITHIN = 5.0
+#: Answers that each role must have had for its scenario to mean anything.
+MUST_BE_SEEN = {
+    "wait": ("wait 200",),
+    "events": ("events final", "events hung up", "again 204"),
+    "cancel": ("wait 200", "cancel 200", "cancel 202"),
+}
 UNAVAILABLE = int(HTTPStatus.SERVICE_UNAVAILABLE)
 
 _numbers = itertools.count(1)
@@ -117,8 +124,10 @@ class Runner:
         load = Load(
             system.api_port, history, prefix, rate=scenario.rate, seed=self._seed, kinds=scenario.kinds
         )
+        followers = Followers(system.api_port, history, prefix, seed=self._seed, roles=scenario.follow)
         print(f"  {scenario.name}: {scenario.what}", flush=True)
         load.start()
+        followers.start()
         loaded_until = time.monotonic() + scenario.jobs / scenario.rate
         try:
             time.sleep(WARM_UP)
@@ -126,6 +135,7 @@ class Runner:
             time.sleep(max(scenario.tail, loaded_until - time.monotonic()))
         finally:
             load.stop()
+            followers.stop()
         try:
             await_that(
                 lambda: checker.unfinished(system, prefix) == 0, self._quiet, "every job to be final", 0.2
@@ -135,11 +145,12 @@ class Runner:
         system.wait_ready()
         history.close()
         self._judge(scenario, history, load, stage, row)
+        self._judge_following(scenario, followers, stage, row)
         row.restarts = sum(len(member.exits) for member in system.members.values()) - exits_before
 
     def _judge(self, scenario: Scenario, history: History, load: Load, stage: Stage, row: Row) -> None:
         system = stage.system
-        ends = {kind.name: kind.ends for kind in scenario.kinds}
+        ends = {kind.name: kind.ends for kind in (*scenario.kinds, FOLLOWED, STEERED)}
         verdict = checker.check(system, history, stage.prefix, ends, may_overlap=scenario.may_overlap)
         recoveries = checker.recoveries(system, stage.prefix, stage.faults)
         row.jobs = sum(1 for _ in history.accepted())
@@ -166,6 +177,28 @@ class Runner:
         if scenario.database_away:
             row.refused_p99_ms = _p99_ms([one for one in during if one.status == UNAVAILABLE])
             row.findings += self._without_database(history.exchanges, during, load, stage)
+
+    def _judge_following(self, scenario: Scenario, followers: Followers, stage: Stage, row: Row) -> None:
+        if not scenario.follow:
+            return
+        judged = following.check(
+            stage.system,
+            stage.prefix,
+            followers,
+            stage.faults,
+            database_away=scenario.database_away,
+            slack=self._slack,
+        )
+        row.followed = judged.answers
+        told_p99 = percentile(judged.late, 0.99)
+        row.told_p99_ms = None if told_p99 is None else round(told_p99 * 1000, 1)
+        row.counts |= {name: len(examples) for name, examples in judged.found.items()}
+        row.findings += checker.sentences(judged.found)
+        missing = [
+            name for role in scenario.follow for name in MUST_BE_SEEN[role] if not judged.answers.get(name)
+        ]
+        if missing:
+            row.findings.append(f"nobody was answered {', '.join(missing)}, so nothing was tested")
 
     def _without_redis(self, during: list[Exchange], load: Load, stage: Stage) -> list[str]:
         found = []
@@ -252,5 +285,5 @@ def run(
 
 def _show(row: Row) -> None:
     print("  " + report.line(row), flush=True)
-    for finding in row.findings:
-        print(f"      {finding}", flush=True)
+    for sentence in (*report.followed(row), *row.findings):
+        print(f"      {sentence}", flush=True)

@@ -14,6 +14,7 @@ from ops.chaos.message_faults import drop_messages, duplicate_messages, garbage,
 from ops.chaos.network_faults import blackhole, delay, reset_connections
 from ops.chaos.process_faults import (
     SKEWED,
+    among_two_workers,
     deafen,
     die_at,
     key_race,
@@ -38,7 +39,7 @@ from ops.chaos.redis_faults import (
     redis_stopped,
 )
 from ops.chaos.soak import soak
-from ops.chaos.stage import Stage
+from ops.chaos.stage import Fault, Stage
 from ops.chaos.system import LEASE, SWEEP
 
 #: Longest recovery that is promised, seconds: a lease, a sweep, and ten more.
@@ -66,6 +67,7 @@ class Scenario:
         database_away: POSTs must be 503 within a second, and taken again within 5 s of its return.
         kinds: what is posted.
         tail: seconds the load goes on after the fault.
+        follow: who follows and steers jobs of their own meanwhile: `wait`, `events`, `cancel`.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Scenario:
     database_away: bool = False
     kinds: tuple[Kind, ...] = ORDINARY
     tail: float = 1.0
+    follow: tuple[str, ...] = ()
 
 
 def _poison(rng: random.Random) -> dict[str, Any]:
@@ -270,11 +273,48 @@ def _list() -> list[Scenario]:
             system={"environment": {"CHAOS_MUTANT": "deaf"}},
             within=60,
         ),
+        *_followed("follow", "clients wait and read events", ("wait", "events")),
+        *_followed("cancel", "clients cancel and wait", ("cancel",)),
         Scenario("soak", "all of it, at random", soak, jobs=7_000, rate=40),
+    ]
+
+
+def _followed(verb: str, what: str, roles: tuple[str, ...]) -> list[Scenario]:
+    """What happens to those who follow and steer, among two workers; the load beside them is light."""
+
+    def scenario(name: str, fault: str, inject: Fault, **more: Any) -> Scenario:
+        return Scenario(
+            f"{verb}-{name}",
+            f"{what}, two workers, {fault}",
+            among_two_workers(inject),
+            rate=10,
+            jobs=120,
+            follow=roles,
+            **more,
+        )
+
+    return [
+        scenario("flush", "FLUSHALL three times", flush, within=PROMISED_REDIS),
+        scenario("worker-kill", "kill -9 of one worker, three times", kill_three_times("worker")),
+        scenario(
+            "pg-restart",
+            "PostgreSQL stopped at once (SIGQUIT), back after 2 s",
+            database_down(2, immediate=True),
+            database_away=True,
+        ),
     ]
 
 
 SCENARIOS = {scenario.name: scenario for scenario in _list()}
 
-#: Run by `ops test`: one system, about a minute.
-SHORT = ("worker-kill", "child-points", "api-points", "redis-flush", "pg-immediate", "msg-garbage")
+#: Run by `ops test`: one system, about two minutes.
+SHORT = (
+    "worker-kill",
+    "child-points",
+    "api-points",
+    "redis-flush",
+    "pg-immediate",
+    "msg-garbage",
+    "follow-flush",
+    "cancel-worker-kill",
+)

@@ -162,6 +162,28 @@ def _any_claim() -> None:
     store._CLAIM = Statement(store._CLAIM.text.replace("AND status = 'queued' AND run_at <= now()", ""))
 
 
+def _cancel_in_words() -> None:
+    """A waiting job's cancel is answered, and nothing is written."""
+    from webapp.jobs import steering
+
+    real = steering.ask_cancel
+
+    def ask(connection: Any, job_id: Any, *more: Any) -> Any:
+        row = connection.execute(text("SELECT status FROM jobs WHERE id = :id"), {"id": job_id}).scalar()
+        if row == "queued":
+            return steering.CancelAnswer.CANCELLED
+        return real(connection, job_id, *more)
+
+    steering.ask_cancel = ask
+
+
+def _untold() -> None:
+    """Nobody who waits is woken: neither by a notification nor by the looks that make up for a lost one."""
+    from webapp.watchers import Watchers
+
+    Watchers._wake = lambda *_args: None
+
+
 def _deaf() -> None:
     """No mutant of safety: the worker stops asking for messages once the harness says so."""
     from kombu.transport import redis
@@ -188,5 +210,7 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "no-renewal": _no_renewal,
     "answer-first": _answer_first,
     "any-claim": _any_claim,
+    "cancel-in-words": _cancel_in_words,
+    "untold": _untold,
     "deaf": _deaf,
 }

@@ -246,6 +246,14 @@ def test_a_filter_that_cannot_be_meant_is_refused(client, query):
     assert client.get(f"/jobs?{query}").status_code == 422
 
 
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"])
+def test_the_first_and_the_last_moment_there_is_are_looked_for(client, engine, moment):
+    job = str(queued(engine).id)
+    after = {job} if moment.startswith("0") else set()
+    assert filtered(client, created_after=moment) == after
+    assert filtered(client, created_before=moment) == {job} - after
+
+
 def test_the_first_id_of_a_moment_comes_before_every_id_of_it(engine):
     job = queued(engine)
     made = row_of(engine, job.id).created_at

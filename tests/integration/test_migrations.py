@@ -91,6 +91,16 @@ def test_each_step_can_be_taken_back(fresh, scripts):
         upgrade(revision=revision.revision)
 
 
+def test_an_index_that_an_interrupted_upgrade_left_behind_is_made_anew(fresh):
+    upgrade()
+    whole = shape(fresh)
+    downgrade(revision="0007")
+    with fresh.extensions["migrate"].db.engine.begin() as connection:
+        connection.execute(text("CREATE INDEX jobs_finished_by_task ON jobs (id)"))
+    upgrade()
+    assert shape(fresh) == whole
+
+
 def test_an_upgrade_that_is_done_changes_nothing(fresh):
     upgrade()
     before = shape(fresh)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from itertools import product
+
 import pytest
-from factories import claimed, completed, queued
+from factories import buried, claimed, completed, queued
+from sqlalchemy import text
+
+from webapp.jobs import census
+from webapp.jobs.census import Filter
 
 
 def submit(client):
@@ -55,3 +62,113 @@ def test_pages_by_cursor_show_every_job_once_while_new_ones_come_in(client):
 )
 def test_a_cursor_that_is_none_is_named(client, query):
     assert client.get(f"/jobs?{query}").status_code == 422
+
+
+MAKERS = {"queued": queued, "processing": claimed, "completed": completed, "failed": buried}
+
+
+def test_a_search_finds_what_is_finished_and_what_is_not_in_one_order(client, engine):
+    """Finished jobs are found with other indexes than those that wait or run, so they are searched apart."""
+    made = [
+        (status, task, queue, MAKERS[status](engine, task=task, queue=queue).id)
+        for _ in range(2)
+        for status, task, queue in product(MAKERS, ("noop", "sleep"), ("default", "slow"))
+    ]
+    newest_first = made[::-1]
+    for status, task, queue in product((None, *MAKERS), (None, "noop"), (None, "slow")):
+        given = {"status": status, "task": task, "queue": queue}
+        query = {name: value for name, value in given.items() if value is not None}
+        wanted = [
+            str(one[3])
+            for one in newest_first
+            if all(value in (None, has) for value, has in zip(given.values(), one, strict=False))
+        ]
+        page = client.get("/jobs", query_string=query | {"limit": 100}).json
+        assert [item["id"] for item in page["items"]] == wanted
+        assert (page["total"], page["total_is_estimate"]) == (len(wanted), False)
+        second = client.get("/jobs", query_string=query | {"limit": 2, "offset": 1}).json
+        assert [item["id"] for item in second["items"]] == wanted[1:3]
+        bounds = {"created_after": "2020-01-01T00:00:00Z", "created_before": "2090-01-01T00:00:00Z"}
+        within = client.get("/jobs", query_string=query | bounds | {"limit": 100}).json
+        assert [item["id"] for item in within["items"]] == wanted
+        if len(wanted) > 2:
+            older = client.get("/jobs", query_string=query | {"limit": 2, "cursor": wanted[1]}).json
+            assert [item["id"] for item in older["items"]] == wanted[2:4]
+
+
+#: Enough rows that reading them all is dearer than an index.
+MANY = 20_000
+
+
+@pytest.fixture
+def crowded(engine):
+    """A table full of finished jobs, and the statistics that the planner would have of it."""
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+            INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint, status, attempt,
+                              created_at, last_attempt_at, finished_at)
+            SELECT uuidv7(-make_interval(secs => n)), CASE n % 2000 WHEN 7 THEN 'seldom' ELSE 'noop' END,
+                   jsonb_build_object('order', n), CASE n % 2000 WHEN 9 THEN 'slow' ELSE 'default' END, 3, 300, '',
+                   'completed', 1, now() - make_interval(secs => n), now(), now()
+              FROM generate_series(1, :many) AS n"""),
+            {"many": MANY},
+        )
+        connection.execute(text("ANALYZE jobs"))
+    yield
+    with engine.begin() as connection:
+        connection.execute(text("TRUNCATE jobs CASCADE"))
+        connection.execute(text("ANALYZE jobs"))
+
+
+def plans(engine, wanted):
+    """How a page of this search and its count are planned; and how many were found."""
+    values = wanted.values()
+    names, parts = frozenset(values), census._parts(wanted)
+    with engine.connect() as connection:
+        shown = [
+            connection.execute(
+                text(f"EXPLAIN {statement}"), values | {"limit": 20, "offset": 0, "reach": 20}
+            ).scalars()
+            for statement in (census._page_by(names, parts).text, census._count_by(names, parts).text)
+        ]
+        return ["\n".join(lines) for lines in shown], census.total(connection, wanted).jobs
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index", "found"),
+    [
+        (Filter(task="seldom"), "jobs_finished_by_task", 10),
+        (Filter(queue="slow"), "jobs_finished_by_queue", 10),
+        (Filter(task="never"), "jobs_finished_by_task", 0),
+        (Filter(task="seldom", payload='{"order": 17}'), "jobs_finished_by_task", 0),
+        (Filter(task="seldom", payload='{"order": 2007}', status="completed"), "jobs_finished_by_task", 1),
+        (
+            Filter(payload='{"order": 17}', created_after=datetime.now(UTC) + timedelta(hours=1)),
+            "jobs_pkey",
+            0,
+        ),
+        (Filter(payload='{"order": 17}', status="failed"), "jobs_by_status", 0),
+    ],
+)
+@pytest.mark.usefixtures("crowded")
+def test_what_narrows_a_search_is_found_with_an_index(engine, wanted, index, found):
+    planned, total = plans(engine, wanted)
+    assert total == found
+    for plan in planned:
+        assert index in plan
+        assert "Seq Scan" not in plan
+
+
+@pytest.mark.usefixtures("crowded")
+def test_a_page_far_back_costs_what_the_first_one_costs(engine):
+    """`noop` is the task of nearly all; the index is entered where the page begins, and not at the task's newest job."""
+    wanted = Filter(task="noop", status="completed")
+    with engine.connect() as connection:
+        oldest = census.page(connection, wanted, limit=1, offset=MANY - 100)[0].id
+        values = wanted.values() | {"to_id": oldest, "limit": 20, "offset": 0, "reach": 20}
+        statement = census._page_by(frozenset(wanted.values()) | {"to_id"}, census._parts(wanted)).text
+        plan = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"), values).scalar_one()
+    whole = plan[0]["Plan"]
+    assert "jobs_finished_by_task" in str(whole)
+    assert whole["Shared Hit Blocks"] + whole["Shared Read Blocks"] < 40

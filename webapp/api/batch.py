@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest
 
 from webapp import waits
-from webapp.api import outcomes
+from webapp.api import examples, outcomes
 from webapp.api.answers import BatchAnswer
 from webapp.api.errors import breaches_of, broken_option
 from webapp.api.jobs import json_body, limited, the_queue
@@ -29,7 +29,7 @@ BODIES = 64
 
 @bp.post("/jobs/batch")
 @limited
-@documented({200: BatchAnswer}, 400, 409, 413, 415, 422, 429, 503, body=BatchRequest)
+@documented({200: BatchAnswer}, 400, 409, 413, 415, 422, 429, 503, body=BatchRequest, examples=examples.BATCH)
 def submit_many() -> Response:
     """Stores up to 10,000 jobs; 200 with an answer for each, in their order: created, existing or invalid."""
     if HEADER in request.headers:

@@ -8,6 +8,7 @@ from typing import Any, cast
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from webapp import waits
+from webapp.api import dlq_examples
 from webapp.api.answers import Groups, Jobs, LetterPage, Resolving
 from webapp.api.dlq_schemas import (
     DeadLetterQuery,
@@ -39,7 +40,7 @@ def the_undertaker() -> Undertaker:
 
 
 @bp.get("/dlq")
-@documented({200: Jobs}, 422, 503, query=DeadLetterQuery)
+@documented({200: Jobs}, 422, 503, query=DeadLetterQuery, examples=dlq_examples.JOBS)
 def index() -> Response:
     """The dead letter queue as an array of jobs, the newest first."""
     query = DeadLetterQuery.model_validate(query_values())
@@ -48,7 +49,7 @@ def index() -> Response:
 
 
 @bp.get("/dlq/letters")
-@documented({200: LetterPage}, 422, 503, query=LettersQuery)
+@documented({200: LetterPage}, 422, 503, query=LettersQuery, examples=dlq_examples.LETTERS)
 def letters() -> Response:
     """A page of dead letters, the newest first, with who dealt with them and why."""
     query = LettersQuery.model_validate(query_values())
@@ -63,7 +64,7 @@ def letters() -> Response:
 
 
 @bp.get("/dlq/groups")
-@documented({200: Groups}, 422, 503, query=GroupsQuery)
+@documented({200: Groups}, 422, 503, query=GroupsQuery, examples=dlq_examples.GROUPS)
 def groups() -> Response:
     """Open letters by what they died of, the largest group first, each with a sample."""
     query = GroupsQuery.model_validate(query_values())
@@ -72,7 +73,7 @@ def groups() -> Response:
 
 
 @bp.post("/dlq/requeue")
-@documented({200: Resolving}, 413, 415, 422, 503, body=RequeueRequest)
+@documented({200: Resolving}, 413, 415, 422, 503, body=RequeueRequest, examples=dlq_examples.REQUEUE)
 def requeue_many() -> Response:
     """Queues the jobs of a selection, of what matches, or of all letters once more, at a rate where one is given."""
     wanted = RequeueRequest.model_validate(json_body())
@@ -83,7 +84,7 @@ def requeue_many() -> Response:
 
 
 @bp.post("/dlq/discard")
-@documented({200: Resolving}, 413, 415, 422, 503, body=DiscardRequest)
+@documented({200: Resolving}, 413, 415, 422, 503, body=DiscardRequest, examples=dlq_examples.DISCARD)
 def discard_many() -> Response:
     """Puts a selection, what matches, or all letters aside; their jobs stay failed."""
     wanted = DiscardRequest.model_validate(json_body())
@@ -94,14 +95,38 @@ def discard_many() -> Response:
 
 
 @bp.post("/dlq/<job_id>/requeue")
-@documented({200: JobAnswer}, 404, 409, 410, 413, 415, 422, 503, body=ResolveOne, body_optional=True)
+@documented(
+    {200: JobAnswer},
+    404,
+    409,
+    410,
+    413,
+    415,
+    422,
+    503,
+    body=ResolveOne,
+    body_optional=True,
+    examples=dlq_examples.REQUEUE_ONE,
+)
 def requeue_one(job_id: str) -> Response:
     """Queues one job once more; 409 when it has no open letter."""
     return jsonify(_one(job_id, the_undertaker().requeue))
 
 
 @bp.post("/dlq/<job_id>/discard")
-@documented({200: JobAnswer}, 404, 409, 410, 413, 415, 422, 503, body=ResolveOne, body_optional=True)
+@documented(
+    {200: JobAnswer},
+    404,
+    409,
+    410,
+    413,
+    415,
+    422,
+    503,
+    body=ResolveOne,
+    body_optional=True,
+    examples=dlq_examples.DISCARD_ONE,
+)
 def discard_one(job_id: str) -> Response:
     """Puts one letter aside; 409 when there is none that is open."""
     return jsonify(_one(job_id, the_undertaker().discard))

@@ -36,6 +36,10 @@ from webapp.watchers import TooManyWaiters
 
 logger = logging.getLogger(__name__)
 
+#: What helps a search that was ended: each of these is found with an index.
+SEARCH_TOO_LONG = "the search took too long; narrow it with created_after, task, queue, tag or status"
+DATABASE_AWAY = "the database is not answering; whether a job was stored is not known: send it again with its idempotency_key"
+
 #: Seconds after which a client may try again when the database is away.
 RETRY_AFTER_DATABASE = 1
 #: Seconds after which a client may try again when it lost the race for a key.
@@ -216,7 +220,7 @@ def _http_error(error: HTTPException) -> Response:
 
 def _database_error(error: DBAPIError) -> Response:
     if request.method == "GET" and getattr(error.orig, "pgcode", None) == _QUERY_CANCELED:
-        return problem(503, "the search took too long; narrow it, for instance with created_after or status")
+        return problem(503, SEARCH_TOO_LONG)
     if isinstance(error, OperationalError) or error.connection_invalidated:
         return _database_away(error)
     return _unexpected(error)
@@ -227,7 +231,7 @@ def _database_away(error: Exception) -> Response:
     logger.warning("database is not answering", extra={"error_type": type(error).__name__})
     return problem(
         503,
-        "the database is not answering; whether a job was stored is not known: send it again with its idempotency_key",
+        DATABASE_AWAY,
         retry_after=RETRY_AFTER_DATABASE,
     )
 

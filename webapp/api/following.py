@@ -14,6 +14,7 @@ from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import waits
+from webapp.api import examples
 from webapp.api.jobs import job_id_of, query_values, the_queue
 from webapp.api.openapi import documented
 from webapp.api.schemas import JobAnswer, ShowQuery
@@ -72,7 +73,7 @@ def init_app(app: Flask, database_url: str, *, places: int, waiters: int) -> Non
 
 
 @bp.get("/jobs/<job_id>")
-@documented({200: JobAnswer}, 404, 410, 422, 503, query=ShowQuery)
+@documented({200: JobAnswer}, 404, 410, 422, 503, query=ShowQuery, examples=examples.SHOW)
 def show(job_id: str) -> Response:
     """One job; with `wait` as soon as it is final, or as it is after so many seconds; 410 when it was deleted for its age."""
     wait = ShowQuery.model_validate(query_values()).wait if request.args else 0.0
@@ -143,6 +144,7 @@ def event_of(job: JobRow, before: JobRow | None) -> str:
     410,
     503,
     headers={"Last-Event-ID": "What the client has seen."},
+    examples=examples.EVENTS,
 )
 def events(job_id: str) -> Response:
     """A job's changes as server-sent events until it is final; `Last-Event-ID` leaves out what the client knows.

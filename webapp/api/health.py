@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import heartbeats, waits
+from webapp.api import examples
 from webapp.api.openapi import documented
 from webapp.api.schemas import HealthAnswer, ReadyAnswer
 
@@ -32,14 +33,14 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
 
 
 @bp.get("/health")
-@documented({200: HealthAnswer})
+@documented({200: HealthAnswer}, examples=examples.HEALTH)
 def alive() -> Response:
     """This process answers; nothing else is asked."""
     return jsonify(HealthAnswer().model_dump())
 
 
 @bp.get("/health/ready")
-@documented({200: ReadyAnswer, 503: ReadyAnswer})
+@documented({200: ReadyAnswer, 503: ReadyAnswer}, examples=examples.READY)
 def ready() -> tuple[Response, int]:
     """Whether jobs are taken: `degraded` without Redis (they wait in PostgreSQL), 503 without PostgreSQL."""
     engine, redis = current_app.extensions["health"]

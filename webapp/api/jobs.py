@@ -10,6 +10,7 @@ from uuid import UUID
 from flask import Blueprint, Response, current_app, jsonify, request
 from werkzeug.exceptions import NotFound, RequestEntityTooLarge, UnsupportedMediaType
 
+from webapp.api import examples
 from webapp.api.answers import JobPage
 from webapp.api.keys import HEADER, REPLAYED, one_key
 from webapp.api.openapi import documented
@@ -85,6 +86,7 @@ def job_id_of(given: str) -> UUID:
     *(400, 409, 410, 413, 415, 422, 429, 503),
     body=SubmitRequest,
     headers={HEADER: "Makes sending the same request again safe for IDEMPOTENCY_TTL seconds."},
+    examples=examples.SUBMIT,
 )
 def submit() -> tuple[Response, int]:
     """Stores a job: 201 when it is new, 200 when its key was used for the same request before."""
@@ -99,7 +101,7 @@ def submit() -> tuple[Response, int]:
 
 
 @bp.get("/jobs")
-@documented({200: JobPage}, 422, 503, query=PageQuery)
+@documented({200: JobPage}, 422, 503, query=PageQuery, examples=examples.PAGE)
 def index() -> Response:
     """A page of jobs, the newest first, with how many there are in all."""
     query = PageQuery.model_validate(query_values())

@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_flask_exporter import PrometheusMetrics
 
 from webapp import heartbeats, metrics
+from webapp.api import examples
 from webapp.api.gauges import SCRAPE_TIMEOUT, LiveGauges
 from webapp.api.openapi import documented
 
@@ -46,7 +47,7 @@ def _leave_out() -> None:
 
 
 @bp.get("/metrics")
-@documented({200: "text/plain"})
+@documented({200: "text/plain"}, examples=examples.METRICS)
 def exposition() -> Response:
     """Everything in Prometheus' text format."""
     stored = metrics.stored()

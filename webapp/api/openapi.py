@@ -20,6 +20,7 @@ from flask_swagger_ui import get_swaggerui_blueprint  # type: ignore[import-unty
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from webapp.api.examples import JOB_ID, OPENAPI, PROBLEMS, Examples
 from webapp.api.schemas import Problem
 
 bp = Blueprint("openapi", __name__)
@@ -49,6 +50,7 @@ class Operation:
         body_optional: whether it may be left out.
         query: the model of the query.
         headers: request headers beside the body's: name and description.
+        examples: what it may be sent, and what it says.
     """
 
     answers: Mapping[int, type[BaseModel] | str | None]
@@ -57,6 +59,7 @@ class Operation:
     body_optional: bool = False
     query: type[BaseModel] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    examples: Examples = field(default_factory=Examples)
 
 
 _operations: dict[Callable[..., Any], Operation] = {}
@@ -69,6 +72,7 @@ def documented(
     body_optional: bool = False,
     query: type[BaseModel] | None = None,
     headers: Mapping[str, str] | None = None,
+    examples: Examples | None = None,
 ) -> Callable[[View], View]:
     """Says what a view takes and answers; the arguments are those of `Operation`.
 
@@ -78,7 +82,9 @@ def documented(
     """
 
     def note(view: View) -> View:
-        _operations[view] = Operation(answers, problems, body, body_optional, query, headers or {})
+        _operations[view] = Operation(
+            answers, problems, body, body_optional, query, headers or {}, examples or Examples()
+        )
         return view
 
     return note
@@ -156,14 +162,25 @@ def _described(
     if operation.body is not None:
         described["requestBody"] = {
             "required": not operation.body_optional,
-            "content": {"application/json": {"schema": schemas[operation.body, "validation"]}},
+            "content": {
+                "application/json": {
+                    "schema": schemas[operation.body, "validation"],
+                    "examples": {name: {"value": body} for name, body in operation.examples.bodies.items()},
+                }
+            },
         }
     return described
 
 
 def _path_parameters(rule: str) -> list[dict[str, Any]]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "format": "uuid"},
+            "example": JOB_ID,
+        }
         for name in _PATH_PARAMETER.findall(rule)
     ]
 
@@ -179,21 +196,23 @@ def _query_parameters(operation: Operation) -> list[dict[str, Any]]:
     if operation.query is None:
         return []
     schema = operation.query.model_json_schema(ref_template=_REF)
+    shown = operation.examples.query
     return [
-        {"name": name, "in": "query", "required": name in schema.get("required", ())} | _parameter(about)
+        {"name": name, "in": "query", "required": name in schema.get("required", ())}
+        | _parameter(about, {"example": shown[name]} if name in shown else {})
         for name, about in schema["properties"].items()
     ]
 
 
-def _parameter(about: dict[str, Any]) -> dict[str, Any]:
+def _parameter(about: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
     """A parameter is left out instead of being null; one that is an object is given as JSON."""
     kinds = [kind for kind in about.get("anyOf", ()) if kind.get("type") != "null"]
     schema = {name: value for name, value in about.items() if name not in {"anyOf", "default", "title"}}
     if kinds:
         schema |= kinds[0]
     if schema.get("type") == "object":
-        return {"content": {"application/json": {"schema": schema}}}
-    return {"schema": schema}
+        return {"content": {"application/json": {"schema": schema} | example}}
+    return {"schema": schema} | example
 
 
 def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
@@ -203,24 +222,34 @@ def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, answer in sorted(operation.answers.items()):
         responses[str(status)] = {"description": HTTPStatus(status).phrase, "headers": id_header}
-        if isinstance(answer, str):
-            responses[str(status)]["content"] = {answer: {"schema": {"type": "string"}}}
-        elif answer is not None:
-            content = {"application/json": {"schema": schemas[answer, "serialization"]}}
-            responses[str(status)]["content"] = content
-    content = {"application/problem+json": {"schema": schemas[Problem, "serialization"]}}
+        if answer is not None:
+            media, schema = _media_of(answer, schemas)
+            example = operation.examples.answers.get(status)
+            responses[str(status)]["content"] = {media: {"schema": schema, "example": example}}
     for status in sorted(operation.problems):
         retry = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
         headers = id_header | (retry if status in {409, 429, 503} else {})
         known = responses.setdefault(
             str(status), {"description": HTTPStatus(status).phrase, "headers": headers}
         )
-        known["content"] = known.get("content", {}) | content
+        known["content"] = known.get("content", {}) | {
+            "application/problem+json": {
+                "schema": schemas[Problem, "serialization"],
+                "example": operation.examples.answers.get(status, PROBLEMS.get(status)),
+            }
+        }
     return responses
 
 
+def _media_of(answer: type[BaseModel] | str, schemas: Schemas) -> tuple[str, dict[str, Any]]:
+    """An answer's media type and schema."""
+    if isinstance(answer, str):
+        return answer, {"type": "object" if answer == "application/json" else "string"}
+    return "application/json", schemas[answer, "serialization"]
+
+
 @bp.get("/openapi.json")
-@documented({200: "application/json", 304: None})
+@documented({200: "application/json", 304: None}, examples=OPENAPI)
 def openapi() -> Response:
     """This description."""
     body, tag = current_app.extensions["openapi"] or _keep(current_app)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from webapp import heartbeats
+from webapp.api import examples
 from webapp.api.answers import AttemptPage, Cancelling, Explained
 from webapp.api.jobs import job_id_of, json_body, query_values, the_queue
 from webapp.api.openapi import documented
@@ -20,6 +21,7 @@ bp = Blueprint("steering", __name__)
     *(404, 409, 410, 413, 415, 422, 503),
     body=CancelRequest,
     body_optional=True,
+    examples=examples.CANCEL,
 )
 def cancel(job_id: str) -> tuple[Response, int]:
     """Cancels a job: 200 when it is cancelled, 202 when it runs and was asked to stop, 409 when it ended otherwise."""
@@ -30,14 +32,14 @@ def cancel(job_id: str) -> tuple[Response, int]:
 
 
 @bp.post("/jobs/<job_id>/retry")
-@documented({200: JobAnswer}, 404, 409, 410, 503)
+@documented({200: JobAnswer}, 404, 409, 410, 503, examples=examples.RETRY)
 def retry(job_id: str) -> Response:
     """Queues a failed or cancelled job once more, with a fresh budget of retries; 409 when it is neither."""
     return jsonify(JobAnswer.of(the_queue().requeue(job_id_of(job_id))))
 
 
 @bp.get("/jobs/<job_id>/attempts")
-@documented({200: AttemptPage}, 404, 410, 422, 503, query=AttemptsQuery)
+@documented({200: AttemptPage}, 404, 410, 422, 503, query=AttemptsQuery, examples=examples.ATTEMPTS)
 def attempts(job_id: str) -> Response:
     """A job's attempts from the newest on, with errors and tracebacks; the one that runs has no outcome yet."""
     query = AttemptsQuery.model_validate(query_values())
@@ -51,7 +53,7 @@ def attempts(job_id: str) -> Response:
 
 
 @bp.get("/jobs/<job_id>/explain")
-@documented({200: Explained}, 404, 410, 503)
+@documented({200: Explained}, 404, 410, 503, examples=examples.EXPLAIN)
 def explain(job_id: str) -> Response:
     """Why a job is not running now: `state` for machines, one sentence for people, and the facts behind it."""
     _, redis = current_app.extensions["health"]

@@ -57,9 +57,9 @@ class Filter:
             "payload": self.payload,
         }
         if self.created_after is not None:
-            given["from_id"] = first_id(self.created_after - CLOCK_SLACK)
+            given["from_id"] = first_id(self.created_after, -CLOCK_SLACK)
         if self.created_before is not None:
-            given["to_id"] = first_id(self.created_before + CLOCK_SLACK)
+            given["to_id"] = first_id(self.created_before, CLOCK_SLACK)
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -74,26 +74,78 @@ _CONDITIONS = {
     "payload": "payload @> CAST(:payload AS jsonb)",
     "from_id": "id >= :from_id",
     "to_id": "id < :to_id",
-    "before": "id < :before",
 }
 
 
-def first_id(moment: datetime) -> UUID:
-    """The smallest UUIDv7 of a moment (RFC 9562, 5.7: its first 48 bits are milliseconds since 1970)."""
-    milliseconds = max(0, int(moment.timestamp() * 1_000))
+def first_id(moment: datetime, later: timedelta = timedelta(0)) -> UUID:
+    """The smallest UUIDv7 of a moment (RFC 9562, 5.7: its first 48 bits are milliseconds since 1970).
+
+    Args:
+        later: added to the moment, which may be the first or the last that a `datetime` can be.
+    """
+    milliseconds = max(0, int((moment.timestamp() + later.total_seconds()) * 1_000))
     return UUID(int=milliseconds << 80)
 
 
-def _where(names: Iterable[str]) -> str:
-    return "".join(f" {word} {_CONDITIONS[name]}" for word, name in zip(_WORDS, sorted(names), strict=False))
+def _and(names: Iterable[str]) -> str:
+    return "".join(f" AND {_CONDITIONS[name]}" for name in sorted(names))
 
 
-_WORDS = ("WHERE", *["AND"] * len(_CONDITIONS))
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the table that is searched by itself, so that it can use its own index.
+
+    Args:
+        where: which jobs are in it.
+        column: what its index begins with, before the id; empty for an index of ids.
+    """
+
+    where: str = "true"
+    column: str = ""
+
+    @property
+    def order(self) -> str:
+        """The newest first, in the words of its index."""
+        return f"{self.column} DESC, id DESC" if self.column else "id DESC"
+
+    def conditions(self, names: frozenset[str]) -> str:
+        """What must hold of its jobs.
+
+        With `task = :task` the order would be that of the primary key as well, and where the newest jobs are a backlog of
+        others the planner walks through all of it. Between two pairs of task and id there is only one index in this order.
+        """
+        if not self.column:
+            return f"{self.where}{_and(names)}"
+        column = self.column
+        low = f"({column}, id) >= (:{column}, :from_id)" if "from_id" in names else f"{column} >= :{column}"
+        high = f"({column}, id) < (:{column}, :to_id)" if "to_id" in names else f"{column} <= :{column}"
+        return f"{self.where} AND {low} AND {high}{_and(names - {column, 'from_id', 'to_id'})}"
+
+
+_ALL, _QUEUED, _PROCESSING = _Part(), _Part("status = 'queued'"), _Part("status = 'processing'")
+_BY_TASK, _BY_QUEUE = _Part("finished_at IS NOT NULL", "task"), _Part("finished_at IS NOT NULL", "queue")
+
+
+def _parts(wanted: Filter) -> tuple[_Part, ...]:
+    """Finished jobs are found by their task or queue; those that are not, by their status."""
+    if (wanted.task is None and wanted.queue is None) or wanted.status in {"queued", "processing"}:
+        return (_ALL,)
+    finished = _BY_QUEUE if wanted.task is None else _BY_TASK
+    return (finished, _QUEUED, _PROCESSING) if wanted.status is None else (finished,)
+
+
+def _each(parts: Iterable[_Part], names: frozenset[str], columns: str, rest: str) -> str:
+    """What is wanted of each part, together."""
+    return " UNION ALL ".join(
+        f"(SELECT {columns} FROM jobs WHERE {part.conditions(names)} {rest.format(order=part.order)})"
+        for part in parts
+    )
 
 
 @cache
-def _page_by(names: frozenset[str]) -> TextClause:
-    return text(f"SELECT {JOB_COLUMNS} FROM jobs{_where(names)} ORDER BY id DESC LIMIT :limit OFFSET :offset")
+def _page_by(names: frozenset[str], parts: tuple[_Part, ...]) -> TextClause:
+    found = _each(parts, names, JOB_COLUMNS, "ORDER BY {order} LIMIT :reach")
+    return text(f"SELECT {JOB_COLUMNS} FROM ({found}) AS found ORDER BY id DESC LIMIT :limit OFFSET :offset")
 
 
 def page(
@@ -104,11 +156,12 @@ def page(
     Args:
         before: only jobs older than this one; costs the same however far back it is, which `offset` does not.
     """
-    values = wanted.values() | ({} if before is None else {"before": before})
-    statement = _page_by(frozenset(values))
-    return [
-        JobRow(*row) for row in connection.execute(statement, values | {"limit": limit, "offset": offset})
-    ]
+    values = wanted.values()
+    if before is not None:
+        values["to_id"] = min(before, values.get("to_id", before))
+    statement = _page_by(frozenset(values), _parts(wanted))
+    bounds = {"limit": limit, "offset": offset, "reach": limit + offset}
+    return [JobRow(*row) for row in connection.execute(statement, values | bounds)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,22 +173,21 @@ class Total:
 
 
 @cache
-def _count_by(names: frozenset[str]) -> TextClause:
-    return text(
-        f"SELECT count(*) FROM (SELECT 1 FROM jobs{_where(names)} LIMIT {COUNTED_UP_TO + 1}) AS counted"
-    )
+def _count_by(names: frozenset[str], parts: tuple[_Part, ...]) -> TextClause:
+    found = _each(parts, names, "1", f"LIMIT {COUNTED_UP_TO + 1}")
+    return text(f"SELECT count(*) FROM ({found}) AS counted")
 
 
 @cache
 def _plan_by(names: frozenset[str]) -> TextClause:
-    return text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM jobs{_where(names)}")
+    return text(f"EXPLAIN (FORMAT JSON) {_each([_ALL], names, '1', '')}")
 
 
 def total(connection: Connection, wanted: Filter) -> Total:
     """How many jobs there are: exact up to 10,000, and what the planner reckons above."""
     values = wanted.values()
     names = frozenset(values)
-    counted = int(connection.execute(_count_by(names), values).scalar_one())
+    counted = int(connection.execute(_count_by(names, _parts(wanted)), values).scalar_one())
     if counted <= COUNTED_UP_TO:
         return Total(counted, is_estimate=False)
     plan = connection.execute(_plan_by(names), values).scalar_one()

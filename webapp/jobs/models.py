@@ -115,6 +115,9 @@ class Job(Base):
         Index("jobs_leases", "lease_expires_at", postgresql_where=text("status = 'processing'")),
         Index("jobs_by_status", "status", "id"),
         Index("jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        # Of finished jobs only: an index of all would be written at submission, claim and settle.
+        Index("jobs_finished_by_task", "task", "id", postgresql_where=text("finished_at IS NOT NULL")),
+        Index("jobs_finished_by_queue", "queue", "id", postgresql_where=text("finished_at IS NOT NULL")),
         Index(
             "jobs_tags",
             "tags",

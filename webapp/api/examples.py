@@ -1,0 +1,285 @@
+"""Examples of requests and answers, for the description of the API: what each operation may be sent, and what it says.
+
+Tests send every request here to a running application, and compare every answer with its schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+from webapp.api.errors import DATABASE_AWAY, SEARCH_TOO_LONG
+from webapp.jobs.errors import JobEnded, JobError, JobGone, JobNotFound, KeyRace, NotForRetry
+
+#: An example's name, and its value.
+Named = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Examples of one operation.
+
+    Args:
+        bodies: JSON bodies by name.
+        query: a value for each parameter of the query that is worth one; together they are a request.
+        answers: by status; a JSON value, or the text of an answer that is none.
+    """
+
+    bodies: Named = field(default_factory=dict)
+    query: Named = field(default_factory=dict)
+    answers: Mapping[int, Any] = field(default_factory=dict)
+
+
+JOB_ID = "01a20bef-39a4-708b-810a-9290cba9a0bf"
+OTHER_ID = "01a20bef-39c9-7245-9b70-997d89a16688"
+REQUEST_ID = "01a20bef-39c9-703a-b60c-6f46b0297cd2"
+TRACEBACK = (
+    'Traceback (most recent call last):\n  File "/srv/djps/tasks/handlers/demo.py", line 50, in fail\n    ...'
+)
+
+QUEUED: dict[str, Any] = {
+    "id": JOB_ID,
+    "status": "queued",
+    "task": "noop",
+    "payload": {"task": "noop", "order": 17},
+    "queue": "default",
+    "priority": 5,
+    "attempt": 0,
+    "retry_count": 0,
+    "max_retries": 3,
+    "timeout": 300.0,
+    "idempotency_key": "order-17",
+    "result": None,
+    "last_error": None,
+    "run_at": "2026-11-24T05:02:36.986841Z",
+    "created_at": "2026-11-24T05:02:36.986841Z",
+    "updated_at": "2026-11-24T05:02:36.986841Z",
+    "last_attempt_at": None,
+    "finished_at": None,
+    "tags": ["invoice"],
+    "expires_at": None,
+    "backoff": None,
+    "callback_url": None,
+    "cancel_reason": None,
+    "progress": None,
+}
+PROCESSING = QUEUED | {
+    "status": "processing",
+    "attempt": 1,
+    "updated_at": "2026-11-24T05:02:37.012204Z",
+    "last_attempt_at": "2026-11-24T05:02:37.012204Z",
+}
+COMPLETED = PROCESSING | {
+    "status": "completed",
+    "result": {"sent": True},
+    "updated_at": "2026-11-24T05:02:37.047117Z",
+    "finished_at": "2026-11-24T05:02:37.047117Z",
+}
+FAILED = COMPLETED | {
+    "status": "failed",
+    "task": "fail",
+    "payload": {"task": "fail"},
+    "attempt": 4,
+    "retry_count": 3,
+    "result": None,
+    "last_error": "this handler always fails",
+}
+CANCELLED = QUEUED | {
+    "status": "cancelled",
+    "cancel_reason": "not needed any more",
+    "updated_at": "2026-11-24T05:02:40.120331Z",
+    "finished_at": "2026-11-24T05:02:40.120331Z",
+}
+
+
+def problem(status: int, detail: str, *broken: tuple[str, str, str]) -> dict[str, Any]:
+    """A problem document.
+
+    Args:
+        broken: the rules that were broken, each as field, rule, and what was given.
+    """
+    document = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    document["request_id"] = REQUEST_ID
+    if broken:
+        document["errors"] = [dict(zip(("field", "rule", "given"), one, strict=True)) for one in broken]
+    return document
+
+
+def invalid(name: str, rule: str, given: str) -> dict[str, Any]:
+    """The answer to a request that breaks one rule."""
+    return problem(422, f"{name}: {rule} (given: {given})", (name, rule, given))
+
+
+def conflict(error: JobError) -> dict[str, Any]:
+    """The answer where the job's state does not allow what was asked."""
+    return problem(409, str(error))
+
+
+#: What an operation says where it has no example of its own.
+PROBLEMS = {
+    400: problem(400, "Idempotency-Key must have 1 to 255 characters; given: 300"),
+    404: problem(404, str(JobNotFound(UUID(JOB_ID)))),
+    410: problem(410, str(JobGone(UUID(JOB_ID)))),
+    413: problem(413, "the body must be at most 262144 bytes"),
+    415: problem(415, "Content-Type must be application/json; given: 'text/plain'"),
+    422: invalid("limit", "must be at most 100", "'1000'"),
+    429: problem(429, "10 per 1 minute"),
+    503: problem(503, DATABASE_AWAY),
+}
+
+_SENT_ONCE = {"payload": {"task": "noop", "order": 17}, "idempotency_key": "order-17", "tags": ["invoice"]}
+
+SUBMIT = Examples(
+    bodies={
+        "a payload is enough": {"payload": {"task": "noop", "order": 18}},
+        "safe to send again": _SENT_ONCE,
+        "later, and urgent then": {"payload": {"task": "noop"}, "priority": 9, "delay": 60},
+        "retries of its own": {
+            "payload": {"task": "fail"},
+            "max_retries": 2,
+            "backoff": [1, 2],
+            "timeout": 10,
+        },
+        "a curve, a last moment and a callback": {
+            "payload": {"task": "noop"},
+            "backoff": {"base": 3, "max": 600, "jitter": 0.2},
+            "expires_at": "2090-01-01T00:00:00Z",
+            "callback_url": "https://example.org/done",
+        },
+    },
+    answers={
+        200: COMPLETED,
+        201: QUEUED,
+        409: conflict(KeyRace("order-17")),
+        422: invalid("priority", "must be at most 9", "12"),
+    },
+)
+BATCH = Examples(
+    bodies={
+        "three jobs, one of them invalid": {
+            "jobs": [
+                {"payload": {"task": "noop", "n": 1}},
+                {"payload": {"task": "noop", "n": 2}, "idempotency_key": "n-2", "priority": 7},
+                {"payload": "not an object"},
+            ]
+        }
+    },
+    answers={
+        200: {
+            "created": 2,
+            "existing": 0,
+            "invalid": 1,
+            "items": [
+                {"outcome": "created", "id": JOB_ID},
+                {"outcome": "created", "id": OTHER_ID},
+                {
+                    "outcome": "invalid",
+                    "errors": [
+                        {"field": "payload", "rule": "must be a JSON object", "given": "'not an object'"}
+                    ],
+                },
+            ],
+        },
+        400: problem(
+            400,
+            "Idempotency-Key is for one job; in a batch each item has its own idempotency_key",
+        ),
+        409: conflict(KeyRace("n-2")),
+        422: invalid("jobs", "must have at most 10000 items", "list"),
+    },
+)
+PAGE = Examples(
+    query={
+        "status": "completed",
+        "task": "noop",
+        "queue": "default",
+        "tag": ["invoice"],
+        "created_after": "2026-11-24T00:00:00Z",
+        "created_before": "2090-01-01T00:00:00Z",
+        "payload": {"order": 17},
+        "limit": 20,
+    },
+    answers={
+        200: {
+            "items": [COMPLETED],
+            "total": 1,
+            "total_is_estimate": False,
+            "limit": 20,
+            "offset": 0,
+            "next_cursor": None,
+        },
+        503: problem(503, SEARCH_TOO_LONG),
+    },
+)
+SHOW = Examples(
+    query={"wait": 30}, answers={200: COMPLETED, 422: invalid("wait", "must be at most 60", "'61'")}
+)
+EVENTS = Examples(
+    answers={
+        200: "retry: 1000\n\nevent: state\nid: 1795496557012204\ndata: "
+        f'{{"id": "{JOB_ID}", "status": "processing", "attempt": 1}}\n\n'
+        f'event: final\nid: 1795496557047117\ndata: {{"id": "{JOB_ID}", "status": "completed"}}\n\n'
+    }
+)
+CANCEL = Examples(
+    bodies={"with a reason": {"reason": "not needed any more"}, "without one": {}},
+    answers={
+        200: CANCELLED | {"cancel": "cancelled"},
+        202: PROCESSING | {"cancel": "asked"},
+        409: conflict(JobEnded(UUID(JOB_ID), "completed")),
+        422: invalid("reason", "must be a string", "17"),
+    },
+)
+RETRY = Examples(
+    answers={
+        200: FAILED | {"status": "queued", "retry_count": 0, "finished_at": None},
+        409: conflict(NotForRetry(UUID(JOB_ID), "completed")),
+    }
+)
+ATTEMPTS = Examples(
+    query={"limit": 100, "before": 5},
+    answers={
+        200: {
+            "items": [
+                {
+                    "attempt": 4,
+                    "worker_id": "vm:19701:c5d87f52/19712",
+                    "outcome": "failed",
+                    "started_at": "2026-11-24T05:02:51.400740Z",
+                    "ended_at": "2026-11-24T05:02:51.402007Z",
+                    "duration": 0.001267,
+                    "error_type": "RuntimeError",
+                    "error_message": "this handler always fails",
+                    "traceback": TRACEBACK,
+                }
+            ],
+            "next_before": None,
+        }
+    },
+)
+EXPLAIN = Examples(
+    answers={
+        200: {
+            "state": "waiting_until",
+            "sentence": "it waits until 2026-11-24T05:03:36.986841Z, the time it was submitted for",
+            "facts": {"run_at": "2026-11-24T05:03:36.986841Z", "attempt": 0, "retry_count": 0},
+        }
+    }
+)
+HEALTH = Examples(answers={200: {"status": "ok"}})
+READY = Examples(
+    answers={
+        200: {"status": "ok", "dependencies": {"postgresql": "ok", "redis": "ok"}},
+        503: {
+            "status": "unavailable",
+            "dependencies": {"postgresql": "not answering (OperationalError)", "redis": "ok"},
+        },
+    }
+)
+METRICS = Examples(answers={200: "# TYPE jobs_created_total counter\njobs_created_total 3.0\n"})
+OPENAPI = Examples(
+    answers={200: {"openapi": "3.1.0", "info": {"title": "DJPS", "version": "1"}, "paths": {}}}
+)
