@@ -101,9 +101,3 @@ def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> o
 def eventually() -> Callable[..., object]:
     """`wait_until`, by name."""
     return wait_until
-
-
-@pytest.fixture(scope="session")
-def eventually_for_session() -> Callable[..., object]:
-    """`eventually`, for fixtures that live as long as the run."""
-    return wait_until

@@ -139,6 +139,33 @@ class Fleet:
                     start_new_session=True,
                 )
 
+    def migrate(self, *words: str) -> None:
+        """Brings the schema to its head, or runs another `flask db ...`."""
+        subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "wsgi", "db", *(words or ("upgrade",))],
+            env=self.environment,
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+
+    def up(self) -> None:
+        """Starts everything over a database that is there, and returns when it is ready."""
+        self.start("redis")
+        self.migrate()
+        self.start("api", "worker", "maintenance", "beat")
+        end = time.monotonic() + 60
+        while not (self.ready() and self.live_workers() == 2):
+            assert time.monotonic() < end, f"not ready within 60 s, see {self.folder}"
+            time.sleep(0.05)
+
+    def ready(self) -> bool:
+        try:
+            return self.http.get(f"{self.url}/health/ready", timeout=2).json()["status"] == "ok"
+        except requests.RequestException:
+            return False
+
     def stop(self, name: str, how: signal.Signals = signal.SIGTERM, patience: float = 30) -> float:
         """Ends a process; returns how long it took, seconds."""
         process = self.processes.pop(name)
@@ -153,9 +180,11 @@ class Fleet:
         return time.monotonic() - began
 
     def stop_all(self) -> None:
-        for name in ("second-beat", "beat", "worker", "maintenance", "api", "redis"):
-            if name in self.processes:
-                self.stop(name)
+        names = [name for name in self.processes if name != "redis"]
+        for name in names:
+            self.processes[name].terminate()
+        for name in (*names, *(self.processes.keys() & {"redis"})):
+            self.stop(name)
 
     def redis(self) -> Redis:
         return Redis(port=self.redis_port, decode_responses=True, socket_timeout=5)
@@ -171,7 +200,9 @@ class Fleet:
             connection.close()
 
     def post(self, task: str, key: str | None = None, **payload: object) -> dict:
-        body = {"payload": {"task": task, **payload}} | ({"idempotency_key": key} if key else {})
+        return self.submit({"payload": {"task": task, **payload}} | ({"idempotency_key": key} if key else {}))
+
+    def submit(self, body: dict) -> dict:
         answer = self.http.post(f"{self.url}/jobs", json=body, timeout=10)
         assert answer.status_code in (200, 201), answer.text
         return answer.json()
@@ -213,7 +244,7 @@ class Fleet:
 
 
 @pytest.fixture(scope="session")
-def fleet(tmp_path_factory, eventually_for_session):
+def fleet(tmp_path_factory):
     """Everything up, for all system tests; each leaves it as it found it."""
     server = make_url(os.environ["DATABASE_URL"])
     admin = psycopg2.connect(server.set(drivername="postgresql").render_as_string(hide_password=False))
@@ -226,18 +257,7 @@ def fleet(tmp_path_factory, eventually_for_session):
         server.set(database="djps_system").render_as_string(hide_password=False),
     )
     try:
-        made.start("redis")
-        subprocess.run(
-            [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"],
-            env=made.environment,
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-            timeout=60,
-        )
-        made.start("api", "worker", "maintenance", "beat")
-        eventually_for_session(lambda: made.live_workers() == 2, 60)
-        eventually_for_session(lambda: _ready(made), 30)
+        made.up()
         yield made
     finally:
         made.stop_all()
@@ -246,8 +266,18 @@ def fleet(tmp_path_factory, eventually_for_session):
         admin.close()
 
 
-def _ready(fleet: Fleet) -> bool:
-    try:
-        return fleet.http.get(f"{fleet.url}/health/ready", timeout=2).json()["status"] == "ok"
-    except requests.RequestException:
-        return False
+@pytest.fixture
+def another_fleet(tmp_path):
+    """Makes fleets beside the shared one, over databases that the test brings; what still runs at its end is ended."""
+    made = []
+
+    def make(name: str, database_url: str, **settings: str) -> Fleet:
+        (tmp_path / name).mkdir()
+        fleet = Fleet(tmp_path / name, database_url)
+        fleet.environment |= settings
+        made.append(fleet)
+        return fleet
+
+    yield make
+    for fleet in made:
+        fleet.stop_all()
