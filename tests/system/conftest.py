@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg2
@@ -155,9 +157,12 @@ class Fleet:
         self.start("redis")
         self.migrate()
         self.start("api", "worker", "maintenance", "beat")
-        end = time.monotonic() + 60
-        while not (self.ready() and self.live_workers() == 2):
-            assert time.monotonic() < end, f"not ready within 60 s, see {self.folder}"
+        self.wait_until(lambda: self.ready() and self.live_workers() == 2)
+
+    def wait_until(self, condition: Callable[[], object], patience: float = 60) -> None:
+        end = time.monotonic() + patience
+        while not condition():
+            assert time.monotonic() < end, f"not within {patience} s; the logs are in {self.folder}"
             time.sleep(0.05)
 
     def ready(self) -> bool:
@@ -243,27 +248,39 @@ class Fleet:
         return len(list(self.redis().scan_iter("djps:worker:*")))
 
 
-@pytest.fixture(scope="session")
-def fleet(tmp_path_factory):
-    """Everything up, for all system tests; each leaves it as it found it."""
+@contextmanager
+def database_of_its_own(name: str) -> Iterator[str]:
+    """An empty database on the run's server, for the time of a block; gives its URL."""
     server = make_url(os.environ["DATABASE_URL"])
     admin = psycopg2.connect(server.set(drivername="postgresql").render_as_string(hide_password=False))
     admin.autocommit = True
     with admin.cursor() as cursor:
-        cursor.execute("DROP DATABASE IF EXISTS djps_system")
-        cursor.execute("CREATE DATABASE djps_system")
-    made = Fleet(
-        tmp_path_factory.mktemp("fleet"),
-        server.set(database="djps_system").render_as_string(hide_password=False),
-    )
-    try:
-        made.up()
-        yield made
-    finally:
-        made.stop_all()
-        with admin.cursor() as cursor:
-            cursor.execute("DROP DATABASE djps_system WITH (FORCE)")
-        admin.close()
+        cursor.execute(f"DROP DATABASE IF EXISTS {name}")
+        cursor.execute(f"CREATE DATABASE {name}")
+        try:
+            yield server.set(database=name).render_as_string(hide_password=False)
+        finally:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            admin.close()
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory):
+    """Everything up, for all system tests; each leaves it as it found it."""
+    with database_of_its_own("djps_system") as url:
+        made = Fleet(tmp_path_factory.mktemp("fleet"), url)
+        try:
+            made.up()
+            yield made
+        finally:
+            made.stop_all()
+
+
+@pytest.fixture
+def database():
+    """An empty database for one test."""
+    with database_of_its_own("djps_system_two") as url:
+        yield url
 
 
 @pytest.fixture
