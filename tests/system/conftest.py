@@ -192,7 +192,7 @@ class Fleet:
             self.stop(name)
 
     def redis(self) -> Redis:
-        return Redis(port=self.redis_port, decode_responses=True, socket_timeout=5)
+        return Redis.from_url(self.environment["REDIS_URL"], decode_responses=True, socket_timeout=5)
 
     def rows(self, sql: str, *values: object) -> list[tuple]:
         plain = make_url(self.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
