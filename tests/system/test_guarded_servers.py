@@ -16,6 +16,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.engine import make_url
 
+from ops.capacity.model import connections
 from ops.stack import debian, ports, postgres
 from ops.stack.throwaway import become
 
@@ -163,6 +164,9 @@ def test_everything_works_with_few_rights_in_redis_and_few_connections_to_postgr
     clients = [one for one in bouncer.show("CLIENTS") if one["database"] == "djps"]
     servers = [one for one in bouncer.show("SERVERS") if one["database"] == "djps"]
     assert len(clients) > POOL >= len(servers)
+    # The guide's formula, which counts the two that listen, too.
+    most = connections(api_processes=2, api_threads=4, workers=2, children=2)[1]
+    assert len(clients) + 2 <= most
     watching = guarded.rows(
         "SELECT client_port FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name = 'djps-watchers' AND query LIKE '%%xmin%%'"
