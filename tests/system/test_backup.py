@@ -71,20 +71,22 @@ def jobs_of_every_state(fleet):
     return jobs
 
 
-def test_a_dump_of_last_night_and_an_empty_redis_lose_nothing_that_the_dump_has(another_fleet, tmp_path):
+def test_a_dump_of_last_night_and_an_empty_redis_lose_nothing_that_the_dump_has(
+    another_fleet, database, tmp_path
+):
     dump = tmp_path / "djps.dump"
-    with Throwaway() as lost:
-        before = another_fleet("before", lost.database_url)
-        before.up()
-        jobs = jobs_of_every_state(before)
-        program("pg_dump", "--format=custom", f"--file={dump}", libpq(lost.database_url))
-        # The world goes on for a while after the dump, and then it ends.
-        assert before.wait_for(jobs["running"])["attempt"] == 1
-        later = before.post("noop", key="order-5", order=5)
-        before.wait_for(later)
-        for name in ("beat", "worker", "maintenance", "api", "redis"):
-            before.stop(name, signal.SIGKILL)
+    before = another_fleet("before", database)
+    before.up()
+    jobs = jobs_of_every_state(before)
+    program("pg_dump", "--format=custom", f"--file={dump}", libpq(database))
+    # The world goes on for a while after the dump, and then it ends.
+    assert before.wait_for(jobs["running"])["attempt"] == 1
+    later = before.post("noop", key="order-5", order=5)
+    before.wait_for(later)
+    for name in ("beat", "worker", "maintenance", "api", "redis"):
+        before.stop(name, signal.SIGKILL)
 
+    # What is restored into is new: data folder, server, and a Redis with nothing in it.
     with Throwaway() as found:
         program("pg_restore", "--exit-on-error", "--single-transaction", "--no-owner",
                 f"--dbname={libpq(found.database_url)}", str(dump))  # fmt: skip
