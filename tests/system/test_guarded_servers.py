@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -20,10 +21,7 @@ from ops.capacity.model import connections
 from ops.stack import debian, ports, postgres
 from ops.stack.throwaway import become
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root may install PgBouncer"),
-]
+pytestmark = pytest.mark.system
 
 DOCKER = Path(__file__).resolve().parents[2] / "ops" / "docker"
 ACL = (DOCKER / "redis" / "users.acl").read_text()
@@ -100,7 +98,8 @@ def bouncer(tmp_path_factory, database, eventually):
     try:
         made = Bouncer(folder, database)
     except debian.ProgramMissing as missing:
-        pytest.fail(str(missing))
+        # Root on a Debian would have it by now.
+        (pytest.fail if os.geteuid() == 0 else pytest.skip)(str(missing))
     try:
         eventually(made.answers)
         yield made
@@ -149,14 +148,18 @@ def test_everything_works_with_few_rights_in_redis_and_few_connections_to_postgr
     began = time.monotonic()
     told = guarded.http.get(f"{guarded.url}/jobs/{waited['id']}?wait=20", timeout=30).json()
     assert (told["status"], time.monotonic() - began < 15) == ("completed", True)
+    watching = guarded.rows(
+        "SELECT client_port FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'djps-watchers' AND query LIKE '%%xmin%%'"
+    )
     assert guarded.wait_for(dead)["status"] == "failed"
     assert guarded.wait_for(killed)["status"] == "completed"
     eventually(lambda: guarded.unfinished() == 0, 40)
     assert all(guarded.job(job["id"])["attempt"] >= 1 for job in jobs[:5])
     assert guarded.metric("redis_up") == guarded.metric("database_up") == 1
-    for words in (["inspect", "ping", "-t", "5"], ["purge", "-f", "-Q", "mail"]):
-        subprocess.run([guarded.commands["worker"][0], "-A", "tasks", *words], env=guarded.environment, check=True,
-                       capture_output=True, timeout=40)  # fmt: skip
+    celery = [guarded.commands["worker"][0], "-A", "tasks"]
+    asked = [*celery, "inspect", "ping", "--timeout", "20", "--destination", f"worker@{socket.gethostname()}"]
+    subprocess.run(asked, env=guarded.environment, check=True, capture_output=True, timeout=40)
 
     # Redis refused nothing that DJPS asked for.
     assert [(one["reason"], one["object"], one["context"]) for one in admin(guarded).acl_log()] == []
@@ -167,10 +170,6 @@ def test_everything_works_with_few_rights_in_redis_and_few_connections_to_postgr
     # The guide's formula, which counts the two that listen, too.
     most = connections(api_processes=2, api_threads=4, workers=2, children=2)[1]
     assert len(clients) + 2 <= most
-    watching = guarded.rows(
-        "SELECT client_port FROM pg_stat_activity WHERE datname = current_database()"
-        " AND application_name = 'djps-watchers' AND query LIKE '%%xmin%%'"
-    )
     assert watching
     assert not {port for (port,) in watching} & {one["local_port"] for one in servers}
 
