@@ -16,7 +16,15 @@ from ops.stack import debian
 #: The network of the hosts; it exists in the namespaces only.
 SUBNET = "10.213.77"
 _CLONE_NEWNET, _CLONE_NEWUTS = 0x40000000, 0x04000000
+_CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def may_make_hosts() -> bool:
+    """Tells whether this process may make network namespaces: root may, unless a container took these rights away."""
+    status = Path("/proc/self/status").read_text()
+    rights = int(next(line for line in status.splitlines() if line.startswith("CapEff")).split()[1], 16)
+    return all(rights >> number & 1 for number in (_CAP_NET_ADMIN, _CAP_SYS_ADMIN))
 
 
 def _checked(result: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 import requests
-from network import SUBNET, Network
+from network import SUBNET, Network, may_make_hosts
 
 from ops.stack import debian, postgres, valkey
 from ops.stack.throwaway import become
@@ -21,7 +21,10 @@ from ops.stack.venv import ROOT
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root may make network namespaces"),
+    pytest.mark.skipif(
+        not may_make_hosts(),
+        reason="only root with CAP_NET_ADMIN and CAP_SYS_ADMIN may make network namespaces",
+    ),
 ]
 
 BIN = Path(sys.prefix) / "bin"
