@@ -49,7 +49,7 @@ def recorded(file: Path) -> Iterator[None]:
         name, place = kind(statement), _place()
         if place is None or name in seen or len(cursor.query) > LONGEST:
             return
-        seen[name] = {"place": place, "sql": cursor.query.decode()}
+        seen[name] = {"place": place, "sql": cursor.query.decode().replace(str(ROOT), "/srv/djps")}
 
     event.listen(Engine, "after_cursor_execute", look)
     try:
