@@ -85,6 +85,25 @@ def parser() -> argparse.ArgumentParser:
     load.add_argument("--no-refusals", action="store_true", help="an answer 429 fails the run")
     commands.add_parser("prometheus", help="bring Prometheus, which `up` then runs, from Debian's packages")
     commands.add_parser("dashboards", help="make ops/grafana/dashboards/*.json anew")
+    capacity = commands.add_parser(
+        "capacity", help="what a load needs, how long its jobs wait, and where PostgreSQL is the limit"
+    )
+    capacity.add_argument("--rate", type=float, default=10.0, metavar="N", help="jobs a second; 10")
+    capacity.add_argument("--run", type=float, default=1.0, metavar="S", help="mean run time, seconds; 1")
+    capacity.add_argument(
+        "--variability", type=float, default=1.0, metavar="V", help="of the run time: deviation over mean; 1"
+    )
+    capacity.add_argument("--children", type=int, metavar="N", help="children to look at; those needed")
+    capacity.add_argument(
+        "--within", type=float, default=5.0, metavar="S", help="jobs must start within; 5 s"
+    )
+    capacity.add_argument("--share", type=float, default=0.99, metavar="P", help="... in this share; 0.99")
+    capacity.add_argument("--cores", type=float, default=2.0, metavar="N", help="PostgreSQL's processors; 2")
+    capacity.add_argument(
+        "--costs", type=Path, metavar="FILE", help="JSON of `capacity --trial --json` or `bench --json`"
+    )
+    capacity.add_argument("--trial", action="store_true", help="measure the costs, and test the model: 2 min")
+    capacity.add_argument("--json", action="store_true", help="for programs")
     commands.add_parser("lock", help="make the hash-locked requirements anew from ops/lock/*.in")
     return root
 

@@ -47,6 +47,10 @@ def run(wanted: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case fo
                 from ops import bench  # noqa: PLC0415 - only this command needs it
 
                 return bench.run(wanted.quick, wanted.json, wanted.only, plots=wanted.plots)
+            case "capacity":
+                from ops import capacity  # noqa: PLC0415 - only this command needs it
+
+                return capacity.main(wanted)
             case "load":
                 from ops.load.run import main  # noqa: PLC0415 - only this command needs it
 

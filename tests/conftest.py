@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -12,6 +14,7 @@ from flask_migrate import upgrade
 from hypothesis import settings as hypothesis_settings
 from redis import Redis
 from sqlalchemy import Engine, text
+from statements import recorded
 
 from tasks.runtime import runtime
 from webapp import create_app
@@ -24,6 +27,19 @@ hypothesis_settings.load_profile("djps")
 
 #: How long `eventually` waits, seconds.
 PATIENCE = 20.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-statements", metavar="FILE", help="write down what the code says to PostgreSQL"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _record_statements(request: pytest.FixtureRequest) -> Iterator[None]:
+    file = request.config.getoption("--record-statements")
+    with recorded(Path(file)) if file else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -100,10 +116,4 @@ def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> o
 @pytest.fixture
 def eventually() -> Callable[..., object]:
     """`wait_until`, by name."""
-    return wait_until
-
-
-@pytest.fixture(scope="session")
-def eventually_for_session() -> Callable[..., object]:
-    """`eventually`, for fixtures that live as long as the run."""
     return wait_until

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from limits import parse_many
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
@@ -46,6 +46,10 @@ class Settings(BaseSettings):
     database_url: str = Field(
         "postgresql+psycopg2://djps:djps@localhost:5432/djps",
         description="PostgreSQL, the record of every job.",
+    )
+    database_listen_url: str = Field(
+        "",
+        description="The same database without a pooler between, for requests that wait; empty: DATABASE_URL.",
     )
     redis_url: str = Field(
         "redis://localhost:6379/0", description="Redis or Valkey: broker, limiter, heartbeats."
@@ -171,9 +175,11 @@ class Settings(BaseSettings):
     redis_port: int = Field(6379, ge=1, le=65_535, description="Port of the Valkey that `ops up` starts.")
     httpbin_port: int = Field(8099, ge=1, le=65_535, description="Port of the httpbin that `ops up` starts.")
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_listen_url")
     @classmethod
-    def _postgresql_only(cls, value: str) -> str:
+    def _postgresql_only(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "database_listen_url":
+            return value
         try:
             url = make_url(value)
         except ArgumentError as error:

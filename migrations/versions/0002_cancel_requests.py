@@ -10,6 +10,9 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+CONTRACT = "the rule is about a column that earlier code does not know, and leaves NULL"
+BLOCKS = "before the first release: no table is large yet"
+
 
 def upgrade() -> None:
     """Applies this change."""

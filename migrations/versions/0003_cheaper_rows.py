@@ -10,6 +10,9 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+CONTRACT = "before the first release: nobody runs the code that named the whole index"
+BLOCKS = "before the first release: no table is large yet"
+
 #: A claim and a settle rewrite the row: room for them keeps it on its page.
 FILLFACTOR = 70
 

@@ -11,6 +11,11 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
+CONTRACT = (
+    "the rule about outcomes is widened; the index of open letters allows more, and no ON CONFLICT named it"
+)
+BLOCKS = "before the first release: no table is large yet"
+
 _TIME = sa.DateTime(timezone=True)
 _NOW = sa.text("now()")
 _JSON = postgresql.JSONB(astext_type=sa.Text())

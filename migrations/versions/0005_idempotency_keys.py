@@ -10,6 +10,9 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
+CONTRACT = "before the first release: nobody runs the code whose ON CONFLICT named the index"
+BLOCKS = "before the first release: no table is large yet"
+
 
 def upgrade() -> None:
     """Applies this change; keys of the last day are taken over."""

@@ -10,6 +10,8 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
+BLOCKS = "before the first release: no table is large yet"
+
 
 def upgrade() -> None:
     """Applies this change."""

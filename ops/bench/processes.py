@@ -137,6 +137,11 @@ class Children:
                 total += times.user + times.system + times.children_user + times.children_system
         return total
 
+    def leader_cpu_seconds(self, name: str) -> float:
+        """CPU time of one process itself so far, without its children."""
+        times = psutil.Process(self._running[name].pid).cpu_times()
+        return float(times.user + times.system)
+
     def memory_mib(self, name: str) -> float:
         """Memory of a process and its children: PSS, so that what forks share counts once, in MiB."""
         total = 0

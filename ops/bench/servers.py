@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 import psycopg2
 from redis import Redis
 
@@ -101,6 +103,16 @@ class Servers:
         )
         connection.autocommit = True
         return connection
+
+    def postgres_cpu_seconds(self) -> float:
+        """CPU time of PostgreSQL so far: of its parent, its children, and those that have ended."""
+        leader = psutil.Process(self._throwaway.postgres_pid)
+        total = 0.0
+        for one in (leader, *leader.children()):
+            with contextlib.suppress(psutil.Error):
+                times = one.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
+        return total
 
     def versions(self) -> dict[str, str]:
         """What the servers say they are."""

@@ -45,6 +45,11 @@ class Throwaway:
         """Where Valkey is."""
         return valkey.url(self.redis_port)
 
+    @property
+    def postgres_pid(self) -> int:
+        """PostgreSQL's parent process."""
+        return self._running[0][0].pid
+
     def __enter__(self) -> Self:
         """Starts both and waits until they answer."""
         self.folder.chmod(0o711)

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import itertools
 import re
+import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
+import psycopg2
 import pytest
 from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import check, downgrade, upgrade
 from sqlalchemy import create_engine, inspect, make_url, text
+from statements import read
 
 FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 NAME = "djps_migrations"
@@ -162,3 +167,58 @@ def test_keys_of_the_last_day_are_taken_over_and_given_back(fresh):
     with engine.connect() as connection:
         keys = {row[0]: row[1] for row in connection.execute(text("SELECT id, idempotency_key FROM jobs"))}
     assert keys == {young: "young", old: None, newest: "old"}
+
+
+#: What each earlier release says to PostgreSQL.
+RELEASES = sorted((FOLDER.parent / "tests" / "contracts" / "statements").glob("*.jsonl"))
+
+
+class Traffic:
+    """Threads that run the statements of a release, each taken back at once, and note what went wrong."""
+
+    def __init__(self, url, told, threads=3):
+        self.dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+        self.told, self.over = told, threading.Event()
+        self.failed, self.count, self.longest = [], 0, 0.0
+        self.threads = [threading.Thread(target=self._run, args=(number,)) for number in range(threads)]
+
+    def _run(self, number):
+        connection = psycopg2.connect(self.dsn, options="-c lock_timeout=2000 -c statement_timeout=10000")
+        with connection.cursor() as cursor:
+            for one in itertools.islice(itertools.cycle(self.told), number * 30, None):
+                if self.over.is_set():
+                    break
+                began = time.monotonic()
+                try:
+                    cursor.execute(one["sql"])
+                except psycopg2.Error as error:
+                    self.failed.append((one["sql"][:100], repr(error)))
+                connection.rollback()
+                self.count += 1
+                self.longest = max(self.longest, time.monotonic() - began)
+        connection.close()
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        for thread in self.threads:
+            thread.join(20)
+
+
+def test_a_migration_goes_in_while_the_release_before_it_works(fresh, scripts, eventually):
+    head, release = scripts.get_current_head(), RELEASES[-1]
+    # Right after a release there is nothing newer yet: then its own last step is the rehearsal.
+    before = release.stem if release.stem != head else scripts.get_revision(head).down_revision
+    upgrade(revision=before)
+    url = fresh.config["SQLALCHEMY_DATABASE_URI"]
+    with Traffic(url, read(release)) as traffic:
+        eventually(lambda: traffic.count > 300)
+        upgrade()
+        seen = traffic.count
+        eventually(lambda: traffic.count > seen + 300)
+    assert traffic.failed == []
+    assert traffic.longest < 2

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg2
@@ -139,6 +141,36 @@ class Fleet:
                     start_new_session=True,
                 )
 
+    def migrate(self, *words: str) -> None:
+        """Brings the schema to its head, or runs another `flask db ...`."""
+        subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "wsgi", "db", *(words or ("upgrade",))],
+            env=self.environment,
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+
+    def up(self) -> None:
+        """Starts everything over a database that is there, and returns when it is ready."""
+        self.start("redis")
+        self.migrate()
+        self.start("api", "worker", "maintenance", "beat")
+        self.wait_until(lambda: self.ready() and self.live_workers() == 2)
+
+    def wait_until(self, condition: Callable[[], object], patience: float = 60) -> None:
+        end = time.monotonic() + patience
+        while not condition():
+            assert time.monotonic() < end, f"not within {patience} s; the logs are in {self.folder}"
+            time.sleep(0.05)
+
+    def ready(self) -> bool:
+        try:
+            return self.http.get(f"{self.url}/health/ready", timeout=2).json()["status"] == "ok"
+        except requests.RequestException:
+            return False
+
     def stop(self, name: str, how: signal.Signals = signal.SIGTERM, patience: float = 30) -> float:
         """Ends a process; returns how long it took, seconds."""
         process = self.processes.pop(name)
@@ -153,12 +185,14 @@ class Fleet:
         return time.monotonic() - began
 
     def stop_all(self) -> None:
-        for name in ("second-beat", "beat", "worker", "maintenance", "api", "redis"):
-            if name in self.processes:
-                self.stop(name)
+        names = [name for name in self.processes if name != "redis"]
+        for name in names:
+            self.processes[name].terminate()
+        for name in (*names, *(self.processes.keys() & {"redis"})):
+            self.stop(name)
 
     def redis(self) -> Redis:
-        return Redis(port=self.redis_port, decode_responses=True, socket_timeout=5)
+        return Redis.from_url(self.environment["REDIS_URL"], decode_responses=True, socket_timeout=5)
 
     def rows(self, sql: str, *values: object) -> list[tuple]:
         plain = make_url(self.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
@@ -171,7 +205,9 @@ class Fleet:
             connection.close()
 
     def post(self, task: str, key: str | None = None, **payload: object) -> dict:
-        body = {"payload": {"task": task, **payload}} | ({"idempotency_key": key} if key else {})
+        return self.submit({"payload": {"task": task, **payload}} | ({"idempotency_key": key} if key else {}))
+
+    def submit(self, body: dict) -> dict:
         answer = self.http.post(f"{self.url}/jobs", json=body, timeout=10)
         assert answer.status_code in (200, 201), answer.text
         return answer.json()
@@ -216,42 +252,53 @@ class Fleet:
         return len(list(self.redis().scan_iter("djps:worker:*")))
 
 
-@pytest.fixture(scope="session")
-def fleet(tmp_path_factory, eventually_for_session):
-    """Everything up, for all system tests; each leaves it as it found it."""
+@contextmanager
+def database_of_its_own(name: str) -> Iterator[str]:
+    """An empty database on the run's server, for the time of a block; gives its URL."""
     server = make_url(os.environ["DATABASE_URL"])
     admin = psycopg2.connect(server.set(drivername="postgresql").render_as_string(hide_password=False))
     admin.autocommit = True
     with admin.cursor() as cursor:
-        cursor.execute("DROP DATABASE IF EXISTS djps_system")
-        cursor.execute("CREATE DATABASE djps_system")
-    made = Fleet(
-        tmp_path_factory.mktemp("fleet"),
-        server.set(database="djps_system").render_as_string(hide_password=False),
-    )
-    try:
-        made.start("redis")
-        subprocess.run(
-            [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"],
-            env=made.environment,
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-            timeout=60,
-        )
-        made.start("api", "worker", "maintenance", "beat")
-        eventually_for_session(lambda: made.live_workers() == 2, 60)
-        eventually_for_session(lambda: _ready(made), 30)
-        yield made
-    finally:
-        made.stop_all()
-        with admin.cursor() as cursor:
-            cursor.execute("DROP DATABASE djps_system WITH (FORCE)")
-        admin.close()
+        cursor.execute(f"DROP DATABASE IF EXISTS {name}")
+        cursor.execute(f"CREATE DATABASE {name}")
+        try:
+            yield server.set(database=name).render_as_string(hide_password=False)
+        finally:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            admin.close()
 
 
-def _ready(fleet: Fleet) -> bool:
-    try:
-        return fleet.http.get(f"{fleet.url}/health/ready", timeout=2).json()["status"] == "ok"
-    except requests.RequestException:
-        return False
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory):
+    """Everything up, for all system tests; each leaves it as it found it."""
+    with database_of_its_own("djps_system") as url:
+        made = Fleet(tmp_path_factory.mktemp("fleet"), url)
+        try:
+            made.up()
+            yield made
+        finally:
+            made.stop_all()
+
+
+@pytest.fixture
+def database():
+    """An empty database for one test."""
+    with database_of_its_own("djps_system_two") as url:
+        yield url
+
+
+@pytest.fixture
+def another_fleet(tmp_path):
+    """Makes fleets beside the shared one, over databases that the test brings; what still runs at its end is ended."""
+    made = []
+
+    def make(name: str, database_url: str, **settings: str) -> Fleet:
+        (tmp_path / name).mkdir()
+        fleet = Fleet(tmp_path / name, database_url)
+        fleet.environment |= settings
+        made.append(fleet)
+        return fleet
+
+    yield make
+    for fleet in made:
+        fleet.stop_all()

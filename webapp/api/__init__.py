@@ -48,7 +48,8 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     # `/jobs//x` is no path of ours; it is not found, and not sent elsewhere.
     app.url_map.merge_slashes = False
     # Before a request's time begins to run: it may have to wait for its place.
-    following.init_app(app, settings.database_url, places=settings.api_threads, waiters=settings.max_waiters)
+    listen_url = settings.database_listen_url or settings.database_url
+    following.init_app(app, listen_url, places=settings.api_threads, waiters=settings.max_waiters)
     app.before_request(_open_request)
     app.after_request(_name_request)
     app.teardown_request(_close_request)

@@ -1,0 +1,127 @@
+"""Last night's dump and an empty Redis: what was not final goes on, what was final stays, nothing is lost."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from ops.stack import postgres
+from ops.stack.throwaway import Throwaway
+
+pytestmark = pytest.mark.system
+
+#: How long ago the dump was made, as far as its rows can tell; an idempotency key lives four hours longer.
+AGE = "20 hours"
+#: Every state a job can be in, and how it comes to its end after the restore.
+UNFINISHED = ("running", "queued", "retrying", "delayed")
+#: Rows of final jobs, with all that a restore could change.
+FINAL = """
+    SELECT to_jsonb(j), (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.attempt) FROM job_attempts a WHERE a.job_id = j.id),
+           (SELECT jsonb_agg(to_jsonb(d) ORDER BY d.id) FROM dead_letters d WHERE d.job_id = j.id)
+      FROM jobs j WHERE status IN ('completed', 'failed', 'cancelled') AND id = ANY(%s::uuid[]) ORDER BY id"""
+
+
+def program(name, *words):
+    """Runs one of PostgreSQL's own programs; its complaint is the failure's message."""
+    done = subprocess.run(
+        [str(postgres.binary(name)), *words], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def libpq(url):
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def make_older(fleet):
+    """Shifts every moment of the database back, so that the dump is as old as one of last night."""
+    columns = fleet.rows(
+        "SELECT table_name, column_name FROM information_schema.columns"
+        " WHERE table_schema = 'public' AND data_type = 'timestamp with time zone'"
+    )
+    assert len(columns) > 15
+    for table in {table for table, _ in columns}:
+        shifts = ", ".join(f"{name} = {name} - interval '{AGE}'" for of, name in columns if of == table)
+        fleet.rows(f"UPDATE {table} SET {shifts}")  # noqa: S608 - the names are the catalog's own
+
+
+def jobs_of_every_state(fleet):
+    """Posts them and waits until each is where it should be when the dump is made."""
+    jobs = {
+        "completed": fleet.post("noop", key="order-1", order=1),
+        "failed": fleet.post("no-use"),
+        "cancelled": fleet.submit({"payload": {"task": "noop"}, "delay": 3600}),
+        "retrying": fleet.submit({"payload": {"task": "fail"}, "max_retries": 2}),
+        "delayed": fleet.submit(
+            {"payload": {"task": "noop", "order": 2}, "delay": 3600, "idempotency_key": "order-2"}
+        ),
+    }
+    fleet.http.post(f"{fleet.url}/jobs/{jobs['cancelled']['id']}/cancel", json={}, timeout=10)
+    for name in ("completed", "failed", "cancelled"):
+        assert fleet.wait_for(jobs[name])["status"] == name
+    # Both children are busy with these, so the next one stays queued.
+    jobs["running"] = fleet.post("sleep", seconds=3, key="order-3")
+    jobs["running too"] = fleet.post("sleep", seconds=3)
+    fleet.wait_for(jobs["running"], "processing")
+    fleet.wait_for(jobs["running too"], "processing")
+    jobs["queued"] = fleet.post("noop", key="order-4", order=4)
+    return jobs
+
+
+def test_a_dump_of_last_night_and_an_empty_redis_lose_nothing_that_the_dump_has(
+    another_fleet, database, tmp_path
+):
+    dump = tmp_path / "djps.dump"
+    before = another_fleet("before", database)
+    before.up()
+    jobs = jobs_of_every_state(before)
+    program("pg_dump", "--format=custom", f"--file={dump}", libpq(database))
+    # The world goes on for a while after the dump, and then it ends.
+    assert before.wait_for(jobs["running"])["attempt"] == 1
+    later = before.post("noop", key="order-5", order=5)
+    before.wait_for(later)
+    for name in ("beat", "worker", "maintenance", "api", "redis"):
+        before.stop(name, signal.SIGKILL)
+
+    # What is restored into is new: data folder, server, and a Redis with nothing in it.
+    with Throwaway() as found:
+        program("pg_restore", "--exit-on-error", "--single-transaction", "--no-owner",
+                f"--dbname={libpq(found.database_url)}", str(dump))  # fmt: skip
+        after = another_fleet("after", found.database_url)
+        make_older(after)
+        ids = [job["id"] for job in jobs.values()]
+        final = after.rows(FINAL, ids)
+        assert len(final) == 3
+        was = dict(after.rows("SELECT id::text, row(status, attempt)::text FROM jobs"))
+        assert was[jobs["running"]["id"]] == was[jobs["running too"]["id"]] == "(processing,1)"
+        assert was[jobs["queued"]["id"]] == was[jobs["delayed"]["id"]] == "(queued,0)"
+        attempts_before = dict(after.rows("SELECT id::text, attempt FROM jobs"))
+        after.up()
+
+        # Every job of the dump that was not final becomes final, and its attempts count on.
+        ends = {name: after.wait_for(jobs[name]) for name in (*UNFINISHED, "running too")}
+        assert {name: end["status"] for name, end in ends.items()} == {
+            "running": "completed", "running too": "completed", "queued": "completed",
+            "delayed": "completed", "retrying": "failed",
+        }  # fmt: skip
+        assert after.attempts(jobs["running"]) == [(1, "lost"), (2, "completed")]
+        assert ends["retrying"]["attempt"] == 3 > attempts_before[jobs["retrying"]["id"]] >= 1
+        assert after.attempts(jobs["retrying"]) == [(1, "failed"), (2, "failed"), (3, "failed")]
+        assert after.unfinished() == 0
+        # What was final has not been touched: row, attempts, letter.
+        assert [
+            row for row in after.rows(FINAL, ids) if row[0]["id"] in {one[0]["id"] for one in final}
+        ] == final
+        # Keys hold, for jobs of every kind; another request under one is still refused.
+        assert after.post("noop", key="order-1", order=1)["id"] == jobs["completed"]["id"]
+        assert after.post("noop", key="order-4", order=4)["id"] == jobs["queued"]["id"]
+        assert after.post("sleep", key="order-3", seconds=3)["id"] == jobs["running"]["id"]
+        refused = {"payload": {"task": "noop", "order": 9}, "idempotency_key": "order-4"}
+        assert after.http.post(f"{after.url}/jobs", json=refused, timeout=10).status_code == 422
+        # What was accepted after the dump is gone; a client that sends it again under its key gets it done.
+        assert after.http.get(f"{after.url}/jobs/{later['id']}", timeout=10).status_code == 404
+        assert after.wait_for(after.post("noop", key="order-5", order=5))["status"] == "completed"
+        after.stop_all()
