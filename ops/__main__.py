@@ -35,6 +35,10 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs")
     restart = commands.add_parser("restart", help="stop one process in order and start it again")
     restart.add_argument("name", help="as `status` names it")
+    stop = commands.add_parser(
+        "stop", help="stop one process until it is restarted, to see what happens without it"
+    )
+    stop.add_argument("name", help="as `status` names it")
     logs = commands.add_parser("logs", help="show the logs")
     logs.add_argument("name", nargs="?", help="one process only")
     logs.add_argument("--follow", "-f", action="store_true", help="go on with what is written")

@@ -87,6 +87,9 @@ for _reason in ("submitted", "due", "unclaimed", "ticket"):
     jobs_dispatched.labels(_reason)
 for _outcome in ("created", "replayed"):
     submissions.labels(_outcome, "")
+for _reason in ("database_away", "error"):
+    # What the objective of submissions counts as failed.
+    submissions.labels("refused", _reason)
 for _reason in ("away", "no_connection"):
     database_refusals.labels(_reason)
 

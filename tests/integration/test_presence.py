@@ -323,6 +323,18 @@ def test_without_proc_a_process_is_asked_by_a_signal(child, monkeypatch, tmp_pat
     assert not is_child(pid)
 
 
+def test_a_heartbeat_that_could_not_be_written_is_tried_again_soon(presence, redis, settings):
+    real, presence._redis = presence._redis, heartbeats.connect("redis://127.0.0.1:1/0", 0.2)
+    began = time.monotonic()
+    with pytest.raises(RedisError):
+        presence.run_once()
+    assert presence._beat_at - began < settings.worker_heartbeat_ttl / presence_module.BEATS_PER_TTL / 2
+    presence._redis = real
+    presence._beat_at -= presence_module.BEAT_AGAIN
+    presence.run_once()
+    assert heartbeats.live_workers(redis) == [worker_name()]
+
+
 def test_the_thread_goes_on_through_everything_and_ends_when_told(settings, redis, eventually, monkeypatch):
     looks = iter([RuntimeError("a bug"), RedisError("away"), OperationalError("", {}, Exception("away"))])
     thread = Presence(settings, role="w")
