@@ -320,14 +320,14 @@ def running_jobs() -> dict[UUID, int]:
     return {
         job_id: request.worker_pid
         for request in _active_requests()
-        if request.name in {EXECUTE_JOB, EXECUTE_JOBS, EXECUTE_DUE}
-        for job_id in _jobs_of([request.id] if request.name == EXECUTE_DUE else request.args)
+        if request.type in {EXECUTE_JOB, EXECUTE_JOBS, EXECUTE_DUE}
+        for job_id in _jobs_of([request.id] if request.type == EXECUTE_DUE else request.args)
     }
 
 
 def ticket_holders() -> dict[int, str]:
     """The children of this worker that work on a ticket: pid, and the ticket's number."""
-    return {request.worker_pid: request.id for request in _active_requests() if request.name == EXECUTE_DUE}
+    return {request.worker_pid: request.id for request in _active_requests() if request.type == EXECUTE_DUE}
 
 
 def _jobs_of(args: Any) -> list[UUID]:

@@ -119,13 +119,19 @@ def _parts(hints: Sequence[JobHint], size: int) -> Iterator[Sequence[JobHint]]:
 
 
 def _message(hints: Sequence[JobHint]) -> tuple[str, list[Any], dict[str, Any]]:
-    """A message for one job, or for several; a chunk has no soft limit, for each of its jobs has its own."""
+    """A message for one job, or for several; a chunk has no soft limit, for each of its jobs has its own.
+
+    Flower shows the handler as the message's name, and the id of the (first) job as its id.
+    """
     one = hints[0]
     first, timeout = str(one.id), one.timeout
     where = {"queue": one.queue, "priority": transport.kombu_priority(one.priority), "task_id": first}
+    where |= {"shadow": one.task, "kwargsrepr": ""}
     if len(hints) == 1:
+        where["argsrepr"] = "1 job"
         limits = {"soft_time_limit": timeout, "time_limit": timeout + HARD_LIMIT_GRACE}
         return EXECUTE_JOB, [first], where | limits
+    where["argsrepr"] = f"{len(hints)} jobs from this one on"
     limits = {"time_limit": CHUNK_WINDOW + timeout + HARD_LIMIT_GRACE}
     return EXECUTE_JOBS, [[str(hint.id) for hint in hints]], where | limits
 
@@ -153,6 +159,7 @@ class JobTicket(Protocol):
 def _ticket_message(ticket: JobTicket) -> tuple[str, list[Any], dict[str, Any]]:
     """A message for a moment of work; it has no soft limit, for each of the jobs has its own."""
     where = {"queue": ticket.queue, "priority": transport.kombu_priority(ticket.priority)}
+    where |= {"shadow": ticket.task, "argsrepr": "a ticket: the next due jobs", "kwargsrepr": ""}
     limits = {"time_limit": TICKET_WINDOW + CHUNK_WINDOW + ticket.timeout + HARD_LIMIT_GRACE}
     return EXECUTE_DUE, [ticket.queue, ticket.task, ticket.timeout], where | limits
 
