@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.prefix) / "bin"
+RUNBOOKS = ROOT / "ops" / "docs" / "runbooks"
 PATIENCE = 30
 
 
@@ -172,6 +174,45 @@ def test_a_stopped_worker_with_due_jobs_fires_within_a_minute_and_a_new_one_ends
         fleet.start("worker")
     fleet.wait_for(job)
     eventually(lambda: "NoLiveWorker" not in watcher.firing(), 30)
+
+
+def test_a_filled_dead_letter_queue_fires_within_a_minute_and_its_runbook_ends_it(fleet, watcher, eventually):
+    eventually(lambda: watcher.ask('dead_letters_open{task="no-use"}') and not watcher.firing(), 60)
+    jobs = [fleet.post("no-use") for _ in range(20)]
+    eventually(lambda: "DeadLettersGrowing" in watcher.firing(), 60)
+    for job in jobs:
+        fleet.wait_for(job, "failed")
+    # The requests are those that the runbook prints.
+    told = [
+        (path, json.loads(body.replace("TASK", "no-use")))
+        for path, body in re.findall(
+            r"http://127\.0\.0\.1:8000(/dlq/\w+) .*\n.*-d '(.*)'", (RUNBOOKS / "DeadLettersGrowing.md").read_text()
+        )
+    ]
+    assert [path for path, _ in told] == ["/dlq/requeue", "/dlq/requeue", "/dlq/discard"]
+    for path, body in told:
+        answer = fleet.http.post(f"{fleet.url}{path}", json=body, timeout=10)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["matched"] > 0 or path == "/dlq/discard"
+
+    def ended():
+        # What was requeued may be buried once more after the first discarding.
+        path, body = told[-1]
+        fleet.http.post(f"{fleet.url}{path}", json=body, timeout=10)
+        return "DeadLettersGrowing" not in watcher.firing()
+
+    eventually(ended, 60)
+
+
+def test_a_killed_redis_fires_within_a_minute_and_a_new_one_ends_it(fleet, watcher, eventually):
+    fleet.stop("redis", signal.SIGKILL)
+    job = fleet.post("noop")
+    try:
+        eventually(lambda: "RedisDown" in watcher.firing(), 60)
+    finally:
+        fleet.start("redis")
+    eventually(lambda: not watcher.firing() & {"RedisDown", "NoLiveWorker", "BeatSilent"}, 30)
+    fleet.wait_for(job, "completed")
 
 
 def test_a_worker_without_an_api_on_its_host_serves_what_it_counts(fleet, tmp_path, eventually):
