@@ -21,6 +21,7 @@ pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.prefix) / "bin"
+DASHBOARDS = ROOT / "ops" / "grafana" / "dashboards"
 RUNBOOKS = ROOT / "ops" / "docs" / "runbooks"
 PATIENCE = 30
 
@@ -38,7 +39,7 @@ def rules():
 
 def panels():
     given = {"$__range": "5m", "$__rate_interval": "1m", "$task": "again"}
-    for file in sorted((ROOT / "ops" / "grafana" / "dashboards").glob("*.json")):
+    for file in sorted(DASHBOARDS.glob("*.json")):
         for panel in json.loads(file.read_text())["panels"]:
             for target in panel.get("targets", ()):
                 expression = target["expr"]
@@ -141,6 +142,15 @@ def test_every_query_of_dashboards_and_rules_is_answered(fleet, watcher, eventua
     while (left := unanswered()) and time.monotonic() < end:
         continue
     assert left == []
+
+
+def test_the_tasks_to_choose_from_are_those_that_are_registered(watcher):
+    (variable,) = json.loads((DASHBOARDS / "task.json").read_text())["templating"]["list"]
+    metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]).groups()
+    answer = requests.get(
+        f"{watcher.url}/api/v1/label/{label}/values", params={"match[]": metric}, timeout=10
+    )
+    assert {"noop", "sleep", "fail", "simulated", "send-email"} <= set(answer.json()["data"])
 
 
 def test_flower_asks_who_it_is_and_is_scraped_all_the_same(watcher, eventually):
