@@ -154,7 +154,6 @@ def observe_many(task: str, queue: str, waits: Sequence[float], runs: Sequence[f
         for bucket, count in counts.items():
             histogram._buckets[bucket].inc(count)
 
-
     _count_late(waits)
 
 
