@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ops.load.profiles import PROFILES, duration, rate
 from ops.stack import venv
@@ -35,6 +36,10 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs")
     restart = commands.add_parser("restart", help="stop one process in order and start it again")
     restart.add_argument("name", help="as `status` names it")
+    stop = commands.add_parser(
+        "stop", help="stop one process until it is restarted, to see what happens without it"
+    )
+    stop.add_argument("name", help="as `status` names it")
     logs = commands.add_parser("logs", help="show the logs")
     logs.add_argument("name", nargs="?", help="one process only")
     logs.add_argument("--follow", "-f", action="store_true", help="go on with what is written")
@@ -85,6 +90,13 @@ def parser() -> argparse.ArgumentParser:
     load.add_argument("--no-refusals", action="store_true", help="an answer 429 fails the run")
     commands.add_parser("prometheus", help="bring Prometheus, which `up` then runs, from Debian's packages")
     commands.add_parser("dashboards", help="make ops/grafana/dashboards/*.json anew")
+    _capacity(commands)
+    commands.add_parser("lock", help="make the hash-locked requirements anew from ops/lock/*.in")
+    return root
+
+
+def _capacity(commands: Any) -> None:
+    """The arguments of `capacity`."""
     capacity = commands.add_parser(
         "capacity", help="what a load needs, how long its jobs wait, and where PostgreSQL is the limit"
     )
@@ -104,8 +116,6 @@ def parser() -> argparse.ArgumentParser:
     )
     capacity.add_argument("--trial", action="store_true", help="measure the costs, and test the model: 2 min")
     capacity.add_argument("--json", action="store_true", help="for programs")
-    commands.add_parser("lock", help="make the hash-locked requirements anew from ops/lock/*.in")
-    return root
 
 
 def main(arguments: Sequence[str]) -> int:

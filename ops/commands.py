@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from ops.stack import prometheus
 from ops.stack.stack import Stack, StackError
@@ -33,6 +34,8 @@ def run(wanted: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case fo
                 return status(Stack(Settings.load()), as_json=wanted.json)
             case "restart":
                 return restart(Stack(Settings.load()), wanted.name)
+            case "stop":
+                return stop(Stack(Settings.load()), wanted.name)
             case "logs":
                 return logs(Stack(Settings.load()), wanted.name, follow=wanted.follow)
             case "test":
@@ -136,14 +139,30 @@ def restart(stack: Stack, name: str) -> int:
     Raises:
         StackError: DJPS is not up, or runs no process of this name.
     """
+    _of_one(stack, stack.supervisor.restart, name)
+    print(f"{name} was restarted")
+    return 0
+
+
+def stop(stack: Stack, name: str) -> int:
+    """Stops one process in order; it stays stopped until `restart`.
+
+    Raises:
+        StackError: DJPS is not up, or runs no process of this name.
+    """
+    _of_one(stack, stack.supervisor.stop_one, name)
+    print(f"{name} was stopped; `python3 -m ops restart {name}` starts it again")
+    return 0
+
+
+def _of_one(stack: Stack, act: Callable[[str], bool], name: str) -> None:
+    """Has the supervisor do something to one process."""
     try:
-        found = stack.supervisor.restart(name)
+        found = act(name)
     except SupervisorError as error:
         raise StackError(str(error)) from error
     if not found:
         raise StackError(f"no process is named {name!r} (there are: {', '.join(stack.supervisor.states())})")
-    print(f"{name} was restarted")
-    return 0
 
 
 def logs(stack: Stack, name: str | None, *, follow: bool) -> int:

@@ -24,7 +24,7 @@ BATCH = 200
 MOST_BATCHES = 25
 
 
-@celery.task(name="tasks.deliver_callbacks")  # type: ignore[untyped-decorator] # Celery ships no types
+@celery.task(name="tasks.deliver_callbacks", send_events=False)  # type: ignore[untyped-decorator] # Celery ships no types
 def deliver_callbacks() -> None:
     """Makes the callbacks of jobs that ended since the last tick."""
     run_callbacks(runtime())

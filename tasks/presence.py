@@ -44,6 +44,8 @@ TICK = 0.5
 RENEWALS_PER_LEASE = 3
 #: Heartbeats in one time to live.
 BEATS_PER_TTL = 3
+#: Seconds before a heartbeat that could not be written is tried again.
+BEAT_AGAIN = 2.0
 #: Share of a lease without renewal after which a job's process is stopped: before the sweeper may take it.
 LEASE_SHARE = 0.75
 #: Share of a lease that one step may wait for PostgreSQL.
@@ -195,6 +197,8 @@ class Presence(threading.Thread):
         try:
             heartbeats.beat(self._redis, worker_name(), self._settings.worker_heartbeat_ttl, described)
         except RedisError as error:
+            # Redis may have lost the key by the time it is back, and this worker would count as dead till the next one.
+            self._beat_at = now + min(BEAT_AGAIN, self._beat_at - now)
             logger.warning("heartbeat could not be written", extra={"error_type": type(error).__name__})
 
     def _bounded(self) -> AbstractContextManager[None]:
@@ -316,14 +320,14 @@ def running_jobs() -> dict[UUID, int]:
     return {
         job_id: request.worker_pid
         for request in _active_requests()
-        if request.name in {EXECUTE_JOB, EXECUTE_JOBS, EXECUTE_DUE}
-        for job_id in _jobs_of([request.id] if request.name == EXECUTE_DUE else request.args)
+        if request.type in {EXECUTE_JOB, EXECUTE_JOBS, EXECUTE_DUE}
+        for job_id in _jobs_of([request.id] if request.type == EXECUTE_DUE else request.args)
     }
 
 
 def ticket_holders() -> dict[int, str]:
     """The children of this worker that work on a ticket: pid, and the ticket's number."""
-    return {request.worker_pid: request.id for request in _active_requests() if request.name == EXECUTE_DUE}
+    return {request.worker_pid: request.id for request in _active_requests() if request.type == EXECUTE_DUE}
 
 
 def _jobs_of(args: Any) -> list[UUID]:

@@ -45,26 +45,26 @@ PRUNE_WINDOW = 20.0
 LOST = ErrorReport("djps.Lost", "the process that ran the job died, or its lease ran out")
 
 
-@celery.task(name="tasks.dispatch_due")  # type: ignore[untyped-decorator] # Celery ships no types
+@celery.task(name="tasks.dispatch_due", send_events=False)  # type: ignore[untyped-decorator] # Celery ships no types
 def dispatch_due() -> None:
     """Sends due jobs to their broker queues for one second, or once when other ticks wait for their turn."""
     parts = runtime()
     run_dispatch(parts, 0.0 if parts.broker.length(MAINTENANCE_QUEUE) else DISPATCH_WINDOW)
 
 
-@celery.task(name="tasks.recover_stuck")  # type: ignore[untyped-decorator] # Celery ships no types
+@celery.task(name="tasks.recover_stuck", send_events=False)  # type: ignore[untyped-decorator] # Celery ships no types
 def recover_stuck() -> None:
     """Takes over jobs whose lease ran out."""
     run_recovery(runtime())
 
 
-@celery.task(name="tasks.expire")  # type: ignore[untyped-decorator] # Celery ships no types
+@celery.task(name="tasks.expire", send_events=False)  # type: ignore[untyped-decorator] # Celery ships no types
 def expire() -> None:
     """Cancels jobs that were not started by their `expires_at`."""
     run_expiry(runtime())
 
 
-@celery.task(name="tasks.prune")  # type: ignore[untyped-decorator] # Celery ships no types
+@celery.task(name="tasks.prune", send_events=False)  # type: ignore[untyped-decorator] # Celery ships no types
 def prune() -> None:
     """Deletes final jobs older than RETENTION_DAYS, idempotency keys that have run out, and ids of jobs long gone."""
     run_key_prune(runtime(), PRUNE_WINDOW)

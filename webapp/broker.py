@@ -146,15 +146,19 @@ class Message:
 
 
 def _message(hints: Sequence[JobHint]) -> Message:
-    """A message for one job, or for several; a chunk has no soft limit, for each of its jobs has its own."""
+    """A message for one job, or for several; a chunk has no soft limit, for each of its jobs has its own.
+
+    Flower shows the handler as the message's name, and the id of the (first) job as its id.
+    """
     one = hints[0]
-    first, timeout, priority = str(one.id), one.timeout, transport.kombu_priority(one.priority)
+    first, timeout = str(one.id), one.timeout
+    where = (one.queue, transport.kombu_priority(one.priority), one.task)
     if len(hints) == 1:
-        envelope = Envelope(EXECUTE_JOB, one.queue, priority, timeout + HARD_LIMIT_GRACE, timeout)
-        return Message(envelope, [first], first, first)
-    limit = CHUNK_WINDOW + timeout + HARD_LIMIT_GRACE
-    envelope = Envelope(EXECUTE_JOBS, one.queue, priority, limit)
-    return Message(envelope, [[str(hint.id) for hint in hints]], first, f"{len(hints)} jobs from {first} on")
+        envelope = Envelope(EXECUTE_JOB, *where, timeout + HARD_LIMIT_GRACE, timeout)
+        return Message(envelope, [first], first, "1 job")
+    envelope = Envelope(EXECUTE_JOBS, *where, CHUNK_WINDOW + timeout + HARD_LIMIT_GRACE)
+    ids = [str(hint.id) for hint in hints]
+    return Message(envelope, [ids], first, f"{len(ids)} jobs from this one on")
 
 
 class JobTicket(Protocol):
@@ -180,9 +184,10 @@ class JobTicket(Protocol):
 def _ticket_message(ticket: JobTicket) -> Message:
     """A message for a moment of work; it has no soft limit, for each of the jobs has its own."""
     limit = TICKET_WINDOW + CHUNK_WINDOW + ticket.timeout + HARD_LIMIT_GRACE
-    envelope = Envelope(EXECUTE_DUE, ticket.queue, transport.kombu_priority(ticket.priority), limit)
+    priority = transport.kombu_priority(ticket.priority)
+    envelope = Envelope(EXECUTE_DUE, ticket.queue, priority, ticket.task, limit)
     args = [ticket.queue, ticket.task, ticket.timeout]
-    return Message(envelope, args, str(uuid4()), f"due {ticket.task} of {ticket.queue}")
+    return Message(envelope, args, str(uuid4()), "a ticket: the next due jobs")
 
 
 class Broker:

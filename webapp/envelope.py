@@ -33,6 +33,7 @@ class Envelope:
         task: name of the Celery task.
         queue: where it goes.
         priority: as kombu counts it.
+        name: how Flower calls it; None for the task's own name.
         time_limit: seconds after which the child that runs it is killed; None for the task's own.
         soft_time_limit: seconds after which it is told to stop; None for none.
     """
@@ -40,6 +41,7 @@ class Envelope:
     task: str
     queue: str
     priority: int
+    name: str | None = None
     time_limit: float | None = None
     soft_time_limit: float | None = None
 
@@ -74,6 +76,8 @@ def _pattern(celery: Celery, envelope: Envelope) -> _Pattern:
         envelope.task,
         args=[_ARGS],
         argsrepr=_ARGS_SHOWN,
+        kwargsrepr="",
+        shadow=envelope.name,
         root_id=_ID,
         time_limit=envelope.time_limit,
         soft_time_limit=envelope.soft_time_limit,

@@ -41,6 +41,8 @@ MOST_NAMES = 200
 RUN_BUCKETS = (0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 #: Seconds; the objective for starts is 5, and a retry's tick is 1.
 WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+#: Seconds from due to started that the objective allows.
+LATE = 5.0
 #: Seconds; a request that stores a job is refused after 0.8.
 HTTP_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
@@ -58,6 +60,7 @@ retries = Counter("job_retries_total", "Attempts that failed and were given anot
 burials = Counter(
     "job_burials_total", "Jobs that went to the dead letter queue, by task.", ["task", "reason"]
 )
+starts_late = Counter("job_starts_late_total", "Jobs that started later than 5 s after they were due.")
 jobs_refused = Counter(
     "job_claims_refused_total", "Messages whose job was not there to claim: duplicates, stale."
 )
@@ -87,6 +90,9 @@ for _reason in ("submitted", "due", "unclaimed", "ticket"):
     jobs_dispatched.labels(_reason)
 for _outcome in ("created", "replayed"):
     submissions.labels(_outcome, "")
+for _reason in ("database_away", "error"):
+    # What the objective of submissions counts as failed.
+    submissions.labels("refused", _reason)
 for _reason in ("away", "no_connection"):
     database_refusals.labels(_reason)
 
@@ -126,6 +132,7 @@ def _of_job(task: str, queue: str) -> tuple[Histogram, Histogram]:
 def observe_wait(task: str, queue: str, seconds: float) -> None:
     """Counts a start, and how long after it was due."""
     _of_job(task, queue)[0].observe(max(0.0, seconds))
+    _count_late([seconds])
 
 
 def observe_run(task: str, queue: str, seconds: float) -> None:
@@ -146,6 +153,14 @@ def observe_many(task: str, queue: str, waits: Sequence[float], runs: Sequence[f
         histogram._sum.inc(sum(seconds))
         for bucket, count in counts.items():
             histogram._buckets[bucket].inc(count)
+
+    _count_late(waits)
+
+
+def _count_late(waits: Iterable[float]) -> None:
+    """The histogram of a task is born with its first job; this is there before, so that no rate misses a late one."""
+    if late := sum(seconds > LATE for seconds in waits):
+        starts_late.inc(late)
 
 
 def count_retry(task: str) -> None:

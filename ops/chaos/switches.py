@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import text
+
 from webapp.database import Statement
 
 #: Names of places where a process kills itself once its file is there.
@@ -80,18 +82,18 @@ def _no_fence() -> None:
     from webapp.jobs import bulk, store, tickets
 
     one, many = store._SETTLE_COMPLETED.text, (bulk._SETTLE_MANY.text, tickets._SETTLE_AND_CLAIM.text)
-    if store.OPEN_ATTEMPT not in one or any(bulk._OPEN_ATTEMPT not in text for text in many):
+    if store.OPEN_ATTEMPT not in one or any(bulk._OPEN_ATTEMPT not in sql for sql in many):
         raise RuntimeError("the fence was not found, so it was not taken out")
     store._SETTLE_COMPLETED = Statement(
         one.replace(store.OPEN_ATTEMPT, "id = :id") + " ON CONFLICT DO NOTHING"
     )
     bulk._SETTLE_MANY, tickets._SETTLE_AND_CLAIM = (
         Statement(
-            text.replace(bulk._OPEN_ATTEMPT, "jobs.id = given.id").replace(
+            sql.replace(bulk._OPEN_ATTEMPT, "jobs.id = given.id").replace(
                 bulk.RECORD, f"{bulk.RECORD} ON CONFLICT DO NOTHING"
             )
         )
-        for text in many
+        for sql in many
     )
 
 

@@ -88,10 +88,12 @@ def figure(
     width: int = 4,
     bad_above: float | None = None,
     bad_below: float | None = None,
+    whole: bool = False,
 ) -> stat.Panel:
     """One number, its colour, and how it came about.
 
     Args:
+        whole: shown without decimals: `increase` reckons what lies between two scrapes.
         bad_above: red from here on; `bad_below`: red under it.
     """
     steps = [model.Threshold(value=None, color="green")]
@@ -99,7 +101,7 @@ def figure(
         steps.append(model.Threshold(value=bad_above, color="red"))
     if bad_below is not None:
         steps = [model.Threshold(value=None, color="red"), model.Threshold(value=bad_below, color="green")]
-    return (
+    panel = (
         stat.Panel()
         .title(title)
         .description(says)
@@ -113,6 +115,7 @@ def figure(
         .thresholds(builder.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(steps))
         .with_target(_target(line, 0))
     )
+    return panel.decimals(0) if whole else panel
 
 
 def quantiles(metric: str, selector: str = "") -> list[Line]:

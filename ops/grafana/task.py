@@ -23,7 +23,7 @@ def task() -> builder.Dashboard:
         .label("Task")
         .description("The handler's name.")
         .datasource(SOURCE)
-        .query("label_values(job_wait_seconds_count, task)")
+        .query("label_values(dead_letters_open, task)")
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(model.VariableSort.ALPHABETICAL_ASC)
     )
@@ -34,12 +34,18 @@ def _figures() -> list[object]:
     retried = f"(sum(increase(job_retries_total{_OF_TASK}[$__range])) or vector(0))"
     buried = f"(sum(increase(job_burials_total{_OF_TASK}[$__range])) or vector(0))"
     return [
-        figure("Started", "short", "Attempts that began, in the time shown.", Line(started, "attempts")),
+        figure(
+            "Started",
+            "short",
+            "Attempts that began, in the time shown.",
+            Line(started, "attempts"),
+            whole=True,
+        ),
         figure(
             "Failed attempts",
             "percentunit",
             "Share of attempts that failed and were tried again.",
-            Line(f"{retried} / {started}", "retried"),
+            Line(f"{retried} / ({started} > 0)", "retried"),
             bad_above=0.5,
         ),
         figure(
@@ -47,7 +53,8 @@ def _figures() -> list[object]:
             "short",
             "Jobs, in the time shown.",
             Line(buried, "jobs"),
-            bad_above=1,
+            bad_above=0.5,
+            whole=True,
         ),
         figure(
             "In the dead letter queue",
@@ -62,7 +69,7 @@ def _figures() -> list[object]:
             "Mean time of an attempt, in the time shown.",
             Line(
                 f"sum(increase(job_duration_seconds_sum{_OF_TASK}[$__range]))"
-                f" / sum(increase(job_duration_seconds_count{_OF_TASK}[$__range]))",
+                f" / (sum(increase(job_duration_seconds_count{_OF_TASK}[$__range])) > 0)",
                 "mean",
             ),
         ),
@@ -71,7 +78,7 @@ def _figures() -> list[object]:
             "percentunit",
             "Share of attempts that began within 5 s of being due.",
             Line(
-                f'sum(increase(job_wait_seconds_bucket{{task="$task",le="5.0"}}[$__range])) / {started}',
+                f'sum(increase(job_wait_seconds_bucket{{task="$task",le="5.0"}}[$__range])) / ({started} > 0)',
                 "in time",
             ),
             bad_below=0.99,

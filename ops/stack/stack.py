@@ -17,7 +17,7 @@ import requests
 from sqlalchemy.engine import make_url
 
 from ops.stack import ports, postgres, processes, prometheus, valkey
-from ops.stack.supervisor import LIVE, Supervisor
+from ops.stack.supervisor import LIVE, Supervisor, SupervisorError
 from ops.stack.venv import ROOT
 from webapp.settings import Settings
 
@@ -43,10 +43,12 @@ class Stack:
         self.data = (ROOT / settings.data_dir).resolve()
         self.supervisor = Supervisor(self.data)
         self._servers = processes.servers(settings, self.data)
-        self._applications = [
-            *processes.applications(settings),
-            *processes.watchers(settings, self.data),
-        ]
+        self._applications = processes.applications(settings)
+        self._watchers = processes.watchers(settings, self.data)
+
+    @property
+    def _everything(self) -> list[processes.Process]:
+        return [*self._servers, *self._applications, *self._watchers]
 
     @property
     def urls(self) -> dict[str, str]:
@@ -95,12 +97,11 @@ class Stack:
             )
         self._leave_out_watchers()
         try:
-            everything = [*self._servers, *self._applications]
-            for process in everything:
+            for process in self._everything:
                 if process.port is not None:
                     ports.require_free(*process.port)
             self._prepare()
-            started = self.supervisor.start(everything, self.environment(), ROOT)
+            started = self.supervisor.start(self._everything, self.environment(), ROOT)
         except (ports.PortInUse, postgres.PostgresError, OSError) as error:
             raise StackError(str(error)) from error
         try:
@@ -112,17 +113,26 @@ class Stack:
                 for process in self._applications:
                     self.supervisor.launch(process.name)
                 self._wait_until_ready()
+                self._start_watchers()
         except BaseException:
             self.down()
             raise
         return started
 
+    def _start_watchers(self) -> None:
+        """They come last, for what is still starting would look to them like what has failed."""
+        for process in self._watchers:
+            try:
+                self.supervisor.restart(process.name)
+            except SupervisorError as error:
+                print(error)
+
     def _leave_out_watchers(self) -> None:
         """A Prometheus of the machine's own may have the port; that must not keep DJPS from running."""
         port = self.settings.prometheus_port
-        if any(one.name == "prometheus" for one in self._applications) and not ports.is_free(port):
+        if self._watchers and not ports.is_free(port):
             print(f"port {port} is in use, so no Prometheus is started (set PROMETHEUS_PORT to another)")
-            self._applications = [one for one in self._applications if one.name != "prometheus"]
+            self._watchers = []
 
     def _prepare(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
@@ -194,11 +204,12 @@ class Stack:
         )
 
     def _all_running(self) -> bool:
-        return all(one["state"] == "RUNNING" for one in self.supervisor.states().values())
+        states = self.supervisor.states()
+        return all(states[one.name]["state"] == "RUNNING" for one in [*self._servers, *self._applications])
 
     def down(self) -> int:
         """Stops everything in order and leaves no process behind; returns how many were strays."""
-        longest = sum(one.stop_wait for one in [*self._servers, *self._applications])
+        longest = sum(one.stop_wait for one in self._everything)
         return self.supervisor.stop(patience=longest)
 
     def status(self) -> dict[str, Any]:
@@ -220,7 +231,7 @@ class Stack:
                 where.get(one.name, ""),
                 one.what,
             )
-            for one in [*self._servers, *self._applications]
+            for one in self._everything
             if one.name in states
         ]
         head = ("process", "state", "pid", "address", "what it does")

@@ -145,16 +145,34 @@ class Supervisor:
         """Stops one process in order and starts it again; False when there is none of this name.
 
         Raises:
+            SupervisorError: the supervisor does not run, or the process ends as soon as it is started.
+        """
+        if not self.stop_one(name):
+            return False
+        try:
+            self._call("startProcess", name, True)
+        except xmlrpc.client.Fault as fault:
+            raise SupervisorError(
+                f"{name} does not start ({fault.faultString}) and is tried again; see `python3 -m ops logs {name}`"
+            ) from fault
+        return True
+
+    def stop_one(self, name: str) -> bool:
+        """Stops one process in order, until `restart`; False when there is none of this name.
+
+        Raises:
             SupervisorError: the supervisor does not run.
         """
         if not self.answers():
             raise SupervisorError("DJPS is not up; `python3 -m ops up` starts it")
-        if name not in self.states():
+        states = self.states()
+        if name not in states:
             return False
+        if (pid := states[name]["pid"]) is not None:
+            _wake(pid)
         with suppress(xmlrpc.client.Fault):
-            # A process that does not run cannot be stopped, and is started all the same.
+            # A process that does not run cannot be stopped, and may be started all the same.
             self._call("stopProcess", name, True)
-        self._call("startProcess", name, True)
         return True
 
     def states(self) -> dict[str, dict[str, Any]]:
@@ -215,6 +233,21 @@ def _command_of(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
+
+
+def _wake(pid: int) -> None:
+    """Lets a process that was paused go on, and its children.
+
+    It would not hear that it should end, and be killed when its time is over; PostgreSQL's children would outlive it
+    then, and no other server could use its folder.
+    """
+    try:
+        parent = psutil.Process(pid)
+        family = [parent, *parent.children(recursive=True)]
+    except psutil.Error:
+        return
+    for process in family:
+        _quietly(process.resume)
 
 
 def _quietly(act: Any) -> None:

@@ -34,3 +34,9 @@ def test_dispatch_runs_every_second_and_recovery_as_often_as_the_setting_says():
 
 def test_no_tick_is_judged_by_two_machines_clocks():
     assert not any("expires" in entry["options"] for entry in celery.conf.beat_schedule.values())
+
+
+def test_flower_hears_of_jobs_and_not_of_ticks():
+    ticks = {entry["task"] for entry in celery.conf.beat_schedule.values()}
+    ours = {name for name in celery.tasks if name.startswith("tasks.")}
+    assert {name for name in ours if not celery.tasks[name].send_events} == ticks

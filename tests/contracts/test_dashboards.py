@@ -67,6 +67,8 @@ def test_the_data_source_that_is_provisioned_is_the_one_that_panels_ask():
         "datasources"
     ]
     assert (source["type"], source["uid"]) == (SOURCE.type_val, SOURCE.uid)
+    scraped = yaml.safe_load((GRAFANA.parent / "prometheus" / "prometheus.yml").read_text())
+    assert source["jsonData"]["timeInterval"] == scraped["global"]["scrape_interval"]
     (provider,) = yaml.safe_load((GRAFANA / "provisioning" / "dashboards" / "djps.yaml").read_text())[
         "providers"
     ]

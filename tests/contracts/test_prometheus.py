@@ -18,6 +18,7 @@ from webapp.api.gauges import GAUGES
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "ops" / "prometheus"
 RUNBOOKS = ROOT / "ops" / "docs" / "runbooks"
+TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
 DASHBOARDS = sorted((ROOT / "ops" / "grafana" / "dashboards").glob("*.json"))
 GROUPS = [
     group
@@ -151,7 +152,7 @@ def test_a_runbook_says_what_it_means_how_to_look_and_what_to_do(name):
 
 
 def test_every_alert_is_tested_to_fire_and_to_keep_silent():
-    cases = yaml.safe_load((PROMETHEUS / "tests" / "alerts.yml").read_text())["tests"]
+    cases = [case for file in TESTS for case in yaml.safe_load(file.read_text())["tests"]]
     tested = {
         (check["alertname"], bool(check["exp_alerts"])) for case in cases for check in case["alert_rule_test"]
     }
@@ -159,7 +160,7 @@ def test_every_alert_is_tested_to_fire_and_to_keep_silent():
 
 
 def test_alerts_fire_when_they_should_and_keep_silent_when_not(promtool):
-    run(promtool, "test", "rules", "ops/prometheus/tests/alerts.yml")
+    run(promtool, "test", "rules", *map(str, TESTS))
 
 
 def test_rules_and_configurations_are_valid(promtool, tmp_path):

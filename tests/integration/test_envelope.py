@@ -14,7 +14,7 @@ from webapp.broker import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS, celery
 from webapp.envelope import Envelope
 
 #: What is new in every message, and who sent it.
-CHANGING = ("id", "root_id", "origin", "argsrepr", "correlation_id", "reply_to", "delivery_tag")
+CHANGING = ("id", "root_id", "origin", "argsrepr", "kwargsrepr", "correlation_id", "reply_to", "delivery_tag")
 
 
 def opened(text):
@@ -40,10 +40,11 @@ def test_a_sealed_message_is_what_celery_would_have_sent(redis, settings, task, 
     name = str(uuid4())
     with Connection(settings.redis_url) as connection, connection.Producer() as producer:
         celery.send_task(
-            task, args=args, producer=producer, queue="default", priority=0, task_id=name, ignore_result=True, **limits
+            task, args=args, producer=producer, queue="default", priority=0, task_id=name, ignore_result=True,
+            shadow="noop", **limits
         )  # fmt: skip
     (theirs,) = waiting(redis)
-    ours = Envelope(task, "default", 0, **limits).seal(celery, args, task_id=name, shown="x")
+    ours = Envelope(task, "default", 0, "noop", **limits).seal(celery, args, task_id=name, shown="x")
     assert opened(ours) == opened(theirs)
     for part, field in (("headers", "id"), ("headers", "root_id"), ("properties", "correlation_id")):
         assert json.loads(ours)[part][field] == json.loads(theirs)[part][field] == name

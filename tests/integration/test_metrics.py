@@ -74,6 +74,15 @@ def test_everything_that_is_promised_is_there(scrape, client, engine):
     assert names(scrape()) >= PROMISED
 
 
+def test_late_starts_are_counted_and_those_in_time_are_not(scrape):
+    key = ("job_starts_late_total",)
+    before = scrape()[key]
+    metrics.observe_wait("noop", "default", metrics.LATE)
+    metrics.observe_wait("noop", "default", metrics.LATE + 0.1)
+    metrics.observe_many("noop", "default", [0.1, 6.0, 7.0], [0.1, 0.1, 0.1])
+    assert scrape()[key] == before + 3
+
+
 def test_each_outcome_is_counted_once(scrape, engine, handle, redis):
     def broken(payload, context):
         raise ValueError

@@ -35,7 +35,7 @@ class Accepted:
 
     args: list[object]
     worker_pid: int | None
-    name: str = EXECUTE_JOB
+    type: str = EXECUTE_JOB
     id: str = ""
 
 
@@ -72,8 +72,8 @@ def accept() -> Iterator[Callable[..., None]]:
     """Says that a child runs a job, in the set where Celery's worker keeps what is active."""
     added: list[Accepted] = []
 
-    def add(job_id: UUID, pid: int | None, name: str = EXECUTE_JOB) -> None:
-        added.append(Accepted([str(job_id)], pid, name))
+    def add(job_id: UUID, pid: int | None, type_: str = EXECUTE_JOB) -> None:
+        added.append(Accepted([str(job_id)], pid, type_))
         state.active_requests.add(added[-1])
 
     yield add
@@ -321,6 +321,17 @@ def test_without_proc_a_process_is_asked_by_a_signal(child, monkeypatch, tmp_pat
     assert is_child(pid)
     end(pid)
     assert not is_child(pid)
+
+
+def test_a_heartbeat_that_could_not_be_written_is_tried_again_soon(presence, redis, settings):
+    real, presence._redis = presence._redis, heartbeats.connect("redis://127.0.0.1:1/0", 0.2)
+    began = time.monotonic()
+    presence.run_once()
+    assert presence._beat_at - began < settings.worker_heartbeat_ttl / presence_module.BEATS_PER_TTL / 2
+    presence._redis = real
+    presence._beat_at -= presence_module.BEAT_AGAIN
+    presence.run_once()
+    assert heartbeats.live_workers(redis) == [worker_name()]
 
 
 def test_the_thread_goes_on_through_everything_and_ends_when_told(settings, redis, eventually, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.prefix) / "bin"
+DASHBOARDS = ROOT / "ops" / "grafana" / "dashboards"
+RUNBOOKS = ROOT / "ops" / "docs" / "runbooks"
 PATIENCE = 30
 
 
@@ -27,14 +30,16 @@ def rules():
     for file in sorted((ROOT / "ops" / "prometheus" / "rules").glob("*.yml")):
         for group in yaml.safe_load(file.read_text())["groups"]:
             for rule in group["rules"]:
-                # An alert that is silent answers nothing; what it compares must be there.
-                bare = re.sub(r" (>|==) [\d.]+( \* [\d.]+)?(?! \))", "", rule["expr"])
+                # An alert that is silent answers nothing; what it compares must be there, though not for six hours.
+                bare = re.sub(r" (>|==) [\d.]+( \* [\d.]+)?(?! \))", "", rule["expr"]).replace(
+                    " offset 6h", ""
+                )
                 yield rule.get("alert") or rule["record"], bare
 
 
 def panels():
     given = {"$__range": "5m", "$__rate_interval": "1m", "$task": "again"}
-    for file in sorted((ROOT / "ops" / "grafana" / "dashboards").glob("*.json")):
+    for file in sorted(DASHBOARDS.glob("*.json")):
         for panel in json.loads(file.read_text())["panels"]:
             for target in panel.get("targets", ()):
                 expression = target["expr"]
@@ -72,8 +77,19 @@ class Watcher:
         return [value for value in values if not math.isnan(value)]
 
     def firing(self):
+        return {one["labels"]["alertname"] for one in self.alerts()}
+
+    def alerts(self):
         found = requests.get(f"{self.url}/api/v1/alerts", timeout=10).json()["data"]["alerts"]
-        return {one["labels"]["alertname"] for one in found if one["state"] == "firing"}
+        return [one for one in found if one["state"] == "firing"]
+
+    def dying(self):
+        """The tasks whose dead letters grow."""
+        return {
+            value["labels"]["task"]
+            for value in self.alerts()
+            if value["labels"]["alertname"] == "DeadLettersGrowing"
+        }
 
     def stop(self):
         for process in self.processes:
@@ -128,6 +144,15 @@ def test_every_query_of_dashboards_and_rules_is_answered(fleet, watcher, eventua
     assert left == []
 
 
+def test_the_tasks_to_choose_from_are_those_that_are_registered(watcher):
+    (variable,) = json.loads((DASHBOARDS / "task.json").read_text())["templating"]["list"]
+    metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]).groups()
+    answer = requests.get(
+        f"{watcher.url}/api/v1/label/{label}/values", params={"match[]": metric}, timeout=10
+    )
+    assert {"noop", "sleep", "fail", "simulated", "send-email"} <= set(answer.json()["data"])
+
+
 def test_flower_asks_who_it_is_and_is_scraped_all_the_same(watcher, eventually):
     flower = f"http://127.0.0.1:{watcher.flower_port}"
     assert requests.get(f"{flower}/workers", timeout=10).status_code == 401
@@ -138,6 +163,26 @@ def test_flower_asks_who_it_is_and_is_scraped_all_the_same(watcher, eventually):
     eventually(lambda: watcher.ask("flower_worker_online"), PATIENCE)
     assert watcher.ask('{__name__=~"flower_.*",job="djps-api"}') == []
     assert watcher.ask('{__name__=~"job_.*",job="flower"}') == []
+
+
+def test_flower_shows_a_job_by_its_id_and_the_name_of_its_task(fleet, watcher, eventually):
+    table = {"draw": 1, "start": 0, "length": 100, "order[0][column]": 0, "order[0][dir]": "desc"}
+    table |= {"columns[0][data]": "received", "search[value]": ""}
+    posted = {}
+
+    def shown():
+        # Flower asks for events every five seconds, and shows what ran since.
+        posted.update((fleet.post(task, seconds=0)["id"], task) for task in ("sleep", "no-use"))
+        answer = requests.get(
+            f"http://127.0.0.1:{watcher.flower_port}/tasks/datatable",
+            params=table,
+            auth=("ada", "sesame"),
+            timeout=10,
+        )
+        seen = {row["uuid"]: row["name"] for row in answer.json()["data"]}
+        return {posted[one] for one in seen.keys() & posted.keys() if seen[one] == posted[one]}
+
+    eventually(lambda: shown() == {"sleep", "no-use"}, PATIENCE)
 
 
 def test_a_stopped_worker_with_due_jobs_fires_within_a_minute_and_a_new_one_ends_it(
@@ -152,6 +197,47 @@ def test_a_stopped_worker_with_due_jobs_fires_within_a_minute_and_a_new_one_ends
         fleet.start("worker")
     fleet.wait_for(job)
     eventually(lambda: "NoLiveWorker" not in watcher.firing(), 30)
+
+
+def test_a_filled_dead_letter_queue_fires_within_a_minute_and_its_runbook_ends_it(fleet, watcher, eventually):
+    everything = f"{fleet.url}/dlq/discard"
+    assert fleet.http.post(everything, json={"all": True}, timeout=10).status_code == 200
+    eventually(lambda: watcher.ask('dead_letters_open{task="fail"} == 0'), 60)
+    assert "fail" not in watcher.dying()
+    body = {"jobs": [{"payload": {"task": "fail"}, "max_retries": 0}] * 50}
+    assert fleet.http.post(f"{fleet.url}/jobs/batch", json=body, timeout=10).json()["created"] == 50
+    eventually(lambda: "fail" in watcher.dying(), 60)
+    eventually(lambda: watcher.ask('dead_letters_open{task="fail"} == 50'))
+    # The requests are those that the runbook prints.
+    told = [
+        (path, json.loads(body.replace("TASK", "fail")))
+        for path, body in re.findall(
+            r"http://127\.0\.0\.1:8000(/dlq/\w+) .*\n.*-d '(.*)'",
+            (RUNBOOKS / "DeadLettersGrowing.md").read_text(),
+        )
+    ]
+    assert [path for path, _ in told] == ["/dlq/requeue", "/dlq/requeue", "/dlq/discard"]
+    for path, body in told:
+        answer = fleet.http.post(f"{fleet.url}{path}", json=body, timeout=10)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["matched"] > 0 or path == "/dlq/discard"
+    # What the rehearsal requeued is buried once more.
+    path, body = told[-1]
+    eventually(lambda: watcher.ask('dead_letters_open{task="fail"} > 0'), 60)
+    eventually(lambda: fleet.unfinished() == 0, PATIENCE)
+    assert fleet.http.post(f"{fleet.url}{path}", json=body, timeout=10).json()["changed"] > 0
+    eventually(lambda: "fail" not in watcher.dying(), 60)
+
+
+def test_a_killed_redis_fires_within_a_minute_and_a_new_one_ends_it(fleet, watcher, eventually):
+    fleet.stop("redis", signal.SIGKILL)
+    job = fleet.post("noop")
+    try:
+        eventually(lambda: "RedisDown" in watcher.firing(), 60)
+    finally:
+        fleet.start("redis")
+    eventually(lambda: not watcher.firing() & {"RedisDown", "NoLiveWorker", "BeatSilent"}, 30)
+    fleet.wait_for(job, "completed")
 
 
 def test_a_worker_without_an_api_on_its_host_serves_what_it_counts(fleet, tmp_path, eventually):
