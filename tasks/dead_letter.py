@@ -34,7 +34,7 @@ def bury(engine: Engine, job_id: UUID, attempt: int) -> bool:
 def note(burial: store.Burial, attempt: int) -> None:
     """Counts and logs a job that was moved."""
     metrics.count_burial(burial.task, burial.reason)
-    with logs.bound(job_id=str(burial.id), attempt=attempt):
+    with logs.bound(job_id=str(burial.id), attempt=attempt, request_id=burial.request_id):
         logger.error(
             "job moved to the dead letter queue", extra={"task": burial.task, "reason": burial.reason}
         )

@@ -149,7 +149,7 @@ def settle_lost(
         total += len(taken)
         metrics.jobs_recovered.labels(reason).inc(len(taken))
         for held, burial in zip(taken, burials, strict=True):
-            with logs.bound(job_id=str(held.id), attempt=held.attempt):
+            with logs.bound(job_id=str(held.id), attempt=held.attempt, request_id=held.request_id):
                 logger.warning(
                     "job recovered", extra={"task": held.task, "reason": reason, "holder": held.worker_id}
                 )

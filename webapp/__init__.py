@@ -31,7 +31,7 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     from flask import Flask
     from werkzeug.middleware.proxy_fix import ProxyFix
 
-    from webapp import api, commands, logs, metrics, waits
+    from webapp import api, commands, logs, metrics, traces, waits
     from webapp.broker import Broker, bind_celery
     from webapp.database import engine_options, watch_idle
     from webapp.extensions import db, migrate
@@ -44,6 +44,7 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
     metrics.know(handlers.registry.names(), handlers.registry.queues())
 
+    traces.install(settings, role, VERSION)
     waits.install()
     app = Flask(__name__, static_folder=None)
     app.config.update(
