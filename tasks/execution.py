@@ -161,7 +161,7 @@ def fields_of(claim: Claim) -> dict[str, str | int]:
         "job_id": str(claim.id),
         "attempt": claim.attempt,
         "worker_id": claim.worker_id,
-        **traces.fields_of(claim),
+        **traces.fields_of(claim.id, claim.attempt, claim.traceparent),
     }
     return fields if claim.request_id is None else fields | {"request_id": claim.request_id}
 

@@ -264,7 +264,7 @@ class Presence(threading.Thread):
             taken = store.take_held_by(connection, names, BATCH)
             stopped = [held for held in taken if steering.settle_cancelled(connection, held, KILLED)]
         for held in stopped:
-            with logs.bound(job_id=str(held.id), attempt=held.attempt, request_id=held.request_id):
+            with logs.bound(**recovery.fields_of(held)):
                 logger.warning("job did not stop when asked and was killed", extra={"task": held.task})
         self._suspicious = True
         return len(stopped)

@@ -16,6 +16,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from webapp import traces
+
+#: A trace that a client began elsewhere, and its span.
+TRACE, CLIENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACEPARENT = f"00-{TRACE}-{CLIENT}-01"
+
 
 @dataclass
 class Seen:
@@ -101,6 +107,12 @@ def collecting(port: int = 0, answer: Callable[[], int] = lambda: 200) -> Iterat
     with listening(Receiver, port) as server:
         collector.url = server.url
         yield collector
+
+
+def told(collector: Collector) -> list[Seen]:
+    """All that this process had to tell, in the order in which it began."""
+    traces.flush()
+    return sorted(collector.spans, key=lambda one: one.started)
 
 
 def _seen(span: Span, about: dict[str, object]) -> Seen:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from webapp.settings import Settings
 from webapp.traceparent import Traceparent, of_attempt
@@ -80,8 +81,12 @@ def attempt(job: Attempt) -> RunningSpan | None:
         return None
 
 
-def fields_of(job: Attempt) -> dict[str, str]:
-    """What log lines say of an attempt's place in its trace: `trace_id`, `span_id`; nothing with traces off."""
+def fields_of(job_id: UUID, attempt: int, header: str | None) -> dict[str, str]:
+    """What log lines say of an attempt's place in its trace: `trace_id`, `span_id`; nothing with traces off.
+
+    Args:
+        header: the `traceparent` that the job's row keeps.
+    """
     if _spans is None:
         return {}
-    return of_attempt(job.id, job.attempt, job.traceparent).fields
+    return of_attempt(job_id, attempt, header).fields

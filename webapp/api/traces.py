@@ -28,7 +28,11 @@ def open_request(request_id: str) -> dict[str, str]:
     g.span = span
     place = span.place if span is not None else sent
     g.place = traceparent.enter(place) if place is not None else None
-    return span.place.fields if span is not None else {}
+    if span is None:
+        return {}
+    # The server's line about the request is written when its span is over.
+    request.environ["djps.trace"] = span.place.fields
+    return span.place.fields
 
 
 def note_answer(response: Response) -> None:

@@ -93,6 +93,7 @@ class Held:
     worker_id: str
     recorded: bool
     request_id: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +302,7 @@ def _end_of(held: Claim | Held, outcome: AttemptOutcome, error: ErrorReport | No
 
 
 _LAST_ATTEMPT = text("""
-    SELECT a.error_type, a.error_message, j.task, j.queue, j.request_id
+    SELECT a.error_type, a.error_message, j.task, j.queue, j.request_id, j.traceparent
       FROM jobs j JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
      WHERE j.id = :id AND j.status = 'processing' AND j.attempt = :attempt AND a.outcome IN ('failed', 'lost')
        FOR UPDATE OF j""")
@@ -327,6 +328,7 @@ class Burial:
     queue: str
     reason: str
     request_id: str | None = None
+    traceparent: str | None = None
 
 
 def bury(connection: Connection, job_id: UUID, attempt: int) -> Burial | None:
@@ -350,7 +352,7 @@ def bury(connection: Connection, job_id: UUID, attempt: int) -> Burial | None:
             "fingerprint": report.fingerprint,
         },
     )
-    return Burial(job_id, last.task, last.queue, reason, last.request_id)
+    return Burial(job_id, last.task, last.queue, reason, last.request_id, last.traceparent)
 
 
 _RENEW = text("""
@@ -366,7 +368,7 @@ def renew(connection: Connection, ids: Sequence[UUID], *, workers: Sequence[str]
 
 
 _HELD = """SELECT j.id, j.task, j.queue, j.attempt, j.retry_count, j.max_retries, j.worker_id, a.job_id IS NOT NULL,
-           j.request_id
+           j.request_id, j.traceparent
       FROM jobs j LEFT JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
      WHERE j.status = 'processing' AND """
 
