@@ -36,8 +36,9 @@ def test_with_traces_off_what_the_client_sent_is_kept(client, engine):
 
 def test_with_traces_off_jobs_of_a_batch_keep_it_each(client, engine):
     body = {"jobs": [{"payload": {"task": "noop", "n": n}} for n in range(3)]}
-    client.post("/jobs/batch", json=body, headers={"traceparent": TRACEPARENT})
+    client.post("/jobs/batch", json=body, headers={"traceparent": TRACEPARENT, "X-Request-ID": "r-1"})
     assert stored(engine) == [TRACEPARENT] * 3
+    assert [row["request_id"] for row in tables(engine)] == ["r-1"] * 3
 
 
 @pytest.mark.parametrize("header", [None, "", "nonsense", f"00-{'0' * 32}-{CLIENT}-01", f"{TRACEPARENT}-x"])
