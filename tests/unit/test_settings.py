@@ -234,7 +234,7 @@ def test_traces_go_where_the_standard_says(given, url):
 
 
 @pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
-@pytest.mark.parametrize("given", ["collector:4318", "grpc://user:sesame@c", "http://", "/v1/traces"])
+@pytest.mark.parametrize("given", ["c.example:4318", "grpc://user:sesame@c", "http:///here", "/v1/traces"])
 def test_a_collector_that_is_no_http_address_is_refused_and_not_shown(monkeypatch, name, given):
     monkeypatch.setenv(name, given)
     with pytest.raises(SettingsError, match=f"{name}: must be an http:// or https:// URL") as refused:
