@@ -14,7 +14,6 @@ from uuid import UUID
 
 import pytest
 from collector import CLIENT, TRACE, TRACEPARENT, Collector, collecting
-from conftest import Fleet
 from listener import listening
 
 from ops.stack import ports
@@ -29,7 +28,7 @@ END_WITHIN = 12
 
 
 @contextmanager
-def tracing(fleet: Fleet, eventually: Callable[..., object], url: str, **changes: str) -> Iterator[None]:
+def tracing(fleet, eventually: Callable[..., object], url: str, **changes: str) -> Iterator[None]:
     """Has API and worker tell a collector, until the block ends."""
     before = dict(fleet.environment)
     fleet.environment |= {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_BSP_SCHEDULE_DELAY": "100", **changes}
@@ -41,7 +40,7 @@ def tracing(fleet: Fleet, eventually: Callable[..., object], url: str, **changes
         restart(fleet, eventually)
 
 
-def restart(fleet: Fleet, eventually: Callable[..., object]) -> None:
+def restart(fleet, eventually: Callable[..., object]) -> None:
     for name in ("api", "worker"):
         if name in fleet.processes:
             fleet.stop(name)
@@ -49,7 +48,7 @@ def restart(fleet: Fleet, eventually: Callable[..., object]) -> None:
     eventually(lambda: is_up(fleet), 60)
 
 
-def is_up(fleet: Fleet) -> bool:
+def is_up(fleet) -> bool:
     try:
         return fleet.http.get(f"{fleet.url}/health", timeout=2).ok and fleet.live_workers() == 2
     except OSError:
@@ -57,12 +56,12 @@ def is_up(fleet: Fleet) -> bool:
 
 
 @pytest.fixture(scope="module")
-def collector(fleet: Fleet, eventually_for_session: Callable[..., object]) -> Iterator[Collector]:
+def collector(fleet, eventually_for_session: Callable[..., object]) -> Iterator[Collector]:
     with collecting() as made, tracing(fleet, eventually_for_session, made.url):
         yield made
 
 
-def submit(fleet: Fleet, path: str = "/jobs", **body: object) -> dict:
+def submit(fleet, path: str = "/jobs", **body: object) -> dict:
     answer = fleet.http.post(
         f"{fleet.url}{path}",
         json=body,
@@ -181,7 +180,7 @@ def test_a_process_that_ends_sends_what_it_has(fleet, eventually):
         assert took < END_WITHIN
 
 
-def pace_of(fleet: Fleet, eventually: Callable[..., object]) -> float:
+def pace_of(fleet, eventually: Callable[..., object]) -> float:
     """How long a batch takes, seconds; and a single job after it starts at once."""
     began = time.monotonic()
     body = {"jobs": [{"payload": {"task": "noop"}}] * MANY}
