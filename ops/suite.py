@@ -24,7 +24,10 @@ CHECKS = (
 )
 BIN = Path(sys.prefix) / "bin"
 #: Settings of a developer's own that must not reach the tests.
-FOREIGN = ("DATABASE_URL", "REDIS_URL", "HANDLERS", "DEFAULT_HANDLER", "RATE_LIMIT")
+FOREIGN = (
+    *("DATABASE_URL", "REDIS_URL", "HANDLERS", "DEFAULT_HANDLER", "RATE_LIMIT"),
+    *("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+)
 
 
 def run(arguments: Sequence[str], *, check_only: bool) -> int:

@@ -13,7 +13,7 @@ from celery import signals
 from celery.apps import worker as worker_program
 from kombu import pools
 
-from webapp import logs, metrics, waits
+from webapp import VERSION, logs, metrics, traces, waits
 from webapp.broker import bind_celery, celery
 from webapp.jobs import handlers
 from webapp.settings import current
@@ -23,6 +23,7 @@ logs.configure(settings.log_level)
 handlers.load(settings.handler_modules, settings.default_handler, settings.queue_names)
 bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
 metrics.know(handlers.registry.names(), handlers.registry.queues())
+traces.install(settings, "worker", VERSION)
 
 # The tasks register themselves with the configured application.
 from tasks import callbacks, chunk, dead_letter, execution, exposition, recovery  # noqa: E402, F401
@@ -131,3 +132,9 @@ def _become_child(**_: Any) -> None:
     waits.uninstall()
     forget_parent()
     pools.reset()
+
+
+@signals.worker_process_shutdown.connect
+def _end_child(**_: Any) -> None:
+    """A child ends without what Python does at exit, so its last spans are sent here."""
+    traces.flush()

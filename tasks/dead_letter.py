@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Engine
 
 from tasks.runtime import runtime
-from webapp import logs, metrics
+from webapp import logs, metrics, traces
 from webapp.broker import celery
 from webapp.jobs import store
 
@@ -34,7 +34,8 @@ def bury(engine: Engine, job_id: UUID, attempt: int) -> bool:
 def note(burial: store.Burial, attempt: int) -> None:
     """Counts and logs a job that was moved."""
     metrics.count_burial(burial.task, burial.reason)
-    with logs.bound(job_id=str(burial.id), attempt=attempt):
+    place = traces.fields_of(burial.id, attempt, burial.traceparent)
+    with logs.bound(job_id=str(burial.id), attempt=attempt, request_id=burial.request_id, **place):
         logger.error(
             "job moved to the dead letter queue", extra={"task": burial.task, "reason": burial.reason}
         )

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 from celery import Task
@@ -31,16 +31,20 @@ from tasks.dead_letter import bury
 from tasks.progress import ProgressReport
 from tasks.runtime import Runtime, child_name, runtime
 from tasks.soft_limit import SoftLimit
-from webapp import logs, metrics, pace
+from webapp import logs, metrics, pace, traces
 from webapp.broker import celery
 from webapp.database import in_one_trip
 from webapp.jobs import steering, store
-from webapp.jobs.errors import Cancelled, JobTimeout
+from webapp.jobs.errors import Cancelled, JobTimeout, Snooze
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, HandlerFunction, JobContext, registry
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import Bury, ComeBack, DeathReason, TryAgain
 from webapp.jobs.states import AttemptOutcome, JobStatus
 from webapp.jobs.store import Claim
+from webapp.traceparent import here
+
+if TYPE_CHECKING:
+    from webapp.spans import RunningSpan
 
 logger = logging.getLogger(__name__)
 handler_logger = logging.getLogger("djps.handler")
@@ -152,6 +156,7 @@ def fields_of(claim: Claim) -> dict[str, str | int]:
         "job_id": str(claim.id),
         "attempt": claim.attempt,
         "worker_id": claim.worker_id,
+        **traces.fields_of(claim.id, claim.attempt, claim.traceparent),
     }
     return fields if claim.request_id is None else fields | {"request_id": claim.request_id}
 
@@ -172,7 +177,7 @@ def claim_all(parts: Runtime, ids: Sequence[UUID]) -> list[Claim]:
 
 
 def run(parts: Runtime, claim: Claim, limited: SoftLimit | None = None) -> Any:
-    """Calls the job's handler.
+    """Calls the job's handler, in a span of its own where there are traces.
 
     Args:
         limited: sets the soft time limit; None where Celery does, for a message with one job.
@@ -180,6 +185,31 @@ def run(parts: Runtime, claim: Claim, limited: SoftLimit | None = None) -> Any:
     Raises:
         AttemptFailed: the handler raised, ran past its time limit, or is not known here.
     """
+    span = traces.attempt(claim)
+    if span is None:
+        return _call(parts, claim, limited)
+    with span:
+        try:
+            result = _call(parts, claim, limited)
+        except AttemptFailed as failed:
+            _note_failure(span, failed)
+            raise
+        span.note("djps.job.outcome", AttemptOutcome.COMPLETED.value)
+        return result
+
+
+def _note_failure(span: RunningSpan, failed: AttemptFailed) -> None:
+    """Says on a span what became of the attempt; one that asked to come back, or was cancelled, is no error."""
+    if isinstance(failed.error, Snooze):
+        span.note("djps.job.outcome", AttemptOutcome.SNOOZED.value)
+    elif isinstance(failed.error, Cancelled):
+        span.note("djps.job.outcome", AttemptOutcome.CANCELLED.value)
+    else:
+        span.note("djps.job.outcome", AttemptOutcome.FAILED.value)
+        span.fail(failed.report.type, failed.report.message, failed.report.traceback)
+
+
+def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> Any:
     started = time.monotonic()
     context = JobContext(
         claim.id,
@@ -189,6 +219,7 @@ def run(parts: Runtime, claim: Claim, limited: SoftLimit | None = None) -> Any:
         handler_logger,
         CancelWatch(parts.engine, claim),
         ProgressReport(parts.engine, claim),
+        here() or claim.traceparent,
     )
     logger.debug("job started", extra={"task": claim.task})
     try:

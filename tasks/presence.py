@@ -28,7 +28,7 @@ from tasks import recovery
 from tasks.beacon import Beacon
 from tasks.runtime import child_name, unpooled_engine, worker_name
 from tasks.watchdog import EXIT_CODE, LOOK_EVERY, Watchdog
-from webapp import heartbeats, waits
+from webapp import heartbeats, logs, waits
 from webapp.broker import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS, waiting_in
 from webapp.jobs import steering, store, tickets
 from webapp.jobs.report import ErrorReport
@@ -268,10 +268,8 @@ class Presence(threading.Thread):
             taken = store.take_held_by(connection, names, BATCH)
             stopped = [held for held in taken if steering.settle_cancelled(connection, held, KILLED)]
         for held in stopped:
-            logger.warning(
-                "job did not stop when asked and was killed",
-                extra={"job_id": str(held.id), "task": held.task},
-            )
+            with logs.bound(**recovery.fields_of(held)):
+                logger.warning("job did not stop when asked and was killed", extra={"task": held.task})
         self._suspicious = True
         return len(stopped)
 

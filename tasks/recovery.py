@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from tasks import dead_letter
 from tasks.runtime import Runtime, runtime
-from webapp import logs, metrics
+from webapp import logs, metrics, traces
 from webapp.broker import celery
 from webapp.jobs import bulk, expiry, intake, steering, store
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
@@ -149,12 +149,22 @@ def settle_lost(
         total += len(taken)
         metrics.jobs_recovered.labels(reason).inc(len(taken))
         for held, burial in zip(taken, burials, strict=True):
-            with logs.bound(job_id=str(held.id), attempt=held.attempt):
+            with logs.bound(**fields_of(held)):
                 logger.warning(
                     "job recovered", extra={"task": held.task, "reason": reason, "holder": held.worker_id}
                 )
             if burial is not None:
                 dead_letter.note(burial, held.attempt)
+
+
+def fields_of(held: store.Held) -> dict[str, str | int | None]:
+    """What every line about an attempt says whose process does not speak for it any more."""
+    return {
+        "job_id": str(held.id),
+        "attempt": held.attempt,
+        "request_id": held.request_id,
+        **traces.fields_of(held.id, held.attempt, held.traceparent),
+    }
 
 
 def _end_lost(connection: Connection, policy: RetryPolicy, held: store.Held) -> store.Burial | None:

@@ -31,7 +31,7 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     from flask import Flask
     from werkzeug.middleware.proxy_fix import ProxyFix
 
-    from webapp import api, commands, logs, metrics, waits
+    from webapp import api, commands, logs, metrics, traces, waits
     from webapp.broker import Broker, bind_celery
     from webapp.database import engine_options, watch_idle
     from webapp.extensions import db, migrate
@@ -50,6 +50,7 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
         def ensure_sync(self, func: Any) -> Any:
             return func
 
+    traces.install(settings, role, VERSION)
     waits.install()
     app = Application(__name__, static_folder=None)
     app.config.update(

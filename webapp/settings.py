@@ -12,6 +12,8 @@ import os
 from base64 import b64decode
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
 
 from limits import parse_many
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
@@ -142,6 +144,26 @@ class Settings(BaseSettings):
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$", description="Least severe line."
     )
+    otel_exporter_otlp_endpoint: str = Field(
+        "", description="Collector that takes traces as OTLP over HTTP (http://host:4318); empty: no traces."
+    )
+    otel_exporter_otlp_traces_endpoint: str = Field(
+        "", description="Whole URL for traces, where it is not /v1/traces at that collector."
+    )
+    otel_service_name: str = Field(
+        "", description="This service's name in traces; empty: djps-api and djps-worker."
+    )
+    otel_traces_sampler: Literal[
+        "always_on",
+        "always_off",
+        "traceidratio",
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+    ] = Field("parentbased_always_on", description="Which traces are kept, by OpenTelemetry's name for it.")
+    otel_traces_sampler_arg: float = Field(
+        1.0, ge=0, le=1, description="Share of traces that a `traceidratio` sampler keeps, 0 to 1."
+    )
     data_dir: Path = Field(Path(".djps"), alias="DJPS_DATA_DIR", description="Where `ops up` keeps its data.")
     api_host: str = Field("127.0.0.1", description="Address the API listens on.")
     api_port: int = Field(8000, ge=1, le=65_535, description="Port of the API.")
@@ -196,6 +218,14 @@ class Settings(BaseSettings):
     def _redis_only(cls, value: str) -> str:
         if not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis:// or rediss://")
+        return value
+
+    @field_validator("otel_exporter_otlp_endpoint", "otel_exporter_otlp_traces_endpoint")
+    @classmethod
+    def _collector_over_http(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and not (parts.scheme in {"http", "https"} and parts.hostname):
+            raise ValueError("must be an http:// or https:// URL such as http://collector:4318")
         return value
 
     @field_validator("flower_basic_auth")
@@ -255,6 +285,12 @@ class Settings(BaseSettings):
         return _items(self.webhook_secrets.get_secret_value())
 
     @property
+    def traces_url(self) -> str:
+        """Where traces are sent; empty when they are off."""
+        base = self.otel_exporter_otlp_endpoint.rstrip("/")
+        return self.otel_exporter_otlp_traces_endpoint or (f"{base}/v1/traces" if base else "")
+
+    @property
     def handler_modules(self) -> tuple[str, ...]:
         """The dotted names in HANDLERS, in order."""
         return _items(self.handlers)
@@ -272,11 +308,16 @@ class Settings(BaseSettings):
             SettingsError: a variable breaks its rule; the message names variable, rule and value.
         """
         try:
-            return cls(_env_file=os.environ.get("DJPS_ENV_FILE", ".env") or None)
+            return cls(_env_file=env_file())
         except ValidationError as error:
             raise SettingsError(
                 "; ".join(_sentence(item) for item in error.errors(include_url=False))
             ) from None
+
+
+def env_file() -> str | None:
+    """The file that settings are read from beside the environment; None when there is to be none."""
+    return os.environ.get("DJPS_ENV_FILE", ".env") or None
 
 
 def _items(value: str) -> tuple[str, ...]:
@@ -291,7 +332,7 @@ def _sentence(item: ErrorDetails) -> str:
         # A rule about several settings names them itself.
         return item["msg"].removeprefix("Value error, ")
     given = repr(item["input"])[:80]
-    if name.endswith("_URL"):
+    if name.endswith(("_URL", "_ENDPOINT")):
         given = "a URL that is not shown"
     elif name.endswith("_SECRETS"):
         given = "secrets that are not shown"

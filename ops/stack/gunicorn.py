@@ -29,6 +29,7 @@ class JsonLogger(Logger):
                 "seconds": round(request_time.total_seconds(), 6),
                 "client": environ.get("REMOTE_ADDR"),
                 "request_id": headers.get("x-request-id"),
+                **environ.get("djps.trace", {}),
             },
         )
 

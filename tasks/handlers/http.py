@@ -223,13 +223,14 @@ def read_payload(payload: dict[str, Any]) -> HttpPayload:
 
 def _request(wanted: HttpPayload, context: JobContext, settings: Settings) -> Request:
     job_id = str(context.job_id)
+    trace = {"traceparent": context.traceparent} if context.traceparent else {}
     signer = Signer(settings.webhook_keys)
     return Request(
         method=wanted.method,
         url=wanted.url,
         headers=wanted.all_headers(),
         body=wanted.content(),
-        own={"User-Agent": "DJPS", "X-Job-Id": job_id, "X-Job-Attempt": str(context.attempt)},
+        own={"User-Agent": "DJPS", "X-Job-Id": job_id, "X-Job-Attempt": str(context.attempt), **trace},
         sign=lambda body: signer.headers(job_id, body),
     )
 

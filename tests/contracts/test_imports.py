@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +47,34 @@ def test_a_worker_never_loads_flask():
     ).stdout.split()
     assert "celery" in loaded
     assert not {"flask", "flask_sqlalchemy", "alembic", "webapp.api"} & set(loaded)
+
+
+def loaded_by(module, endpoint, first=""):
+    """What is loaded once a module is, and would have begun a span: what waits for the first span counts as well."""
+    code = f"{first}import sys, {module}\nfrom webapp import traces\ntraces.request('x', None, {{}})\nprint(*sys.modules)"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout.split()
+
+
+#: redis-py imports OpenTelemetry's metrics wherever they are installed; with this it finds none.
+NOT_FOR_REDIS = (
+    "import sys\nsys.modules['opentelemetry'] = None\nimport redis\ndel sys.modules['opentelemetry']\n"
+)
+
+
+@pytest.mark.parametrize("module", ["tasks.celery", "wsgi"])
+def test_opentelemetry_is_loaded_only_where_a_collector_is_named(module):
+    off = loaded_by(module, "", NOT_FOR_REDIS)
+    assert "webapp.traces" in off
+    assert not [name for name in off if name.split(".")[0] == "opentelemetry" or name == "webapp.spans"]
+    assert {"webapp.spans", "opentelemetry.sdk.trace"} <= set(loaded_by(module, "http://127.0.0.1:1"))
 
 
 def test_only_those_who_own_a_transaction_commit():

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from collector import Collector, collecting
 from flask import Flask
 from kombu import Queue as KombuQueue
 
 from tasks.runtime import Runtime, runtime
-from webapp import create_app
+from webapp import create_app, traces
 from webapp.broker import celery
 from webapp.extensions import limiter
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, Handler, HandlerFunction, registry
@@ -81,3 +82,13 @@ def handle() -> Iterator[Callable[..., str]]:
 def parts(app: Flask) -> Runtime:
     """What a worker's child works with."""
     return runtime()
+
+
+@pytest.fixture
+def collector(settings: Settings) -> Iterator[Collector]:
+    """A collector that this process tells of everything, when it is asked by `told`."""
+    with collecting() as made:
+        endpoint = {"otel_exporter_otlp_endpoint": f"{made.url}/"}
+        traces.install(settings.model_copy(update=endpoint), "test", "9")
+        yield made
+        traces.install(settings, "test", "9")

@@ -72,6 +72,13 @@ HANDLERS = """
     def no_use(payload, context):
         raise Discard("never works")
 
+    @handler("second-try", max_retries=1)
+    def second_try(payload, context):
+        context.logger.info("trying")
+        if context.attempt == 1:
+            raise Retry("not at first", after=0.1)
+        return {"traceparent": context.traceparent}
+
     @handler("not-yet")
     def not_yet(payload, context):
         if context.attempt == 1:

@@ -211,3 +211,32 @@ def test_a_rule_about_two_settings_names_them(monkeypatch):
     monkeypatch.setenv("FLOWER_HOST", "10.0.0.1")
     with pytest.raises(SettingsError, match=r"^FLOWER_HOST '10\.0\.0\.1' is not loopback"):
         Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({}, ""),
+        ({"otel_exporter_otlp_endpoint": "http://c:4318"}, "http://c:4318/v1/traces"),
+        ({"otel_exporter_otlp_endpoint": "https://c/otlp/"}, "https://c/otlp/v1/traces"),
+        ({"otel_exporter_otlp_traces_endpoint": "http://c/here"}, "http://c/here"),
+        (
+            {
+                "otel_exporter_otlp_endpoint": "http://c:4318",
+                "otel_exporter_otlp_traces_endpoint": "http://d/here",
+            },
+            "http://d/here",
+        ),
+    ],
+)
+def test_traces_go_where_the_standard_says(given, url):
+    assert Settings(**given).traces_url == url
+
+
+@pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"])
+@pytest.mark.parametrize("given", ["c.example:4318", "grpc://user:sesame@c", "http:///here", "/v1/traces"])
+def test_a_collector_that_is_no_http_address_is_refused_and_not_shown(monkeypatch, name, given):
+    monkeypatch.setenv(name, given)
+    with pytest.raises(SettingsError, match=f"{name}: must be an http:// or https:// URL") as refused:
+        Settings.load()
+    assert given not in str(refused.value)

@@ -9,7 +9,19 @@ from flask import Flask, Response, g, request
 from uuid_utils.compat import uuid7
 
 from webapp import logs, waits
-from webapp.api import batch, dlq, errors, following, health, jobs, metrics, openapi, outcomes, steering
+from webapp.api import (
+    batch,
+    dlq,
+    errors,
+    following,
+    health,
+    jobs,
+    metrics,
+    openapi,
+    outcomes,
+    steering,
+    traces,
+)
 from webapp.extensions import limiter
 
 if TYPE_CHECKING:
@@ -66,7 +78,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
 def _open_request() -> None:
     given = request.headers.get("X-Request-ID", "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid7())
-    g.log_scope = logs.bound(request_id=g.request_id)
+    g.log_scope = logs.bound(request_id=g.request_id, **traces.open_request(g.request_id))
     g.log_scope.__enter__()
     waits.bound(READ_BUDGET if request.method in {"GET", "HEAD"} else WRITE_BUDGET)
 
@@ -74,11 +86,13 @@ def _open_request() -> None:
 def _name_request(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.get("request_id", "")
     response.headers["X-Content-Type-Options"] = "nosniff"
+    traces.note_answer(response)
     return response
 
 
 def _close_request(error: BaseException | None) -> None:
     waits.unbound()
+    traces.close_request(error)
     scope = g.pop("log_scope", None)
     if scope is not None:
         scope.__exit__(None, None, None)

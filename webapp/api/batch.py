@@ -29,7 +29,13 @@ BODIES = 64
 
 @bp.post("/jobs/batch")
 @limited
-@documented({200: BatchAnswer}, 400, 409, 413, 415, 422, 429, 503, body=BatchRequest, examples=examples.BATCH)
+@documented(
+    {200: BatchAnswer},
+    *(400, 409, 413, 415, 422, 429, 503),
+    body=BatchRequest,
+    headers={"traceparent": "W3C Trace Context: the jobs' attempts belong to this trace."},
+    examples=examples.BATCH,
+)
 def submit_many() -> Response:
     """Stores up to 10,000 jobs; 200 with an answer for each, in their order: created, existing or invalid."""
     if HEADER in request.headers:

@@ -85,7 +85,10 @@ def job_id_of(given: str) -> UUID:
     {200: JobAnswer, 201: JobAnswer},
     *(400, 409, 410, 413, 415, 422, 429, 503),
     body=SubmitRequest,
-    headers={HEADER: "Makes sending the same request again safe for IDEMPOTENCY_TTL seconds."},
+    headers={
+        HEADER: "Makes sending the same request again safe for IDEMPOTENCY_TTL seconds.",
+        "traceparent": "W3C Trace Context: the job's attempts belong to this trace.",
+    },
     examples=examples.SUBMIT,
 )
 def submit() -> tuple[Response, int]:

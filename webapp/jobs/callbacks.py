@@ -70,10 +70,10 @@ _INSERT_CALLBACKS = text("""
         UPDATE jobs SET callback_job_id = given.callback_id
           FROM given
          WHERE jobs.id = given.id AND jobs.finished_at IS NOT NULL AND jobs.callback_job_id IS NULL
-        RETURNING given.callback_id, given.payload, jobs.request_id)
-    INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, backoff, fingerprint, request_id)
+        RETURNING given.callback_id, given.payload, jobs.request_id, jobs.traceparent)
+    INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, backoff, fingerprint, request_id, traceparent)
     SELECT callback_id, :task, CAST(payload AS jsonb), :queue, :max_retries, :timeout, CAST(:backoff AS jsonb),
-           sha256(convert_to(payload, 'UTF8')), request_id
+           sha256(convert_to(payload, 'UTF8')), request_id, traceparent
       FROM told""")
 
 

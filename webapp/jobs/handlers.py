@@ -58,6 +58,7 @@ class JobContext:
         logger: writes JSON lines that carry job id and attempt.
         is_cancelled: tells whether the job's cancellation was asked.
         report: writes how far the attempt is.
+        traceparent: the W3C header for calls that belong to this attempt's trace; None outside of any trace.
     """
 
     job_id: UUID
@@ -67,6 +68,7 @@ class JobContext:
     logger: logging.Logger
     is_cancelled: Callable[[], bool] = field(default=bool, repr=False)
     report: Callable[[float, float | None, str], None] = field(default=lambda *_: None, repr=False)
+    traceparent: str | None = None
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Says how far the attempt is; clients see it in the job and its events. Cheap: it is written twice a second at most.

@@ -39,6 +39,7 @@ class NewJob:
     idempotency_key: str | None
     fingerprint: bytes
     request_id: str | None = None
+    traceparent: str | None = None
     terms: Terms | None = None
 
     @property
@@ -56,13 +57,12 @@ class KeyOwner:
     job: JobRow | None
 
 
-_COLUMNS = (
-    "id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id, dispatched_at"
-)
+_COLUMNS = """id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id, traceparent,
+    dispatched_at"""
 _TERM_COLUMNS = ", priority, run_at, expires_at, backoff, tags, callback_url"
 _DUE = "greatest(CAST(:run_at AS timestamptz), now() + make_interval(secs => :delay))"
 _VALUES = """:id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, :idempotency_key, :fingerprint,
-            :request_id, CASE WHEN :dispatched THEN now() END"""
+            :request_id, :traceparent, CASE WHEN :dispatched THEN now() END"""
 _VALUES_WITH_TERMS = (
     _VALUES.replace("WHEN :dispatched", f"WHEN :dispatched AND {_DUE} <= now()")
     + f""",
@@ -119,6 +119,7 @@ def insert_once(
         "idempotency_key": job.idempotency_key,
         "fingerprint": job.fingerprint,
         "request_id": job.request_id,
+        "traceparent": job.traceparent,
         "dispatched": dispatched,
     }
     if job.idempotency_key is not None:
@@ -224,7 +225,7 @@ def _insert_many(*, keyed: bool, terms: bool) -> str:
     WITH {given}{keys if keyed else ""}
     INSERT INTO jobs ({_COLUMNS}{_TERM_COLUMNS if terms else ""})
     SELECT id, task, CAST(payload AS jsonb), queue, max_retries, timeout, key, decode(fingerprint, 'hex'),
-           :request_id, CASE WHEN :dispatched{due} THEN now() END{_GIVEN_TERMS if terms else ""}
+           :request_id, :traceparent, CASE WHEN :dispatched{due} THEN now() END{_GIVEN_TERMS if terms else ""}
       FROM given
      {"WHERE key IS NULL OR id IN (SELECT job_id FROM mine)" if keyed else ""}
     ON CONFLICT (id) DO NOTHING
@@ -259,6 +260,7 @@ def insert_many(
         "keys": text_array_of(job.idempotency_key for job in jobs),
         "fingerprints": text_array_of(job.fingerprint.hex() for job in jobs),
         "request_id": jobs[0].request_id,
+        "traceparent": jobs[0].traceparent,
         "dispatched": dispatched,
     }
     keyed = any(job.idempotency_key is not None for job in jobs)

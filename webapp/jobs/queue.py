@@ -45,6 +45,7 @@ from webapp.jobs.states import JobStatus
 from webapp.jobs.tickets import MOST_TICKETS, Ticket, Waiting
 from webapp.logs import bound_field
 from webapp.settings import Settings
+from webapp.traceparent import here
 
 logger = logging.getLogger(__name__)
 
@@ -235,6 +236,7 @@ class Queue(Lookup):
             idempotency_key=submission.idempotency_key,
             fingerprint=fingerprint(submission),
             request_id=str(request_id) if request_id is not None else None,
+            traceparent=here(),
             terms=_terms(found, asked) if asked is not NO_OPTIONS or found.sets_terms else None,
         )
 

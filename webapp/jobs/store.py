@@ -77,6 +77,7 @@ class Claim(NamedTuple):
     waited: float
     request_id: str | None
     backoff: dict[str, float] | list[float] | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class Held:
     max_retries: int
     worker_id: str
     recorded: bool
+    request_id: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +189,7 @@ def mark_undispatched(connection: Connection, ids: Iterable[UUID]) -> int:
 CLAIMED = """status = 'processing', attempt = attempt + 1, worker_id = :worker_id, last_attempt_at = now(),
            updated_at = now(), lease_expires_at = now() + make_interval(secs => :lease), progress = NULL"""
 CLAIMS = """id, task, payload, queue, attempt, retry_count, max_retries, timeout, worker_id,
-              extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff"""
+              extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff, traceparent"""
 
 _CLAIM = Statement(f"""
     UPDATE jobs SET {CLAIMED}
@@ -299,7 +302,7 @@ def _end_of(held: Claim | Held, outcome: AttemptOutcome, error: ErrorReport | No
 
 
 _LAST_ATTEMPT = text("""
-    SELECT a.error_type, a.error_message, j.task, j.queue
+    SELECT a.error_type, a.error_message, j.task, j.queue, j.request_id, j.traceparent
       FROM jobs j JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
      WHERE j.id = :id AND j.status = 'processing' AND j.attempt = :attempt AND a.outcome IN ('failed', 'lost')
        FOR UPDATE OF j""")
@@ -324,6 +327,8 @@ class Burial:
     task: str
     queue: str
     reason: str
+    request_id: str | None = None
+    traceparent: str | None = None
 
 
 def bury(connection: Connection, job_id: UUID, attempt: int) -> Burial | None:
@@ -347,7 +352,7 @@ def bury(connection: Connection, job_id: UUID, attempt: int) -> Burial | None:
             "fingerprint": report.fingerprint,
         },
     )
-    return Burial(job_id, last.task, last.queue, reason)
+    return Burial(job_id, last.task, last.queue, reason, last.request_id, last.traceparent)
 
 
 _RENEW = text("""
@@ -362,7 +367,8 @@ def renew(connection: Connection, ids: Sequence[UUID], *, workers: Sequence[str]
     return {row.id for row in rows}
 
 
-_HELD = """SELECT j.id, j.task, j.queue, j.attempt, j.retry_count, j.max_retries, j.worker_id, a.job_id IS NOT NULL
+_HELD = """SELECT j.id, j.task, j.queue, j.attempt, j.retry_count, j.max_retries, j.worker_id, a.job_id IS NOT NULL,
+           j.request_id, j.traceparent
       FROM jobs j LEFT JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
      WHERE j.status = 'processing' AND """
 
