@@ -51,18 +51,18 @@ def settings() -> Settings:
 @pytest.fixture(scope="session")
 def application(settings: Settings) -> Flask:
     """One migrated application for the whole run."""
-    made = create_app(settings)
+    made = create_app(settings, command_line=True)
     with made.app_context():
         upgrade()
         # Migrations wait longer for locks, and their connection would go on doing so.
-        made.extensions["migrate"].db.engine.dispose()
+        made.extensions["sqlalchemy"].engine.dispose()
     return made
 
 
 @pytest.fixture(scope="session")
 def engine(application: Flask) -> Engine:
     with application.app_context():
-        return application.extensions["migrate"].db.engine
+        return application.extensions["sqlalchemy"].engine
 
 
 @pytest.fixture(scope="session")

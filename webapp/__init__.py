@@ -5,6 +5,7 @@ Nothing is imported here before `create_app` runs, so that `webapp.settings` can
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 #: What `djps_build_info` says.
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
     from webapp.settings import Settings
 
 
-def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
+def create_app(
+    settings: Settings | None = None, *, role: str = "api", command_line: bool | None = None
+) -> Flask:
     """Makes the Flask application and binds the extensions to it.
 
     Args:
         settings: those of the environment when None.
         role: what this process is, for logs and `pg_stat_activity`: api, worker, beat, ...
+        command_line: whether its commands and migrations are wanted: Alembic and what it loads are 10 MiB in every
+            process. None: where Flask's command line runs.
 
     Raises:
         SettingsError: a variable breaks its rule.
@@ -31,10 +36,10 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     from flask import Flask
     from werkzeug.middleware.proxy_fix import ProxyFix
 
-    from webapp import api, commands, logs, metrics, traces, waits
+    from webapp import api, logs, metrics, traces, waits
     from webapp.broker import Broker, bind_celery
     from webapp.database import engine_options, watch_idle
-    from webapp.extensions import db, migrate
+    from webapp.extensions import db
     from webapp.jobs import handlers, queue, undertaker
     from webapp.settings import current
 
@@ -66,7 +71,6 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     app.extensions["settings"] = settings
     app.json.sort_keys = False  # type: ignore[attr-defined] # Flask types the provider by its base
     db.init_app(app)
-    migrate.init_app(app, db, directory=_migrations_folder(), compare_type=True, compare_server_default=True)
     with app.app_context():
         engine = watch_idle(db.engine)
     app.extensions["queue"] = queue.Queue(
@@ -77,13 +81,22 @@ def create_app(settings: Settings | None = None, *, role: str = "api") -> Flask:
     )
     app.extensions["undertaker"] = undertaker.Undertaker(engine)
     api.init_app(app, settings, engine)
-    commands.init_app(app)
+    if command_line if command_line is not None else os.environ.get("FLASK_RUN_FROM_CLI") == "true":
+        _bind_commands(app)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
     return app
 
 
-def _migrations_folder() -> str:
+def _bind_commands(app: Flask) -> None:
+    """Gives `flask --app wsgi` our commands, and `db` its migrations."""
     from pathlib import Path
 
-    return str(Path(__file__).resolve().parent.parent / "migrations")
+    from flask_migrate import Migrate
+
+    from webapp import commands
+    from webapp.extensions import db
+
+    folder = Path(__file__).resolve().parent.parent / "migrations"
+    Migrate(app, db, directory=str(folder), compare_type=True, compare_server_default=True)
+    commands.init_app(app)

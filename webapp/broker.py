@@ -243,6 +243,10 @@ class Broker:
             length = measured
         return length < self._buffer
 
+    def is_crowded(self, queue: str, messages: int) -> bool:
+        """Tells whether `has_room` has lately seen as many messages as this in a queue."""
+        return self._lengths.get(queue, (0.0, 0))[1] >= messages
+
     def has_room_for(self, hints: Sequence[JobHint]) -> bool:
         """Tells whether messages for all of these should be sent now."""
         needed: dict[str, float] = {}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import requests
-
 from webapp.jobs import JobContext, handler
 from webapp.settings import current
 
@@ -26,6 +24,8 @@ def simulated(payload: dict[str, Any], context: JobContext) -> dict[str, int]:
     settings = current()
     if random.random() < settings.simulated_failure_rate:  # noqa: S311 - chance, not a secret
         raise SimulatedFailure(f"simulated failure (rate {settings.simulated_failure_rate:g})")
+    import requests  # noqa: PLC0415 - 4 MiB that only workers of such jobs need
+
     with requests.get(
         settings.simulated_job_url,
         timeout=settings.simulated_timeout,

@@ -49,6 +49,12 @@ def test_a_worker_never_loads_flask():
     assert not {"flask", "flask_sqlalchemy", "alembic", "webapp.api"} & set(loaded)
 
 
+def test_an_api_never_loads_what_only_migrations_need():
+    loaded = loaded_by("wsgi", "")
+    assert "flask_sqlalchemy" in loaded
+    assert not {"alembic", "mako", "requests"} & set(loaded)
+
+
 def loaded_by(module, endpoint, first=""):
     """What is loaded once a module is, and would have begun a span: what waits for the first span counts as well."""
     code = f"{first}import sys, {module}\nfrom webapp import traces\ntraces.request('x', None, {{}})\nprint(*sys.modules)"
@@ -79,6 +85,8 @@ def test_opentelemetry_is_loaded_only_where_a_collector_is_named(module):
 
 def test_only_those_who_own_a_transaction_commit():
     owners = {
+        # Begins what its caller commits, as SQLAlchemy's own execute does.
+        "webapp/database.py",
         "webapp/jobs/queue.py",
         "webapp/jobs/undertaker.py",
         "tasks/callbacks.py",

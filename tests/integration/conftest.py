@@ -48,14 +48,14 @@ def another_app(app: Flask, settings: Settings) -> Iterator[Callable[..., Flask]
     made: list[Flask] = []
 
     def make(**changes: Any) -> Flask:
-        made.append(create_app(Settings(**(settings.model_dump(by_alias=True) | changes))))
+        made.append(create_app(Settings(**(settings.model_dump(by_alias=True) | changes)), command_line=True))
         return made[-1]
 
     yield make
     vars(limiter).update(before)
     for other in made:
         with other.app_context():
-            other.extensions["migrate"].db.engine.dispose()
+            other.extensions["sqlalchemy"].engine.dispose()
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def fresh(another_app, settings) -> Iterator[Flask]:
     app = another_app(database_url=url)
     with app.app_context():
         yield app
-        app.extensions["migrate"].db.engine.dispose()
+        app.extensions["sqlalchemy"].engine.dispose()
     with server.connect() as connection:
         connection.execute(text(f"DROP DATABASE {NAME} WITH (FORCE)"))
     server.dispose()
@@ -53,12 +53,12 @@ def shape(app):
           FROM pg_constraint WHERE connamespace = 'public'::regnamespace
         UNION ALL SELECT 'index', tablename::text, indexname::text, indexdef FROM pg_indexes
          WHERE schemaname = 'public' ORDER BY 1, 2, 3, 4""")
-    with app.extensions["migrate"].db.engine.connect() as connection:
+    with app.extensions["sqlalchemy"].engine.connect() as connection:
         return [tuple(row) for row in connection.execute(statement) if row[1] != "alembic_version"]
 
 
 def tables(app):
-    return set(inspect(app.extensions["migrate"].db.engine).get_table_names()) - {"alembic_version"}
+    return set(inspect(app.extensions["sqlalchemy"].engine).get_table_names()) - {"alembic_version"}
 
 
 def test_there_is_one_head_and_the_way_to_it_is_a_line(scripts):
@@ -100,7 +100,7 @@ def test_an_index_that_an_interrupted_upgrade_left_behind_is_made_anew(fresh):
     upgrade()
     whole = shape(fresh)
     downgrade(revision="0007")
-    with fresh.extensions["migrate"].db.engine.begin() as connection:
+    with fresh.extensions["sqlalchemy"].engine.begin() as connection:
         connection.execute(text("CREATE INDEX jobs_finished_by_task ON jobs (id)"))
     upgrade()
     assert shape(fresh) == whole
@@ -151,7 +151,7 @@ _KEYED = text("""
 
 def test_keys_of_the_last_day_are_taken_over_and_given_back(fresh):
     upgrade(revision="0004")
-    engine = fresh.extensions["migrate"].db.engine
+    engine = fresh.extensions["sqlalchemy"].engine
     young, old, newest = UUID(int=1), UUID(int=2), UUID(int=3)
     with engine.begin() as connection:
         connection.execute(_KEYED, {"id": young, "key": "young", "hours": 23})

@@ -16,6 +16,7 @@ from tasks.runtime import child_name
 from webapp import transport
 from webapp.jobs import tickets
 from webapp.jobs.bulk import Completed
+from webapp.jobs.queue import Submission
 from webapp.jobs.tickets import LOOKED_AT, MOST_TICKETS, Taker, Ticket, Waiting
 
 LONGEST = 300.0
@@ -72,19 +73,48 @@ def test_jobs_of_slow_and_of_unknown_tasks_get_messages_of_their_own(queue, engi
     assert all(row_of(engine, row.id).dispatched_at for row in others)
 
 
-def test_where_no_ticket_fits_in_quick_jobs_take_their_turn_with_the_slow_ones(
-    queue, engine, redis, quick, handle
-):
-    slow = handle(lambda p, c: None)
-    queue._broker.tell_pace(slow, 3.0)
-    jobs(engine, slow, MOST_TICKETS)
+@pytest.fixture
+def slow(queue, handle):
+    """A handler that is known to be slow."""
+    name = handle(lambda p, c: None)
+    queue._broker.tell_pace(name, 3.0)
     queue._broker._paces_read_at = -10.0
-    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": MOST_TICKETS}
-    first = jobs(engine, quick[0], 5)
+    return name
+
+
+def test_where_no_ticket_fits_in_quick_jobs_take_their_turn_with_the_slow_ones(
+    queue, engine, redis, quick, slow
+):
+    jobs(engine, quick[0], 5 * MOST_TICKETS)
+    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": MOST_TICKETS}
     last = jobs(engine, slow, 1)
-    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": 6}
-    assert messages(redis)[MOST_TICKETS:] == ["tasks.execute_jobs", "tasks.execute_job"]
-    assert all(row_of(engine, row.id).dispatched_at for row in first + last)
+    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": 81}
+    assert messages(redis)[MOST_TICKETS:] == ["tasks.execute_jobs"] * MOST_TICKETS + ["tasks.execute_job"]
+    assert row_of(engine, last[0].id).dispatched_at
+
+
+def test_messages_of_slow_jobs_take_no_place_from_tickets(queue, engine, redis, quick, slow):
+    jobs(engine, slow, MOST_TICKETS + 4)
+    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": MOST_TICKETS + 4}
+    rows = jobs(engine, quick[0], 12)
+    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": 3}
+    assert messages(redis)[MOST_TICKETS + 4 :] == ["tasks.execute_due"] * 3
+    assert {row_of(engine, row.id).dispatched_at for row in rows} == {None}
+
+
+def test_quick_jobs_that_come_in_a_crowd_are_left_for_tickets_and_slow_ones_are_sent(
+    queue, engine, redis, quick, slow
+):
+    def post(task):
+        return row_of(engine, queue.submit(Submission({"task": task, "n": 0})).job.id)
+
+    queue._broker._lengths["default"] = (time.monotonic() + 60, MOST_TICKETS - 1)
+    assert post(quick[0]).dispatched_at
+    queue._broker._lengths["default"] = (time.monotonic() + 60, MOST_TICKETS)
+    assert post(quick[0]).dispatched_at is None
+    assert post(slow).dispatched_at
+    assert queue.flush()
+    assert messages(redis) == ["tasks.execute_job", "tasks.execute_job"]
 
 
 def test_a_ticket_is_as_urgent_as_the_most_urgent_of_its_jobs(queue, engine, redis, quick):

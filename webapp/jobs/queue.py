@@ -157,13 +157,22 @@ class Queue(Lookup):
             if (before := self._answered_before(submission)) is not None:
                 return before
             raise
-        send = self._broker.has_room(job.queue)
-        stored, created = self._store(job, dispatched=send)
+        stored, created = self._store(job, dispatched=self._is_sent_at_once(job))
         if created:
             metrics.jobs_created.inc()
             if stored.dispatched_at is not None:
                 self._outbox.put([_hint(job)])
         return Accepted(stored, created)
+
+    def _is_sent_at_once(self, job: intake.NewJob) -> bool:
+        """Tells whether a submission tells the workers itself.
+
+        Where quick jobs come in a crowd they are left in the table, for tickets: a thousand messages with a job each take
+        far longer than a thousand jobs.
+        """
+        if not self._broker.has_room(job.queue):
+            return False
+        return not self._broker.is_crowded(job.queue, MOST_TICKETS) or not self._broker.is_quick(job.task)
 
     def submit_many(self, submissions: Sequence[Submission]) -> list[Placed | JobError]:
         """Stores many jobs in one transaction; each has its own answer, in the order they were given.
@@ -347,9 +356,11 @@ class Queue(Lookup):
             # A moment from now the first jobs tell how quick they are.
             room = min(room, FIRST_MESSAGES - length)
         slow_waits = room > 0 and len(quick) < len(head)
-        # Where no ticket fits in, quick jobs take their turn with the slow ones: else these would pass them for ever.
-        besides = list(quick) if length < MOST_TICKETS else []
         with self._engine.begin() as connection:
+            named = tickets.count_named(connection, queue, buffer) if quick and length >= MOST_TICKETS else 0
+            room_for_tickets = MOST_TICKETS - max(0, length - named)
+            # Where no ticket fits in, quick jobs take their turn with the slow ones: else these would pass them for ever.
+            besides = list(quick) if room_for_tickets > 0 else []
             due = store.take_due(connection, queue, room, besides=besides) if slow_waits else []
             room -= len(due)
             silent = store.take_unclaimed(connection, queue, room, age) if room > 0 else []
@@ -359,7 +370,7 @@ class Queue(Lookup):
                 sent[reason] = len(hints)
             elif hints:
                 self._hand_back([hint.id for hint in hints])
-        given_out = self._send_tickets(queue, quick, MOST_TICKETS - length)
+        given_out = self._send_tickets(queue, quick, room_for_tickets)
         if given_out:
             sent["ticket"] = given_out
         for reason, count in sent.items():

@@ -72,6 +72,16 @@ def look_at_head(connection: Connection, queue: str, limit: int = LOOKED_AT) -> 
     return {row[0]: Waiting(*row[1:]) for row in rows}
 
 
+_COUNT_NAMED = text("""
+    SELECT count(*) FROM (
+        SELECT FROM jobs WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NOT NULL LIMIT :limit) AS named""")
+
+
+def count_named(connection: Connection, queue: str, limit: int) -> int:
+    """How many waiting jobs have a message that names them, counted up to `limit`: the other messages are tickets."""
+    return int(connection.execute(_COUNT_NAMED, {"queue": queue, "limit": limit}).scalar_one())
+
+
 _HEAD_TAKEN = f"head AS (SELECT id AS head_id, task AS head_task, timeout AS head_timeout {_HEAD} FOR UPDATE SKIP LOCKED)"
 _CLAIM_HEAD = f"""UPDATE jobs SET {CLAIMED}
       FROM head
