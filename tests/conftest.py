@@ -113,7 +113,7 @@ def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> o
         time.sleep(0.02)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def eventually() -> Callable[..., object]:
     """`wait_until`, by name."""
     return wait_until

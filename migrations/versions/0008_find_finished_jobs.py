@@ -10,6 +10,9 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
+#: Read by the contract test on migrations.
+CONTRACT = "drops only what an interrupted run of this migration left behind: an index that nothing can use"
+
 _INDEXES = {"jobs_finished_by_task": ["task", "id"], "jobs_finished_by_queue": ["queue", "id"]}
 
 

@@ -111,6 +111,7 @@ class Site:
             own = {"DJPS_DATA_DIR": str(self.folder / host), "API_HOST": self.network.addresses[host]}
             own["PROMETHEUS_MULTIPROC_DIR"] = str(self.folder / host / "metrics")
             own["WORKER_METRICS_PORT"] = str(METRICS_PORT if host in WORKERS else 0)
+            own["WORKER_METRICS_HOST"] = "0.0.0.0"  # noqa: S104 - its network is the test's own
             self.spawn(host, name, command, **own)
 
     def stop(self) -> None:

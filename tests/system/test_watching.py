@@ -98,11 +98,11 @@ class Watcher:
 
 
 @pytest.fixture(scope="module")
-def watcher(fleet, tmp_path_factory, eventually_for_session):
+def watcher(fleet, tmp_path_factory, eventually):
     made = Watcher(fleet, tmp_path_factory.mktemp("watcher"))
     try:
-        eventually_for_session(lambda: _answers(f"{made.url}/-/ready"), PATIENCE)
-        eventually_for_session(lambda: _answers(f"http://127.0.0.1:{made.flower_port}/healthcheck"), PATIENCE)
+        eventually(lambda: _answers(f"{made.url}/-/ready"), PATIENCE)
+        eventually(lambda: _answers(f"http://127.0.0.1:{made.flower_port}/healthcheck"), PATIENCE)
         yield made
     finally:
         made.stop()
