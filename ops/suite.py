@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ops.stack import ports
@@ -23,6 +24,8 @@ CHECKS = (
     ("imports", ("lint-imports", "--no-logo")),
 )
 BIN = Path(sys.prefix) / "bin"
+#: The halves of the suite that run side by side: one computes, the other waits for processes most of its time.
+HALVES = (("tests/unit", "tests/contracts", "tests/integration"), ("tests/system",))
 #: Settings of a developer's own that must not reach the tests.
 FOREIGN = (
     *("DATABASE_URL", "REDIS_URL", "HANDLERS", "DEFAULT_HANDLER", "RATE_LIMIT"),
@@ -42,6 +45,17 @@ def run(arguments: Sequence[str], *, check_only: bool) -> int:
         if failed or check_only:
             print(f"checks failed: {', '.join(failed)}" if failed else "all checks passed")
             return 1 if failed else 0
+    if not arguments:
+        return _measured()
+    with _surroundings() as environment:
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", *arguments], cwd=ROOT, env=environment, check=False
+        ).returncode
+
+
+@contextmanager
+def _surroundings() -> Iterator[dict[str, str]]:
+    """Servers and a folder of its own for one run of pytest; gives its environment."""
     with Throwaway() as servers, tempfile.TemporaryDirectory(prefix="djps-test-") as folder:
         httpbin_port = ports.free()
         environment = {name: value for name, value in os.environ.items() if name not in FOREIGN} | {
@@ -60,7 +74,7 @@ def run(arguments: Sequence[str], *, check_only: bool) -> int:
             env=environment,
         )
         try:
-            return _measured(arguments, environment) if not arguments else _pytest(arguments, environment)
+            yield environment
         finally:
             httpbin.terminate()
             httpbin.wait(30)
@@ -81,32 +95,46 @@ def _passes(name: str, command: Sequence[str]) -> bool:
     return done.returncode == 0
 
 
-def _pytest(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    command = [sys.executable, "-m", "pytest", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=dict(environment), check=False).returncode
-
-
-def _measured(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+def _measured() -> int:
+    """Runs both halves of the suite side by side, and judges what they cover together."""
     coverage = [sys.executable, "-m", "coverage"]
-    tested = subprocess.run(
-        [*coverage, "run", "--rcfile=setup.cfg", "-m", "pytest", *arguments],
-        cwd=ROOT,
-        env=dict(environment),
-        check=False,
-    ).returncode
-    if tested != 0:
-        return tested
-    for step in (["combine", "--quiet"], ["report", "--skip-covered"], ["json", "--quiet", "-o", "-"]):
-        done = subprocess.run(
-            [*coverage, *step, "--rcfile=setup.cfg"],
-            cwd=ROOT,
-            env=dict(environment),
-            check=False,
-            capture_output=step[0] == "json",
-            text=True,
-        )
-        if done.returncode != 0:
-            return done.returncode
+    with ExitStack() as stack, tempfile.TemporaryFile("w+") as later:
+        environments = [stack.enter_context(_surroundings()) for _ in HALVES]
+        runs = [
+            subprocess.Popen(
+                [*coverage, "run", "--rcfile=setup.cfg", "-m", "pytest", *half],
+                cwd=ROOT,
+                env=environment,
+                stdout=later if number else None,
+                stderr=subprocess.STDOUT if number else None,
+            )
+            for number, (half, environment) in enumerate(zip(HALVES, environments, strict=True))
+        ]
+        try:
+            codes = [run.wait() for run in runs]
+        finally:
+            for run in runs:
+                run.terminate()
+        later.seek(0)
+        print(later.read(), flush=True)
+        if any(codes):
+            return next(code for code in codes if code)
+        data = [str(Path(environment["DJPS_DATA_DIR"])) for environment in environments]
+        for step in (
+            ["combine", "--quiet", *data],
+            ["report", "--skip-covered"],
+            ["json", "--quiet", "-o", "-"],
+        ):
+            done = subprocess.run(
+                [*coverage, *step, "--rcfile=setup.cfg"],
+                cwd=ROOT,
+                env=environments[0],
+                check=False,
+                capture_output=step[0] == "json",
+                text=True,
+            )
+            if done.returncode != 0:
+                return done.returncode
     return _judge(done.stdout)
 
 
