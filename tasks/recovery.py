@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 #: How long one dispatch pass goes on, seconds: until just before the next tick, so that a retry starts when
 #: it is due and not up to a tick later.
 DISPATCH_WINDOW = 0.9
+#: Messages of the maintenance queue that may wait meanwhile: the ticks that beat sends at the same moment.
+TICKS_AT_ONCE = 5
 #: Shortest pause between two looks of one pass, seconds.
 SHORTEST_PAUSE = 0.01
 #: Longest pause between two looks of one pass, seconds.
@@ -47,9 +49,10 @@ LOST = ErrorReport("djps.Lost", "the process that ran the job died, or its lease
 
 @celery.task(name="tasks.dispatch_due", send_events=False)  # type: ignore[untyped-decorator] # Celery ships no types
 def dispatch_due() -> None:
-    """Sends due jobs to their broker queues for one second, or once when other ticks wait for their turn."""
+    """Sends due jobs to their broker queues for one second, or once when this worker is behind with its messages."""
     parts = runtime()
-    run_dispatch(parts, 0.0 if parts.broker.length(MAINTENANCE_QUEUE) else DISPATCH_WINDOW)
+    is_behind = (parts.broker.length(MAINTENANCE_QUEUE) or 0) > TICKS_AT_ONCE
+    run_dispatch(parts, 0.0 if is_behind else DISPATCH_WINDOW)
 
 
 @celery.task(name="tasks.recover_stuck", send_events=False)  # type: ignore[untyped-decorator] # Celery ships no types
