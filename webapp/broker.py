@@ -322,10 +322,10 @@ class Broker:
         self._refresh_paces()
         return pace.chunk_size(self._paces.get(task), fixed=self._chunk_of(task))
 
-    def knows_pace(self, tasks: Iterable[str]) -> bool:
-        """Tells whether it is known of one of these tasks, at least, how long its jobs take."""
+    def knows_pace(self, task: str) -> bool:
+        """Tells whether it is known how long the jobs of a task take."""
         self._refresh_paces()
-        return any(task in self._paces or self._says_quick(task) for task in tasks)
+        return task in self._paces or self._says_quick(task)
 
     def _refresh_paces(self) -> None:
         if time.monotonic() - self._paces_read_at <= PACE_TTL:

@@ -220,11 +220,6 @@ class HandlerRegistry:
             sorted({DEFAULT_QUEUE, *self._declared, *(known.queue for known in self._handlers.values())})
         )
 
-    def tasks_of(self, queue: str) -> tuple[str, ...]:
-        """The names of the handlers whose jobs wait in a queue; any of them may, in one that no handler names."""
-        named = tuple(one.name for one in self._handlers.values() if one.queue == queue)
-        return named or tuple(self._handlers) or ("",)
-
     def mapping(self) -> Mapping[str, Handler]:
         """All handlers by name."""
         return dict(self._handlers)

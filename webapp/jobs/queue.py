@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 #: A job that was sent and not claimed is sent again after this long when its queue is empty, seconds.
 REDISPATCH_WHEN_EMPTY = 5.0
-#: Messages of a queue of whose tasks no pace is known.
+#: Messages of a queue while the pace of a task at its head is not known.
 FIRST_MESSAGES = 64
 #: PostgreSQL's code for a lock that could not be had within `lock_timeout`.
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -352,8 +352,8 @@ class Queue(Lookup):
             else {}
         )
         quick = {task: waiting for task, waiting in head.items() if self._broker.is_quick(task)}
-        if not self._broker.knows_pace(self._registry.tasks_of(queue)):
-            # A moment from now the first jobs tell how quick they are.
+        if not all(self._broker.knows_pace(task) for task in head):
+            # A moment from now the first jobs tell how quick they are; a thousand messages would be far too many by then.
             room = min(room, FIRST_MESSAGES - length)
         slow_waits = room > 0 and len(quick) < len(head)
         with self._engine.begin() as connection:
