@@ -42,7 +42,9 @@ def runtime() -> Runtime:
     """This process's parts; `forget_parent` makes a forked child build its own."""
     settings = current()
     engine = watch_idle(
-        create_engine(settings.database_url, **engine_options("djps-worker", pool_size=CHILD_POOL))
+        create_engine(
+            settings.database_url, **engine_options("djps-worker", pool_size=CHILD_POOL, sorts=False)
+        )
     )
     broker = Broker(settings.redis_url, buffer=settings.broker_buffer, chunk_of=registry.chunk_of)
     policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)

@@ -179,6 +179,13 @@ def test_a_chunk_is_settled_and_the_next_one_claimed_in_one_statement(engine, qu
     assert [one["outcome"] for one in attempts_of(engine, rows[1].id)] == ["completed"]
 
 
+def test_a_worker_may_not_sort_a_backlog_whose_statistics_are_old(parts, engine):
+    """The planner did, by an index on the status, after an ANALYZE of an empty table: 5 ms a claim with 10,000 rows."""
+    for connects, sorts in ((parts.engine, "off"), (engine, "on")):
+        with connects.connect() as connection:
+            assert connection.execute(text("SHOW enable_sort")).scalar() == sorts
+
+
 def test_of_a_chunk_that_lost_a_lease_the_rest_is_settled_and_the_next_claimed(engine, quick):
     name, _ = quick
     rows = jobs(engine, name, 3)
