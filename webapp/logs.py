@@ -102,8 +102,8 @@ class bound:  # noqa: N801 - it is used like a function
 
 def info_each(logger: logging.Logger, message: str, each: Iterable[Mapping[str, Any]]) -> None:
     """Logs one sentence for many: a line with these fields for each of them, made and written together."""
-    if logger.isEnabledFor(logging.INFO):
-        logger.info(message, extra={_EACH: tuple(each)})
+    if logger.isEnabledFor(logging.INFO) and (lines := tuple(each)):
+        logger.info(message, extra={_EACH: lines})
 
 
 def bound_field(name: str) -> str | int | None:

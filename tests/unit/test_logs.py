@@ -118,6 +118,12 @@ def test_one_sentence_about_many_is_not_made_where_nobody_reads_it(caplog):
         logs.info_each(logging.getLogger("djps.test"), "job completed", never())
 
 
+def test_a_sentence_about_nobody_is_no_line(caplog):
+    with caplog.at_level(logging.INFO):
+        logs.info_each(logging.getLogger("djps.test"), "job completed", [])
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("value", ["Zürich", 2**70, {1: "a"}, datetime(2026, 1, 1, tzinfo=UTC), "\u2028"])
 def test_lines_are_ascii_and_exact_whoever_makes_them(value):
     logger = logging.getLogger("djps.test")
