@@ -9,6 +9,7 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
+import billiard.pool
 from celery import signals
 from celery.apps import worker as worker_program
 from kombu import pools
@@ -53,6 +54,11 @@ def _say_json(message: object, _file: object = None) -> None:
 
 
 worker_program.safe_say = _say_json
+
+#: How often a child that ends looks whether its parent has read its last answer; billiard's 300 times are 30 s, and a
+#: parent that is shutting down may never read it. What the job came to is in PostgreSQL by then.
+LAST_LOOKS = 20
+billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LAST_LOOKS
 
 
 @signals.setup_logging.connect
