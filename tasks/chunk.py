@@ -208,10 +208,10 @@ def _note_settled(done: Sequence[Completed], settled: Container[UUID]) -> None:
             logger.error("lease was lost, the attempt's outcome is dropped", extra=_about(one))
 
 
-def _about(one: Completed) -> dict[str, str | int | float]:
+def _about(one: Completed) -> dict[str, str | int | float | UUID]:
     """What a line about a job of a chunk says."""
-    told: dict[str, str | int | float] = {
+    return {
+        **execution.fields_of(one.claim),
         "task": one.claim.task,
         "waited_seconds": round(one.claim.waited + one.began, 3),
     }
-    return execution.fields_of(one.claim) | told

@@ -150,10 +150,10 @@ def attempt_of(claim: Claim) -> AbstractContextManager[None]:
     return logs.bound(**fields_of(claim))
 
 
-def fields_of(claim: Claim) -> dict[str, str | int]:
-    """What every line about an attempt says."""
-    fields: dict[str, str | int] = {
-        "job_id": str(claim.id),
+def fields_of(claim: Claim) -> dict[str, str | int | UUID]:
+    """What every line about an attempt says; the id as it is, for most attempts write one line or none."""
+    fields: dict[str, str | int | UUID] = {
+        "job_id": claim.id,
         "attempt": claim.attempt,
         "worker_id": claim.worker_id,
         **traces.fields_of(claim.id, claim.attempt, claim.traceparent),

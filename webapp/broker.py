@@ -56,6 +56,8 @@ BURY_JOB = "tasks.bury_job"
 PACE_KEY = "djps:pace"
 #: How long what was read of it is believed, seconds.
 PACE_TTL = 0.2
+#: The same for the dispatcher while a task's first jobs run, of which nothing is known yet.
+FIRST_PACE_TTL = 0.02
 #: How long a pace is kept after the last measurement, seconds.
 PACE_KEPT = 86_400
 #: How long a chunk's message runs before its jobs that have not begun are handed back, seconds.
@@ -323,12 +325,16 @@ class Broker:
         return pace.chunk_size(self._paces.get(task), fixed=self._chunk_of(task))
 
     def knows_pace(self, task: str) -> bool:
-        """Tells whether it is known how long the jobs of a task take."""
+        """Tells whether it is known how long the jobs of a task take; looks for the first measurement more often."""
+        if self._says_quick(task):
+            return True
         self._refresh_paces()
-        return task in self._paces or self._says_quick(task)
+        if task not in self._paces:
+            self._refresh_paces(FIRST_PACE_TTL)
+        return task in self._paces
 
-    def _refresh_paces(self) -> None:
-        if time.monotonic() - self._paces_read_at <= PACE_TTL:
+    def _refresh_paces(self, ttl: float = PACE_TTL) -> None:
+        if time.monotonic() - self._paces_read_at <= ttl:
             return
         # Whatever comes of it, it is not tried again for each job of a batch.
         self._paces_read_at = time.monotonic()

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import orjson
 from pythonjsonlogger.json import JsonFormatter as _JsonFormatter
 
-_bound: ContextVar[dict[str, str | int]] = ContextVar("djps_log_fields", default={})  # noqa: B039 - never mutated
+_bound: ContextVar[dict[str, str | int | UUID]] = ContextVar("djps_log_fields", default={})  # noqa: B039 - never mutated
 
 #: The attribute of a record that is many lines: the fields that each has of its own.
 _EACH = "djps_each"
@@ -87,7 +88,7 @@ class bound:  # noqa: N801 - it is used like a function
 
     __slots__ = ("_fields", "_token")
 
-    def __init__(self, **fields: str | int | None) -> None:
+    def __init__(self, **fields: str | int | UUID | None) -> None:
         self._fields = fields
 
     def __enter__(self) -> None:
@@ -106,7 +107,7 @@ def info_each(logger: logging.Logger, message: str, each: Iterable[Mapping[str, 
         logger.info(message, extra={_EACH: lines})
 
 
-def bound_field(name: str) -> str | int | None:
+def bound_field(name: str) -> str | int | UUID | None:
     """The value bound to a field in this context."""
     return _bound.get().get(name)
 

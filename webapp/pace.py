@@ -5,7 +5,7 @@ from __future__ import annotations
 #: Work that a message should carry, seconds: little enough that nobody waits long behind it.
 WORK_IN_A_MESSAGE = 0.1
 #: Most jobs in a message.
-LARGEST_CHUNK = 250
+LARGEST_CHUNK = 500
 #: Weight of a new measurement; small, for on a busy machine now and then a quick job is not.
 WEIGHT = 0.02
 #: Weight of a job that is a message's work by itself: caution comes at once.

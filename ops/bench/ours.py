@@ -106,7 +106,7 @@ def _watch(system: System, count: int, window: float, name: str, say: Say) -> Ro
     """Watches a backlog being executed, by PostgreSQL's clock and by our own."""
     system.children.wait_until(lambda: executed(system)[0] > 0, "the worker claims nothing", WORK_PATIENCE)
     began, seen, spent = time.monotonic(), executed(system)[0], system.children.cpu_seconds(*WORKERS)
-    while executed(system)[0] < count and time.monotonic() - began < window:
+    while not system.is_done() and time.monotonic() - began < window:
         system.children.require_alive()
         time.sleep(LOOK_PAUSE)
     watched = time.monotonic() - began

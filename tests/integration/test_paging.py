@@ -148,7 +148,7 @@ def plans(engine, wanted):
             "jobs_pkey",
             0,
         ),
-        (Filter(payload='{"order": 17}', status="failed"), "jobs_by_status", 0),
+        (Filter(payload='{"order": 17}', status="failed"), "jobs_at_rest", 0),
     ],
 )
 @pytest.mark.usefixtures("crowded")

@@ -113,7 +113,8 @@ class Job(Base):
             postgresql_where=text("status = 'queued' AND dispatched_at IS NOT NULL"),
         ),
         Index("jobs_leases", "lease_expires_at", postgresql_where=text("status = 'processing'")),
-        Index("jobs_by_status", "status", "id"),
+        # Those that run are few, and `jobs_leases` has them; here each claim would pay for an entry.
+        Index("jobs_at_rest", "status", "id", postgresql_where=text("status <> 'processing'")),
         Index("jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         # Of finished jobs only: an index of all would be written at submission, claim and settle.
         Index("jobs_finished_by_task", "task", "id", postgresql_where=text("finished_at IS NOT NULL")),

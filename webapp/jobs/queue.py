@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice, zip_longest
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -42,7 +42,7 @@ from webapp.jobs.lookup import Lookup, found
 from webapp.jobs.options import DEFAULT_PRIORITY, NO_OPTIONS, Options, Terms
 from webapp.jobs.outbox import Outbox
 from webapp.jobs.states import JobStatus
-from webapp.jobs.tickets import MOST_TICKETS, Ticket, Waiting
+from webapp.jobs.tickets import LOOKED_AT, MOST_TICKETS, Ticket, Waiting, tickets_for
 from webapp.logs import bound_field
 from webapp.settings import Settings
 from webapp.traceparent import here
@@ -54,7 +54,7 @@ T = TypeVar("T")
 #: A job that was sent and not claimed is sent again after this long when its queue is empty, seconds.
 REDISPATCH_WHEN_EMPTY = 5.0
 #: Messages of a queue while the pace of a task at its head is not known.
-FIRST_MESSAGES = 64
+FIRST_MESSAGES = 8
 #: PostgreSQL's code for a lock that could not be had within `lock_timeout`.
 _LOCK_NOT_AVAILABLE = "55P03"
 
@@ -351,8 +351,9 @@ class Queue(Lookup):
             if room > 0
             else {}
         )
+        unknown = [task for task in head if not self._broker.knows_pace(task)]
         quick = {task: waiting for task, waiting in head.items() if self._broker.is_quick(task)}
-        if not all(self._broker.knows_pace(task) for task in head):
+        if unknown:
             # A moment from now the first jobs tell how quick they are; a thousand messages would be far too many by then.
             room = min(room, FIRST_MESSAGES - length)
         slow_waits = room > 0 and len(quick) < len(head)
@@ -379,11 +380,14 @@ class Queue(Lookup):
 
     def _send_tickets(self, queue: str, quick: Mapping[str, Waiting], room: int) -> int:
         """Sends tickets for what waits at the head of a queue, as many as there is work for; returns how many."""
-        wanted = [
-            Ticket(queue, task, waiting.timeout, waiting.priority)
+        goes_on = sum(waiting.jobs for waiting in quick.values()) >= LOOKED_AT
+        each = [
+            [Ticket(queue, task, waiting.timeout, waiting.priority)]
+            * tickets_for(waiting.jobs, self._broker.chunk_size(task), goes_on=goes_on)
             for task, waiting in quick.items()
-            for _ in range(math.ceil(waiting.jobs / self._broker.chunk_size(task)))
-        ][: max(0, room)]
+        ]
+        in_turn = (ticket for turn in zip_longest(*each) for ticket in turn if ticket is not None)
+        wanted = list(islice(in_turn, max(0, room)))
         return len(wanted) if wanted and self._broker.send_tickets(wanted) else 0
 
     def flush(self) -> bool:

@@ -163,14 +163,20 @@ def _in_order(rows: Iterable[Row[Any]]) -> list[Hint]:
     return [Hint(row.id, row.task, row.queue, row.timeout, row.priority) for row in urgent_first]
 
 
+#: The second half reads every job that comes due within a moment; where a backlog is due, the first one has answered.
 _NEXT_DUE = text("""
-    SELECT extract(epoch FROM min(run_at) - now())::float8 FROM jobs
-     WHERE status = 'queued' AND dispatched_at IS NULL AND queue = ANY(:queues)
-       AND run_at < now() + make_interval(secs => :within)""")
+    SELECT CASE WHEN EXISTS (
+               SELECT FROM jobs WHERE status = 'queued' AND dispatched_at IS NULL AND queue = ANY(:queues)
+                  AND run_at <= now())
+           THEN 0.0 ELSE (
+               SELECT extract(epoch FROM min(run_at) - now()) FROM jobs
+                WHERE status = 'queued' AND dispatched_at IS NULL AND queue = ANY(:queues)
+                  AND run_at < now() + make_interval(secs => :within))
+           END::float8""")
 
 
 def seconds_to_next_due(connection: Connection, queues: Sequence[str], within: float) -> float | None:
-    """Seconds until the next undispatched job is due, when that is less than `within`; negative when overdue."""
+    """Seconds until the next undispatched job is due, when that is less than `within`; 0 when one is overdue."""
     seconds: float | None = connection.execute(_NEXT_DUE, {"queues": list(queues), "within": within}).scalar()
     return seconds
 

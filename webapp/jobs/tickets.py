@@ -10,6 +10,7 @@ Like `webapp.jobs.store`, of which this is a part: functions take a connection a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,21 @@ class Waiting:
     jobs: int
     timeout: float
     priority: int
+
+
+def tickets_for(jobs: int, chunk: int, *, goes_on: bool) -> int:
+    """How many children have work with a task's jobs at the head of a queue. Pure.
+
+    Args:
+        jobs: of the task, among the `LOOKED_AT` that were looked at.
+        chunk: how many of them a child takes at once.
+        goes_on: whether more may wait behind those; then the task's share of the head is its share of the tickets.
+
+    Example:
+        >>> tickets_for(3, 100, goes_on=False), tickets_for(50, 100, goes_on=True)
+        (1, 4)
+    """
+    return math.ceil(MOST_TICKETS * jobs / LOOKED_AT if goes_on else jobs / chunk)
 
 
 #: The head of a queue: what is due and was never sent, the most urgent first.
