@@ -39,7 +39,7 @@ def create_app(
     from webapp import api, logs, metrics, traces, waits
     from webapp.broker import Broker, bind_celery
     from webapp.database import engine_options, watch_idle
-    from webapp.extensions import db
+    from webapp.extensions import QuickJSON, db
     from webapp.jobs import handlers, queue, undertaker
     from webapp.settings import current
 
@@ -51,6 +51,8 @@ def create_app(
 
     class Application(Flask):
         """Flask's, without its question before each function of a request whether that is a coroutine: none is."""
+
+        json_provider_class = QuickJSON
 
         def ensure_sync(self, func: Any) -> Any:
             return func
@@ -69,7 +71,6 @@ def create_app(
         MAX_CONTENT_LENGTH=settings.max_payload_bytes,
     )
     app.extensions["settings"] = settings
-    app.json.sort_keys = False  # type: ignore[attr-defined] # Flask types the provider by its base
     db.init_app(app)
     with app.app_context():
         engine = watch_idle(db.engine)

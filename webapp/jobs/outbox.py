@@ -21,7 +21,7 @@ from webapp.jobs.store import Hint
 #: How long a process that ends waits for the last hints to be sent, seconds.
 LAST_CALL = 1.0
 #: Shortest time between two sendings while hints come thick and fast, seconds. A lone hint never waits.
-CROWD_PAUSE = 0.005
+CROWD_PAUSE = 0.01
 
 
 class Outbox:
