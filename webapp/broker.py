@@ -238,7 +238,10 @@ class Broker:
         if not self.available():
             return False
         measured_at, length = self._lengths.get(queue, (0.0, 0))
-        if time.monotonic() - measured_at > LENGTH_TTL:
+        now = time.monotonic()
+        if now - measured_at > LENGTH_TTL:
+            # Threads that come while this one asks go by what was known.
+            self._lengths[queue] = (now, length)
             measured = self.length(queue)
             if measured is None:
                 return False
