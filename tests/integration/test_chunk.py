@@ -19,6 +19,7 @@ from tasks.runtime import child_name
 from webapp.jobs import bulk, store
 from webapp.jobs.bulk import Completed
 from webapp.jobs.errors import Discard, Retry, Snooze
+from webapp.pace import LARGEST_CHUNK
 
 
 def claims_of(engine, *rows):
@@ -181,7 +182,7 @@ def test_a_handler_may_say_its_chunk_itself(queue, handle):
     assert queue._broker.chunk_size(name) == 9
 
 
-@pytest.mark.parametrize("chunk", [0, 251, -1])
+@pytest.mark.parametrize("chunk", [0, LARGEST_CHUNK + 1, -1])
 def test_a_chunk_out_of_bounds_is_refused(handle, chunk):
     with pytest.raises(ValueError, match="chunk of handler"):
         handle(lambda payload, context: None, chunk=chunk)

@@ -69,7 +69,7 @@ def test_a_handler_gets_its_payload_and_what_it_should_know(run, engine):
     assert seen["payload"]["n"] == 1
     assert (seen["context"].job_id, seen["context"].attempt, seen["context"].retry_count) == (job_id, 1, 0)
     assert 29 < seen["left"] <= 30
-    assert (seen["job_id"], seen["attempt"], seen["request_id"]) == (str(job_id), 1, "r")
+    assert (seen["job_id"], seen["attempt"], seen["request_id"]) == (job_id, 1, "r")
     assert seen["worker_id"] == child_name()
     row = row_of(engine, job_id)
     assert (row.status, row.result, row.retry_count) == ("completed", {"done": True}, 0)

@@ -149,6 +149,8 @@ def plans(engine, wanted):
             0,
         ),
         (Filter(payload='{"order": 17}', status="failed"), "jobs_at_rest", 0),
+        (Filter(status="processing"), "jobs_leases", 0),
+        (Filter(status="processing", task="noop"), "jobs_leases", 0),
     ],
 )
 @pytest.mark.usefixtures("crowded")

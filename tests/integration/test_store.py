@@ -331,7 +331,7 @@ def test_the_next_due_time_is_seen_within_its_window(engine):
         assert store.seconds_to_next_due(connection, ["other"], 60) is None
     age(engine, "run_at", 60, row.id)
     with engine.connect() as connection:
-        assert store.seconds_to_next_due(connection, ["default"], 1) < -29
+        assert store.seconds_to_next_due(connection, ["default"], 1) == 0
 
 
 def test_only_expired_leases_are_stuck_and_the_oldest_come_first(engine):

@@ -11,7 +11,7 @@ from prometheus_client import generate_latest
 from sqlalchemy import create_engine, text
 
 from webapp import metrics
-from webapp.broker import PAUSE_AFTER_FAILURE, Broker
+from webapp.broker import LENGTH_TTL, PAUSE_AFTER_FAILURE, Broker
 from webapp.database import engine_options
 from webapp.jobs import intake
 from webapp.jobs.errors import KeyOfPruned, KeyRace, KeyReused, UnknownTask
@@ -186,6 +186,21 @@ def test_a_job_that_cannot_even_be_handed_back_is_accepted_all_the_same(
     assert row_of(engine, accepted.job.id).dispatched_at is not None
     age(engine, "dispatched_at", 6)
     assert queue.dispatch("default", buffer=10, redispatch_after=60.0) == {"unclaimed": 1}
+
+
+def test_a_queue_s_length_is_asked_for_by_one_thread_at_a_time(parts, monkeypatch):
+    broker = parts.broker
+    asked = []
+
+    def length(queue):
+        asked.append(queue)
+        assert broker.has_room(queue)  # what another thread sees meanwhile
+        return 3
+
+    monkeypatch.setattr(broker, "length", length)
+    monkeypatch.setitem(broker._lengths, "default", (time.monotonic() - 2 * LENGTH_TTL, 0))
+    assert broker.has_room("default")
+    assert asked == ["default"]
 
 
 def test_after_a_failure_the_broker_is_left_alone_for_a_moment(closed_port):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from uuid import uuid4
@@ -14,10 +15,11 @@ from tasks import chunk
 from tasks.chunk import execute_due
 from tasks.runtime import child_name
 from webapp import transport
+from webapp.broker import FIRST_PACE_TTL
 from webapp.jobs import tickets
 from webapp.jobs.bulk import Completed
-from webapp.jobs.queue import Submission
-from webapp.jobs.tickets import LOOKED_AT, MOST_TICKETS, Taker, Ticket, Waiting
+from webapp.jobs.queue import FIRST_MESSAGES, Submission
+from webapp.jobs.tickets import LOOKED_AT, MOST_TICKETS, Taker, Ticket, Waiting, tickets_for
 
 LONGEST = 300.0
 
@@ -52,6 +54,41 @@ def test_quick_jobs_get_tickets_and_stay_undispatched(queue, engine, redis, quic
     assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": 3}
     assert messages(redis) == ["tasks.execute_due"] * 3
     assert {row_of(engine, row.id).dispatched_at for row in rows} == {None}
+
+
+@pytest.mark.parametrize(
+    ("jobs", "chunk", "goes_on", "expected"),
+    [
+        (1, 500, False, 1),
+        (500, 500, False, 1),
+        (11, 5, False, 3),
+        (LOOKED_AT, 500, True, MOST_TICKETS),
+        (LOOKED_AT // 4, 500, True, MOST_TICKETS // 4),
+        (1, 500, True, 1),
+    ],
+)
+def test_a_head_that_goes_on_has_work_for_every_child(jobs, chunk, goes_on, expected):
+    assert tickets_for(jobs, chunk, goes_on=goes_on) == expected
+
+
+def test_tasks_that_share_a_backlog_share_the_tickets(queue, engine, redis, quick, handle):
+    other = handle(lambda payload, context: None)
+    queue._broker.tell_pace(other, 0.0001)
+    for task, count in ((quick[0], LOOKED_AT // 2), (other, LOOKED_AT)):
+        jobs(engine, task, count)
+    queue._broker._paces_read_at = -10.0
+    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": MOST_TICKETS}
+    asked = [json.loads(base64.b64decode(json.loads(one)["body"]))[0][1] for one in waiting(redis)]
+    assert sorted(asked) == sorted([quick[0]] * (MOST_TICKETS // 2) + [other] * (MOST_TICKETS // 2))
+
+
+def test_the_first_measurement_of_a_task_is_seen_within_a_moment(queue, engine, redis, handle):
+    name = handle(lambda payload, context: None)
+    jobs(engine, name, 3 * FIRST_MESSAGES)
+    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": FIRST_MESSAGES}
+    queue._broker.tell_pace(name, 0.0001)
+    queue._broker._paces_read_at = time.monotonic() - 2 * FIRST_PACE_TTL
+    assert "ticket" in queue.dispatch("default", buffer=100, redispatch_after=60)
 
 
 def test_no_more_tickets_are_sent_than_may_wait(queue, engine, redis, quick):

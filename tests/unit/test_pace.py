@@ -63,11 +63,11 @@ def test_slowness_is_believed_at_once_and_speed_in_time():
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "similar"), [(0.01, 0.011, True), (0.01, 0.02, False), (1, 9, True), (0, 0.0003, True)]
+    ("one", "other", "similar"), [(0.01, 0.011, True), (0.01, 0.02, False), (1, 9, True), (0, 0.00025, True)]
 )
 def test_paces_are_similar_when_their_chunks_are(one, other, similar):
     assert is_similar(one, other) == is_similar(other, one) == similar
 
 
 def test_a_hiccup_of_the_machine_does_not_make_a_quick_task_slow():
-    assert chunk_size(updated(0.0001, 1000, 0.01)) == LARGEST_CHUNK
+    assert chunk_size(updated(0.0001, 1000, 0.01)) > LARGEST_CHUNK / 2
