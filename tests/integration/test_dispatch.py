@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 from factories import age, queued, row_of, waiting
@@ -131,10 +132,10 @@ def test_jobs_whose_messages_failed_are_handed_back(engine, closed_port, monkeyp
     assert [row_of(engine, row.id).dispatched_at for row in rows] == [None] * 3
 
 
-def test_two_dispatchers_at_once_send_every_job_once(queue, engine, redis):
+def test_two_dispatchers_at_once_send_every_job_once(queue, engine, redis, monkeypatch):
     rows = [queued(engine) for _ in range(60)]
-    queue._broker.tell_pace("noop", 3.0)
-    queue._broker._paces_read_at = -10.0
+    monkeypatch.setattr(queue._broker, "_paces", {"noop": 3.0})
+    monkeypatch.setattr(queue._broker, "_paces_read_at", time.monotonic() + 60)
     barrier = threading.Barrier(4)
 
     def work():

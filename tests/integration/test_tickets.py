@@ -82,7 +82,8 @@ def test_tasks_that_share_a_backlog_share_the_tickets(queue, engine, redis, quic
     assert sorted(asked) == sorted([quick[0]] * (MOST_TICKETS // 2) + [other] * (MOST_TICKETS // 2))
 
 
-def test_the_first_measurement_of_a_task_is_seen_within_a_moment(queue, engine, redis, handle):
+def test_the_first_measurement_of_a_task_is_seen_within_a_moment(queue, engine, redis, handle, monkeypatch):
+    monkeypatch.setattr(queue._broker, "_paces", {})
     name = handle(lambda payload, context: None)
     jobs(engine, name, 3 * FIRST_MESSAGES)
     assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": FIRST_MESSAGES}
