@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -186,6 +187,23 @@ def test_a_job_that_cannot_even_be_handed_back_is_accepted_all_the_same(
     assert row_of(engine, accepted.job.id).dispatched_at is not None
     age(engine, "dispatched_at", 6)
     assert queue.dispatch("default", buffer=10, redispatch_after=60.0) == {"unclaimed": 1}
+
+
+def test_a_hint_that_is_alone_is_sent_by_its_own_request_and_one_of_a_crowd_is_not(queue, redis, monkeypatch):
+    monkeypatch.setattr(queue._outbox, "_last_at", 0.0)
+    alone = submitted(queue)
+    assert [one["headers"]["id"] for one in messages(redis)] == [str(alone.job.id)]
+
+    sent = []
+    send = queue._outbox._send
+    monkeypatch.setattr(
+        queue._outbox, "_send", lambda hints: (sent.append(threading.current_thread()), send(hints))
+    )
+    monkeypatch.setattr(queue._outbox, "_last_at", time.monotonic() + 60)
+    submitted(queue)
+    assert queue.flush()
+    assert {thread.name for thread in sent} == {"outbox"}
+    assert len(messages(redis)) == 2
 
 
 def test_a_queue_s_length_is_asked_for_by_one_thread_at_a_time(parts, monkeypatch):
