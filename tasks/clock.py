@@ -8,6 +8,7 @@ worker whose clock is wrong would drop them all. Counting them needs no clock.
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from celery.beat import ScheduleEntry, Scheduler
@@ -22,6 +23,8 @@ from webapp.jobs.handlers import MAINTENANCE_QUEUE
 MOST_WAITING = 10
 #: How long Redis may take to note a tick, seconds.
 NOTE_TIMEOUT = 0.25
+#: The time over which the first ticks are spread, seconds: that of most of the schedule's lines.
+SPREAD = 1.0
 
 
 class Clock(Scheduler):  # type: ignore[misc] # Celery ships no types
@@ -34,6 +37,12 @@ class Clock(Scheduler):  # type: ignore[misc] # Celery ships no types
         self._beacon = Beacon(runtime().settings.data_dir, "beat")
         self._redis = heartbeats.connect(runtime().settings.redis_url, NOTE_TIMEOUT)
         super().__init__(*args, **kwargs)
+
+    def setup_schedule(self) -> None:
+        """Reads the schedule; its ticks begin one after the other, for all at once they keep a job waiting together."""
+        super().setup_schedule()
+        for number, entry in enumerate(self.schedule.values()):
+            entry.last_run_at -= timedelta(seconds=number * SPREAD / len(self.schedule))
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Sends what is due; returns the seconds until the next tick."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from tasks import clock
 from tasks.beacon import look
-from tasks.clock import MOST_WAITING, Clock
+from tasks.clock import MOST_WAITING, SPREAD, Clock
 from webapp.broker import celery
 
 
@@ -32,6 +34,14 @@ def test_ticks_stop_when_nobody_takes_them(beat, redis, eventually):
     beat.apply_async(tick_of(beat))
     assert redis.llen("maintenance") == 1
     redis.delete("maintenance")
+
+
+def test_no_two_ticks_begin_at_the_same_moment(beat):
+    began = sorted(entry.last_run_at for entry in beat.schedule.values())
+    apart = [(later - earlier).total_seconds() for earlier, later in pairwise(began)]
+    assert len(apart) == len(beat.schedule) - 1
+    assert min(apart) > 0.9 * SPREAD / len(beat.schedule)
+    assert (began[-1] - began[0]).total_seconds() < SPREAD
 
 
 def test_without_redis_no_tick_is_sent_and_beat_goes_on(beat, parts, monkeypatch, closed_port):
