@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ from celery import signals
 from celery.apps import worker as worker_program
 from kombu import pools
 
-from webapp import VERSION, logs, metrics, traces, waits
+from webapp import VERSION, heap, logs, metrics, traces, waits
 from webapp.broker import bind_celery, celery
 from webapp.jobs import handlers
 from webapp.settings import current
@@ -69,9 +68,8 @@ def _keep_logging(**_: Any) -> None:
 
 @signals.worker_init.connect
 def _share_memory(**_: Any) -> None:
-    """What is loaded by now stays; the collector would only copy its pages into every child."""
-    gc.collect()
-    gc.freeze()
+    """The children share what is loaded by now."""
+    heap.share()
 
 
 @signals.celeryd_init.connect

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 from gunicorn.glogging import Logger
 
+from webapp import heap
 from webapp.logs import configuration
 from webapp.settings import current
 
@@ -56,9 +56,8 @@ logconfig_dict = configuration(_settings.log_level) | {
 
 
 def pre_fork(_server: Any, _worker: Any) -> None:
-    """What is loaded by now stays; the collector would only copy its pages into every worker."""
-    gc.collect()
-    gc.freeze()
+    """The workers share what is loaded by now."""
+    heap.share()
 
 
 def post_worker_init(worker: Any) -> None:

@@ -55,6 +55,9 @@ T = TypeVar("T")
 REDISPATCH_WHEN_EMPTY = 5.0
 #: Messages of a queue while the pace of a task at its head is not known.
 FIRST_MESSAGES = 8
+#: How a payload is stored, and how it is compared; `json.dumps` would make an encoder each time.
+_KEPT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 #: PostgreSQL's code for a lock that could not be had within `lock_timeout`.
 _LOCK_NOT_AVAILABLE = "55P03"
 
@@ -238,7 +241,7 @@ class Queue(Lookup):
         return intake.NewJob(
             id=uuid7(),
             task=found.name,
-            payload=json.dumps(submission.payload, ensure_ascii=False, allow_nan=False),
+            payload=_KEPT.encode(submission.payload),
             queue=asked.queue or found.queue,
             max_retries=_first(asked.max_retries, found.max_retries, self._limits.max_retries),
             timeout=_first(asked.timeout, found.timeout, self._limits.timeout),
@@ -451,7 +454,7 @@ def _terms(found: Handler, asked: Options) -> Terms:
 
 def fingerprint(submission: Submission) -> bytes:
     """SHA-256 of the request in a canonical form: the order of keys and the white space do not count."""
-    canonical = json.dumps(submission.payload, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    canonical = _CANONICAL.encode(submission.payload)
     if submission.options is not NO_OPTIONS:
         # JSON text has no bare line feed, so no payload alone reads like a payload with options.
         canonical += "\n" + submission.options.canonical()
