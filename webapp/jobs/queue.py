@@ -54,7 +54,7 @@ T = TypeVar("T")
 #: A job that was sent and not claimed is sent again after this long when its queue is empty, seconds.
 REDISPATCH_WHEN_EMPTY = 5.0
 #: Messages of a queue while the pace of a task at its head is not known.
-FIRST_MESSAGES = 8
+FIRST_MESSAGES = 16
 #: How a payload is stored, and how it is compared; `json.dumps` would make an encoder each time.
 _KEPT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
