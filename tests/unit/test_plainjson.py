@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 from flask import Flask
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from webapp.extensions import QuickJSON
@@ -31,6 +31,7 @@ class Point:
     x: int
 
 
+@settings(max_examples=50)
 @given(PLAIN)
 def test_plain_data_is_written_as_json_would_write_it_or_not_at_all(data):
     text = text_of(data)
