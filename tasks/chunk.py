@@ -107,7 +107,7 @@ class Chunk:
                     self._run(claim, limited)
                     if time.monotonic() - self._flushed_at > FLUSH_AFTER:
                         self.flush()
-            return self._settle_and_claim() if self._ticket else []
+            return self._settle_and_claim(self._ticket) if self._ticket else []
         finally:
             timer.cancel()
             self.hand_back()
@@ -136,12 +136,11 @@ class Chunk:
         if done := self._take_done():
             settle_many(self._parts, done)
 
-    def _settle_and_claim(self) -> list[Claim]:
+    def _settle_and_claim(self, ticket: Ticket) -> list[Claim]:
         """Settles what is done, and claims the ticket's next jobs in the same statement."""
-        assert self._ticket is not None  # noqa: S101 - for the type checker: the caller has just looked
         if done := self._take_done():
-            return settle_many(self._parts, done, self._ticket)
-        return claim_due(self._parts, self._ticket)
+            return settle_many(self._parts, done, ticket)
+        return claim_due(self._parts, ticket)
 
     def _take_done(self) -> list[Completed]:
         self._flushed_at = time.monotonic()
