@@ -37,6 +37,7 @@ from webapp.database import in_one_trip
 from webapp.jobs import steering, store
 from webapp.jobs.errors import Cancelled, JobTimeout, Snooze
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, HandlerFunction, JobContext, registry
+from webapp.jobs.literals import json_of
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import Bury, ComeBack, DeathReason, TryAgain
 from webapp.jobs.states import AttemptOutcome, JobStatus
@@ -432,7 +433,7 @@ def keepable(result: Any, limit: int) -> str | None:
     if result is None:
         return None
     try:
-        kept = json.dumps(result, ensure_ascii=False, allow_nan=False)
+        kept = json_of(result)
         size = len(kept.encode())
     except UnicodeEncodeError:
         return _dropped("lone surrogates are not storable")

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 #: How long one dispatch pass goes on, seconds: until just before the next tick, so that a retry starts when
 #: it is due and not up to a tick later.
 DISPATCH_WINDOW = 0.9
-#: Messages of the maintenance queue that may wait meanwhile: the ticks that beat sends at the same moment.
+#: Messages of the maintenance queue that may wait meanwhile: as many as beat sends in a second.
 TICKS_AT_ONCE = 5
 #: Shortest pause between two looks of one pass, seconds.
 SHORTEST_PAUSE = 0.01

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from webapp.jobs.literals import array_of, text_array_of
+from webapp.jobs.literals import array_of, json_of, text_array_of
 from webapp.moments import iso
 
 #: Largest result that is sent along, bytes of JSON; of a larger one is said that it was left out.
@@ -92,9 +92,7 @@ def insert_callbacks(
         {
             "ids": array_of(ending.id for ending in endings),
             "callback_ids": array_of(ids),
-            "payloads": text_array_of(
-                json.dumps(payload_of(ending), ensure_ascii=False) for ending in endings
-            ),
+            "payloads": text_array_of(json_of(payload_of(ending)) for ending in endings),
             "task": TASK,
             "queue": queue,
             "max_retries": len(BACKOFF),

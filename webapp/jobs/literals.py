@@ -1,4 +1,4 @@
-"""Arrays as PostgreSQL's text form: one constant to a statement instead of one for each value.
+"""Arrays and JSON as PostgreSQL's text forms: one constant to a statement instead of one for each value.
 
 psycopg2 writes a list as `ARRAY['..', '..']`, whose every element the server parses and plans for; with 250 of them
 that is a third of a settle. The form is described in PostgreSQL's manual, "Array Input and Output Syntax".
@@ -6,8 +6,26 @@ that is a third of a settle. The form is described in PostgreSQL's manual, "Arra
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from typing import Any
 from uuid import UUID
+
+#: `json.dumps` with these rules would make an encoder each time.
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
+def json_of(value: Any) -> str:
+    """The text of a JSON column's value.
+
+    Raises:
+        TypeError, ValueError, RecursionError: JSON has no such value; NaN and infinities are none.
+
+    Example:
+        >>> json_of({"name": "Zürich"})
+        '{"name": "Zürich"}'
+    """
+    return _JSON.encode(value)
 
 
 def array_of(values: Iterable[UUID | int | float]) -> str:

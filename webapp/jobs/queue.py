@@ -38,6 +38,7 @@ from webapp.jobs.errors import (
     UnknownTask,
 )
 from webapp.jobs.handlers import Handler, HandlerRegistry
+from webapp.jobs.literals import json_of
 from webapp.jobs.lookup import Lookup, found
 from webapp.jobs.options import DEFAULT_PRIORITY, NO_OPTIONS, Options, Terms
 from webapp.jobs.outbox import Outbox
@@ -55,8 +56,7 @@ T = TypeVar("T")
 REDISPATCH_WHEN_EMPTY = 5.0
 #: Messages of a queue while the pace of a task at its head is not known.
 FIRST_MESSAGES = 16
-#: How a payload is stored, and how it is compared; `json.dumps` would make an encoder each time.
-_KEPT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+#: How payloads are compared; `json.dumps` would make an encoder each time.
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 #: PostgreSQL's code for a lock that could not be had within `lock_timeout`.
 _LOCK_NOT_AVAILABLE = "55P03"
@@ -241,7 +241,7 @@ class Queue(Lookup):
         return intake.NewJob(
             id=uuid7(),
             task=found.name,
-            payload=_KEPT.encode(submission.payload),
+            payload=json_of(submission.payload),
             queue=asked.queue or found.queue,
             max_retries=_first(asked.max_retries, found.max_retries, self._limits.max_retries),
             timeout=_first(asked.timeout, found.timeout, self._limits.timeout),
