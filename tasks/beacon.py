@@ -13,10 +13,18 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 #: Older than this a beacon is out, seconds. Its owner writes it at least every second.
 FRESH = 20.0
+#: Size of the file, bytes: within one block, so that it is written at once.
+SIZE = 2_048
+#: Longest sentence in it, characters; JSON may write each as six bytes.
+MOST_SAID = 300
+#: How often a file is read that makes no sense, and the seconds in between.
+READ_TRIES, READ_AGAIN = 3, 0.02
 
 
 def folder(data_dir: str | Path) -> Path:
@@ -34,22 +42,32 @@ class Beacon:
 
     def __init__(self, data_dir: Path, name: str) -> None:
         self._file = folder(data_dir) / f"{name}.beacon"
-        self._file.parent.mkdir(parents=True, exist_ok=True)
 
     def light(self, *, ready: bool, says: str) -> None:
         """Says that this process is alive.
 
+        The file is written in place and always of one size: a full disk still takes that, once the file is there.
+
         Args:
             ready: it can work.
             says: one sentence about its state.
+
+        Raises:
+            OSError: it cannot be written; what a reader finds is the file of before, which grows old.
         """
-        draft = self._file.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps({"pid": os.getpid(), "ready": ready, "says": says}))
-        draft.replace(self._file)
+        state = {"pid": os.getpid(), "ready": ready, "says": says[:MOST_SAID]}
+        text = json.dumps(state).encode().ljust(SIZE)
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self._file, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.pwrite(handle, text, 0)
+        finally:
+            os.close(handle)
 
     def put_out(self) -> None:
-        """Says that this process ends in order."""
-        self._file.unlink(missing_ok=True)
+        """Says that this process ends in order; a file that cannot be taken away grows old."""
+        with suppress(OSError):
+            self._file.unlink(missing_ok=True)
 
 
 def look(data_dir: str | Path, name: str, *, ready: bool) -> tuple[bool, str]:
@@ -69,14 +87,37 @@ def look(data_dir: str | Path, name: str, *, ready: bool) -> tuple[bool, str]:
     for file in found:
         try:
             age = time.time() - file.stat().st_mtime
-            state = json.loads(file.read_text())
+            state = _read(file)
         except FileNotFoundError:
             return False, f"{file.stem} has just ended"
+        except (OSError, ValueError) as error:
+            return False, f"{file.stem} says nothing: its file {file} cannot be read ({type(error).__name__})"
         if age > FRESH:
             return False, f"{file.stem} has not been heard of for {age:.0f} s (limit {FRESH:g} s)"
         if ready and not state["ready"]:
             return False, f"{file.stem} is not ready: {state['says']}"
     return True, f"{name} is {'ready' if ready else 'alive'}"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What a liveness file says; it is looked at again when it was read while it was being written.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is empty, or no such file.
+    """
+    for tries_left in reversed(range(READ_TRIES)):
+        try:
+            state = json.loads(file.read_bytes())
+        except ValueError:
+            if not tries_left:
+                raise
+            time.sleep(READ_AGAIN)
+        else:
+            break
+    if not isinstance(state, dict) or not {"ready", "says"} <= state.keys():
+        raise ValueError("no liveness file")
+    return state
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -25,11 +25,12 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from tasks import recovery
-from tasks.beacon import Beacon
+from tasks.beacon import FRESH, Beacon
 from tasks.runtime import child_name, unpooled_engine, worker_name
 from tasks.watchdog import EXIT_CODE, LOOK_EVERY, Watchdog
 from webapp import heartbeats, logs, waits
 from webapp.broker import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS, waiting_in
+from webapp.guarded import Step, Steps, VitalThread
 from webapp.jobs import steering, store, tickets
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import RetryPolicy
@@ -63,6 +64,10 @@ CANCELS_EVERY = 1.0
 KILLED = ErrorReport("djps.Killed", "the handler did not stop within CANCEL_GRACE of being asked")
 #: Jobs taken back in one transaction.
 BATCH = 200
+#: The step that writes the liveness file.
+LIVENESS = "liveness file"
+#: What a step raises when a server is away.
+UNREACHABLE = (DBAPIError, RedisError)
 
 # A fork copies locks as they are. Counters are only touched under this one, and it is held over every fork,
 # so that no child is born with a metrics lock that nobody will ever release.
@@ -72,7 +77,7 @@ os.register_at_fork(
 )
 
 
-class Presence(threading.Thread):
+class Presence(VitalThread):
     """The worker's voice in PostgreSQL and Redis.
 
     Args:
@@ -85,7 +90,7 @@ class Presence(threading.Thread):
     def __init__(
         self, settings: Settings, role: str, *, queues: Iterable[str] = (), capacity: int = 0
     ) -> None:
-        super().__init__(name="presence", daemon=True)
+        super().__init__("presence", self._go_on)
         self._settings = settings
         self._role = role
         self._family = worker_name() + "/"
@@ -93,68 +98,58 @@ class Presence(threading.Thread):
         self._redis = heartbeats.connect(settings.redis_url, REDIS_TIMEOUT)
         self._policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)
         self._lease = float(settings.stuck_job_threshold)
+        self._beat_every = settings.worker_heartbeat_ttl / BEATS_PER_TTL
         self._queues = tuple(queues)
         self._capacity = capacity
         self._beacon = Beacon(settings.data_dir, role)
         self._watchdog = Watchdog()
-        self._trouble = ""
         self._wake = threading.Event()
         self._stopped = threading.Event()
         self._suspicious = False
         self._drain_by: float | None = None
-        self._renew_at = 0.0
-        self._beat_at = 0.0
-        self._look_at = 0.0
-        self._cancels_at = 0.0
         self._received = 0
         self._claimed_at = time.monotonic()
         self._leased_at: dict[UUID, float] = {}
         self._ticket_since: dict[tuple[int, str], float] = {}
         self._looked_at = time.monotonic()
+        #: Children that were stopped, and whose jobs are still to be given back.
+        self._to_release: set[str] = set()
+        self.steps = Steps(self._duties())
 
-    def run(self) -> None:
+    def _duties(self) -> list[Step]:
+        """What is looked at, in this order."""
+        lease = self._lease / RENEWALS_PER_LEASE
+        return [
+            Step("tickets", self._note_tickets),
+            Step("claims", self._note_claims),
+            Step("unrenewed", self._stop_unrenewed),
+            Step("renewal", self._renew, period=lease, when=_something_runs),
+            Step("heartbeat", self._beat, period=self._beat_every, again=BEAT_AGAIN),
+            Step("cancels", self.stop_cancelled, period=CANCELS_EVERY, when=_something_runs),
+            Step("dead children", self.recover_dead_children, when=lambda: self._suspicious),
+            Step("watchdog", self._watch, period=LOOK_EVERY, when=lambda: self._drain_by is None),
+            Step("drain", lambda: self.release_running(running_jobs()), when=self._grace_is_over),
+            Step(LIVENESS, self._say_alive),
+        ]
+
+    def _go_on(self) -> None:
         """Looks at the children until the worker is gone."""
         # A server that says nothing must not keep this thread from stopping children whose lease runs out.
         waits.install()
         while not self._stopped.is_set():
-            try:
-                self.run_once()
-            except (DBAPIError, RedisError) as error:
-                self._watchdog.forget()
-                self._trouble = f"a server could not be reached ({type(error).__name__})"
-                logger.warning(
-                    "presence could not reach a server", extra={"error_type": type(error).__name__}
-                )
-            except Exception:
-                logger.exception("presence failed unexpectedly")
-            self._beacon.light(ready=not self._trouble, says=self._trouble)
+            self.run_once()
             self._wake.wait(TICK)
             self._wake.clear()
 
     def run_once(self) -> None:
-        """One look: heartbeat, leases, dead children, drain."""
-        now = time.monotonic()
-        running = running_jobs()
-        self._note_tickets(now)
-        self._stop_unrenewed(running, now)
-        if now >= self._renew_at and running:
-            self._renew(running)
-            self._renew_at = now + self._lease / RENEWALS_PER_LEASE
-            self._suspicious = True
-        self._note_claims(now)
-        if now >= self._beat_at:
-            self._beat_at = now + self._settings.worker_heartbeat_ttl / BEATS_PER_TTL
-            self._beat(running, now)
-        if now >= self._cancels_at and running:
-            self._cancels_at = now + CANCELS_EVERY
-            self.stop_cancelled()
-        if self._suspicious:
-            self.recover_dead_children()
-        if now >= self._look_at and self._drain_by is None:
-            self._look_at = now + LOOK_EVERY
-            self._watch(now)
-        if self._drain_by is not None and now >= self._drain_by:
-            self.release_running(running)
+        """One look: each step that is due has its turn, whatever became of those before it."""
+        self.steps.run()
+
+    def _say_alive(self) -> None:
+        """Writes the liveness file: ready when no other step fails."""
+        failing = (_in_words(name, error) for name, error in self.steps.failing() if name != LIVENESS)
+        trouble = next(failing, "")
+        self._beacon.light(ready=not trouble, says=trouble)
 
     def child_lost(self) -> None:
         """A child died, or is about to: look at once, and until no dead child holds a job."""
@@ -176,13 +171,18 @@ class Presence(threading.Thread):
         except RedisError:
             logger.warning("heartbeat could not be taken back")
 
-    def _note_claims(self, now: float) -> None:
+    def _grace_is_over(self) -> bool:
+        return self._drain_by is not None and time.monotonic() >= self._drain_by
+
+    def _note_claims(self) -> None:
         """Remembers when the worker last took a message."""
         received = sum(state.total_count.values())
         if received != self._received:
-            self._received, self._claimed_at = received, now
+            self._received, self._claimed_at = received, time.monotonic()
 
-    def _beat(self, running: dict[UUID, int], now: float) -> None:
+    def _beat(self) -> None:
+        """Writes the heartbeat; Redis may have lost the key when it is back, so a failure is made up for soon."""
+        running = running_jobs()
         described = json.dumps(
             {
                 "role": self._role,
@@ -191,29 +191,27 @@ class Presence(threading.Thread):
                 "children": self._capacity,
                 "running": len(running),
                 "busy": len(set(running.values())),
-                "idle": round(now - self._claimed_at, 1),
+                "idle": round(time.monotonic() - self._claimed_at, 1),
             }
         )
-        try:
-            heartbeats.beat(self._redis, worker_name(), self._settings.worker_heartbeat_ttl, described)
-        except RedisError as error:
-            # Redis may have lost the key by the time it is back, and this worker would count as dead till the next one.
-            self._beat_at = now + min(BEAT_AGAIN, self._beat_at - now)
-            logger.warning("heartbeat could not be written", extra={"error_type": type(error).__name__})
+        heartbeats.beat(self._redis, worker_name(), self._settings.worker_heartbeat_ttl, described)
 
     def _bounded(self) -> AbstractContextManager[None]:
-        """Bounds the waits for PostgreSQL of one step."""
-        return waits.within(self._lease * WAIT_SHARE)
+        """Bounds the waits for PostgreSQL of one step, so that the steps that need another server are not late."""
+        return waits.within(min(self._lease * WAIT_SHARE, self._beat_every, FRESH / 2))
 
-    def _watch(self, now: float) -> None:
-        """Ends the worker when it does not hear; whoever supervises it starts it again."""
-        length = waiting_in(self._redis, self._queues)
-        busy = 0
-        if length:
-            with self._bounded(), self._engine.connect() as connection:
-                busy = len(store.holders(connection, self._family))
-        self._trouble = ""
-        received = sum(state.total_count.values())
+    def _watch(self) -> None:
+        """Ends the worker when it does not hear; its supervisor starts it again."""
+        try:
+            length = waiting_in(self._redis, self._queues)
+            busy = 0
+            if length:
+                with self._bounded(), self._engine.connect() as connection:
+                    busy = len(store.holders(connection, self._family))
+        except UNREACHABLE:
+            self._watchdog.forget()
+            raise
+        now, received = time.monotonic(), sum(state.total_count.values())
         if self._watchdog.is_deaf(now, waiting=length, received=received, busy=busy, capacity=self._capacity):
             logger.critical(
                 "worker takes no messages and ends", extra={"waiting": length, "received": received}
@@ -221,14 +219,17 @@ class Presence(threading.Thread):
             self.release_running(running_jobs())
             os._exit(EXIT_CODE)
 
-    def _note_tickets(self, now: float) -> None:
+    def _note_tickets(self) -> None:
         """Keeps for each child that works on a ticket a moment that was before it got it: the look before."""
+        now = time.monotonic()
         self._ticket_since = {
             ticket: self._ticket_since.get(ticket, self._looked_at) for ticket in ticket_holders().items()
         }
         self._looked_at = now
 
-    def _renew(self, running: dict[UUID, int]) -> None:
+    def _renew(self) -> None:
+        """Renews the leases of what runs; from then on it is looked whether its children live."""
+        running = running_jobs()
         workers = [child_name(pid) for pid in set(running.values())]
         now = time.monotonic()
         holders = {
@@ -240,9 +241,11 @@ class Presence(threading.Thread):
                 tickets.renew_held(connection, holders, lease=self._lease)
         # Jobs that were not renewed are settled, and Celery has not noticed yet: nothing is left to protect.
         self._leased_at |= dict.fromkeys(running, time.monotonic())
+        self._suspicious = True
 
-    def _stop_unrenewed(self, running: dict[UUID, int], now: float) -> None:
+    def _stop_unrenewed(self) -> None:
         """Stops children whose lease could not be renewed for three quarters of its time."""
+        running, now = running_jobs(), time.monotonic()
         self._leased_at = {job_id: self._leased_at.get(job_id, now) for job_id in running}
         for job_id, pid in running.items():
             if now - self._leased_at[job_id] > self._lease * LEASE_SHARE and is_child(pid):
@@ -277,6 +280,7 @@ class Presence(threading.Thread):
         """Settles the jobs of children that died as lost; returns how many."""
         with self._bounded(), self._engine.connect() as connection:
             held_by = store.holders(connection, self._family)
+        held_by = [name for name in held_by if name not in self._to_release]
         # The holders are read before the processes are looked at: a child born in between is not missed.
         dead = [name for name in held_by if not is_alive(int(name.rpartition("/")[2]))]
         self._suspicious = any(name not in dead and not is_tracked(name) for name in held_by)
@@ -290,16 +294,18 @@ class Presence(threading.Thread):
     def release_running(self, running: dict[UUID, int]) -> int:
         """Stops what still runs and gives it back: queued again, no retry burnt; returns how many jobs."""
         pids = [pid for pid in set(running.values()) if is_child(pid)]
-        if not pids:
+        if pids:
+            logger.warning("grace is over, running jobs are released", extra={"jobs": len(running)})
+            kill(pids)
+            self._to_release |= {child_name(pid) for pid in pids}
+        if not self._to_release:
             return 0
-        logger.warning("grace is over, running jobs are released", extra={"jobs": len(running)})
-        kill(pids)
-        names = [child_name(pid) for pid in pids]
         with self._bounded(), self._engine.begin() as connection:
-            taken = store.take_held_by(connection, names, BATCH)
+            taken = store.take_held_by(connection, list(self._to_release), BATCH)
             for held in taken:
                 if not held.recorded:
                     store.settle_again(connection, held, AttemptOutcome.RELEASED, None, delay=0.0)
+        self._to_release.clear()
         return len(taken)
 
 
@@ -335,6 +341,16 @@ def _jobs_of(args: Any) -> list[UUID]:
         return [UUID(one) for one in (given if isinstance(given, list) else [given])]
     except (ValueError, TypeError, AttributeError):
         return []
+
+
+def _something_runs() -> bool:
+    return bool(running_jobs())
+
+
+def _in_words(name: str, error: Exception) -> str:
+    """What is wrong with a step, for the liveness file."""
+    kind = type(error).__name__
+    return f"a server could not be reached ({kind})" if isinstance(error, UNREACHABLE) else f"{name}: {kind}"
 
 
 def is_tracked(name: str) -> bool:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from unittest.mock import Mock
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,11 +14,11 @@ from celery.worker import state
 from factories import ERROR, LEASE, age, attempts_of, claimed, letters_of, queued, row_of
 from psycopg2 import extensions
 from redis.exceptions import RedisError
-from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
 from tasks import presence as presence_module
-from tasks.beacon import look
+from tasks.beacon import Beacon, look
 from tasks.presence import Presence, is_alive, is_child, kill, running_jobs
 from tasks.runtime import child_name, worker_name
 from tasks.watchdog import EXIT_CODE, PATIENCE
@@ -104,7 +105,7 @@ def test_the_heartbeat_says_who_lives_and_runs_out(presence, redis, settings):
     redis.delete(key)
     presence.run_once()
     assert heartbeats.live_workers(redis) == [], "a heartbeat is due only three times in its life"
-    presence._beat_at = 0
+    presence.steps["heartbeat"].due_at = 0.0
     presence.run_once()
     assert heartbeats.live_workers(redis) == [worker_name()]
     presence.stop()
@@ -233,7 +234,7 @@ def test_a_child_whose_job_does_not_stop_when_asked_is_killed_after_the_grace(
     age(engine, "cancel_requested_at", settings.cancel_grace + 1, stubborn.id)
     presence.run_once()
     assert is_child(pid), "the next look is a second later"
-    presence._cancels_at = 0.0
+    presence.steps["cancels"].due_at = 0.0
     presence.run_once()
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
     row = row_of(engine, stubborn.id)
@@ -327,25 +328,21 @@ def test_a_heartbeat_that_could_not_be_written_is_tried_again_soon(presence, red
     real, presence._redis = presence._redis, heartbeats.connect("redis://127.0.0.1:1/0", 0.2)
     began = time.monotonic()
     presence.run_once()
-    assert presence._beat_at - began < settings.worker_heartbeat_ttl / presence_module.BEATS_PER_TTL / 2
+    step = presence.steps["heartbeat"]
+    assert step.due_at - began < settings.worker_heartbeat_ttl / presence_module.BEATS_PER_TTL / 2
     presence._redis = real
-    presence._beat_at -= presence_module.BEAT_AGAIN
+    step.due_at -= presence_module.BEAT_AGAIN
     presence.run_once()
     assert heartbeats.live_workers(redis) == [worker_name()]
 
 
-def test_the_thread_goes_on_through_everything_and_ends_when_told(settings, redis, eventually, monkeypatch):
-    looks = iter([RuntimeError("a bug"), RedisError("away"), OperationalError("", {}, Exception("away"))])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a bug"), RedisError("away"), OSError(28, "No space left on device")]
+)
+def test_the_thread_goes_on_through_everything_and_ends_when_told(settings, redis, eventually, error):
     thread = Presence(settings, role="w")
-    real = thread.run_once
-
-    def look():
-        error = next(looks, None)
-        if error is not None:
-            raise error
-        real()
-
-    monkeypatch.setattr(thread, "run_once", look)
+    for name in ("renewal", "watchdog", "claims"):
+        thread.steps[name].work = thread.steps[name].when = Mock(side_effect=error)
     thread.start()
     try:
         eventually(lambda: thread._wake.set() or heartbeats.live_workers(redis))
@@ -353,6 +350,56 @@ def test_the_thread_goes_on_through_everything_and_ends_when_told(settings, redi
         thread.stop()
         thread.join(10)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_a_thread_that_dies_takes_its_process_along(settings, exits, error):
+    thread = Presence(settings, role="w")
+    thread.steps["claims"].work = Mock(side_effect=error)
+    thread.run()
+    assert exits == [EXIT_CODE]
+
+
+def test_a_liveness_file_that_cannot_be_written_costs_nothing_but_itself(
+    presence, engine, accept, child, tmp_path
+):
+    presence._beacon = Beacon(tmp_path, "w")
+    folder = tmp_path / "run" / "w.beacon"
+    folder.mkdir(parents=True)
+    pid = child()
+    claim = held_by(engine, pid)
+    accept(claim.id, pid)
+    for _ in range(2):
+        age(engine, "lease_expires_at", 40)
+        presence.steps["renewal"].due_at = 0.0
+        before = row_of(engine, claim.id).lease_expires_at
+        presence.run_once()
+        assert row_of(engine, claim.id).lease_expires_at > before
+    assert presence.steps["heartbeat"].due_at > time.monotonic()
+    assert not look(tmp_path, "w", ready=False)[0], "it must not say alive"
+    folder.rmdir()
+    presence.run_once()
+    assert look(tmp_path, "w", ready=True)[0]
+
+
+def test_without_postgresql_the_heartbeat_is_written_and_a_drain_ends(
+    settings, accept, child, redis, closed_port
+):
+    presence = Presence(settings, role="w")
+    presence._engine = create_engine(f"postgresql+psycopg2://x@127.0.0.1:{closed_port}/x", poolclass=NullPool)
+    pid = child()
+    accept(uuid4(), pid)
+    presence.run_once()
+    assert heartbeats.live_workers(redis) == [worker_name()]
+    assert {name for name, _ in presence.steps.failing()} == {"renewal", "cancels"}
+    assert look(settings.data_dir, "w", ready=False)[0]
+    assert look(settings.data_dir, "w", ready=True)[1].endswith(
+        "a server could not be reached (OperationalError)"
+    )
+    presence._settings = settings.model_copy(update={"shutdown_grace": 0.0})
+    presence.drain()
+    presence.run_once()
+    assert not is_child(pid)
 
 
 def test_a_forked_child_can_count_while_its_parent_counts(child):
@@ -378,10 +425,11 @@ def exits(monkeypatch) -> list[int]:
 
 
 def look_twice(listener: Presence) -> None:
-    """Two looks, further apart than the watchdog's patience."""
-    for now in (1000.0, 1001.0 + PATIENCE):
-        listener._watch(now)
-    listener._watch(1002.0 + 2 * PATIENCE)
+    """Looks that are further apart than the watchdog's patience."""
+    for _ in range(3):
+        listener._watch()
+        if listener._watchdog._since is not None:
+            listener._watchdog._since -= PATIENCE
 
 
 def test_a_worker_that_takes_no_message_while_messages_wait_ends(listener, exits, redis):
@@ -432,7 +480,7 @@ def test_a_job_that_is_settled_and_not_yet_acknowledged_costs_its_child_nothing(
         assert store.settle_completed(connection, claim, None)
     accept(claim.id, pid)
     for _ in range(3):
-        presence._renew_at = 0.0
+        presence.steps["renewal"].due_at = 0.0
         presence._leased_at[claim.id] = time.monotonic() - presence._lease * 0.7
         presence.run_once()
         assert time.monotonic() - presence._leased_at[claim.id] < 1

@@ -62,3 +62,35 @@ def test_the_probe_answers_by_its_exit_code_and_loads_nothing_heavy(tmp_path, na
     assert done.returncode == code
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not loaded & {"celery", "sqlalchemy", "redis", "pydantic", "webapp.settings"}
+
+
+def test_a_file_that_makes_no_sense_says_nothing(tmp_path):
+    folder = beacon.folder(tmp_path)
+    folder.mkdir()
+    for content in (b"", b"{", b"[]", b'{"pid": 1}', b"\xff\xfe"):
+        (folder / "beat.beacon").write_bytes(content)
+        well, sentence = look(tmp_path, "beat", ready=False)
+        assert (well, "cannot be read" in sentence) == (False, True), content
+    (folder / "beat.beacon").unlink()
+    (folder / "beat.beacon").mkdir()
+    assert "cannot be read" in look(tmp_path, "beat", ready=False)[1]
+
+
+def test_it_is_written_in_place_and_never_grows(tmp_path):
+    one = Beacon(tmp_path, "beat")
+    one.light(ready=False, says="é" * 10_000)
+    file = beacon.folder(tmp_path) / "beat.beacon"
+    before = file.stat()
+    one.light(ready=True, says="")
+    assert (file.stat().st_ino, file.stat().st_size) == (before.st_ino, before.st_size)
+    assert look(tmp_path, "beat", ready=True) == (True, "beat is ready")
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_folder_in_its_place_is_an_error_of_the_writer_and_never_reads_as_alive(tmp_path):
+    one = Beacon(tmp_path, "beat")
+    (beacon.folder(tmp_path) / "beat.beacon").mkdir(parents=True)
+    with pytest.raises(OSError, match="directory"):
+        one.light(ready=True, says="")
+    one.put_out()
+    assert not look(tmp_path, "beat", ready=False)[0]
