@@ -34,7 +34,7 @@ from webapp.jobs.states import AttemptOutcome, JobStatus
 from webapp.jobs.steering import AttemptRow
 from webapp.jobs.store import MAX_ATTEMPT, JobRow
 from webapp.moments import iso
-from webapp.outbound.urls import MAX_URL, callable_url
+from webapp.outbound.urls import MAX_URL, written_url
 
 #: Deepest nesting of a payload.
 MAX_DEPTH = 64
@@ -196,7 +196,7 @@ class SubmitRequest(BaseModel):
     tags: Annotated[list[OneTag], Field(max_length=options.MAX_TAGS), AfterValidator(_each_once)] | None = (
         None
     )
-    callback_url: Annotated[str, Field(max_length=MAX_URL), AfterValidator(callable_url)] | None = None
+    callback_url: Annotated[str, Field(max_length=MAX_URL), AfterValidator(written_url)] | None = None
 
     @field_validator("delay")
     @classmethod

@@ -86,6 +86,13 @@ class UnknownQueue(OptionRefused):
         super().__init__("queue", f"must be one that workers listen to ({', '.join(known)})", name)
 
 
+class CallbackRefused(OptionRefused):
+    """The settings do not allow this URL to be called."""
+
+    def __init__(self, url: str, rule: str) -> None:
+        super().__init__("callback_url", rule, url)
+
+
 class ExpiredAlready(OptionRefused):
     """The job could never start in time."""
 

@@ -183,11 +183,11 @@ def _new_row(
 _BY_KEY = text(f"""
     SELECT taken.job_id, taken.fingerprint, {", ".join("jobs." + name.strip() for name in JOB_COLUMNS.split(","))}
       FROM idempotency_keys AS taken LEFT JOIN jobs ON jobs.id = taken.job_id
-     WHERE taken.key = :key""")
+     WHERE taken.key = :key AND taken.expires_at > now()""")
 
 
 def find_by_key(connection: Connection, key: str) -> KeyOwner | None:
-    """Who owns an idempotency key; None when nobody does."""
+    """Who owns an idempotency key; None when it is free or has run out."""
     row = connection.execute(_BY_KEY, {"key": key}).first()
     if row is None:
         return None
@@ -288,7 +288,8 @@ def _term_values(terms: Sequence[Terms]) -> dict[str, list[Any]]:
 
 
 _BY_KEYS = text(
-    "SELECT key, job_id, fingerprint FROM idempotency_keys WHERE key = ANY(CAST(:keys AS text[]))"
+    "SELECT key, job_id, fingerprint FROM idempotency_keys"
+    " WHERE key = ANY(CAST(:keys AS text[])) AND expires_at > now()"
 )
 
 

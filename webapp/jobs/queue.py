@@ -25,6 +25,7 @@ from webapp.broker import Broker
 from webapp.database import in_one_trip
 from webapp.jobs import bulk, intake, steering, store, tickets
 from webapp.jobs.errors import (
+    CallbackRefused,
     ExpiredAlready,
     JobEnded,
     JobError,
@@ -45,6 +46,7 @@ from webapp.jobs.outbox import Outbox
 from webapp.jobs.states import JobStatus
 from webapp.jobs.tickets import LOOKED_AT, MOST_TICKETS, Ticket, Waiting, tickets_for
 from webapp.logs import bound_field
+from webapp.outbound.urls import TargetRefused, callable_url
 from webapp.settings import Settings
 from webapp.traceparent import here
 
@@ -60,6 +62,8 @@ FIRST_MESSAGES = 16
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 #: PostgreSQL's code for a lock that could not be had within `lock_timeout`.
 _LOCK_NOT_AVAILABLE = "55P03"
+#: Why a request is refused by what is known today: its answer is another where its key was used before.
+REFUSALS = (UnknownTask, OptionRefused, PayloadRefused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +159,8 @@ class Queue(Lookup):
         """
         try:
             job = self._new_job(submission)
-        except ExpiredAlready:
-            # The first of two equal requests may have come in time.
+        except REFUSALS:
+            # The first of two equal requests may have come in time, or before a deploy that changed what is taken.
             if (before := self._answered_before(submission)) is not None:
                 return before
             raise
@@ -191,8 +195,9 @@ class Queue(Lookup):
         for number, submission in enumerate(submissions):
             try:
                 wanted[number] = self._new_job(submission)
-            except (UnknownTask, OptionRefused, PayloadRefused) as error:
+            except REFUSALS as error:
                 answers[number] = error
+        self._answer_repeated(submissions, answers)
         created, owners = self._store_many(list(wanted.values()))
         for number, job in wanted.items():
             owner, known = owners.get(job.idempotency_key or "", (job.id, job.fingerprint))
@@ -234,6 +239,8 @@ class Queue(Lookup):
         asked = submission.options
         if asked.queue is not None and asked.queue not in (known := self._registry.queues()):
             raise UnknownQueue(asked.queue, known)
+        if asked.callback_url is not None:
+            _check_callback(asked.callback_url)
         if asked.expires_at is not None and asked.is_late(datetime.now(UTC)):
             # By this machine's clock, as a courtesy; a job that is stored is judged by PostgreSQL's.
             raise ExpiredAlready(asked.expires_at)
@@ -253,14 +260,35 @@ class Queue(Lookup):
         )
 
     def _answered_before(self, submission: Submission) -> Accepted | None:
-        """The job of the same request under the same key, if there is one."""
+        """The job of the same request under the same key, if there is one.
+
+        Raises:
+            KeyOfPruned: there was one, and it is gone.
+        """
         key = submission.idempotency_key
         if key is None:
             return None
         owner = in_one_trip(self._engine, lambda connection: intake.find_by_key(connection, key))
-        if owner is None or owner.job is None or owner.fingerprint != fingerprint(submission):
+        if owner is None or owner.fingerprint != fingerprint(submission):
             return None
+        if owner.job is None:
+            raise KeyOfPruned(key, owner.job_id)
         return Accepted(owner.job, created=False)
+
+    def _answer_repeated(
+        self, submissions: Sequence[Submission], answers: dict[int, Placed | JobError]
+    ) -> None:
+        """Puts the job of the same request under the same key in the place of a refusal, where there is one."""
+        keys = {number: key for number in answers if (key := submissions[number].idempotency_key)}
+        if not keys:
+            return
+        owners = in_one_trip(
+            self._engine, lambda connection: intake.find_by_keys(connection, list(keys.values()))
+        )
+        for number, key in keys.items():
+            job_id, known = owners.get(key, (None, b""))
+            if job_id is not None and known == fingerprint(submissions[number]):
+                answers[number] = Placed(job_id, created=False)
 
     def _store(self, job: intake.NewJob, *, dispatched: bool) -> tuple[store.JobRow, bool]:
         key = job.idempotency_key
@@ -429,6 +457,18 @@ def _insert_or_find(
 
 def _hint(job: intake.NewJob) -> store.Hint:
     return store.Hint(job.id, job.task, job.queue, job.timeout, job.priority)
+
+
+def _check_callback(url: str) -> None:
+    """Judges a callback's URL by the settings of today.
+
+    Raises:
+        CallbackRefused: they do not allow it to be called.
+    """
+    try:
+        callable_url(url)
+    except TargetRefused as refused:
+        raise CallbackRefused(url, str(refused)) from None
 
 
 def _first(asked: T | None, of_handler: T | None, default: T) -> T:

@@ -101,12 +101,26 @@ def read_url(url: str, rules: Rules) -> Endpoint:
     """Reads a URL that is to be called, and judges what can be judged without resolving it.
 
     Raises:
-        TargetRefused: it is not an http(s) URL in its usual form, has user or password, or names a port or an
-            address that is not allowed. The message never repeats path, query or password.
+        TargetRefused: `parse_url` refuses it, or it names a port or an address that is not allowed.
 
     Example:
         >>> read_url("https://example.org/hook?x=1", Rules(frozenset({443}))).origin
         'https://example.org'
+    """
+    found = parse_url(url)
+    if not rules.has_port(found.host, found.address, found.port):
+        allowed = ", ".join(str(one) for one in sorted(rules.ports))
+        raise TargetRefused(f"port {found.port} is not allowed (HTTP_ALLOWED_PORTS: {allowed})")
+    _judge_literal(found.host, found.address, found.port, rules)
+    return found
+
+
+def parse_url(url: str) -> Endpoint:
+    """Reads a URL, whatever the settings allow to be called.
+
+    Raises:
+        TargetRefused: it is not an http(s) URL in its usual form, or has user or password. The message never repeats
+            path, query or password.
     """
     if not isinstance(url, str) or not 1 <= len(url) <= MAX_URL:
         raise TargetRefused(f"must be a URL of at most {MAX_URL} characters")
@@ -121,10 +135,6 @@ def read_url(url: str, rules: Rules) -> Endpoint:
         raise TargetRefused("must not carry a user or password; use a header")
     host, address = _read_host(parts)
     port = _port_of(parts)
-    if not rules.has_port(host, address, port):
-        allowed = ", ".join(str(one) for one in sorted(rules.ports))
-        raise TargetRefused(f"port {port} is not allowed (HTTP_ALLOWED_PORTS: {allowed})")
-    _judge_literal(host, address, port, rules)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Endpoint(parts.scheme, host, port, target, address)
 
@@ -177,6 +187,16 @@ def _judge_literal(host: str, address: Address | None, port: int, rules: Rules) 
         rules.names(host, port) or any(not isinstance(target.host, str) for target in rules.targets)
     ):
         raise TargetRefused(f"{host} must not be called: the name is loopback")
+
+
+def written_url(url: str) -> str:
+    """Gives a URL back that is written as it should be; what the settings allow is another question.
+
+    Raises:
+        TargetRefused: see `parse_url`.
+    """
+    parse_url(url)
+    return url
 
 
 def callable_url(url: str) -> str:
