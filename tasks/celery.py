@@ -78,6 +78,13 @@ def _silence_banner(instance: Any, **_: Any) -> None:
     instance.quiet = True
 
 
+@signals.worker_ready.connect
+def _warn_of_unsigned_callbacks(**_: Any) -> None:
+    """Callbacks had the secrets of `http` jobs once: who set those should know that they are not used for them."""
+    if settings.webhook_keys and not settings.callback_keys:
+        logger.warning("callbacks are not signed: WEBHOOK_SECRETS is set, and CALLBACK_SECRETS is empty")
+
+
 @signals.beat_init.connect
 def _announce_beat(**_: Any) -> None:
     """Beat's own lines tell of every tick; this is the one that matters."""

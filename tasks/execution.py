@@ -221,6 +221,7 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> Any:
         CancelWatch(parts.engine, claim),
         ProgressReport(parts.engine, claim),
         here() or claim.traceparent,
+        claim.callback_of,
     )
     logger.debug("job started", extra={"task": claim.task})
     try:

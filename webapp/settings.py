@@ -140,6 +140,10 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="Secrets that sign the calls of `http` jobs (whsec_...), the newest first, comma-separated.",
     )
+    callback_secrets: SecretStr = Field(
+        SecretStr(""),
+        description="Secrets that sign callbacks, and nothing else (whsec_...), the newest first, comma-separated.",
+    )
 
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR|CRITICAL)$", description="Least severe line."
@@ -265,7 +269,7 @@ class Settings(BaseSettings):
         read_ports(value)
         return value
 
-    @field_validator("webhook_secrets")
+    @field_validator("webhook_secrets", "callback_secrets")
     @classmethod
     def _secrets_readable(cls, value: SecretStr) -> SecretStr:
         for number, secret in enumerate(_items(value.get_secret_value()), 1):
@@ -278,6 +282,20 @@ class Settings(BaseSettings):
                     f"secret {number} must be whsec_ and base64 of {SECRET_BYTES[0]} to {SECRET_BYTES[-1]} bytes"
                 )
         return value
+
+    @model_validator(mode="after")
+    def _callbacks_have_their_own(self) -> Settings:
+        if set(self.webhook_keys) & set(self.callback_keys):
+            raise ValueError(
+                "CALLBACK_SECRETS and WEBHOOK_SECRETS must have no secret in common:"
+                " with it an `http` job could forge a callback"
+            )
+        return self
+
+    @property
+    def callback_keys(self) -> tuple[str, ...]:
+        """The secrets in CALLBACK_SECRETS, the newest first."""
+        return _items(self.callback_secrets.get_secret_value())
 
     @property
     def webhook_keys(self) -> tuple[str, ...]:

@@ -224,7 +224,8 @@ def read_payload(payload: dict[str, Any]) -> HttpPayload:
 def _request(wanted: HttpPayload, context: JobContext, settings: Settings) -> Request:
     job_id = str(context.job_id)
     trace = {"traceparent": context.traceparent} if context.traceparent else {}
-    signer = Signer(settings.webhook_keys)
+    # A submitter chooses the body of an `http` job: signed with the callbacks' secrets, it would be a callback.
+    signer = Signer(settings.webhook_keys if context.callback_of is None else settings.callback_keys)
     return Request(
         method=wanted.method,
         url=wanted.url,

@@ -52,6 +52,9 @@ def test_an_end_is_told_by_a_job_of_its_own(parts, engine):
     told = row_of(engine, callbacks_of(engine, job.id)[0])
     assert (told.task, told.queue, told.status, told.max_retries) == ("http", "default", "queued", 8)
     assert told.payload["url"] == URL
+    with engine.begin() as connection:
+        (claim,) = store.claim(connection, [told.id], worker_id="w", lease=60.0)
+    assert claim.callback_of == job.id
     assert HttpPayload.model_validate(told.payload).has_json
     assert body["type"] == "job.completed"
     assert body["timestamp"] == row.finished_at.isoformat().replace("+00:00", "Z")

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from listener import listening
 from pydantic import SecretStr
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from tasks.handlers import http as handling
 from tasks.handlers.http import HttpPayload, UnwantedAnswer, read_payload, result_of
@@ -21,7 +21,7 @@ from webapp.jobs.handlers import registry
 from webapp.outbound import urls
 from webapp.outbound.call import Answer, CallFailed
 
-SECRET = f"whsec_{b64encode(b's' * 32).decode()}"
+SECRET, CALLBACK_SECRET = (f"whsec_{b64encode(letter * 32).decode()}" for letter in (b"s", b"c"))
 PUBLIC = "https://example.org/x"
 
 
@@ -62,11 +62,18 @@ def service():
 def run(service, settings, monkeypatch):
     """Runs the handler; the server's address is allowed unless a test says otherwise."""
 
-    def once(payload, *, left=60.0, **changes):
+    def once(payload, *, left=60.0, callback_of=None, **changes):
         changed = {"http_allowed_targets": f"127.0.0.1:{service.server_port}"} | changes
         for module in (handling, urls):
             monkeypatch.setattr(module, "current", lambda: settings.model_copy(update=changed))
-        context = JobContext(UUID(int=7), 3, 2, time.monotonic() + left, logging.getLogger("test"))
+        context = JobContext(
+            UUID(int=7),
+            3,
+            2,
+            time.monotonic() + left,
+            logging.getLogger("test"),
+            callback_of=callback_of,
+        )
         return handling.http({"task": "http", "url": service.url, **payload}, context)
 
     return once
@@ -85,6 +92,26 @@ def test_a_call_carries_the_jobs_names_and_a_signature_of_its_body(run, service)
     assert headers["webhook-id"] == str(UUID(int=7))
     assert headers["X-Mine"] == "1"
     assert Webhook(SECRET).verify(body, headers) == {"name": "Łódź"}
+
+
+@pytest.mark.parametrize(
+    ("callback_of", "signed_with", "other"),
+    [(None, SECRET, CALLBACK_SECRET), (UUID(int=8), CALLBACK_SECRET, SECRET)],
+    ids=["what-was-submitted", "a-callback"],
+)
+def test_only_a_callback_is_signed_as_one(run, service, callback_of, signed_with, other):
+    body = {"json": {"type": "job.completed", "data": {"id": str(UUID(int=8))}}}
+    secrets = {"webhook_secrets": SecretStr(SECRET), "callback_secrets": SecretStr(CALLBACK_SECRET)}
+    run(body, callback_of=callback_of, **secrets)
+    ((_, headers, sent),) = service.asked
+    Webhook(signed_with).verify(sent, headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(other).verify(sent, headers)
+
+
+def test_a_callback_is_not_signed_with_the_secrets_of_others(run, service):
+    run({"json": {}}, callback_of=UUID(int=8), webhook_secrets=SecretStr(SECRET))
+    assert "webhook-signature" not in service.asked[0][1]
 
 
 def test_without_secrets_a_call_is_not_signed(run, service):

@@ -35,6 +35,8 @@ TEMPO = {
 
 #: Signs what the workers send.
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="
+#: Signs their callbacks.
+CALLBACK_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDC2FVsBQIhrs="
 
 #: A user's own module, outside the packages.
 HANDLERS = """
@@ -112,6 +114,7 @@ class Fleet:
             "HANDLERS": "user_handlers",
             "HTTP_ALLOWED_TARGETS": f"{ports.LOOPBACK}:{self.receiver_port}",
             "WEBHOOK_SECRETS": WEBHOOK_SECRET,
+            "CALLBACK_SECRETS": CALLBACK_SECRET,
             "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}",
         }
         celery = [str(BIN / "celery"), "-A", "tasks", "--quiet"]

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 from listener import listening
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
 
 pytestmark = pytest.mark.system
 
@@ -33,6 +33,7 @@ def receiver(fleet):
     with listening(Receiver, fleet.receiver_port) as server:
         server.received, server.statuses = [], []
         server.secret = fleet.environment["WEBHOOK_SECRETS"]
+        server.callback_secret = fleet.environment["CALLBACK_SECRETS"]
         yield server
 
 
@@ -81,6 +82,23 @@ def test_a_callback_tells_of_the_end_once(fleet, receiver, eventually):
     assert fleet.wait_for({"id": str(found[0][0])})["status"] == "completed"
     first, second = receiver.received
     assert first[1]["webhook-id"] == second[1]["webhook-id"] == str(found[0][0])
-    told = Webhook(receiver.secret).verify(second[2], second[1])
+    told = Webhook(receiver.callback_secret).verify(second[2], second[1])
     assert told["type"] == "job.completed"
     assert (told["data"]["id"], told["data"]["result"]) == (job["id"], {"slept": 0.2})
+
+
+def test_a_job_that_sends_what_a_callback_would_say_is_not_signed_as_one(fleet, receiver, eventually):
+    job = fleet.post("sleep", seconds=0)
+    fleet.rows("UPDATE jobs SET callback_url = %s WHERE id = %s", f"{receiver.url}/told", job["id"])
+    noted = "SELECT callback_job_id FROM jobs WHERE id = %s AND callback_job_id IS NOT NULL"
+    callback = fleet.wait_for({"id": str(eventually(lambda: fleet.rows(noted, job["id"]))[0][0])})
+    forged = fleet.wait_for(fleet.post(**callback["payload"]))
+    assert callback["status"] == forged["status"] == "completed"
+    (_, true_headers, true_body), (_, headers, body) = receiver.received
+    assert body == true_body
+    Webhook(receiver.callback_secret).verify(true_body, true_headers)
+    Webhook(receiver.secret).verify(body, headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(receiver.callback_secret).verify(body, headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(receiver.secret).verify(true_body, true_headers)

@@ -172,6 +172,14 @@ def test_webhook_secrets_are_read_newest_first_and_never_shown():
     assert "MfKQ" not in repr(settings)
 
 
+def test_callbacks_and_http_jobs_share_no_secret(monkeypatch):
+    monkeypatch.setenv("WEBHOOK_SECRETS", f"{GOOD_SECRET[:-2]}SA,{GOOD_SECRET}")
+    monkeypatch.setenv("CALLBACK_SECRETS", GOOD_SECRET)
+    with pytest.raises(SettingsError, match="CALLBACK_SECRETS and WEBHOOK_SECRETS must have") as refused:
+        Settings.load()
+    assert GOOD_SECRET not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "secret",
     ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_", "whsec_MfKQ", "whsec_*MfKQ", f"{GOOD_SECRET},whsec_MfKQ"],

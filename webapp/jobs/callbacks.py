@@ -70,10 +70,11 @@ _INSERT_CALLBACKS = text("""
         UPDATE jobs SET callback_job_id = given.callback_id
           FROM given
          WHERE jobs.id = given.id AND jobs.finished_at IS NOT NULL AND jobs.callback_job_id IS NULL
-        RETURNING given.callback_id, given.payload, jobs.request_id, jobs.traceparent)
-    INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, backoff, fingerprint, request_id, traceparent)
+        RETURNING given.id, given.callback_id, given.payload, jobs.request_id, jobs.traceparent)
+    INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, backoff, fingerprint, request_id, traceparent,
+                      callback_of)
     SELECT callback_id, :task, CAST(payload AS jsonb), :queue, :max_retries, :timeout, CAST(:backoff AS jsonb),
-           sha256(convert_to(payload, 'UTF8')), request_id, traceparent
+           sha256(convert_to(payload, 'UTF8')), request_id, traceparent, id
       FROM told""")
 
 
@@ -81,6 +82,9 @@ def insert_callbacks(
     connection: Connection, endings: Sequence[Ending], ids: Sequence[UUID], *, queue: str, timeout: float
 ) -> int:
     """Stores a job for each ending and notes it there, in one statement; returns how many were stored.
+
+    `callback_of` says in the new row whose end it tells of. No submission can set it, so it is what lets a call be signed
+    as a callback.
 
     Args:
         ids: of the new jobs, one for each ending.

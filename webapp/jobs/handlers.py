@@ -59,6 +59,7 @@ class JobContext:
         is_cancelled: tells whether the job's cancellation was asked.
         report: writes how far the attempt is.
         traceparent: the W3C header for calls that belong to this attempt's trace; None outside of any trace.
+        callback_of: the job whose end this one tells of; None for what was submitted.
     """
 
     job_id: UUID
@@ -69,6 +70,7 @@ class JobContext:
     is_cancelled: Callable[[], bool] = field(default=bool, repr=False)
     report: Callable[[float, float | None, str], None] = field(default=lambda *_: None, repr=False)
     traceparent: str | None = None
+    callback_of: UUID | None = None
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Says how far the attempt is; clients see it in the job and its events. Cheap: it is written twice a second at most.

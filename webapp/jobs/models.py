@@ -69,6 +69,7 @@ class Job(Base):
     backoff: Mapped[Any | None] = mapped_column(JSONB)
     callback_url: Mapped[str | None] = mapped_column(Text)
     callback_job_id: Mapped[UUID | None] = mapped_column(Uuid)
+    callback_of: Mapped[UUID | None] = mapped_column(Uuid)
     cancel_reason: Mapped[str | None] = mapped_column(Text)
     progress: Mapped[Any | None] = mapped_column(JSONB)
     watched: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))

@@ -78,6 +78,7 @@ class Claim(NamedTuple):
     request_id: str | None
     backoff: dict[str, float] | list[float] | None = None
     traceparent: str | None = None
+    callback_of: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ def mark_undispatched(connection: Connection, ids: Iterable[UUID]) -> int:
 CLAIMED = """status = 'processing', attempt = attempt + 1, worker_id = :worker_id, last_attempt_at = now(),
            updated_at = now(), lease_expires_at = now() + make_interval(secs => :lease), progress = NULL"""
 CLAIMS = """id, task, payload, queue, attempt, retry_count, max_retries, timeout, worker_id,
-              extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff, traceparent"""
+              extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff, traceparent, callback_of"""
 
 _CLAIM = Statement(f"""
     UPDATE jobs SET {CLAIMED}
