@@ -26,7 +26,16 @@ metrics.know(handlers.registry.names(), handlers.registry.queues())
 traces.install(settings, "worker", VERSION)
 
 # The tasks register themselves with the configured application.
-from tasks import callbacks, chunk, dead_letter, execution, exposition, recovery  # noqa: E402, F401
+from tasks import (  # noqa: E402
+    callbacks,  # noqa: F401
+    chunk,  # noqa: F401
+    dead_letter,  # noqa: F401
+    execution,  # noqa: F401
+    exposition,
+    forked_copies,
+    process_group,
+    recovery,  # noqa: F401
+)
 from tasks.presence import Presence  # noqa: E402
 from tasks.runtime import forget_parent  # noqa: E402
 
@@ -68,8 +77,9 @@ def _keep_logging(**_: Any) -> None:
 
 @signals.worker_init.connect
 def _share_memory(**_: Any) -> None:
-    """The children share what is loaded by now."""
+    """The children share what is loaded by now, and what they leave behind is ended."""
     heap.share()
+    process_group.watch_children()
 
 
 @signals.celeryd_init.connect
@@ -102,6 +112,7 @@ def _start_presence(sender: Any, **_: Any) -> None:
             capacity=sender.controller.concurrency,
         )
         _presence.start()
+        process_group.stop_together(lambda: [child.pid for child in sender.pool._pool._pool])  # noqa: SLF001
         _exposed = exposition.serve(settings.worker_metrics_host, settings.worker_metrics_port)
 
 
@@ -143,6 +154,8 @@ def _become_child(**_: Any) -> None:
     waits.uninstall()
     forget_parent()
     pools.reset()
+    process_group.lead()
+    forked_copies.allow()
 
 
 @signals.worker_process_shutdown.connect

@@ -26,6 +26,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from tasks import forked_copies
 from tasks.cancellation import CancelWatch
 from tasks.dead_letter import bury
 from tasks.progress import ProgressReport
@@ -227,10 +228,10 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> Any:
     try:
         function = _function_of(claim)
         if limited is None:
-            return function(claim.payload, context)
+            return forked_copies.call(function, claim.payload, context)
         limited.begin(claim.timeout)
         try:
-            return function(claim.payload, context)
+            return forked_copies.call(function, claim.payload, context)
         finally:
             limited.end()
     except SoftTimeLimitExceeded as error:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterable
@@ -24,7 +23,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from tasks import recovery
+from tasks import process_group, recovery
 from tasks.beacon import FRESH, Beacon
 from tasks.runtime import child_name, unpooled_engine, worker_name
 from tasks.watchdog import EXIT_CODE, LOOK_EVERY, Watchdog
@@ -384,17 +383,14 @@ def _answers(pid: int) -> bool:
 
 
 def kill(pids: Iterable[int], patience: float = 5.0) -> None:
-    """Kills children and waits until they are gone.
+    """Kills children, with all that they started, and waits until they are gone.
 
     Args:
         patience: seconds to wait; a process in an uninterruptible call may take longer.
     """
     pids = list(pids)
     for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+        process_group.end(pid)
     end = time.monotonic() + patience
     while any(is_child(pid) for pid in pids) and time.monotonic() < end:
         time.sleep(0.01)

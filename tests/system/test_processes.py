@@ -1,0 +1,169 @@
+"""Handlers that start processes: what they may do, and what becomes of what they started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import textwrap
+from pathlib import Path
+
+import pytest
+from conftest import Fleet, database_of_its_own
+
+pytestmark = pytest.mark.system
+
+HANDLERS = """
+    import multiprocessing
+    import os
+    import subprocess
+    import sys
+    import time
+    from concurrent.futures import ProcessPoolExecutor
+
+    from webapp.jobs import handler
+
+    def double(number):
+        return 2 * number
+
+    def leave(way):
+        if way == "return":
+            return {"copy": True}
+        if way == "raise":
+            raise RuntimeError("the copy")
+        if way == "exit":
+            sys.exit(3)
+        raise KeyboardInterrupt
+
+    @handler("fork", max_retries=0)
+    def fork(payload, context):
+        context.progress(1, 3)
+        pid = os.fork()
+        if pid == 0:
+            context.progress(2, 3)
+            context.cancelled()
+            return leave(payload["way"])
+        return {"code": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), "pid": os.getpid()}
+
+    @handler("pools", max_retries=0)
+    def pools(payload, context):
+        method = multiprocessing.get_context(payload["method"])
+        with ProcessPoolExecutor(2, mp_context=method) as pool:
+            futures = list(pool.map(double, range(3)))
+        with method.Pool(2) as pool:
+            mapped = pool.map(double, range(3))
+        queue = method.Queue()
+        process = method.Process(target=queue.put, args=(7,))
+        process.start()
+        got = queue.get(timeout=20)
+        process.join(20)
+        return {"futures": futures, "mapped": mapped, "got": got, "code": process.exitcode}
+
+    @handler("starts", max_retries=1, timeout=600)
+    def starts(payload, context):
+        if context.attempt > 1:
+            return {"attempt": context.attempt}
+        if payload["way"] == "shell":
+            os.system(f"sleep {payload['seconds']}")
+        elif payload["way"] == "session":
+            subprocess.run(["sleep", payload["seconds"]], start_new_session=True)
+        elif payload["way"] == "job control":
+            os.system(f"bash -c 'set -m; sleep {payload['seconds']} & wait'")
+        else:
+            os.environ["SECONDS_OF_POOL"] = payload["seconds"]
+            with ProcessPoolExecutor(2) as pool:
+                pool.submit(subprocess.run, ["sleep", payload["seconds"]]).result()
+
+    @handler("starts-and-is-late", max_retries=0, timeout=0.5)
+    def starts_and_is_late(payload, context):
+        starts(payload, context)
+
+    @handler("dies", max_retries=0)
+    def dies(payload, context):
+        subprocess.Popen(["sleep", payload["seconds"]])
+        os._exit(9)
+"""
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """A DJPS whose handlers start processes."""
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "process_handlers.py").write_text(textwrap.dedent(HANDLERS))
+    with database_of_its_own("djps_processes") as url:
+        made = Fleet(folder, url)
+        made.environment |= {"HANDLERS": "user_handlers,process_handlers", "CANCEL_GRACE": "2"}
+        try:
+            made.up()
+            yield made
+        finally:
+            made.stop_all()
+
+
+def running(seconds: str) -> list[int]:
+    """The processes that sleep for exactly this long."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if seconds in (folder / "cmdline").read_text().split("\0"):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(("way", "code"), [("return", 0), ("raise", 1), ("exit", 3), ("interrupt", 1)])
+def test_a_copy_that_comes_out_of_its_handler_ends(processes, way, code):
+    jobs = [processes.post("fork", way=way) for _ in range(4)]
+    ended = [processes.wait_for(job) for job in jobs]
+    assert [(job["status"], job["attempt"], job["result"]["code"]) for job in ended] == [
+        ("completed", 1, code)
+    ] * 4
+    assert processes.wait_for(processes.post("noop"))["status"] == "completed"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_process_pools_work_in_a_handler(processes, method):
+    job = processes.wait_for(processes.post("pools", method=method))
+    assert job["status"] == "completed", job["last_error"]
+    assert job["result"] == {"futures": [0, 2, 4], "mapped": [0, 2, 4], "got": 7, "code": 0}
+
+
+@pytest.mark.parametrize("way", ["shell", "session", "job control", "pool"])
+def test_what_a_cancelled_job_started_ends_with_it(processes, eventually, way):
+    seconds = f"4321.{len(way)}"
+    job = processes.post("starts", way=way, seconds=seconds)
+    eventually(lambda: running(seconds))
+    processes.http.post(f"{processes.url}/jobs/{job['id']}/cancel", timeout=10)
+    assert processes.wait_for(job)["status"] == "cancelled"
+    eventually(lambda: not running(seconds), 2)
+
+
+@pytest.mark.parametrize("way", ["shell", "session"])
+def test_what_a_job_past_its_hard_limit_started_ends_with_it(processes, eventually, way):
+    seconds = f"4322.{len(way)}"
+    job = processes.post("starts-and-is-late", way=way, seconds=seconds)
+    eventually(lambda: running(seconds))
+    assert processes.wait_for(job)["status"] == "failed"
+    eventually(lambda: not running(seconds), 2)
+
+
+def test_what_the_job_of_a_dead_child_started_ends(processes, eventually):
+    killed = processes.post("starts", way="shell", seconds="4323.1")
+    eventually(lambda: running("4323.1"))
+    os.kill(processes.child_running(killed), signal.SIGKILL)
+    assert processes.wait_for(killed)["result"] == {"attempt": 2}
+    assert not running("4323.1")
+    dead = processes.wait_for(processes.post("dies", seconds="4323.2"))
+    assert dead["status"] == "failed"
+    eventually(lambda: not running("4323.2"), 2)
+
+
+def test_what_a_released_job_started_ends_at_the_drain(processes, eventually):
+    job = processes.post("starts", way="pool", seconds="4324.1")
+    eventually(lambda: running("4324.1"))
+    processes.stop("worker")
+    assert processes.attempts(job) == [(1, "released")]
+    assert not running("4324.1")
+    processes.start("worker")
+    assert processes.wait_for(job)["result"] == {"attempt": 2}
+    eventually(lambda: processes.live_workers() == 2)
