@@ -328,10 +328,10 @@ def _settle_last(parts: Runtime, failed: AttemptFailed, reason: DeathReason) -> 
     claim, report = failed.claim, failed.report
 
     def write(connection: Connection) -> JobStatus | None:
-        if steering.settle_cancelled(connection, claim, report):
-            return JobStatus.CANCELLED
-        recorded = store.record_last(connection, claim, AttemptOutcome.FAILED, report)
-        return JobStatus.FAILED if recorded else None
+        # In this order: whether its cancellation was asked is part of the write, so no cancel comes in between.
+        if store.record_last(connection, claim, AttemptOutcome.FAILED, report):
+            return JobStatus.FAILED
+        return JobStatus.CANCELLED if steering.settle_cancelled(connection, claim, report) else None
 
     match _settle(parts, claim, write):
         case None:

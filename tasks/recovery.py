@@ -178,9 +178,9 @@ def _end_lost(connection: Connection, policy: RetryPolicy, held: store.Held) -> 
                 store.settle_again(connection, held, AttemptOutcome.LOST, LOST, delay=delay)
                 return None
             case Bury():
-                if steering.settle_cancelled(connection, held, LOST):
+                if not store.record_last(connection, held, AttemptOutcome.LOST, LOST):
+                    steering.settle_cancelled(connection, held, LOST)
                     return None
-                store.record_last(connection, held, AttemptOutcome.LOST, LOST)
     return store.bury(connection, held.id, held.attempt)
 
 

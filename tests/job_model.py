@@ -112,7 +112,7 @@ ENDS: dict[str, tuple[Callable[[Connection, store.Claim], bool], Callable[[Known
     ),
     "last": (
         lambda connection, claim: store.record_last(connection, claim, FAILED, ERROR),
-        lambda row: not row.recorded,
+        lambda row: not row.recorded and not row.asked,
         lambda row, _: row.record(FAILED),
     ),
     "last and buried": (
@@ -120,7 +120,7 @@ ENDS: dict[str, tuple[Callable[[Connection, store.Claim], bool], Callable[[Known
             store.record_last(connection, claim, FAILED, ERROR)
             and store.bury(connection, claim.id, claim.attempt) is not None
         ),
-        lambda row: not row.recorded,
+        lambda row: not row.recorded and not row.asked,
         lambda row, _: row.record(FAILED).buried(),
     ),
     "buried": (

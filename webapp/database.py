@@ -182,9 +182,23 @@ def in_one_trip(engine: Engine, work: Callable[[Connection], T]) -> T:
     Should the connection turn out to be broken, the work is done once more on another one. It must be safe to do
     twice, for the first commit may have come through although its answer did not.
     """
+    return _again_where_broken(lambda: _autocommit(engine, work))
+
+
+def in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Runs work whose statements are one transaction, and commits; with a broken connection as `in_one_trip` does."""
+
+    def once() -> T:
+        with engine.begin() as connection:
+            return work(connection)
+
+    return _again_where_broken(once)
+
+
+def _again_where_broken(once: Callable[[], T]) -> T:
     try:
-        return _autocommit(engine, work)
+        return once()
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise
-    return _autocommit(engine, work)
+    return once()

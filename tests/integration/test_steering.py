@@ -21,7 +21,7 @@ from sqlalchemy import text
 
 from webapp.jobs import dead_letters, store
 from webapp.jobs.states import AttemptOutcome
-from webapp.jobs.steering import CancelAnswer, ask_cancel, requeue, settle_cancelled
+from webapp.jobs.steering import CancelAnswer, ask_cancel, overdue_holders, requeue, settle_cancelled
 
 FAILED, LOST, RELEASED = AttemptOutcome.FAILED, AttemptOutcome.LOST, AttemptOutcome.RELEASED
 
@@ -45,6 +45,14 @@ def withdrawn(engine):
     claim = asked(engine)
     with engine.begin() as connection:
         assert settle_cancelled(connection, claim)
+    return claim
+
+
+def recorded(engine):
+    """A job whose last attempt has failed, and which is not in the dead letter queue yet."""
+    claim = claimed(engine)
+    with engine.begin() as connection:
+        assert store.record_last(connection, claim, FAILED, ERROR)
     return claim
 
 
@@ -132,19 +140,43 @@ def test_work_that_is_done_completes_though_it_was_asked_to_stop(engine):
     assert row_of(engine, claim.id).status == "completed"
 
 
-def test_the_last_failure_of_an_asked_job_is_buried(engine):
+def test_the_last_failure_of_an_asked_job_cancels_it(engine):
     claim = asked(engine)
     with engine.begin() as connection:
-        assert store.record_last(connection, claim, FAILED, ERROR)
-        assert not settle_cancelled(connection, claim)
-        assert store.bury(connection, claim.id, claim.attempt)
-    assert row_of(engine, claim.id).status == "failed"
+        assert not store.record_last(connection, claim, FAILED, ERROR)
+        assert store.bury(connection, claim.id, claim.attempt) is None
+        assert settle_cancelled(connection, claim)
+    assert row_of(engine, claim.id).status == "cancelled"
+
+
+def test_a_job_whose_last_failure_is_recorded_cannot_be_cancelled(engine, client):
+    claim = recorded(engine)
+    before = tables(engine)
+    with engine.begin() as connection:
+        assert ask_cancel(connection, claim.id) is CancelAnswer.NOTHING
+    answer = client.post(f"/jobs/{claim.id}/cancel")
+    assert answer.status_code == 409
+    assert "has failed for the last time" in answer.json["detail"]
+    assert tables(engine) == before
+
+
+def test_the_process_of_a_job_that_waits_for_its_dead_letter_is_left_alone(engine):
+    """It runs another job by now; a cancel that came through before the end was recorded must not kill that one."""
+    claim = recorded(engine)
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE jobs SET cancel_requested_at = now() - interval '1 hour' WHERE id = :id"),
+            {"id": claim.id},
+        )
+        assert overdue_holders(connection, "host:1:boot/", grace=1) == []
+    running = asked(engine)
+    age(engine, "cancel_requested_at", 100, running.id)
+    with engine.connect() as connection:
+        assert overdue_holders(connection, "host:1:boot/", grace=1) == [WORKER]
 
 
 def test_what_has_a_recorded_end_is_not_ended_again(engine):
-    claim = asked(engine)
-    with engine.begin() as connection:
-        store.record_last(connection, claim, FAILED, ERROR)
+    claim = recorded(engine)
     before = tables(engine)
     with engine.begin() as connection:
         assert not store.settle_completed(connection, claim, "1")

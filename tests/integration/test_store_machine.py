@@ -247,7 +247,7 @@ class StoreMachine(RuleBasedStateMachine):
 
         def ask() -> tuple[CancelAnswer, Rows]:
             fit = self.reach(side, {job}, fits)
-            if not fit:
+            if not fit or (fit[job].runs and fit[job].recorded):
                 return CancelAnswer.NOTHING, {}
             if fit[job].status is QUEUED:
                 return CancelAnswer.CANCELLED, {job: fit[job].final(CANCELLED)}

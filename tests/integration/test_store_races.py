@@ -157,7 +157,7 @@ STAGES = {
     "recorded": Stage(
         recorded,
         leaving=frozenset({"bury", "recover"}),
-        staying=frozenset({"ask_cancel", "renew"}),
+        staying=frozenset({"renew"}),
         too_early=frozenset({("recover", "requeue"), ("recover", "settle_completed")})
         | frozenset(product(("bury",), ("requeue", "settle_completed", "settle_again", "release"))),
     ),
@@ -238,6 +238,26 @@ def see_waiting(engine: Engine, pid: int, second: Future[bool]) -> bool:
             if connection.execute(statement, {"pid": pid}).scalar():
                 return True
     raise AssertionError(f"the second move neither waited nor returned within {PATIENCE:g} s")
+
+
+def record_last(connection: Connection, case: Case) -> bool:
+    return store.record_last(connection, case.held, AttemptOutcome.FAILED, ERROR)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(record_last, MOVES["ask_cancel"]), (MOVES["ask_cancel"], record_last)]
+)
+def test_of_a_cancel_and_a_last_failure_one_is_written(crowd, first, second):
+    """A cancel that is answered 202 is never followed by `failed`: each of the two looks for the other."""
+    case = running(crowd)
+    with ThreadPoolExecutor(1) as thread, crowd.connect() as one, crowd.connect() as two:
+        pid = two.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        two.rollback()
+        assert first(one, case)
+        late = thread.submit(lambda: (second(two, case), two.commit())[0])
+        assert see_waiting(crowd, pid, late)
+        one.commit()
+        assert not late.result()
 
 
 def make(crowd: Engine, move: str, case: Case) -> bool:

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from webapp.jobs.options import MAX_DELAY
+from webapp.jobs.states import JobStatus
 
 
 class JobError(Exception):
@@ -32,10 +33,12 @@ class JobGone(JobError):
 
 
 class JobEnded(JobError):
-    """The job is final, so it cannot be cancelled."""
+    """The job is final, or its last attempt has failed, so it cannot be cancelled."""
 
     def __init__(self, job_id: UUID, status: str) -> None:
-        super().__init__(f"job {job_id} is {status} already; only a queued or running job can be cancelled")
+        # It is `processing` until it is moved to the dead letter queue.
+        now = "has failed for the last time" if status == JobStatus.PROCESSING else f"is {status} already"
+        super().__init__(f"job {job_id} {now}; only a queued or running job can be cancelled")
         self.job_id = job_id
         self.status = status
 

@@ -22,7 +22,7 @@ from uuid_utils.compat import uuid7
 
 from webapp import metrics
 from webapp.broker import Broker
-from webapp.database import in_one_trip
+from webapp.database import in_one_trip, in_transaction
 from webapp.jobs import bulk, intake, steering, store, tickets
 from webapp.jobs.errors import (
     CallbackRefused,
@@ -330,9 +330,9 @@ class Queue(Lookup):
         Raises:
             JobNotFound: there is none with this id.
             JobGone: it was deleted for its age.
-            JobEnded: it completed or failed before.
+            JobEnded: it completed or failed before, or its last attempt did.
         """
-        answer, job = in_one_trip(
+        answer, job = in_transaction(
             self._engine,
             lambda connection: (
                 steering.ask_cancel(connection, job_id, reason or steering.REQUESTED),

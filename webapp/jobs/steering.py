@@ -27,27 +27,38 @@ class CancelAnswer(StrEnum):
     CANCELLED = "cancelled"
     #: The job runs: its attempt is asked to stop, now or before, and no other will follow.
     ASKED = "asked"
-    #: The job is final or unknown; nothing was changed.
+    #: The job is final or unknown, or its last attempt has failed already; nothing was changed.
     NOTHING = "nothing"
 
 
-_ASK_CANCEL = text("""
+#: True while no end of a running job's newest attempt is on record.
+_STILL_RUNS = """status = 'processing' AND NOT EXISTS (
+             SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs.id AND ended.attempt = jobs.attempt)"""
+
+_LOCK = text("""
+    SELECT FROM jobs WHERE id = :id AND status IN ('queued', 'processing') FOR NO KEY UPDATE""")
+
+_ASK_CANCEL = text(f"""
     UPDATE jobs
        SET status = CASE status WHEN 'queued' THEN 'cancelled' ELSE status END,
            finished_at = CASE status WHEN 'queued' THEN now() END,
            cancel_requested_at = CASE status WHEN 'processing' THEN coalesce(cancel_requested_at, now()) END,
            cancel_reason = CASE WHEN cancel_requested_at IS NULL THEN :reason ELSE cancel_reason END,
            updated_at = now()
-     WHERE id = :id AND status IN ('queued', 'processing')
+     WHERE id = :id AND (status = 'queued' OR {_STILL_RUNS})
     RETURNING status""")
 
 
 def ask_cancel(connection: Connection, job_id: UUID, reason: str = REQUESTED) -> CancelAnswer:
     """Cancels a job that waits, and asks the attempt of one that runs to stop; its lease goes on.
 
+    Two statements of one transaction: an attempt's end that is being written meanwhile is waited for by the first, and
+    seen by the second.
+
     Args:
         reason: kept in the row; the first one that was given stays.
     """
+    connection.execute(_LOCK, {"id": job_id})
     status = connection.execute(_ASK_CANCEL, {"id": job_id, "reason": reason}).scalar()
     if status is None:
         return CancelAnswer.NOTHING
@@ -118,14 +129,16 @@ def is_cancel_asked(connection: Connection, job_id: UUID, attempt: int) -> bool:
     return asked is None or asked
 
 
-_OVERDUE = text("""
+_OVERDUE = text(f"""
     SELECT DISTINCT worker_id FROM jobs
-     WHERE status = 'processing' AND cancel_requested_at < now() - make_interval(secs => :grace)
+     WHERE {_STILL_RUNS} AND cancel_requested_at < now() - make_interval(secs => :grace)
        AND starts_with(worker_id, :family)""")
 
 
 def overdue_holders(connection: Connection, family: str, *, grace: float) -> list[str]:
-    """The processes of one worker that hold a job which was asked to stop more than `grace` seconds ago.
+    """The processes of one worker that run a job which was asked to stop more than `grace` seconds ago.
+
+    A job whose last attempt's end is on record waits for its dead letter; its process runs another job by now.
 
     Args:
         family: what their ids begin with.

@@ -282,7 +282,7 @@ def settle_again(
 _RECORD_LAST = text(f"""
     WITH ended AS (
         UPDATE jobs SET last_error = :message, updated_at = now()
-         WHERE {OPEN_ATTEMPT}
+         WHERE {OPEN_ATTEMPT} AND cancel_requested_at IS NULL
         RETURNING id, attempt, last_attempt_at)
     INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, error_type, error_message, traceback)
     SELECT id, attempt, :worker_id, last_attempt_at, :outcome, :type, :message, :traceback FROM ended
@@ -292,7 +292,10 @@ _RECORD_LAST = text(f"""
 def record_last(
     connection: Connection, held: Claim | Held, outcome: AttemptOutcome, error: ErrorReport
 ) -> bool:
-    """Writes the end of a job's last attempt and leaves the job for `bury`; False when its lease was lost."""
+    """Writes the end of a job's last attempt and leaves the job for `bury`.
+
+    False when its lease was lost, or its cancellation was asked: then the job is to be cancelled.
+    """
     return connection.execute(_RECORD_LAST, _end_of(held, outcome, error)).rowcount == 1
 
 
