@@ -10,7 +10,10 @@ from typing import Any, NamedTuple, TypeVar
 import psycopg2
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError
+
+from webapp.database_errors import Trouble, trouble_of
 
 T = TypeVar("T")
 
@@ -18,6 +21,8 @@ T = TypeVar("T")
 CONNECT_TIMEOUT = 2
 #: A connection that was used within this time is taken for alive, seconds.
 IDLE_IS_ALIVE = 1.0
+#: A connection that finds the server read-only is replaced when it is older than this, seconds.
+YOUNG = 0.5
 #: Longest wait for a connection from the pool, seconds.
 POOL_TIMEOUT = 1.0
 #: Longest a worker's statement may run, milliseconds.
@@ -62,6 +67,8 @@ def engine_options(
         "pool_timeout": POOL_TIMEOUT,
         "pool_recycle": 1_800,
         "json_deserializer": _from_json,
+        # Errors find their way into logs.
+        "hide_parameters": True,
         "connect_args": {
             "application_name": application,
             "connect_timeout": CONNECT_TIMEOUT,
@@ -80,8 +87,19 @@ def engine_options(
 def watch_idle(engine: Engine) -> Engine:
     """Makes an engine ask an idle connection for a sign of life before it is used; returns the engine.
 
-    A busy connection was alive a moment ago, and asking costs a round trip.
+    A busy connection was alive a moment ago, and asking costs a round trip. And all connections are replaced when one
+    finds the server read-only: after a failover the next ones reach the server that takes writes.
     """
+
+    @event.listens_for(engine, "connect")
+    def made(_connection: Any, record: Any) -> None:
+        record.info["made_at"] = time.monotonic()
+
+    @event.listens_for(engine, "handle_error")
+    def judge(context: ExceptionContext) -> None:
+        error = context.original_exception
+        if context.connection is not None and _leads_elsewhere(error, context.connection):
+            context.is_disconnect = True
 
     @event.listens_for(engine, "checkin")
     def put_back(_connection: Any, record: Any) -> None:
@@ -101,6 +119,37 @@ def watch_idle(engine: Engine) -> Engine:
             raise DisconnectionError("the connection had gone") from error
 
     return engine
+
+
+_IS_READ_ONLY = text("SELECT current_setting('transaction_read_only')::bool")
+
+
+def takes_writes(engine: Engine) -> bool:
+    """True if the server that connections lead to takes writes; where it does not, all connections are replaced first.
+
+    Raises:
+        SQLAlchemyError: it does not answer.
+    """
+
+    def read_only() -> bool:
+        with engine.connect() as connection:
+            return bool(connection.execute(_IS_READ_ONLY).scalar_one())
+
+    if not read_only():
+        return True
+    engine.dispose()
+    return not read_only()
+
+
+def _leads_elsewhere(error: BaseException, connection: Connection) -> bool:
+    """True if the server takes no writes, and a new connection may reach one that does.
+
+    A connection that was made a moment ago has just been led here, so it is kept.
+    """
+    if trouble_of(error) is not Trouble.READ_ONLY:
+        return False
+    made_at: float = connection.info.get("made_at", 0.0)
+    return time.monotonic() - made_at > YOUNG
 
 
 def _autocommit(engine: Engine, work: Callable[[Connection], T]) -> T:
@@ -161,14 +210,18 @@ class Statement:
             cursor.execute(self._driver_sql, values)
             return Outcome(cursor.fetchall() if cursor.description else [], cursor.rowcount)
         except psycopg2.Error as error:
-            gone = connection.dialect.is_disconnect(error, raw, cursor)  # type: ignore[arg-type] # a DBAPI's error
+            elsewhere = _leads_elsewhere(error, connection)
+            gone = elsewhere or connection.dialect.is_disconnect(error, raw, cursor)  # type: ignore[arg-type] # a DBAPI's error
             if gone:
                 connection.invalidate(error)
+            if elsewhere:
+                connection.engine.dispose()
             raise DBAPIError.instance(
                 self._driver_sql,
                 values,
                 error,
                 psycopg2.Error,
+                hide_parameters=True,
                 connection_invalidated=gone,
                 dialect=connection.dialect,
             ) from error

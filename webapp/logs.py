@@ -17,6 +17,7 @@ from uuid import UUID
 
 from pythonjsonlogger.json import JsonFormatter as _JsonFormatter
 
+from webapp import database_errors
 from webapp.plainjson import text_of
 
 _bound: ContextVar[dict[str, str | int | UUID]] = ContextVar("djps_log_fields", default={})  # noqa: B039 - never mutated
@@ -36,6 +37,8 @@ class JsonFormatter(_JsonFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line: the standard four first, then bound fields, then the record's own; passwords of URLs are hidden."""
+        if record.args:
+            record.args = _shown(record.args)
         if record.exc_info or record.exc_text or record.stack_info or not isinstance(record.msg, str):
             line = super().format(record)
         else:
@@ -48,6 +51,12 @@ class JsonFormatter(_JsonFormatter):
             each = fields.pop(_EACH, ({},))
             line = "\n".join([self.jsonify_log_record(fields | more) for more in each])
         return _PASSWORD.sub(r"\1:***@", line) if "://" in line else line
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """A traceback; the text of a database error, which may quote a payload or a key, is left out."""
+        if ei[1] is not None and database_errors.holds_database_error(ei[1]):
+            return database_errors.traceback_of(ei[1])
+        return str(super().formatException(ei))
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         """The JSON of a line, in ASCII."""
@@ -68,6 +77,18 @@ class JsonFormatter(_JsonFormatter):
             "message": "",
             **_bound.get(),
         }
+
+
+def _shown(args: Any) -> Any:
+    """What goes into a line's sentence, with database errors described."""
+    if not isinstance(args, tuple):
+        return args
+    return tuple(
+        database_errors.described(one)
+        if isinstance(one, BaseException) and database_errors.is_of_database(one)
+        else one
+        for one in args
+    )
 
 
 _RESERVED = (*vars(logging.makeLogRecord({})), "asctime", "message")

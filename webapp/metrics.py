@@ -75,7 +75,7 @@ dispatch_failures = Counter(
 )
 database_refusals = Counter(
     "database_refusals_total",
-    "Requests answered 503 since PostgreSQL was away, or no connection of the pool was free in time.",
+    "Requests answered 503 for the database's sake: away, read_only, busy, slow, full, refused, no_connection.",
     ["reason"],
 )
 job_duration = Histogram(
@@ -93,7 +93,7 @@ for _outcome in ("created", "replayed"):
 for _reason in ("database_away", "error"):
     # What the objective of submissions counts as failed.
     submissions.labels("refused", _reason)
-for _reason in ("away", "no_connection"):
+for _reason in ("away", "busy", "full", "no_connection", "read_only", "refused", "slow"):
     database_refusals.labels(_reason)
 
 _tasks: frozenset[str] = frozenset()

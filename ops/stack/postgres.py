@@ -113,10 +113,21 @@ def _let_pass(path: Path) -> None:
         print(f"PostgreSQL runs as {account()} and must pass through {names}: set o+x there")
 
 
+#: What keeps payloads and keys out of the log: neither the failed statement nor what PostgreSQL quotes of its rows is
+#: written, but who asked and the error's code.
+DISCREET = {
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+    "log_line_prefix": "%m [%p] %a %e ",
+}
+
+
 def command(data: Path, port: int) -> list[str]:
     """What runs the server in the foreground."""
     settings = {"listen_addresses": LOOPBACK, "unix_socket_directories": "", "max_connections": "200"}
-    settings |= {"log_min_messages": "warning", "fsync": "on"}
+    settings |= {"log_min_messages": "warning", "fsync": "on"} | DISCREET
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     return [str(binary("postgres")), "-D", str(data), "-p", str(port), *options]
 

@@ -25,7 +25,7 @@ from webapp.api.jobs import job_id_of, json_body, query_values, the_queue
 from webapp.api.openapi import documented
 from webapp.api.schemas import JobAnswer
 from webapp.jobs.dead_letters import LetterFilter
-from webapp.jobs.errors import NoOpenLetter
+from webapp.jobs.errors import JobBusy, NoOpenLetter
 from webapp.jobs.undertaker import Report, Undertaker, Wish
 
 bp = Blueprint("dlq", __name__)
@@ -137,12 +137,14 @@ def _one(given: str, resolve: Callable[[Wish], Report]) -> dict[str, Any]:
 
     Raises:
         NoOpenLetter: somebody has dealt with it before, or there never was one.
+        JobBusy: somebody else holds it right now.
     """
     job_id = job_id_of(given)
     body = ResolveOne.model_validate(json_body() if request.content_length else {})
     wish = Wish(LetterFilter(ids=(job_id,)), by=body.by or request.remote_addr, why=body.why)
-    changed = resolve(wish).changed
+    report = resolve(wish)
     job = the_queue().get(job_id)
-    if not changed:
-        raise NoOpenLetter(job_id, job.status)
+    if not report.changed:
+        # What another session has locked is left out.
+        raise JobBusy(job_id) if report.matched else NoOpenLetter(job_id, job.status)
     return JobAnswer.of(job)

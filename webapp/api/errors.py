@@ -10,15 +10,16 @@ from flask import Flask, Response, g, request
 from flask_limiter.errors import RateLimitExceeded
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
-from webapp import metrics
+from webapp import database_errors, metrics
 from webapp.api import outcomes
 from webapp.api.schemas import SHAPES, BadBody, Breach, Problem
+from webapp.database_errors import Trouble
 from webapp.extensions import limiter
 from webapp.jobs.errors import (
+    JobBusy,
     JobEnded,
     JobError,
     JobGone,
@@ -39,10 +40,20 @@ logger = logging.getLogger(__name__)
 #: What helps a search that was ended: each of these is found with an index.
 SEARCH_TOO_LONG = "the search took too long; narrow it with created_after, task, queue, tag or status"
 DATABASE_AWAY = "the database is not answering; whether a job was stored is not known: send it again with its idempotency_key"
+#: What a client is told of each trouble with the database that passes.
+DATABASE_TROUBLES = {
+    Trouble.AWAY: DATABASE_AWAY,
+    Trouble.NO_CONNECTION: DATABASE_AWAY,
+    Trouble.READ_ONLY: "the database takes no writes at the moment (it is read-only); send the request again",
+    Trouble.BUSY: "the database is busy: another session holds a lock that this needs; send the request again",
+    Trouble.SLOW: "the database took too long over this and it was given up; send the request again",
+    Trouble.FULL: "the database has no room left (connections, disk or memory); send the request again",
+    Trouble.REFUSED: "the database refuses DJPS; its operator has to look; send the request again later",
+}
 
 #: Seconds after which a client may try again when the database is away.
 RETRY_AFTER_DATABASE = 1
-#: Seconds after which a client may try again when it lost the race for a key.
+#: Seconds after which a client may try again when another one was quicker: at a key, or at a job.
 RETRY_AFTER_RACE = 1
 #: Seconds after which a client may try again when too many wait.
 RETRY_AFTER_WAITERS = 2
@@ -50,9 +61,6 @@ RETRY_AFTER_WAITERS = 2
 LONGEST_WINDOW = 60
 #: Most broken rules named in one answer.
 MAX_BREACHES = 20
-
-#: PostgreSQL's code for a statement that ran into `statement_timeout`.
-_QUERY_CANCELED = "57014"
 
 #: Rules that pydantic words for Python programmers, in the words of JSON; braces take a rule's own values.
 _RULES = {
@@ -83,6 +91,7 @@ _RULES = {
 }
 
 _STATUS_OF: dict[type[JobError], HTTPStatus] = {
+    JobBusy: HTTPStatus.CONFLICT,
     JobEnded: HTTPStatus.CONFLICT,
     JobGone: HTTPStatus.GONE,
     JobNotFound: HTTPStatus.NOT_FOUND,
@@ -124,8 +133,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(TooManyWaiters, _too_many_waiters)
     app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(DBAPIError, _database_error)
-    app.register_error_handler(PoolTimeout, _database_away)
+    app.register_error_handler(SQLAlchemyError, _database_error)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -196,7 +204,8 @@ def _bad_body(error: BadBody) -> Response:
 def _job_error(error: JobError) -> Response:
     outcomes.name_refusal(error)
     status = _STATUS_OF[type(error)]
-    return problem(status, str(error), retry_after=RETRY_AFTER_RACE if isinstance(error, KeyRace) else None)
+    passes = isinstance(error, (KeyRace, JobBusy))
+    return problem(status, str(error), retry_after=RETRY_AFTER_RACE if passes else None)
 
 
 def _too_many(error: RateLimitExceeded) -> Response:
@@ -218,24 +227,22 @@ def _http_error(error: HTTPException) -> Response:
     return answer
 
 
-def _database_error(error: DBAPIError) -> Response:
-    if request.method == "GET" and getattr(error.orig, "pgcode", None) == _QUERY_CANCELED:
+def _database_error(error: SQLAlchemyError) -> Response:
+    """503 for what passes, by the error's SQLSTATE; anything else is an error inside DJPS."""
+    trouble = database_errors.trouble_of(error)
+    if trouble is Trouble.DEFECT:
+        return _unexpected(error)
+    if trouble is Trouble.SLOW and request.method == "GET":
         return problem(503, SEARCH_TOO_LONG)
-    if isinstance(error, OperationalError) or error.connection_invalidated:
-        return _database_away(error)
-    return _unexpected(error)
-
-
-def _database_away(error: Exception) -> Response:
-    metrics.database_refusals.labels("no_connection" if isinstance(error, PoolTimeout) else "away").inc()
-    logger.warning("database is not answering", extra={"error_type": type(error).__name__})
-    return problem(
-        503,
-        DATABASE_AWAY,
-        retry_after=RETRY_AFTER_DATABASE,
+    metrics.database_refusals.labels(trouble.value).inc()
+    logger.warning(
+        "request was refused, the database is in trouble",
+        extra={"trouble": trouble.value, **database_errors.fields_of(error)},
     )
+    return problem(503, DATABASE_TROUBLES[trouble], retry_after=RETRY_AFTER_DATABASE)
 
 
 def _unexpected(error: Exception) -> Response:
-    logger.error("request failed unexpectedly", exc_info=error)
+    about = database_errors.fields_of(error) if database_errors.is_of_database(error) else {}
+    logger.error("request failed unexpectedly", exc_info=error, extra=about)
     return problem(500, "an error inside DJPS; the log names it by this request_id")

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flask import Blueprint, Flask, Response, current_app, jsonify
-from redis.exceptions import RedisError
-from sqlalchemy import text
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import heartbeats, waits
 from webapp.api import examples
 from webapp.api.openapi import documented
 from webapp.api.schemas import HealthAnswer, ReadyAnswer
+from webapp.database import takes_writes
 
 if TYPE_CHECKING:
+    from redis import Redis
     from sqlalchemy import Engine
 
     from webapp.settings import Settings
@@ -25,6 +26,8 @@ bp = Blueprint("health", __name__)
 PROBE_TIMEOUT = 0.25
 #: How long PostgreSQL may take, seconds.
 DATABASE_TIMEOUT = 0.6
+#: Written to Redis to see that it can be, and how long it is kept, seconds.
+PROBE_KEY, PROBE_KEPT = "djps:probe", 60
 
 
 def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
@@ -42,19 +45,34 @@ def alive() -> Response:
 @bp.get("/health/ready")
 @documented({200: ReadyAnswer, 503: ReadyAnswer}, examples=examples.READY)
 def ready() -> tuple[Response, int]:
-    """Whether jobs are taken: `degraded` without Redis (they wait in PostgreSQL), 503 without PostgreSQL."""
+    """Whether jobs are taken: `degraded` without Redis (they wait in PostgreSQL), 503 where PostgreSQL takes no writes."""
     engine, redis = current_app.extensions["health"]
-    found = {"postgresql": "ok", "redis": "ok"}
-    try:
-        with waits.within(DATABASE_TIMEOUT), engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
-    except SQLAlchemyError as error:
-        found["postgresql"] = f"not answering ({type(error).__name__})"
-    try:
-        redis.ping()
-    except RedisError as error:
-        found["redis"] = f"not answering ({type(error).__name__})"
+    found = {"postgresql": _postgresql(engine), "redis": _redis(redis)}
     if found["postgresql"] != "ok":
         return jsonify(ReadyAnswer(status="unavailable", dependencies=found).model_dump()), 503
     status = "ok" if found["redis"] == "ok" else "degraded"
     return jsonify(ReadyAnswer(status=status, dependencies=found).model_dump()), 200
+
+
+def _postgresql(engine: Engine) -> str:
+    """`ok` if it takes writes, else what is the matter."""
+    try:
+        with waits.within(DATABASE_TIMEOUT):
+            if not takes_writes(engine):
+                return "read-only"
+    except SQLAlchemyError as error:
+        return f"not answering ({type(error).__name__})"
+    return "ok"
+
+
+def _redis(redis: Redis) -> str:
+    """`ok` if it takes writes, else what is the matter: a replica answers a ping as well."""
+    try:
+        redis.set(PROBE_KEY, "", ex=PROBE_KEPT)
+    except ReadOnlyError:
+        return "read-only"
+    except ResponseError as error:
+        return f"takes no writes ({type(error).__name__})"
+    except RedisError as error:
+        return f"not answering ({type(error).__name__})"
+    return "ok"

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp.api.errors import breaches_of
+from webapp import database_errors
+from webapp.api.errors import DATABASE_TROUBLES, breaches_of
 from webapp.api.schemas import BadBody
 from webapp.jobs.errors import JobError, JobGone, JobNotFound
 
@@ -44,11 +45,17 @@ def speaking(command: Callable[P, T]) -> Callable[P, T]:
         except JobError as error:
             _fail(str(error), REFUSED)
         except SQLAlchemyError as error:
-            _fail(f"the database is not answering ({type(error).__name__})", SERVER_AWAY)
+            _fail(_sentence_of(error), SERVER_AWAY)
         except RedisError as error:
             _fail(f"Redis is not answering ({type(error).__name__})", SERVER_AWAY)
 
     return run
+
+
+def _sentence_of(error: SQLAlchemyError) -> str:
+    """What is the matter with the database, and never its own words, which may quote a payload."""
+    words = DATABASE_TROUBLES.get(database_errors.trouble_of(error), "the database did not take a statement")
+    return f"{words} [{database_errors.described(error)}]"
 
 
 def _fail(sentence: str, code: int) -> NoReturn:

@@ -43,6 +43,14 @@ class JobEnded(JobError):
         self.status = status
 
 
+class JobBusy(JobError):
+    """Somebody else holds the job right now."""
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__(f"job {job_id} is busy: another request or session holds it; send this one again")
+        self.job_id = job_id
+
+
 class NotForRetry(JobError):
     """The job is neither failed nor cancelled, so it cannot be queued once more."""
 

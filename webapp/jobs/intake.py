@@ -22,6 +22,8 @@ from webapp.jobs.literals import array_of, text_array_of
 from webapp.jobs.options import DEFAULT_PRIORITY, PLAIN, Terms
 from webapp.jobs.store import JOB_COLUMNS, JobRow
 
+#: The table of idempotency keys.
+KEYS = "idempotency_keys"
 #: How long an idempotency key lives where nobody says otherwise, seconds.
 KEY_TTL = 86_400.0
 

@@ -23,6 +23,7 @@ from uuid_utils.compat import uuid7
 from webapp import metrics
 from webapp.broker import Broker
 from webapp.database import in_one_trip, in_transaction
+from webapp.database_errors import is_lock_of
 from webapp.jobs import bulk, intake, steering, store, tickets
 from webapp.jobs.errors import (
     CallbackRefused,
@@ -60,8 +61,6 @@ REDISPATCH_WHEN_EMPTY = 5.0
 FIRST_MESSAGES = 16
 #: How payloads are compared; `json.dumps` would make an encoder each time.
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-#: PostgreSQL's code for a lock that could not be had within `lock_timeout`.
-_LOCK_NOT_AVAILABLE = "55P03"
 #: Why a request is refused by what is known today: its answer is another where its key was used before.
 REFUSALS = (UnknownTask, OptionRefused, PayloadRefused)
 
@@ -223,7 +222,7 @@ class Queue(Lookup):
                 taken = [job.idempotency_key for job in jobs if job.idempotency_key and job.id not in created]
                 owners = intake.find_by_keys(connection, taken) if taken else {}
         except DBAPIError as error:
-            if getattr(error.orig, "pgcode", None) == _LOCK_NOT_AVAILABLE:
+            if is_lock_of(error, intake.KEYS):
                 raise KeyRace("of this batch") from error
             raise
         if any(key not in owners for key in taken):
@@ -300,8 +299,8 @@ class Queue(Lookup):
                 ),
             )
         except DBAPIError as error:
-            if getattr(error.orig, "pgcode", None) == _LOCK_NOT_AVAILABLE:
-                raise KeyRace(key or "") from error
+            if key is not None and is_lock_of(error, intake.KEYS):
+                raise KeyRace(key) from error
             raise
         if inserted is not None:
             return inserted, True
