@@ -300,6 +300,16 @@ class AttemptsQuery(BaseModel):
 Moment = Annotated[datetime, PlainSerializer(iso, return_type=str)]
 
 
+def _as_reported(progress: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Progress with numbers as its handler gave them: PostgreSQL keeps what is very large as a long integer."""
+    if progress is None:
+        return None
+    return {
+        name: float(value) if isinstance(value, int) and value > _MAX_INTEGER else value
+        for name, value in progress.items()
+    }
+
+
 class JobAnswer(BaseModel):
     """A job as clients see it; times are ISO 8601 in UTC."""
 
@@ -328,7 +338,7 @@ class JobAnswer(BaseModel):
     backoff: dict[str, float] | list[float] | None
     callback_url: str | None
     cancel_reason: str | None
-    progress: dict[str, Any] | None
+    progress: Annotated[dict[str, Any] | None, BeforeValidator(_as_reported)]
 
     @classmethod
     def of(cls, job: JobRow) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from webapp.database import Statement
-from webapp.jobs.literals import array_of, text_array_of
+from webapp.jobs.literals import array_of, kept_as_sent, text_array_of
 from webapp.jobs.store import Claim
 
 #: Longest a statement of a batch may run, milliseconds: ten thousand rows on a busy machine.
@@ -44,11 +44,12 @@ _OPEN_ATTEMPT = """jobs.id = given.id AND (jobs.status = 'processing') IS TRUE A
 #: The jobs that are completed by a settle, and the record of their attempts.
 SETTLED = f"""settled AS (
         UPDATE jobs
-           SET status = 'completed', result = CAST(given.result AS jsonb), last_error = NULL, finished_at = now(),
+           SET status = 'completed', result = CAST(given.result AS jsonb),
+               result_as_sent = CAST(given.as_sent AS json), last_error = NULL, finished_at = now(),
                updated_at = now(), lease_expires_at = NULL, worker_id = NULL
           FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:results AS text[]),
-                      CAST(:begins AS float8[]), CAST(:ends AS float8[]))
-               AS given(id, attempt, result, began, ended)
+                      CAST(:as_sent AS text[]), CAST(:begins AS float8[]), CAST(:ends AS float8[]))
+               AS given(id, attempt, result, as_sent, began, ended)
          WHERE {_OPEN_ATTEMPT}
         RETURNING jobs.id, jobs.attempt, jobs.last_attempt_at, given.began, given.ended)"""
 RECORD = """INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, ended_at, outcome)
@@ -69,6 +70,7 @@ def values_of(done: Sequence[Completed]) -> dict[str, Any]:
         "ids": array_of(one.claim.id for one in done),
         "attempts": array_of(one.claim.attempt for one in done),
         "results": text_array_of(one.result for one in done),
+        "as_sent": text_array_of(kept_as_sent(one.result) for one in done),
         "begins": array_of(one.began for one in done),
         "ends": array_of(one.ended for one in done),
         "worker_id": done[0].claim.worker_id,

@@ -15,7 +15,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from webapp.jobs.literals import array_of, json_of, text_array_of
+from webapp.jobs.columns import as_sent
+from webapp.jobs.literals import array_of, json_of, kept_as_sent, text_array_of
 from webapp.moments import iso
 
 #: Largest result that is sent along, bytes of JSON; of a larger one is said that it was left out.
@@ -45,15 +46,15 @@ class Ending:
     finished_at: datetime
 
 
-_TAKE_ENDED = text("""
+_TAKE_ENDED = text(f"""
     SELECT id, callback_url, status, task, queue, attempt, retry_count, tags,
-           CASE WHEN octet_length(CAST(result AS text)) <= :largest THEN result END AS result,
-           coalesce(octet_length(CAST(result AS text)) > :largest, false) AS result_omitted,
+           CASE WHEN octet_length(CAST(given AS text)) <= :largest THEN given END AS result,
+           coalesce(octet_length(CAST(given AS text)) > :largest, false) AS result_omitted,
            last_error, created_at, finished_at
-      FROM jobs
+      FROM jobs, LATERAL (SELECT {as_sent("result")} AS given) AS result
      WHERE finished_at IS NOT NULL AND callback_url IS NOT NULL AND callback_job_id IS NULL
      ORDER BY finished_at
-     LIMIT :limit FOR UPDATE SKIP LOCKED""")
+     LIMIT :limit FOR UPDATE OF jobs SKIP LOCKED""")
 
 
 def take_ended(connection: Connection, limit: int) -> list[Ending]:
@@ -64,17 +65,18 @@ def take_ended(connection: Connection, limit: int) -> list[Ending]:
 
 _INSERT_CALLBACKS = text("""
     WITH given AS (
-        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:callback_ids AS uuid[]), CAST(:payloads AS text[]))
-                 AS given(id, callback_id, payload)),
+        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:callback_ids AS uuid[]), CAST(:payloads AS text[]),
+                             CAST(:as_sent AS text[]))
+                 AS given(id, callback_id, payload, as_sent)),
     told AS (
         UPDATE jobs SET callback_job_id = given.callback_id
           FROM given
          WHERE jobs.id = given.id AND jobs.finished_at IS NOT NULL AND jobs.callback_job_id IS NULL
-        RETURNING given.id, given.callback_id, given.payload, jobs.request_id, jobs.traceparent)
+        RETURNING given.id, given.callback_id, given.payload, given.as_sent, jobs.request_id, jobs.traceparent)
     INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, backoff, fingerprint, request_id, traceparent,
-                      callback_of)
+                      callback_of, payload_as_sent)
     SELECT callback_id, :task, CAST(payload AS jsonb), :queue, :max_retries, :timeout, CAST(:backoff AS jsonb),
-           sha256(convert_to(payload, 'UTF8')), request_id, traceparent, id
+           sha256(convert_to(payload, 'UTF8')), request_id, traceparent, id, CAST(as_sent AS json)
       FROM told""")
 
 
@@ -91,12 +93,14 @@ def insert_callbacks(
         queue: where they wait.
         timeout: seconds an attempt may take.
     """
+    payloads = [json_of(payload_of(ending)) for ending in endings]
     return connection.execute(
         _INSERT_CALLBACKS,
         {
             "ids": array_of(ending.id for ending in endings),
             "callback_ids": array_of(ids),
-            "payloads": text_array_of(json_of(payload_of(ending)) for ending in endings),
+            "payloads": text_array_of(payloads),
+            "as_sent": text_array_of(kept_as_sent(payload) for payload in payloads),
             "task": TASK,
             "queue": queue,
             "max_retries": len(BACKOFF),

@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import Connection, TextClause, text
 
 from webapp.jobs.literals import text_array_of
-from webapp.jobs.store import JOB_COLUMNS, JobRow
+from webapp.jobs.store import FIELDS, JOB_COLUMNS, JobRow
 
 #: Up to here jobs are counted one by one.
 COUNTED_UP_TO = 10_000
@@ -152,7 +152,9 @@ def _each(parts: Iterable[_Part], names: frozenset[str], columns: str, rest: str
 @cache
 def _page_by(names: frozenset[str], parts: tuple[_Part, ...]) -> TextClause:
     found = _each(parts, names, JOB_COLUMNS, "ORDER BY {order} LIMIT :reach")
-    return text(f"SELECT {JOB_COLUMNS} FROM ({found}) AS found ORDER BY id DESC LIMIT :limit OFFSET :offset")
+    return text(
+        f"SELECT {', '.join(FIELDS)} FROM ({found}) AS found ORDER BY id DESC LIMIT :limit OFFSET :offset"
+    )
 
 
 def page(

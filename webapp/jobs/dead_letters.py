@@ -17,8 +17,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 
+from webapp.jobs.columns import columns_of
 from webapp.jobs.literals import array_of
-from webapp.jobs.store import JOB_COLUMNS, JobRow
+from webapp.jobs.store import FIELDS, JobRow
 
 
 class LetterState(StrEnum):
@@ -126,7 +127,7 @@ def letters(connection: Connection, wanted: LetterFilter, *, limit: int, before:
     return [Letter(*row) for row in connection.execute(statement, values | {"limit": limit})]
 
 
-_JOB = ", ".join("j." + name.strip() for name in JOB_COLUMNS.split(","))
+_JOB = columns_of(FIELDS, "j")
 
 
 @cache

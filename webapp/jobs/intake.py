@@ -18,9 +18,10 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from webapp.database import Statement
-from webapp.jobs.literals import array_of, text_array_of
+from webapp.jobs.columns import columns_of
+from webapp.jobs.literals import array_of, kept_as_sent, text_array_of
 from webapp.jobs.options import DEFAULT_PRIORITY, PLAIN, Terms
-from webapp.jobs.store import JOB_COLUMNS, JobRow
+from webapp.jobs.store import FIELDS, JobRow
 
 #: The table of idempotency keys.
 KEYS = "idempotency_keys"
@@ -61,6 +62,7 @@ class KeyOwner:
 
 _COLUMNS = """id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id, traceparent,
     dispatched_at"""
+_AS_SENT_COLUMN = ", payload_as_sent"
 _TERM_COLUMNS = ", priority, run_at, expires_at, backoff, tags, callback_url"
 _DUE = "greatest(CAST(:run_at AS timestamptz), now() + make_interval(secs => :delay))"
 _VALUES = """:id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, :idempotency_key, :fingerprint,
@@ -80,24 +82,24 @@ _TAKE_KEY = """ON CONFLICT (key) DO UPDATE SET fingerprint = excluded.fingerprin
         RETURNING job_id"""
 
 
-def _insert_once(*, keyed: bool, terms: bool) -> str:
+def _insert_once(*, keyed: bool, terms: bool, as_sent: bool) -> str:
     key = f"""
     WITH mine AS (
         INSERT INTO idempotency_keys AS taken (key, fingerprint, job_id, expires_at)
         VALUES (:idempotency_key, :fingerprint, :id, now() + make_interval(secs => :key_ttl))
         {_TAKE_KEY})"""
-    values = _VALUES_WITH_TERMS if terms else _VALUES
+    values = (_VALUES_WITH_TERMS if terms else _VALUES) + (", CAST(:as_sent AS json)" if as_sent else "")
     return f"""{key if keyed else ""}
-    INSERT INTO jobs ({_COLUMNS}{_TERM_COLUMNS if terms else ""})
+    INSERT INTO jobs ({_COLUMNS}{_TERM_COLUMNS if terms else ""}{_AS_SENT_COLUMN if as_sent else ""})
     {f"SELECT {values} FROM mine" if keyed else f"VALUES ({values})"}
     ON CONFLICT (id) DO NOTHING
     RETURNING created_at, dispatched_at{", run_at, expires_at" if terms else ""}"""
 
 
-#: By whether the job has a key, and whether it has terms: one without either pays for neither.
+#: By whether the job has a key, terms, and a payload to be kept as it was sent: one without pays for none of them.
 _INSERT_ONCE = {
-    (keyed, terms): Statement(_insert_once(keyed=keyed, terms=terms))
-    for keyed, terms in product((False, True), repeat=2)
+    (keyed, terms, as_sent): Statement(_insert_once(keyed=keyed, terms=terms, as_sent=as_sent))
+    for keyed, terms, as_sent in product((False, True), repeat=3)
 }
 
 
@@ -137,7 +139,10 @@ def insert_once(
             "tags": list(job.terms.tags),
             "callback_url": job.terms.callback_url,
         }
-    statement = _INSERT_ONCE[job.idempotency_key is not None, job.terms is not None]
+    as_sent = kept_as_sent(job.payload)
+    if as_sent is not None:
+        values["as_sent"] = as_sent
+    statement = _INSERT_ONCE[job.idempotency_key is not None, job.terms is not None, as_sent is not None]
     rows = statement.run(connection, values).rows
     return _new_row(job, *rows[0]) if rows else None
 
@@ -183,7 +188,7 @@ def _new_row(
 
 
 _BY_KEY = text(f"""
-    SELECT taken.job_id, taken.fingerprint, {", ".join("jobs." + name.strip() for name in JOB_COLUMNS.split(","))}
+    SELECT taken.job_id, taken.fingerprint, {columns_of(FIELDS, "jobs")}
       FROM idempotency_keys AS taken LEFT JOIN jobs ON jobs.id = taken.job_id
      WHERE taken.key = :key AND taken.expires_at > now()""")
 
@@ -205,6 +210,7 @@ _TERM_ARRAYS = """,
                   CAST(:priorities AS int[]), CAST(:run_ats AS timestamptz[]), CAST(:delays AS float8[]),
                   CAST(:expiries AS timestamptz[]), CAST(:expires_in AS float8[]), CAST(:backoffs AS text[]),
                   CAST(:tags AS text[]), CAST(:callback_urls AS text[])"""
+_AS_SENT_ARRAY = ", CAST(:as_sent AS text[])"
 _TERM_NAMES = ", priority, run_at, delay, expires_at, expires_in, backoff, tags, callback_url"
 _GIVEN_DUE = "greatest(run_at, now() + make_interval(secs => delay))"
 _GIVEN_TERMS = f""",
@@ -212,7 +218,7 @@ _GIVEN_TERMS = f""",
            CAST(backoff AS jsonb), ARRAY(SELECT jsonb_array_elements_text(CAST(tags AS jsonb))), callback_url"""
 
 
-def _insert_many(*, keyed: bool, terms: bool) -> str:
+def _insert_many(*, keyed: bool, terms: bool, as_sent: bool) -> str:
     # Keys are locked in their order, so two batches with the same keys never wait for each other in a circle.
     keys = f""",
     mine AS (
@@ -221,13 +227,17 @@ def _insert_many(*, keyed: bool, terms: bool) -> str:
           FROM given WHERE key IS NOT NULL
          ORDER BY key, id
         {_TAKE_KEY})"""
-    given = _GIVEN.format(more_arrays=_TERM_ARRAYS if terms else "", more_names=_TERM_NAMES if terms else "")
+    given = _GIVEN.format(
+        more_arrays=(_TERM_ARRAYS if terms else "") + (_AS_SENT_ARRAY if as_sent else ""),
+        more_names=(_TERM_NAMES if terms else "") + (", as_sent" if as_sent else ""),
+    )
+    sent = ", CAST(as_sent AS json)" if as_sent else ""
     due = f" AND {_GIVEN_DUE} <= now()" if terms else ""
     return f"""
     WITH {given}{keys if keyed else ""}
-    INSERT INTO jobs ({_COLUMNS}{_TERM_COLUMNS if terms else ""})
+    INSERT INTO jobs ({_COLUMNS}{_TERM_COLUMNS if terms else ""}{_AS_SENT_COLUMN if as_sent else ""})
     SELECT id, task, CAST(payload AS jsonb), queue, max_retries, timeout, key, decode(fingerprint, 'hex'),
-           :request_id, :traceparent, CASE WHEN :dispatched{due} THEN now() END{_GIVEN_TERMS if terms else ""}
+           :request_id, :traceparent, CASE WHEN :dispatched{due} THEN now() END{_GIVEN_TERMS if terms else ""}{sent}
       FROM given
      {"WHERE key IS NULL OR id IN (SELECT job_id FROM mine)" if keyed else ""}
     ON CONFLICT (id) DO NOTHING
@@ -235,8 +245,8 @@ def _insert_many(*, keyed: bool, terms: bool) -> str:
 
 
 _INSERT_MANY = {
-    (keyed, terms): text(_insert_many(keyed=keyed, terms=terms))
-    for keyed, terms in product((False, True), repeat=2)
+    (keyed, terms, as_sent): text(_insert_many(keyed=keyed, terms=terms, as_sent=as_sent))
+    for keyed, terms, as_sent in product((False, True), repeat=3)
 }
 
 
@@ -271,7 +281,10 @@ def insert_many(
     with_terms = any(job.terms is not None for job in jobs)
     if with_terms:
         values |= _term_values([job.terms or PLAIN for job in jobs])
-    rows = connection.execute(_INSERT_MANY[keyed, with_terms], values)
+    as_sent = [kept_as_sent(job.payload) for job in jobs]
+    if sent := any(as_sent):
+        values["as_sent"] = text_array_of(as_sent)
+    rows = connection.execute(_INSERT_MANY[keyed, with_terms, sent], values)
     return {row[0]: row[1] for row in rows}
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    JSON,
     Boolean,
     CheckConstraint,
     DateTime,
@@ -70,6 +71,9 @@ class Job(Base):
     callback_url: Mapped[str | None] = mapped_column(Text)
     callback_job_id: Mapped[UUID | None] = mapped_column(Uuid)
     callback_of: Mapped[UUID | None] = mapped_column(Uuid)
+    #: Payload and result as they were given, where `jsonb` would give them back otherwise; see `literals.kept_as_sent`.
+    payload_as_sent: Mapped[Any | None] = mapped_column(JSON)
+    result_as_sent: Mapped[Any | None] = mapped_column(JSON)
     cancel_reason: Mapped[str | None] = mapped_column(Text)
     progress: Mapped[Any | None] = mapped_column(JSONB)
     watched: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))

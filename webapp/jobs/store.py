@@ -8,7 +8,7 @@ and says so; it never raises.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,17 +16,14 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from webapp.database import Statement
-from webapp.jobs.literals import array_of
+from webapp.jobs.columns import as_sent, columns_of
+from webapp.jobs.literals import array_of, kept_as_sent
 from webapp.jobs.options import DEFAULT_PRIORITY
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.states import UNBURNT, AttemptOutcome, JobStatus
 
 #: Largest number of an attempt: PostgreSQL's integer.
 MAX_ATTEMPT = 2**31 - 1
-#: The columns of a `JobRow`, in its order.
-JOB_COLUMNS = """id, task, payload, queue, priority, status, attempt, retry_count, max_retries, timeout, run_at,
-    dispatched_at, lease_expires_at, worker_id, idempotency_key, result, last_error, created_at, updated_at,
-    last_attempt_at, finished_at, tags, expires_at, backoff, callback_url, cancel_reason, progress"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +57,12 @@ class JobRow:
     callback_url: str | None
     cancel_reason: str | None
     progress: dict[str, Any] | None
+
+
+#: The columns of a `JobRow`, in its order, ...
+FIELDS = tuple(field.name for field in fields(JobRow))
+#: ... and what to select for them.
+JOB_COLUMNS = columns_of(FIELDS)
 
 
 class Claim(NamedTuple):
@@ -195,7 +198,7 @@ def mark_undispatched(connection: Connection, ids: Iterable[UUID]) -> int:
 #: What a claim changes, and what it gives back: the fields of a `Claim`, in its order.
 CLAIMED = """status = 'processing', attempt = attempt + 1, worker_id = :worker_id, last_attempt_at = now(),
            updated_at = now(), lease_expires_at = now() + make_interval(secs => :lease), progress = NULL"""
-CLAIMS = """id, task, payload, queue, attempt, retry_count, max_retries, timeout, worker_id,
+CLAIMS = f"""id, task, {as_sent("payload")} AS payload, queue, attempt, retry_count, max_retries, timeout, worker_id,
               extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff, traceparent, callback_of"""
 
 _CLAIM = Statement(f"""
@@ -222,8 +225,9 @@ OPEN_ATTEMPT = """id = :id AND status = 'processing' AND attempt = :attempt AND 
 _SETTLE_COMPLETED = Statement(f"""
     WITH settled AS (
         UPDATE jobs
-           SET status = 'completed', result = CAST(:result AS jsonb), last_error = NULL, finished_at = now(),
-               updated_at = now(), lease_expires_at = NULL, worker_id = NULL
+           SET status = 'completed', result = CAST(:result AS jsonb), result_as_sent = CAST(:as_sent AS json),
+               last_error = NULL, finished_at = now(), updated_at = now(), lease_expires_at = NULL,
+               worker_id = NULL
          WHERE {OPEN_ATTEMPT}
         RETURNING id, attempt, last_attempt_at)
     INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome)
@@ -236,7 +240,13 @@ def settle_completed(connection: Connection, claim: Claim, result: str | None) -
     Args:
         result: JSON text, or None.
     """
-    values = {"id": claim.id, "attempt": claim.attempt, "worker_id": claim.worker_id, "result": result}
+    values = {
+        "id": claim.id,
+        "attempt": claim.attempt,
+        "worker_id": claim.worker_id,
+        "result": result,
+        "as_sent": kept_as_sent(result),
+    }
     return _SETTLE_COMPLETED.run(connection, values).number == 1
 
 
