@@ -225,8 +225,12 @@ def _parts() -> list[object]:
         graph(
             "PostgreSQL: refusals",
             "ops",
-            "Requests answered 503: it was away, or no connection was free in time.",
-            [Line("sum(rate(database_refusals_total[$__rate_interval])) or vector(0)", "refused")],
+            "Requests answered 503 by reason; and whether the gauges read from it are estimates, or an earlier scrape's.",
+            [
+                Line("sum by (reason) (rate(database_refusals_total[$__rate_interval]))", "{{reason}}"),
+                Line("max(job_counts_estimated)", "counts are estimates"),
+                Line("max(database_gauges_kept)", "gauges are an earlier scrape's"),
+            ],
             width=FULL // 3,
         ),
     ]

@@ -383,24 +383,6 @@ def test_only_old_final_jobs_are_pruned_with_all_that_belongs_to_them(engine):
     assert attempts_of(engine, dead.id) == letters_of(engine, dead.id) == []
 
 
-def test_depths_and_ages_count_what_is_not_final(engine):
-    completed(engine)
-    claimed(engine)
-    first = queued(engine)
-    queued(engine)
-    queued(engine, queue="other")
-    age(engine, "run_at", 50, first.id)
-    with engine.connect() as connection:
-        assert census.depths(connection) == {
-            ("default", "processing"): 1,
-            ("default", "queued"): 2,
-            ("other", "queued"): 1,
-        }
-        ages = {queue: age for queue, (_, age) in census.due(connection).items()}
-    assert 50 <= ages["default"] < 60
-    assert 0 <= ages["other"] < 10
-
-
 def test_the_server_says_how_long_it_is_up(engine):
     with engine.connect() as connection:
         assert store.seconds_since_start(connection) > 0

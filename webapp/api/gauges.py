@@ -1,7 +1,8 @@
 """What is true right now, read from PostgreSQL and Redis at each scrape.
 
 A gauge whose source is away is left out, not zero; that it is away is a gauge of its own (`database_up`,
-`redis_up`). A scrape takes at most a few seconds whatever is broken.
+`redis_up`). One whose question took too long shows what the scrape before found, and `database_gauges_kept` says so.
+A scrape takes at most a few seconds whatever is broken.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ import logging
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp import VERSION, heartbeats
+from webapp import VERSION, heartbeats, waits
 from webapp.broker import waiting_in
-from webapp.jobs import census
+from webapp.jobs import backlog, census
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
 from webapp.metrics import queue_label, task_label
 
@@ -31,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 #: How long Redis may take to answer one question of a scrape, seconds.
 SCRAPE_TIMEOUT = 0.5
+#: How long PostgreSQL may take to say that it is there, and to answer one question (its own limit is shorter), seconds.
+ANSWER_TIMEOUT, QUESTION_TIMEOUT = 0.6, 0.9
 
 #: Every gauge: what it tells, and its labels.
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -38,7 +43,15 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "job_oldest_due_age_seconds": ("Age of the oldest due job.", ("queue",)),
     "job_due": ("Jobs that are due and not started.", ("queue",)),
     "dead_letters_open": ("Dead letters that nobody has dealt with.", ("task",)),
+    "job_counts_estimated": (
+        "1 when there are more of something than are counted, and its number is an estimate.",
+        (),
+    ),
     "database_up": ("1 when PostgreSQL answered this scrape.", ()),
+    "database_gauges_kept": (
+        "1 when a gauge shows what an earlier scrape found, since PostgreSQL took too long over it.",
+        (),
+    ),
     "database_connections": ("Connections of our processes to PostgreSQL.", ("role", "state")),
     "database_connections_max": ("Connections that PostgreSQL takes in all.", ()),
     "redis_up": ("1 when Redis answered this scrape.", ()),
@@ -67,6 +80,59 @@ def _single(name: str, value: float) -> GaugeMetricFamily:
     return family
 
 
+def _say(source: str, error: Exception) -> None:
+    logger.warning("gauges could not be read", extra={"source": source, "error_type": type(error).__name__})
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What PostgreSQL answered to one question; `estimated` when there is more of something than is counted."""
+
+    families: tuple[GaugeMetricFamily, ...]
+    estimated: bool = False
+
+
+def _depths(connection: Connection) -> Found:
+    found = backlog.depths(connection)
+    queues = {*map(queue_label, (*registry.queues(), *found.queues, *found.processing))}
+    depth = Counter({(queue, status): 0 for queue in queues for status in ("queued", "processing")})
+    due, oldest = Counter({(queue,): 0 for queue in queues}), {(queue,): 0.0 for queue in queues}
+    for queue, one in found.queues.items():
+        label = queue_label(queue)
+        depth[label, "queued"] += one.queued
+        due[label,] += one.due
+        oldest[label,] = max(one.oldest, oldest[label,])
+    for queue, number in found.processing.items():
+        depth[queue_label(queue), "processing"] += number
+    families = (
+        _each("job_queue_depth", depth),
+        _each("job_due", due),
+        _each("job_oldest_due_age_seconds", oldest),
+    )
+    return Found(families, found.estimated)
+
+
+def _letters(connection: Connection) -> Found:
+    found = backlog.open_letters(connection)
+    letters = Counter({(task_label(task),): 0 for task in registry.names()})
+    for task, number in found.of.items():
+        letters[task_label(task),] += number
+    return Found((_each("dead_letters_open", letters),), found.estimated)
+
+
+def _connections(connection: Connection) -> Found:
+    families = (
+        _each("database_connections", census.connections(connection)),
+        _single("database_connections_max", census.most_connections(connection)),
+    )
+    return Found(families)
+
+
+#: Each is asked by itself: one that takes too long costs the others nothing.
+Question = Callable[[Connection], Found]
+QUESTIONS: tuple[Question, ...] = (_depths, _letters, _connections)
+
+
 class LiveGauges(Collector):
     """Reads depths, ages, connections, memory and heartbeats.
 
@@ -78,50 +144,44 @@ class LiveGauges(Collector):
     def __init__(self, engine: Engine, redis: Redis) -> None:
         self._engine = engine
         self._redis = redis
+        #: What each question to PostgreSQL was last answered.
+        self._found: dict[Question, Found] = {}
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Everything that can be read now."""
         build = _gauge("djps_build_info")
         build.add_metric([VERSION, platform.python_version()], 1)
         yield build
-        yield from self._read("database_up", self._database, SQLAlchemyError)
-        yield from self._read("redis_up", self._broker, RedisError)
-
-    def _read(
-        self, up: str, read: Callable[[], Iterable[GaugeMetricFamily]], error_type: type[Exception]
-    ) -> list[GaugeMetricFamily]:
+        yield from self._database()
         try:
-            return [_single(up, 1), *read()]
-        except error_type as error:
-            logger.warning(
-                "gauges could not be read", extra={"source": up, "error_type": type(error).__name__}
-            )
-            return [_single(up, 0)]
+            yield from [*self._broker(), _single("redis_up", 1)]
+        except RedisError as error:
+            _say("redis_up", error)
+            yield _single("redis_up", 0)
 
     def _database(self) -> Iterator[GaugeMetricFamily]:
-        with self._engine.connect() as connection:
-            depths = census.depths(connection)
-            due = census.due(connection)
-            dead = census.open_letters(connection)
-            open_connections = census.connections(connection)
-            most_connections = census.most_connections(connection)
-        queues = {*map(queue_label, registry.queues()), *(queue_label(queue) for queue, _ in depths)}
-        depth = Counter({(queue, status): 0 for queue in queues for status in ("queued", "processing")})
-        waiting, oldest = Counter({(queue,): 0 for queue in queues}), {(queue,): 0.0 for queue in queues}
-        for (queue, status), number in depths.items():
-            depth[queue_label(queue), status] += number
-        for queue, (number, seconds) in due.items():
-            waiting[queue_label(queue),] += number
-            oldest[queue_label(queue),] = max(seconds, oldest[queue_label(queue),])
-        yield _each("job_queue_depth", depth)
-        yield _each("job_due", waiting)
-        yield _each("job_oldest_due_age_seconds", oldest)
-        letters = Counter({(task_label(task),): 0 for task in registry.names()})
-        for task, number in dead.items():
-            letters[task_label(task),] += number
-        yield _each("dead_letters_open", letters)
-        yield _each("database_connections", open_connections)
-        yield _single("database_connections_max", most_connections)
+        """Whether it answers is a question of its own: a slow count says nothing of that."""
+        try:
+            with waits.within(ANSWER_TIMEOUT), self._engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        except SQLAlchemyError as error:
+            _say("database_up", error)
+            yield _single("database_up", 0)
+            return
+        yield _single("database_up", 1)
+        kept = False
+        for question in QUESTIONS:
+            try:
+                with waits.within(QUESTION_TIMEOUT), self._engine.begin() as connection:
+                    backlog.bound(connection)
+                    self._found[question] = question(connection)
+            except SQLAlchemyError as error:
+                _say(question.__name__, error)
+                kept = True
+        for found in self._found.values():
+            yield from found.families
+        yield _single("job_counts_estimated", any(found.estimated for found in self._found.values()))
+        yield _single("database_gauges_kept", kept)
 
     def _broker(self) -> Iterator[GaugeMetricFamily]:
         memory = self._redis.info("memory")

@@ -204,27 +204,6 @@ def total(connection: Connection, wanted: Filter) -> Total:
     return Total(max(counted, int(reckoned)), is_estimate=True)
 
 
-_DEPTHS = text("""
-    SELECT queue, status, count(*) FROM jobs WHERE status = 'queued' GROUP BY 1, 2 UNION ALL
-    SELECT queue, status, count(*) FROM jobs WHERE status = 'processing' GROUP BY 1, 2""")
-_DUE = text("""
-    SELECT queue, count(*), extract(epoch FROM now() - min(run_at))::float8 FROM jobs
-     WHERE status = 'queued' AND run_at <= now() GROUP BY queue""")
-_OPEN_LETTERS = text("""
-    SELECT coalesce(task, ''), count(*) FROM dead_letters
-     WHERE requeued_at IS NULL AND discarded_at IS NULL GROUP BY 1""")
-
-
-def depths(connection: Connection) -> dict[tuple[str, str], int]:
-    """How many jobs are queued and processing, by (queue, status)."""
-    return {(row[0], row[1]): row[2] for row in connection.execute(_DEPTHS)}
-
-
-def due(connection: Connection) -> dict[str, tuple[int, float]]:
-    """How many jobs of each queue are due and not started, and the age of the oldest in seconds."""
-    return {row[0]: (row[1], row[2]) for row in connection.execute(_DUE)}
-
-
 _CONNECTIONS = text("""
     SELECT substr(application_name, 6), coalesce(state, 'unknown'), count(*) FROM pg_stat_activity
      WHERE datname = current_database() AND application_name LIKE 'djps-%' GROUP BY 1, 2 LIMIT 100""")
@@ -239,8 +218,3 @@ def connections(connection: Connection) -> dict[tuple[str, str], int]:
 def most_connections(connection: Connection) -> int:
     """How many connections PostgreSQL takes."""
     return int(connection.execute(_MOST_CONNECTIONS).scalar_one())
-
-
-def open_letters(connection: Connection) -> dict[str, int]:
-    """How many dead letters of each task nobody has dealt with."""
-    return {row[0]: row[1] for row in connection.execute(_OPEN_LETTERS)}
