@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import binascii
 import os
+import re
 from base64 import b64decode
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +28,7 @@ from webapp.targets import read_ports, read_targets
 KIBIBYTE = 1024
 #: Sizes of a webhook secret that the Standard Webhooks specification allows, bytes.
 SECRET_BYTES = range(24, 65)
+_HOST_NAME = re.compile(r"\.?[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]?")
 #: Addresses that only this host reaches.
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -115,6 +117,11 @@ class Settings(BaseSettings):
 
     rate_limit: str = Field("10 per minute", description="Submissions per client address; empty: no limit.")
     trusted_proxies: int = Field(0, ge=0, le=10, description="Proxies whose X-Forwarded-For is believed.")
+    trusted_hosts: str = Field(
+        "",
+        description="Host names requests may be for (.example.com: all below it; *: any), comma-separated; empty: loopback's"
+        " where API_HOST is loopback and no proxy is trusted, else any.",
+    )
     max_payload_bytes: int = Field(
         256 * KIBIBYTE, ge=KIBIBYTE, le=16 * KIBIBYTE**2, description="Largest body, bytes."
     )
@@ -257,6 +264,16 @@ class Settings(BaseSettings):
         parse_many(value)
         return value
 
+    @field_validator("trusted_hosts")
+    @classmethod
+    def _host_names(cls, value: str) -> str:
+        for name in _items(value):
+            if name != "*" and not _HOST_NAME.fullmatch(name):
+                raise ValueError(
+                    f"must be host names or addresses without a port, or *; {name[:80]!r} is neither"
+                )
+        return value
+
     @field_validator("http_allowed_targets")
     @classmethod
     def _targets_readable(cls, value: str) -> str:
@@ -296,6 +313,14 @@ class Settings(BaseSettings):
     def callback_keys(self) -> tuple[str, ...]:
         """The secrets in CALLBACK_SECRETS, the newest first."""
         return _items(self.callback_secrets.get_secret_value())
+
+    @property
+    def hosts_served(self) -> tuple[str, ...]:
+        """The names that requests may be for, in lower case; none when any will do."""
+        names = tuple(name.strip("[]").lower() for name in _items(self.trusted_hosts))
+        if not names and self.api_host in LOOPBACK and not self.trusted_proxies:
+            return LOOPBACK
+        return () if "*" in names else names
 
     @property
     def webhook_keys(self) -> tuple[str, ...]:

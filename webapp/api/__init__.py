@@ -14,6 +14,7 @@ from webapp.api import (
     dlq,
     errors,
     following,
+    guard,
     health,
     jobs,
     metrics,
@@ -59,10 +60,12 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     )
     # `/jobs//x` is no path of ours; it is not found, and not sent elsewhere.
     app.url_map.merge_slashes = False
-    # Before a request's time begins to run: it may have to wait for its place.
+    # The place comes before a request's time begins to run: it may have to wait for it.
+    app.before_request(_open_request)
+    guard.init_app(app, settings)
     listen_url = settings.database_listen_url or settings.database_url
     following.init_app(app, listen_url, places=settings.api_threads, waiters=settings.max_waiters)
-    app.before_request(_open_request)
+    app.before_request(_begin_time)
     app.after_request(_name_request)
     app.teardown_request(_close_request)
     for view in (jobs.bp, batch.bp, following.bp, steering.bp, dlq.bp, health.bp, metrics.bp):
@@ -80,6 +83,9 @@ def _open_request() -> None:
     g.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid7())
     g.log_scope = logs.bound(request_id=g.request_id, **traces.open_request(g.request_id))
     g.log_scope.__enter__()
+
+
+def _begin_time() -> None:
     waits.bound(READ_BUDGET if request.method in {"GET", "HEAD"} else WRITE_BUDGET)
 
 
