@@ -48,7 +48,13 @@ class TooManyWaiters(Exception):
 
 
 class Watch:
-    """One request that waits for one job."""
+    """One request that waits for one job.
+
+    Args:
+        job_id: the job.
+        leave: called when it waits no more.
+        is_open: False when it is to wait no longer, because its client has gone or this process is about to end.
+    """
 
     def __init__(self, job_id: UUID, leave: Callable[[Watch], None], is_open: Callable[[], bool]) -> None:
         self.job_id = job_id
@@ -61,7 +67,7 @@ class Watch:
         self._changed.set()
 
     def wait(self, seconds: float) -> bool:
-        """Waits until something may have happened; False when nothing did, or this process is about to end.
+        """Waits until something may have happened; False when nothing did, or there is nothing to wait for any more.
 
         Args:
             seconds: longest wait.
@@ -102,13 +108,17 @@ class Watchers:
         """How many wait."""
         return self._count
 
-    def enter(self, job_id: UUID) -> Watch:
+    def enter(self, job_id: UUID, is_there: Callable[[], bool] = lambda: True) -> Watch:
         """Begins to watch a job; whoever calls this leaves again, and looks at the job after this and not before.
+
+        Args:
+            job_id: the job.
+            is_there: False when the client has gone; asked at least every `LOOK_EVERY`.
 
         Raises:
             TooManyWaiters: as many as may do so already.
         """
-        watch = Watch(job_id, self._leave, self._goes_on)
+        watch = Watch(job_id, self._leave, lambda: self.is_open() and is_there())
         with self._lock:
             if self._count >= self._limit:
                 raise TooManyWaiters(self._limit)
@@ -119,9 +129,6 @@ class Watchers:
                 self._listening = True
                 threading.Thread(target=self._listen, name="watchers", daemon=True).start()
         return watch
-
-    def _goes_on(self) -> bool:
-        return self.is_open()
 
     def _leave(self, watch: Watch) -> None:
         with self._lock:

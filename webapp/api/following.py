@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import waits
 from webapp.api import examples
+from webapp.api.hangups import client_of
 from webapp.api.jobs import job_id_of, query_values, the_queue
 from webapp.api.openapi import documented
 from webapp.api.schemas import JobAnswer, ShowQuery
@@ -36,6 +37,10 @@ PING_EVERY = 15.0
 RECONNECT_MS = 1_000
 
 
+#: What is answered however busy this process is: it asks PostgreSQL nothing, or only within bounds of its own.
+PLACELESS = frozenset({None, "health.alive", "metrics.exposition", "openapi.openapi", "swagger_ui.show"})
+
+
 class Desk:
     """Lets only so many requests work at once: those that wait have a thread each, and hold no place.
 
@@ -50,7 +55,9 @@ class Desk:
             self._free.put(None)
 
     def take(self) -> None:
-        """Takes a place for this request; waits for one."""
+        """Takes a place for this request; waits for one, unless it needs none."""
+        if request.endpoint in PLACELESS:
+            return
         self._free.get()
         g.has_place = True
 
@@ -108,10 +115,14 @@ def until_final(job_id: UUID, seconds: float) -> JobRow:
     return job
 
 
+def _enter(job_id: UUID) -> Watch:
+    return cast("Watchers", current_app.extensions["watchers"]).enter(job_id, client_of(request.environ))
+
+
 @contextmanager
 def closing_watch(job_id: UUID) -> Iterator[Watch]:
     """Watches a job for the length of a block."""
-    watch = cast("Watchers", current_app.extensions["watchers"]).enter(job_id)
+    watch = _enter(job_id)
     try:
         yield watch
     finally:
@@ -163,7 +174,7 @@ def events(job_id: str) -> Response:
     known = request.headers.get("Last-Event-ID", "")
     if job.status in FINAL and known == event_id(job):
         return Response(status=204)
-    watch = cast("Watchers", current_app.extensions["watchers"]).enter(job.id)
+    watch = _enter(job.id)
     desk = cast("Desk", current_app.extensions["desk"])
     try:
         job = queue.watch(job.id)
