@@ -24,3 +24,13 @@ def text_of(data: Any) -> str | None:
     except TypeError:
         return None
     return text if text.isascii() else None
+
+
+def size_of(data: Any) -> int:
+    """The size of parsed JSON as text without spaces, in UTF-8, bytes.
+
+    Example:
+        >>> size_of({"name": "café"})
+        16
+    """
+    return len(orjson.dumps(data))

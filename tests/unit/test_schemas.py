@@ -13,12 +13,11 @@ from webapp.api.dlq_schemas import DeadLetterQuery
 from webapp.api.errors import breaches_of
 from webapp.api.schemas import (
     MAX_DEPTH,
-    BadBody,
     JobAnswer,
     PageQuery,
     SubmitRequest,
-    read_json,
 )
+from webapp.api.strictjson import BadBody, read_json
 from webapp.jobs.store import JobRow
 
 

@@ -11,20 +11,20 @@ from werkzeug.exceptions import BadRequest
 from webapp import waits
 from webapp.api import examples, outcomes
 from webapp.api.answers import BatchAnswer
+from webapp.api.bodies import json_body, largest_batch
 from webapp.api.errors import breaches_of, broken_option
-from webapp.api.jobs import json_body, limited, the_queue
+from webapp.api.jobs import limited, the_queue
 from webapp.api.keys import HEADER
 from webapp.api.openapi import documented
 from webapp.api.schemas import BatchRequest, SubmitRequest
 from webapp.jobs.errors import JobError, KeyReused, OptionRefused, PayloadRefused
 from webapp.jobs.queue import Placed, Submission
+from webapp.plainjson import size_of
 
 bp = Blueprint("batch", __name__)
 
 #: How long a batch may wait for PostgreSQL, seconds: ten thousand rows on a busy machine.
 BATCH_BUDGET = 20.0
-#: Largest body of a batch, in bodies of single jobs.
-BODIES = 64
 
 
 @bp.post("/jobs/batch")
@@ -40,7 +40,8 @@ def submit_many() -> Response:
     """Stores up to 10,000 jobs; 200 with an answer for each, in their order: created, existing or invalid."""
     if HEADER in request.headers:
         raise BadRequest(f"{HEADER} is for one job; in a batch each item has its own idempotency_key")
-    request.max_content_length = BODIES * current_app.extensions["settings"].max_payload_bytes
+    largest: int = current_app.extensions["settings"].max_payload_bytes
+    request.max_content_length = largest_batch(largest)
     given = BatchRequest.model_validate(json_body()).jobs
     waits.bound(BATCH_BUDGET)
     answers: list[dict[str, Any] | None] = [None] * len(given)
@@ -51,6 +52,9 @@ def submit_many() -> Response:
         except ValidationError as error:
             answers[number] = _invalid([breach.model_dump() for breach in breaches_of(error)])
         else:
+            if (size := size_of(item)) > largest:
+                answers[number] = _invalid([_too_large(size, largest)])
+                continue
             valid[number] = wanted.submission(wanted.idempotency_key)
     for number, placed in zip(valid, the_queue().submit_many(list(valid.values())), strict=True):
         answers[number] = _answer(placed)
@@ -73,6 +77,11 @@ def _answer(placed: Placed | JobError) -> dict[str, Any]:
             return _invalid([broken_option(placed).model_dump()])
         case _:
             return _invalid([{"field": "payload.task", "rule": str(placed), "given": "payload.task"}])
+
+
+def _too_large(size: int, largest: int) -> dict[str, Any]:
+    """An item of a batch may have the size of a body of its own."""
+    return {"field": "body", "rule": f"must be at most {largest} bytes as JSON", "given": f"{size} bytes"}
 
 
 def _invalid(errors: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from webapp import waits
 from webapp.api import dlq_examples
 from webapp.api.answers import Groups, Jobs, LetterPage, Resolving
+from webapp.api.bodies import json_body, json_body_if_any
 from webapp.api.dlq_schemas import (
     DeadLetterQuery,
     DiscardRequest,
@@ -21,7 +22,7 @@ from webapp.api.dlq_schemas import (
     RequeueRequest,
     ResolveOne,
 )
-from webapp.api.jobs import job_id_of, json_body, query_values, the_queue
+from webapp.api.jobs import job_id_of, query_values, the_queue
 from webapp.api.openapi import documented
 from webapp.api.schemas import JobAnswer
 from webapp.jobs.dead_letters import LetterFilter
@@ -140,7 +141,7 @@ def _one(given: str, resolve: Callable[[Wish], Report]) -> dict[str, Any]:
         JobBusy: somebody else holds it right now.
     """
     job_id = job_id_of(given)
-    body = ResolveOne.model_validate(json_body() if request.content_length else {})
+    body = ResolveOne.model_validate(json_body_if_any())
     wish = Wish(LetterFilter(ids=(job_id,)), by=body.by or request.remote_addr, why=body.why)
     report = resolve(wish)
     job = the_queue().get(job_id)

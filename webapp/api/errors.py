@@ -15,7 +15,8 @@ from werkzeug.exceptions import HTTPException
 
 from webapp import database_errors, metrics
 from webapp.api import outcomes
-from webapp.api.schemas import SHAPES, BadBody, Breach, Problem
+from webapp.api.schemas import SHAPES, Breach, Problem
+from webapp.api.strictjson import BadBody
 from webapp.database_errors import Trouble
 from webapp.extensions import limiter
 from webapp.jobs.errors import (
@@ -196,9 +197,7 @@ def _shown(value: object) -> str:
 
 
 def _bad_body(error: BadBody) -> Response:
-    return problem(
-        422, str(error), errors=[Breach(field="body", rule=str(error), given="the request's body")]
-    )
+    return problem(422, str(error), errors=[Breach(field=error.field, rule=error.rule, given=error.given)])
 
 
 def _job_error(error: JobError) -> Response:

@@ -121,12 +121,22 @@ def conflict(error: JobError) -> dict[str, Any]:
 #: What an operation says where it has no example of its own.
 PROBLEMS = {
     400: problem(400, "Idempotency-Key must have 1 to 255 characters; given: 300"),
+    403: problem(403, "a page of another site must not do this (given: Sec-Fetch-Site: cross-site)"),
     404: problem(404, str(JobNotFound(UUID(JOB_ID)))),
+    408: problem(408, "the body did not arrive in time: 1024 of 4096 bytes in 10 s"),
     410: problem(410, str(JobGone(UUID(JOB_ID)))),
     413: problem(413, "the body must be at most 262144 bytes"),
+    414: problem(414, "the request line must be at most 4094 bytes"),
     415: problem(415, "Content-Type must be application/json; given: 'text/plain'"),
+    417: problem(417, "the only expectation that is met is 100-continue; given: 'cookies'"),
+    421: problem(
+        421,
+        "this server does not answer for the host 'example.com'; TRUSTED_HOSTS names those it answers for",
+    ),
     422: invalid("limit", "must be at most 100", "'1000'"),
     429: problem(429, "10 per 1 minute"),
+    431: problem(431, "a request must have at most 100 headers, each of at most 8190 bytes"),
+    501: problem(501, "the only transfer coding that is taken is chunked; given: 'sdch'"),
     503: problem(503, DATABASE_AWAY),
 }
 

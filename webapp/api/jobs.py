@@ -8,13 +8,14 @@ from typing import TypeVar, cast
 from uuid import UUID
 
 from flask import Blueprint, Response, current_app, jsonify, request
-from werkzeug.exceptions import NotFound, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import NotFound
 
 from webapp.api import examples
 from webapp.api.answers import JobPage
+from webapp.api.bodies import json_body
 from webapp.api.keys import HEADER, REPLAYED, one_key
 from webapp.api.openapi import documented
-from webapp.api.schemas import JobAnswer, PageAnswer, PageQuery, SubmitRequest, read_json
+from webapp.api.schemas import JobAnswer, PageAnswer, PageQuery, SubmitRequest
 from webapp.extensions import limiter
 from webapp.jobs.queue import Queue
 
@@ -42,24 +43,6 @@ def limited(view: Callable[[], T]) -> Callable[[], T]:
         return counted() if rate_limit() else view()
 
     return as_set
-
-
-def json_body() -> object:
-    """The request's body, parsed strictly.
-
-    Raises:
-        UnsupportedMediaType: it does not say it is JSON.
-        RequestEntityTooLarge: it is larger than MAX_PAYLOAD_BYTES.
-        BadBody: it is not JSON that can be kept.
-    """
-    if not request.is_json:
-        raise UnsupportedMediaType(
-            f"Content-Type must be application/json; given: {request.headers.get('Content-Type', 'none')[:100]!r}"
-        )
-    try:
-        return read_json(request.get_data(cache=False))
-    except RequestEntityTooLarge:
-        raise RequestEntityTooLarge(f"the body must be at most {request.max_content_length} bytes") from None
 
 
 def query_values() -> dict[str, object]:

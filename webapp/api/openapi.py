@@ -33,8 +33,17 @@ CONTENT_SECURITY_POLICY = (
     " img-src 'self' data:; connect-src 'self'; font-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
+#: What any request may be answered before a view sees it: by the server, and by the guard.
+ANYWHERE = (400, 408, 413, 414, 417, 421, 431, 501, 503)
+#: What is only said to requests that change something.
+TO_CHANGES = (403,)
+_UNCHANGING = frozenset({"GET"})
+
 View = TypeVar("View", bound=Callable[..., Any])
 
+_ID_HEADER = {
+    "X-Request-ID": {"schema": {"type": "string"}, "description": "The id of this request in the logs."}
+}
 _REF = "#/components/schemas/{model}"
 _PATH_PARAMETER = re.compile(r"<(?:[a-z]+:)?([a-z_]+)>")
 
@@ -112,7 +121,12 @@ def document(app: Flask) -> dict[str, Any]:
     for rule, view, operation in sorted(found, key=lambda one: one[0].rule):
         path = paths.setdefault(_PATH_PARAMETER.sub(r"{\1}", rule.rule), {})
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
-            path[method.lower()] = _described(rule.rule, rule.endpoint, view, operation, schemas)
+            described = _described(rule.rule, rule.endpoint, view, operation, schemas)
+            path[method.lower()] = described
+            for status in ANYWHERE if method in _UNCHANGING else (*ANYWHERE, *TO_CHANGES):
+                described["responses"].setdefault(
+                    str(status), {"$ref": f"#/components/responses/Problem{status}"}
+                )
     return {
         "openapi": "3.1.0",
         "info": {
@@ -121,7 +135,13 @@ def document(app: Flask) -> dict[str, Any]:
             "description": "A background job platform: an accepted job is never lost and never finishes twice.",
         },
         "paths": paths,
-        "components": {"schemas": definitions},
+        "components": {
+            "schemas": definitions,
+            "responses": {
+                f"Problem{status}": _problem(status, PROBLEMS.get(status), schemas)
+                for status in (*ANYWHERE, *TO_CHANGES)
+            },
+        },
     }
 
 
@@ -216,29 +236,30 @@ def _parameter(about: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]
 
 
 def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
-    id_header = {
-        "X-Request-ID": {"schema": {"type": "string"}, "description": "The id of this request in the logs."}
-    }
     responses: dict[str, Any] = {}
     for status, answer in sorted(operation.answers.items()):
-        responses[str(status)] = {"description": HTTPStatus(status).phrase, "headers": id_header}
+        responses[str(status)] = {"description": HTTPStatus(status).phrase, "headers": _ID_HEADER}
         if answer is not None:
             media, schema = _media_of(answer, schemas)
             example = operation.examples.answers.get(status)
             responses[str(status)]["content"] = {media: {"schema": schema, "example": example}}
     for status in sorted(operation.problems):
-        retry = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
-        headers = id_header | (retry if status in {409, 429, 503} else {})
-        known = responses.setdefault(
-            str(status), {"description": HTTPStatus(status).phrase, "headers": headers}
-        )
-        known["content"] = known.get("content", {}) | {
-            "application/problem+json": {
-                "schema": schemas[Problem, "serialization"],
-                "example": operation.examples.answers.get(status, PROBLEMS.get(status)),
-            }
-        }
+        example = operation.examples.answers.get(status, PROBLEMS.get(status))
+        described = _problem(status, example, schemas)
+        known = responses.setdefault(str(status), described)
+        known["content"] = known.get("content", {}) | described["content"]
     return responses
+
+
+def _problem(status: int, example: object, schemas: Schemas) -> dict[str, Any]:
+    retry = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+    return {
+        "description": HTTPStatus(status).phrase,
+        "headers": _ID_HEADER | (retry if status in {409, 429, 503} else {}),
+        "content": {
+            "application/problem+json": {"schema": schemas[Problem, "serialization"], "example": example}
+        },
+    }
 
 
 def _media_of(answer: type[BaseModel] | str, schemas: Schemas) -> tuple[str, dict[str, Any]]:

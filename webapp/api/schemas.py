@@ -22,8 +22,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import from_json
 
+from webapp.api.strictjson import BadBody, read_json
 from webapp.jobs import options
 from webapp.jobs.census import Filter
 from webapp.jobs.handlers import MAX_RETRIES, MAX_TIMEOUT
@@ -44,24 +44,6 @@ _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 MAX_REASON = 500
 #: Largest `offset`.
 MAX_OFFSET = 2**31
-
-
-class BadBody(ValueError):
-    """A body is not JSON that DJPS can keep unchanged."""
-
-
-def read_json(body: bytes) -> Any:
-    """Parses a body strictly: no NaN or Infinity, no lone surrogates, no endless nesting.
-
-    Raises:
-        BadBody: it is not JSON, or breaks one of these rules.
-    """
-    if not body.strip():
-        raise BadBody("the body must be a JSON object; it is empty")
-    try:
-        return from_json(body, allow_inf_nan=False, cache_strings="keys")
-    except ValueError as error:
-        raise BadBody(f"the body must be JSON: {error}") from error
 
 
 def _keepable(payload: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +122,9 @@ def _as_list(given: object) -> object:
 def _json_object(given: object) -> object:
     try:
         parsed = read_json(given.encode()) if isinstance(given, str) else given
-    except (BadBody, UnicodeEncodeError):
+    except (BadBody, UnicodeEncodeError) as error:
+        if isinstance(error, BadBody) and error.field != "body":
+            raise ValueError(str(error)) from None
         parsed = None
     if not isinstance(parsed, dict):
         raise ValueError('must be a JSON object, such as {"customer":17}')  # noqa: TRY004 - pydantic reports this one
@@ -274,6 +258,12 @@ class CancelRequest(BaseModel):
     reason: Annotated[str, Field(min_length=1, max_length=MAX_REASON), AfterValidator(printable)] | None = (
         None
     )
+
+
+class RetryRequest(BaseModel):
+    """The body of `POST /jobs/{id}/retry`: it says nothing, and may be left out."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 #: Longest wait for a job to be final, seconds.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, current_app, jsonify
 
 from webapp import heartbeats
 from webapp.api import examples
 from webapp.api.answers import AttemptPage, Cancelling, Explained
-from webapp.api.jobs import job_id_of, json_body, query_values, the_queue
+from webapp.api.bodies import json_body_if_any
+from webapp.api.jobs import job_id_of, query_values, the_queue
 from webapp.api.openapi import documented
-from webapp.api.schemas import AttemptAnswer, AttemptsQuery, CancelRequest, JobAnswer
+from webapp.api.schemas import AttemptAnswer, AttemptsQuery, CancelRequest, JobAnswer, RetryRequest
 from webapp.jobs.steering import CancelAnswer
 
 bp = Blueprint("steering", __name__)
@@ -25,16 +26,23 @@ bp = Blueprint("steering", __name__)
 )
 def cancel(job_id: str) -> tuple[Response, int]:
     """Cancels a job: 200 when it is cancelled, 202 when it runs and was asked to stop, 409 when it ended otherwise."""
-    wanted = CancelRequest.model_validate(json_body() if request.content_length else {})
+    wanted = CancelRequest.model_validate(json_body_if_any())
     job, answer = the_queue().cancel(job_id_of(job_id), wanted.reason)
     status = 202 if answer is CancelAnswer.ASKED else 200
     return jsonify({**JobAnswer.of(job), "cancel": answer.value}), status
 
 
 @bp.post("/jobs/<job_id>/retry")
-@documented({200: JobAnswer}, 404, 409, 410, 503, examples=examples.RETRY)
+@documented(
+    {200: JobAnswer},
+    *(404, 409, 410, 413, 415, 422, 503),
+    body=RetryRequest,
+    body_optional=True,
+    examples=examples.RETRY,
+)
 def retry(job_id: str) -> Response:
     """Queues a failed or cancelled job once more, with a fresh budget of retries; 409 when it is neither."""
+    RetryRequest.model_validate(json_body_if_any())
     return jsonify(JobAnswer.of(the_queue().requeue(job_id_of(job_id))))
 
 

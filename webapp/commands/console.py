@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import database_errors
 from webapp.api.errors import DATABASE_TROUBLES, breaches_of
-from webapp.api.schemas import BadBody
+from webapp.api.strictjson import BadBody
 from webapp.jobs.errors import JobError, JobGone, JobNotFound
 
 #: Exit codes beside click's own: 0 done, 2 wrong usage.

@@ -10,7 +10,8 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from webapp.api.schemas import AttemptAnswer, JobAnswer, PageQuery, SubmitRequest, read_json
+from webapp.api.schemas import AttemptAnswer, JobAnswer, PageQuery, SubmitRequest
+from webapp.api.strictjson import read_json
 from webapp.commands.console import (
     REFUSED,
     TOO_LATE,
