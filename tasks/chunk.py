@@ -23,6 +23,7 @@ from tasks.soft_limit import SoftLimit
 from webapp import logs, metrics
 from webapp.broker import CHUNK_WINDOW, TICKET_WINDOW, celery
 from webapp.database import in_one_trip
+from webapp.database_errors import never_works
 from webapp.jobs import bulk, store, tickets
 from webapp.jobs.bulk import Completed
 from webapp.jobs.store import Claim
@@ -120,13 +121,12 @@ class Chunk:
         began = time.monotonic()
         with execution.attempt_of(claim):
             try:
-                result = execution.run(self._parts, claim, limited)
+                kept = execution.run(self._parts, claim, limited)
             except execution.AttemptFailed as failed:
                 metrics.observe_wait(claim.task, claim.queue, claim.waited + began - self._claimed_at)
                 metrics.observe_run(claim.task, claim.queue, time.monotonic() - began)
                 execution.settle_failed(self._parts, failed)
                 return
-            kept = execution.keepable(result, self._parts.settings.max_result_bytes)
         ended = time.monotonic()
         with self._lock:
             self._done.append(Completed(claim, kept, began - self._claimed_at, ended - self._claimed_at))
@@ -187,11 +187,27 @@ def settle_many(parts: Runtime, done: Sequence[Completed], ticket: Ticket | None
     settled: set[UUID] = set()
     claims: list[Claim] = []
     tries = execution.Insistence(parts.settings.stuck_job_threshold)
-    while tries.goes_on():
-        with tries:
-            settled, claims = in_one_trip(parts.engine, write)
+    try:
+        while tries.goes_on():
+            with tries:
+                settled, claims = in_one_trip(parts.engine, write)
+    except Exception as error:
+        if not never_works(error):
+            raise
+        return _settle_each(parts, done, ticket)
     _note_settled(done, settled)
     return claims
+
+
+def _settle_each(parts: Runtime, done: Sequence[Completed], ticket: Ticket | None) -> list[Claim]:
+    """Writes attempts one by one, since together with one whose result cannot be stored none is."""
+    for one in done:
+        with execution.attempt_of(one.claim):
+            try:
+                execution.settle_completed(parts, one.claim, one.result)
+            except execution.AttemptFailed as failed:
+                execution.settle_failed(parts, failed)
+    return [] if ticket is None else claim_due(parts, ticket)
 
 
 def _note_settled(done: Sequence[Completed], settled: Container[UUID]) -> None:

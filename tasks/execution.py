@@ -7,11 +7,8 @@ a retry to be due.
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
+from billiard.common import terminate_handler_fired
 from celery import Task
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 from celery.exceptions import Retry as MessageDone
@@ -28,17 +26,20 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tasks import forked_copies
 from tasks.cancellation import CancelWatch
+from tasks.coroutines import callable_of
 from tasks.dead_letter import bury
 from tasks.progress import ProgressReport
+from tasks.results import keepable
 from tasks.runtime import Runtime, child_name, runtime
 from tasks.soft_limit import SoftLimit
 from webapp import logs, metrics, pace, traces
 from webapp.broker import celery
 from webapp.database import in_one_trip
+from webapp.database_errors import never_works
 from webapp.jobs import steering, store
-from webapp.jobs.errors import Cancelled, JobTimeout, Snooze
+from webapp.jobs.causes import trace_of
+from webapp.jobs.errors import Cancelled, JobTimeout, Snooze, meant
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, HandlerFunction, JobContext, registry
-from webapp.jobs.literals import json_of
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import Bury, ComeBack, DeathReason, TryAgain
 from webapp.jobs.states import AttemptOutcome, JobStatus
@@ -62,9 +63,6 @@ PACE_EVERY = 30.0
 PACE_PAUSE = 0.25
 
 DATABASE_ERRORS = (DBAPIError, PoolTimeout)
-
-#: A NUL in JSON text; with an odd number of backslashes before it, it is text about a NUL.
-_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 @dataclass(slots=True)
@@ -178,8 +176,8 @@ def claim_all(parts: Runtime, ids: Sequence[UUID]) -> list[Claim]:
     )
 
 
-def run(parts: Runtime, claim: Claim, limited: SoftLimit | None = None) -> Any:
-    """Calls the job's handler, in a span of its own where there are traces.
+def run(parts: Runtime, claim: Claim, limited: SoftLimit | None = None) -> str | None:
+    """Calls the job's handler, in a span of its own where there are traces; returns its result as JSON text.
 
     Args:
         limited: sets the soft time limit; None where Celery does, for a message with one job.
@@ -211,7 +209,7 @@ def _note_failure(span: RunningSpan, failed: AttemptFailed) -> None:
         span.fail(failed.report.type, failed.report.message, failed.report.traceback)
 
 
-def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> Any:
+def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> str | None:
     started = time.monotonic()
     context = JobContext(
         claim.id,
@@ -227,16 +225,20 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> Any:
     logger.debug("job started", extra={"task": claim.task})
     try:
         function = _function_of(claim)
+        limit = parts.settings.max_result_bytes
         if limited is None:
-            return forked_copies.call(function, claim.payload, context)
+            return keepable(forked_copies.call(function, claim.payload, context), limit)
         limited.begin(claim.timeout)
         try:
-            return forked_copies.call(function, claim.payload, context)
+            return keepable(forked_copies.call(function, claim.payload, context), limit)
         finally:
             limited.end()
     except SoftTimeLimitExceeded as error:
         raise _failure(claim, JobTimeout(claim.timeout), error) from error
-    except Exception as error:
+    except BaseException as error:
+        if terminate_handler_fired():
+            # Not the handler's: the process was told to end, and this is how billiard ends it.
+            raise
         raise _failure(claim, error, error) from error
     finally:
         measure(parts, claim.task, time.monotonic() - started)
@@ -260,29 +262,70 @@ def _function_of(claim: Claim) -> HandlerFunction:
     found = registry.get(claim.task)
     if found is None:
         raise HandlerMissing(claim.task)
-    return found.run
+    return callable_of(found)
 
 
 def _failure(claim: Claim, error: BaseException, raised: BaseException) -> AttemptFailed:
-    # Without the exception itself, whose `__str__` may do anything; its class and message are kept beside this.
-    trace = "".join(["Traceback (most recent call last):\n", *traceback.format_tb(raised.__traceback__)])
-    return AttemptFailed(claim, error, ErrorReport.of(error, trace))
+    return AttemptFailed(claim, meant(error), ErrorReport.of(error, trace_of(raised)))
 
 
-def settle_completed(parts: Runtime, claim: Claim, result: Any) -> None:
-    """Writes a completed attempt, unless its lease was lost."""
-    kept = keepable(result, parts.settings.max_result_bytes)
+class NotStorable(Exception):
+    """PostgreSQL does not take what an attempt ended with."""
+
+    def __init__(self, error: BaseException) -> None:
+        # The driver's error, without SQLAlchemy's list of the statement's values.
+        found = getattr(error, "orig", None) or error
+        super().__init__(f"how the attempt ended cannot be stored ({type(found).__name__})")
+
+
+def _unstorable(claim: Claim, error: BaseException) -> AttemptFailed:
+    told = NotStorable(error).with_traceback(error.__traceback__)
+    return _failure(claim, told, told)
+
+
+def settle_completed(parts: Runtime, claim: Claim, kept: str | None) -> None:
+    """Writes a completed attempt, unless its lease was lost.
+
+    Args:
+        kept: its result, JSON text.
+
+    Raises:
+        AttemptFailed: the result cannot be stored.
+    """
 
     def write(connection: Connection) -> JobStatus | None:
         return JobStatus.COMPLETED if store.settle_completed(connection, claim, kept) else None
 
-    if _settle(parts, claim, write) is not None:
+    try:
+        status = _settle(parts, claim, write)
+    except Exception as error:
+        if not never_works(error):
+            raise
+        raise _unstorable(claim, error) from None
+    if status is not None:
         metrics.jobs_completed.inc()
         logger.info("job completed", extra={"task": claim.task, "waited_seconds": round(claim.waited, 3)})
 
 
 def settle_failed(parts: Runtime, failed: AttemptFailed) -> None:
-    """Writes an attempt that did not complete: its job is queued again for later, or goes to the dead letter queue."""
+    """Writes an attempt that did not complete: its job is queued again for later, or goes to the dead letter queue.
+
+    What cannot be stored of it is given up, and said instead.
+    """
+    try:
+        _settle_failed(parts, failed)
+    except Exception as error:
+        if not never_works(error):
+            raise
+        if isinstance(failed.error, NotStorable):
+            logger.exception(
+                "attempt's end cannot be stored, its lease will run out", extra=fields_of(failed.claim)
+            )
+            return
+        settle_failed(parts, _unstorable(failed.claim, error))
+
+
+def _settle_failed(parts: Runtime, failed: AttemptFailed) -> None:
     claim = failed.claim
     decision = parts.policy.of_job(claim.backoff).after_failure(
         failed.error, retry_count=claim.retry_count, max_retries=claim.max_retries
@@ -417,36 +460,8 @@ class Insistence:
         if error is None:
             self.came_through = True
             return False
-        if not isinstance(error, (*DATABASE_ERRORS, SoftTimeLimitExceeded)):
+        if not isinstance(error, (*DATABASE_ERRORS, SoftTimeLimitExceeded)) or never_works(error):
             return False
         self.count += 1
         logger.warning("attempt could not be settled yet", extra={"error_type": type(error).__name__})
         return True
-
-
-def keepable(result: Any, limit: int) -> str | None:
-    """A handler's result as JSON text; one that cannot be kept is replaced by a note of why.
-
-    The work is done by then, so a result that is too large must not fail the job.
-
-    Args:
-        limit: largest text, bytes.
-    """
-    if result is None:
-        return None
-    try:
-        kept = json_of(result)
-        size = len(kept.encode())
-    except UnicodeEncodeError:
-        return _dropped("lone surrogates are not storable")
-    except (TypeError, ValueError, RecursionError) as error:
-        return _dropped(f"not JSON ({type(error).__name__})")
-    if size > limit:
-        return _dropped(f"{size} bytes are more than MAX_RESULT_BYTES ({limit})")
-    if _NUL.search(kept):
-        return _dropped("\\u0000 is not storable")
-    return kept
-
-
-def _dropped(reason: str) -> str:
-    return json.dumps({"djps_result_dropped": reason})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -13,6 +12,7 @@ from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
+from webapp import reading
 from webapp.database_errors import Trouble, trouble_of
 
 T = TypeVar("T")
@@ -33,14 +33,6 @@ LOCK_TIMEOUT_MS = 2_000
 IDLE_IN_TRANSACTION_MS = 30_000
 #: Longest sent data may stay unacknowledged by the server's host, milliseconds.
 TCP_USER_TIMEOUT_MS = 10_000
-
-
-#: PostgreSQL writes JSON with nothing before or after it, for which `json.loads` looks in twice the time.
-_DECODER = json.JSONDecoder()
-
-
-def _from_json(text: str) -> Any:
-    return _DECODER.raw_decode(text)[0]
 
 
 def engine_options(
@@ -66,7 +58,7 @@ def engine_options(
         "max_overflow": 2,
         "pool_timeout": POOL_TIMEOUT,
         "pool_recycle": 1_800,
-        "json_deserializer": _from_json,
+        "json_deserializer": reading.json_of,
         # Errors find their way into logs.
         "hide_parameters": True,
         "connect_args": {

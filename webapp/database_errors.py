@@ -90,6 +90,18 @@ def trouble_of(error: BaseException) -> Trouble:
     return trouble_of_code(sqlstate_of(error), connection=broken)
 
 
+def never_works(error: BaseException) -> bool:
+    """True if trying the same statement again is no use: PostgreSQL, or its driver, does not take it with these values.
+
+    Example:
+        >>> never_works(ValueError("A string literal cannot contain NUL (0x00) characters."))
+        True
+    """
+    if is_of_database(error) or isinstance(error, PoolTimeout):
+        return trouble_of(error) is Trouble.DEFECT
+    return isinstance(error, (ValueError, TypeError, OverflowError))
+
+
 def sqlstate_of(error: BaseException) -> str | None:
     """The error's SQLSTATE; None where PostgreSQL gave none."""
     code: str | None = getattr(_cause_of(error), "pgcode", None)

@@ -6,6 +6,7 @@ real program to Celery or gunicorn; what is switched on comes from the environme
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -105,7 +106,7 @@ def _early_ack() -> None:
     real = execution.run
 
     def run(parts: Any, claim: Any, limited: Any = None) -> Any:
-        execution.settle_completed(parts, claim, {"attempt": claim.attempt})
+        execution.settle_completed(parts, claim, json.dumps({"attempt": claim.attempt}))
         return real(parts, claim, limited)
 
     execution.run = run

@@ -329,7 +329,7 @@ def test_the_dead_letter_queue_is_an_array_of_jobs_newest_first(client, engine):
     assert (found.status_code, found.content_type) == (200, JSON)
     assert [job["id"] for job in found.json] == [str(second.id), str(first.id)]
     assert set(found.json[0]) == ANSWERED
-    assert (found.json[0]["status"], found.json[0]["last_error"]) == ("failed", "broken")
+    assert (found.json[0]["status"], found.json[0]["last_error"]) == ("failed", "E: broken")
     assert [job["id"] for job in client.get("/dlq?limit=1&offset=1").json] == [str(first.id)]
 
 

@@ -94,7 +94,7 @@ def test_failed_and_cancelled_jobs_are_told_of_too(parts, engine):
         with_callback(engine, job.id)
     assert delivering.run_callbacks(parts) == 2
     assert body_of(engine, failed.id)["type"] == "job.failed"
-    assert body_of(engine, failed.id)["data"]["last_error"] == "broken"
+    assert body_of(engine, failed.id)["data"]["last_error"] == "E: broken"
     assert body_of(engine, cancelled.id)["type"] == "job.cancelled"
 
 

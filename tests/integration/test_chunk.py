@@ -86,7 +86,7 @@ def test_failures_are_settled_one_by_one_and_the_others_complete(engine, handle)
     execute_jobs([str(row.id) for row in rows])
     assert statuses(engine, [rows[0], rows[3]]) == ["completed", "completed"]
     again = row_of(engine, rows[1].id)
-    assert (again.status, again.retry_count, again.last_error) == ("queued", 1, "odd one out")
+    assert (again.status, again.retry_count, again.last_error) == ("queued", 1, "RuntimeError: odd one out")
     assert ends(engine, rows[1]) == [(1, "failed")]
     assert ends(engine, rows[2]) == [(1, "failed")]
 

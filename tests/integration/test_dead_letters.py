@@ -49,7 +49,7 @@ def test_without_parameters_it_is_an_array_of_jobs(client, engine):
     first, second = buried(engine), buried(engine)
     answer = client.get("/dlq")
     assert [item["id"] for item in answer.json] == [str(second.id), str(first.id)]
-    assert answer.json[0]["last_error"] == ERROR.message
+    assert answer.json[0]["last_error"] == ERROR.summary
 
 
 def test_letters_are_found_by_what_they_died_of(client, engine):

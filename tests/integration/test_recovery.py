@@ -56,7 +56,7 @@ def test_a_lost_attempt_without_retries_left_is_buried(parts, engine):
     expire(engine)
     assert recovery.run_recovery(parts) == 1
     row = row_of(engine, claim.id)
-    assert (row.status, row.last_error) == ("failed", recovery.LOST.message)
+    assert (row.status, row.last_error) == ("failed", recovery.LOST.summary)
     assert [attempt["outcome"] for attempt in attempts_of(engine, claim.id)] == ["lost"]
     assert letters_of(engine, claim.id)[0]["reason"] == "exhausted"
 
@@ -69,7 +69,7 @@ def test_a_burial_that_a_dead_worker_left_half_done_is_finished(parts, engine):
     assert recovery.run_recovery(parts) == 1
     row = row_of(engine, claim.id)
     # Its end was on record, so it is not counted as lost and not run again.
-    assert (row.status, row.retry_count, row.last_error) == ("failed", 0, "broken")
+    assert (row.status, row.retry_count, row.last_error) == ("failed", 0, "E: broken")
     assert [attempt["outcome"] for attempt in attempts_of(engine, claim.id)] == ["failed"]
     assert letters_of(engine, claim.id)[0]["error_message"] == "broken"
 

@@ -126,7 +126,7 @@ def test_a_job_that_was_asked_to_stop_is_not_run_again(engine, outcome):
     with engine.begin() as connection:
         assert store.settle_again(connection, claim, outcome, ERROR, delay=30)
     row = row_of(engine, claim.id)
-    assert (row.status, row.attempt, row.retry_count, row.last_error) == ("cancelled", 1, 0, "broken")
+    assert (row.status, row.attempt, row.retry_count, row.last_error) == ("cancelled", 1, 0, "E: broken")
     assert row.lease_expires_at is row.worker_id is None
     assert row.finished_at == row.updated_at
     assert [attempt["outcome"] for attempt in attempts_of(engine, claim.id)] == [outcome.value]

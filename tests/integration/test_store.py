@@ -188,7 +188,7 @@ def test_another_try_waits_for_its_delay_and_burns_what_it_should(engine, outcom
     assert (row.status, row.attempt, row.retry_count) == ("queued", 1, burnt)
     assert (row.run_at - row.updated_at).total_seconds() == 30
     assert row.dispatched_at is row.worker_id is row.lease_expires_at is row.finished_at is None
-    assert row.last_error == "broken"
+    assert row.last_error == "E: broken"
     (attempt,) = attempts_of(engine, claim.id)
     assert (attempt["outcome"], attempt["error_type"], attempt["error_message"], attempt["traceback"]) == (
         outcome.value,
@@ -205,7 +205,7 @@ def test_a_release_without_an_error_keeps_the_last_one(engine):
     again = claim_again(engine, claim.id)
     with engine.begin() as connection:
         store.settle_again(connection, again, RELEASED, None, delay=0)
-    assert row_of(engine, claim.id).last_error == "broken"
+    assert row_of(engine, claim.id).last_error == "E: broken"
 
 
 def test_a_stale_attempt_writes_nothing(engine):
@@ -237,7 +237,7 @@ def test_a_job_is_buried_only_when_the_end_of_its_last_attempt_is_on_record(engi
         assert store.bury(connection, claim.id, claim.attempt) is None
     assert (burial.id, burial.task, burial.queue, burial.reason) == (claim.id, "noop", "default", "exhausted")
     row = row_of(engine, claim.id)
-    assert (row.status, row.last_error, row.worker_id) == ("failed", "broken", None)
+    assert (row.status, row.last_error, row.worker_id) == ("failed", "E: broken", None)
     (letter,) = letters_of(engine, claim.id)
     assert (letter["reason"], letter["error_type"], letter["error_message"]) == ("exhausted", "E", "broken")
     assert letter["fingerprint"] == ERROR.fingerprint

@@ -217,7 +217,7 @@ def test_a_span_that_cannot_be_told_or_begun_fails_no_attempt(engine, handle, mo
     attempt(untold.id)
     fail_in(monkeypatch, "Tracer.start_span")
     attempt(unbegun.id)
-    assert [row_of(engine, job.id).last_error for job in (untold, unbegun)] == ["broken"] * 2
+    assert [row_of(engine, job.id).last_error for job in (untold, unbegun)] == ["ValueError: broken"] * 2
     said = {record.message for record in caplog.records}
     assert {"span could not be told", "span of an attempt could not be begun"} <= said
 

@@ -40,7 +40,7 @@ def test_a_failing_job_is_tried_at_0_2_6_and_14_seconds_and_then_is_in_the_dead_
     )
     assert [float(row[0]) for row in started] == pytest.approx([0, 2, 6, 14], abs=1.5)
     assert job["retry_count"] == job["max_retries"] == 3
-    assert job["last_error"] == "this handler always fails"
+    assert job["last_error"] == "AlwaysFails: this handler always fails"
     dead = fleet.http.get(f"{fleet.url}/dlq", timeout=10).json()
     assert job["id"] in [one["id"] for one in dead]
     assert fleet.metric("jobs_failed_total") >= 1
@@ -76,7 +76,7 @@ def test_a_handler_from_outside_the_packages_runs_in_its_own_queue(fleet):
 
 def test_a_handler_decides_with_retry_and_discard(fleet):
     again = fleet.wait_for(fleet.post("again"))
-    assert (again["status"], again["attempt"], again["last_error"]) == ("failed", 2, "not yet")
+    assert (again["status"], again["attempt"], again["last_error"]) == ("failed", 2, "Retry: not yet")
     no_use = fleet.wait_for(fleet.post("no-use"))
     assert (no_use["status"], no_use["attempt"]) == ("failed", 1)
     reasons = dict(fleet.rows("SELECT job_id::text, reason FROM dead_letters"))
@@ -86,7 +86,7 @@ def test_a_handler_decides_with_retry_and_discard(fleet):
 def test_an_attempt_that_runs_too_long_is_stopped(fleet):
     job = fleet.wait_for(fleet.post("too-slow"))
     assert job["status"] == "failed"
-    assert job["last_error"] == "the attempt ran longer than its timeout of 0.5 s"
+    assert job["last_error"] == "JobTimeout: the attempt ran longer than its timeout of 0.5 s"
 
 
 def test_a_handler_that_ignores_its_time_limit_is_killed(fleet):

@@ -91,7 +91,7 @@ def test_without_jitter_no_wait_is_shorter_than_the_one_before(base, cap):
 
 @pytest.mark.parametrize("after", [-1, -0.1, float("nan"), float("inf"), float("-inf")])
 def test_a_handler_cannot_ask_for_an_impossible_wait(after):
-    with pytest.raises(ValueError, match=rf"after must be a finite number of seconds.*{after!r}"):
+    with pytest.raises(ValueError, match=rf"after must be a number from 0 to .*{after!r}"):
         Retry(after=after)
 
 
@@ -122,5 +122,5 @@ def test_a_jobs_own_jitter_comes_before_the_settings():
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
 def test_no_snooze_is_endless_or_in_the_past(seconds):
-    with pytest.raises(ValueError, match="seconds must be 0 to"):
+    with pytest.raises(ValueError, match="seconds must be a number from 0 to"):
         Snooze(seconds)

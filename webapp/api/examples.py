@@ -85,7 +85,7 @@ FAILED = COMPLETED | {
     "attempt": 4,
     "retry_count": 3,
     "result": None,
-    "last_error": "this handler always fails",
+    "last_error": "AlwaysFails: this handler always fails",
 }
 CANCELLED = QUEUED | {
     "status": "cancelled",

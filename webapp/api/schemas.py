@@ -26,6 +26,7 @@ from pydantic import (
 from webapp.api.strictjson import BadBody, read_json
 from webapp.jobs import options
 from webapp.jobs.census import Filter
+from webapp.jobs.depth import MAX_DEPTH, is_deeper, readable
 from webapp.jobs.handlers import MAX_RETRIES, MAX_TIMEOUT
 from webapp.jobs.models import MAX_KEY_LENGTH
 from webapp.jobs.options import Options
@@ -36,8 +37,6 @@ from webapp.jobs.store import MAX_ATTEMPT, JobRow
 from webapp.moments import iso
 from webapp.outbound.urls import MAX_URL, written_url
 
-#: Deepest nesting of a payload.
-MAX_DEPTH = 64
 #: Integers PostgreSQL's and most languages' 64 bits can hold.
 _MIN_INTEGER, _MAX_INTEGER = -(2**63), 2**63 - 1
 #: Longest reason of a cancellation, characters.
@@ -52,17 +51,17 @@ def _keepable(payload: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: with the path of the offending value.
     """
-    pending: list[tuple[str, int, Any]] = [("payload", 1, payload)]
+    if is_deeper(payload, MAX_DEPTH):
+        raise ValueError(f"must not be nested deeper than {MAX_DEPTH} levels")
+    pending: list[tuple[str, Any]] = [("payload", payload)]
     while pending:
-        path, depth, value = pending.pop()
-        if depth > MAX_DEPTH:
-            raise ValueError(f"must not be nested deeper than {MAX_DEPTH} levels")
+        path, value = pending.pop()
         if isinstance(value, dict):
             for key, inner in value.items():
                 _check_text(path, key)
-                pending.append((f"{path[:200]}.{key[:50]}", depth + 1, inner))
+                pending.append((f"{path[:200]}.{key[:50]}", inner))
         elif isinstance(value, list):
-            pending.extend((f"{path[:200]}[{index}]", depth + 1, inner) for index, inner in enumerate(value))
+            pending.extend((f"{path[:200]}[{index}]", inner) for index, inner in enumerate(value))
         elif isinstance(value, str):
             _check_text(path, value)
         elif isinstance(value, bool) or value is None:
@@ -333,7 +332,11 @@ class JobAnswer(BaseModel):
     @classmethod
     def of(cls, job: JobRow) -> dict[str, Any]:
         """The JSON-ready form of a job."""
-        answer = cls.model_validate(job).model_dump(mode="json")
+        model = cls.model_validate(job)
+        # These are JSON already; pydantic would copy them, and fails where they are nested deeper than it goes.
+        model.payload, model.result = {}, None
+        answer = model.model_dump(mode="json")
+        answer["payload"], answer["result"] = readable(job.payload), readable(job.result)
         if job.status != JobStatus.CANCELLED:
             # The reason of a cancellation that was asked, and came too late, is not why the job ended.
             answer["cancel_reason"] = None

@@ -16,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from webapp.jobs.columns import as_sent
+from webapp.jobs.depth import MAX_DEPTH, is_deeper
 from webapp.jobs.literals import array_of, json_of, kept_as_sent, text_array_of
 from webapp.moments import iso
 
@@ -116,6 +117,8 @@ def payload_of(ending: Ending) -> dict[str, Any]:
     The body has the form that the Standard Webhooks specification recommends: `type`, `timestamp`, `data`. Every
     answer but 2xx is tried again: a receiver that is being deployed says 404 for a while.
     """
+    # A result that was stored before there was a limit.
+    is_deep = is_deeper(ending.result, MAX_DEPTH)
     data = {
         "id": str(ending.id),
         "status": ending.status,
@@ -124,8 +127,8 @@ def payload_of(ending: Ending) -> dict[str, Any]:
         "attempt": ending.attempt,
         "retry_count": ending.retry_count,
         "tags": ending.tags,
-        "result": ending.result,
-        "result_omitted": ending.result_omitted,
+        "result": None if is_deep else ending.result,
+        "result_omitted": ending.result_omitted or is_deep,
         "last_error": ending.last_error,
         "created_at": iso(ending.created_at),
         "finished_at": iso(ending.finished_at),

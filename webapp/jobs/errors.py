@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
 from uuid import UUID
 
 from pydantic import ValidationError
 
-from webapp.jobs.options import MAX_DELAY
+from webapp.jobs.options import MAX_DELAY, checked_number
 from webapp.jobs.states import JobStatus
 
 
@@ -158,20 +157,16 @@ class Retry(Exception):
     """
 
     def __init__(self, reason: str = "", *, after: float | None = None) -> None:
-        if after is not None and not (math.isfinite(after) and after >= 0):
-            raise ValueError(f"after must be a finite number of seconds, 0 or more; given: {after!r}")
         super().__init__(reason or "the handler asked for another try")
-        self.after = after
+        self.after = None if after is None else checked_number("after", after, 0, MAX_DELAY)
 
 
 class Snooze(Exception):
     """Raised by a handler: not now, come back in `seconds`. It uses up no retry, and may be raised any number of times."""
 
     def __init__(self, seconds: float) -> None:
-        if not 0 <= seconds <= MAX_DELAY:
-            raise ValueError(f"seconds must be 0 to {MAX_DELAY:g}; given: {seconds!r}")
-        super().__init__(f"the handler asked to come back in {seconds:g} s")
-        self.seconds = seconds
+        self.seconds = checked_number("seconds", seconds, 0, MAX_DELAY)
+        super().__init__(f"the handler asked to come back in {self.seconds:g} s")
 
 
 class Cancelled(Exception):
@@ -194,3 +189,35 @@ class JobTimeout(Exception):
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the attempt ran longer than its timeout of {seconds:g} s")
         self.seconds = seconds
+
+
+#: What a handler raises to say what should happen next.
+STEERING = (Retry, Snooze, Cancelled, Discard)
+
+
+def meant(error: BaseException) -> BaseException:
+    """What an error says should happen next: a group of errors that all say the same stands for the first of them.
+
+    Tasks of an `asyncio.TaskGroup` raise what they raise in such a group.
+
+    Example:
+        >>> meant(ExceptionGroup("unhandled errors", [Discard("no address")]))
+        Discard('no address')
+    """
+    leaves = _leaves(error)
+    for kind in STEERING:
+        if leaves and all(isinstance(one, kind) for one in leaves):
+            return leaves[0]
+    return error
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    pending = [error]
+    while pending:
+        at = pending.pop(0)
+        if isinstance(at, BaseExceptionGroup):
+            pending = [*at.exceptions, *pending]
+        else:
+            found.append(at)
+    return found

@@ -22,6 +22,7 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 
 from webapp.jobs.errors import Cancelled, PayloadRefused
+from webapp.jobs.functions import check_function, is_coroutine_function, origin
 from webapp.jobs.options import (
     HIGHEST_PRIORITY,
     LOWEST_PRIORITY,
@@ -129,6 +130,11 @@ class Handler:
     tags: tuple[str, ...] = ()
     expires_in: float | None = None
     model: type[BaseModel] | None = None
+    #: Whether calling `run` only makes a coroutine, which an event loop has to run.
+    is_coroutine: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_coroutine", is_coroutine_function(self.run))
 
     @property
     def sets_terms(self) -> bool:
@@ -198,8 +204,9 @@ class HandlerRegistry:
                 f"chunk of handler {new.name!r} must be 1 to {LARGEST_CHUNK}; given: {new.chunk}"
             )
         _check_defaults(new)
+        check_function(new.name, new.run)
         known = self._handlers.get(new.name)
-        if known is not None and known.run.__qualname__ != new.run.__qualname__:
+        if known is not None and _qualname(known.run) != _qualname(new.run):
             raise ValueError(f"handler {new.name!r} is registered twice: {known.run!r} and {new.run!r}")
         self._handlers[new.name] = new
 
@@ -229,6 +236,10 @@ class HandlerRegistry:
 
 #: The registry that `@handler` fills.
 registry = HandlerRegistry()
+
+
+def _qualname(function: HandlerFunction) -> str:
+    return getattr(origin(function), "__qualname__", repr(function))
 
 
 def _check_defaults(new: Handler) -> None:

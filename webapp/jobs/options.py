@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 #: Priority of a job that asks for none.
@@ -134,3 +136,36 @@ def checked_backoff(backoff: Any) -> Any:
 def _check_number(what: str, value: Any, least: float, most: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
         raise ValueError(f"{what} must be {least:g} to {most:g}; given: {value!r}")
+
+
+def checked_number(what: str, value: Any, least: float, most: float) -> float:
+    """A number that a handler gives, as a float: integers, fractions, decimals and NumPy's numbers are taken.
+
+    Args:
+        what: its name, for the error.
+
+    Raises:
+        ValueError: it is no number, or not from `least` to `most`.
+
+    Example:
+        >>> checked_number("after", 5, 0, 60)
+        5.0
+    """
+    try:
+        if (
+            isinstance(value, (Real, Decimal))
+            and not isinstance(value, bool)
+            and least <= float(value) <= most
+        ):
+            return float(value)
+    except (ArithmeticError, ValueError):
+        # A decimal that is no number at all.
+        pass
+    raise ValueError(f"{what} must be a number from {least:g} to {most:g}; given: {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:100]
+    except Exception as failure:  # noqa: BLE001 - a handler's class may do anything in __repr__
+        return f"a {type(value).__name__} ({type(failure).__name__})"

@@ -6,6 +6,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from webapp.jobs import causes
+
 #: Longest error message kept, characters.
 MAX_ERROR_CHARACTERS = 2_000
 #: Longest traceback kept, characters; its end is what tells.
@@ -14,7 +16,12 @@ MAX_TRACEBACK_CHARACTERS = 16_000
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """An error in the form in which it is kept: bounded, and printable by PostgreSQL."""
+    """An error in the form in which it is kept: bounded, and printable by PostgreSQL.
+
+    Args:
+        type: the error's class, with its module.
+        message: what it says, what caused it, and what the members of a group say.
+    """
 
     type: str
     message: str
@@ -23,19 +30,16 @@ class ErrorReport:
     @classmethod
     def of(cls, error: BaseException, traceback: str | None = None) -> ErrorReport:
         """Describes `error`, whatever its `__str__` does."""
-        kind = type(error)
-        name = (
-            kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        )
-        try:
-            message = str(error)
-        except Exception as failure:  # noqa: BLE001 - a handler's exception class may do anything in __str__
-            message = f"(its text could not be read: {type(failure).__name__})"
         return cls(
-            type=_storable(name)[:200],
-            message=_storable(message[:MAX_ERROR_CHARACTERS]),
+            type=_storable(causes.name_of(error))[:200],
+            message=_storable(causes.told(error, MAX_ERROR_CHARACTERS)),
             traceback=_storable(traceback[-MAX_TRACEBACK_CHARACTERS:]) if traceback else None,
         )
+
+    @property
+    def summary(self) -> str:
+        """The class and the message, as a job shows its last error: `KeyError: 'to'`."""
+        return causes.titled(self.type, self.message)
 
     @property
     def fingerprint(self) -> str:

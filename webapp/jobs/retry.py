@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from webapp.jobs.errors import Discard, Retry, Snooze
+from webapp.jobs.options import MAX_DELAY, checked_number
 
 
 class DeathReason(StrEnum):
@@ -104,16 +105,30 @@ class RetryPolicy:
         """
         if isinstance(error, Discard):
             return Bury(DeathReason.DISCARDED)
-        if isinstance(error, Snooze):
-            return ComeBack(error.seconds)
+        asked = _wait_asked_by(error)
+        if isinstance(error, Snooze) and asked is not None:
+            return ComeBack(asked)
         if retry_count >= max_retries:
             return Bury(DeathReason.EXHAUSTED)
-        if isinstance(error, Retry) and error.after is not None:
-            return TryAgain(error.after)
-        return TryAgain(self.delay(retry_count + 1))
+        return TryAgain(self.delay(retry_count + 1) if asked is None else asked)
 
     def after_loss(self, *, retry_count: int, max_retries: int) -> RetryDecision:
         """Decides what follows an attempt whose process died: again at once, while the budget lasts."""
         if retry_count >= max_retries:
             return Bury(DeathReason.EXHAUSTED)
         return TryAgain(0.0)
+
+
+def _wait_asked_by(error: BaseException) -> float | None:
+    """Seconds that a `Retry` or a `Snooze` asks for; None where it says nothing that can be used.
+
+    A subclass may have forgotten to set it, or set it to anything.
+    """
+    names = {Retry: "after", Snooze: "seconds"}
+    for kind, name in names.items():
+        if isinstance(error, kind):
+            try:
+                return checked_number(name, getattr(error, name), 0, MAX_DELAY)
+            except (AttributeError, ValueError):
+                return None
+    return None

@@ -257,7 +257,7 @@ _SETTLE_AGAIN = text(f"""
                finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN now() END,
                retry_count = retry_count + CASE WHEN cancel_requested_at IS NULL THEN :burnt ELSE 0 END,
                run_at = now() + make_interval(secs => :delay), dispatched_at = NULL, updated_at = now(),
-               last_error = coalesce(:message, last_error), lease_expires_at = NULL, worker_id = NULL
+               last_error = coalesce(:summary, last_error), lease_expires_at = NULL, worker_id = NULL
          WHERE {OPEN_ATTEMPT}
         RETURNING id, attempt, last_attempt_at, status)
     INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, error_type, error_message, traceback)
@@ -291,7 +291,7 @@ def settle_again(
 
 _RECORD_LAST = text(f"""
     WITH ended AS (
-        UPDATE jobs SET last_error = :message, updated_at = now()
+        UPDATE jobs SET last_error = :summary, updated_at = now()
          WHERE {OPEN_ATTEMPT} AND cancel_requested_at IS NULL
         RETURNING id, attempt, last_attempt_at)
     INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, error_type, error_message, traceback)
@@ -317,6 +317,7 @@ def _end_of(held: Claim | Held, outcome: AttemptOutcome, error: ErrorReport | No
         "outcome": outcome.value,
         "type": error.type if error else None,
         "message": error.message if error else None,
+        "summary": error.summary if error else None,
         "traceback": error.traceback if error else None,
     }
 

@@ -142,7 +142,7 @@ class Caller:
         try:
             addresses = self._guard.addresses(endpoint, end - time.monotonic())
         except NotResolved as error:
-            raise CallFailed(endpoint.origin, str(error)) from error
+            raise CallFailed(endpoint.origin, str(error)) from None
         with _Cutoff(end) as cutoff:
             try:
                 connection = self._connect(endpoint, addresses, end)
@@ -153,7 +153,7 @@ class Caller:
                     connection.close()
             except _FAILURES as error:
                 reason = "no answer in time" if _is_late(error, end) else f"{type(error).__name__}: {error}"
-                raise CallFailed(endpoint.origin, reason[:_MAX_REASON]) from error
+                raise CallFailed(endpoint.origin, reason[:_MAX_REASON]) from None
         # A body without a length ends where the connection does, so a cut one looks whole.
         if cutoff.struck:
             raise CallFailed(endpoint.origin, "no whole answer in time")

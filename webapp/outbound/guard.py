@@ -93,7 +93,7 @@ class Guard:
         except queue.Empty:
             raise NotResolved(f"{host} was not resolved within {timeout:.3g} s") from None
         if isinstance(found, Exception):
-            raise NotResolved(f"{host} could not be resolved ({type(found).__name__}: {found})") from found
+            raise NotResolved(f"{host} could not be resolved ({type(found).__name__}: {found})")
         if not found:
             raise NotResolved(f"{host} has no address")
         return [ip_address(one) for one in found]
