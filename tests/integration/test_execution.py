@@ -5,6 +5,7 @@ import json
 import threading
 import time
 
+import psycopg2
 import pytest
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 from celery.exceptions import Retry as MessageDone
@@ -321,7 +322,7 @@ def quick(parts):
 
 
 def away(*_):
-    raise OperationalError("SELECT 1", {}, Exception("away"))
+    raise OperationalError("SELECT 1", {}, psycopg2.OperationalError("away"))
 
 
 def test_settling_is_given_up_before_the_sweeper_may_own_the_job(engine, parts):

@@ -60,7 +60,7 @@ def test_a_time_that_python_does_not_know_is_shown_as_the_nearest(client, engine
         assert answer.json["updated_at"] == shown.isoformat().replace("+00:00", "Z")
     assert client.get(f"/jobs/{job.id}/explain").status_code == 200
     assert client.post(f"/jobs/{job.id}/cancel").status_code == 200
-    assert client.get(f"/jobs/{job.id}/events").status_code == 200
+    assert client.get(f"/jobs/{job.id}/events", buffered=True).status_code == 200
 
 
 @pytest.mark.parametrize("depth", [101, 260, 900, 5_000])
@@ -74,7 +74,7 @@ def test_json_that_is_too_deep_is_shown_as_a_note(client, engine, change, column
     assert "djps_not_shown" in answer.json[column]
     assert listed(client, job.id) == answer.json
     assert listed(client, other.id)
-    assert "djps_not_shown" in client.get(f"/jobs/{job.id}/events").text
+    assert "djps_not_shown" in client.get(f"/jobs/{job.id}/events", buffered=True).text
     assert client.get(f"/jobs/{job.id}?wait=1").status_code == 200
 
 
