@@ -29,21 +29,26 @@ traces.install(settings, "worker", VERSION)
 from tasks import (  # noqa: E402
     callbacks,  # noqa: F401
     chunk,  # noqa: F401
+    cleanup,
     dead_letter,  # noqa: F401
     execution,  # noqa: F401
     exposition,
     forked_copies,
     process_group,
     recovery,  # noqa: F401
+    recycling,
+    shutdown,
 )
+from tasks.dead_workers import LifeLock  # noqa: E402
 from tasks.presence import Presence  # noqa: E402
-from tasks.runtime import forget_parent  # noqa: E402
+from tasks.runtime import forget_parent, worker_name  # noqa: E402
 
 app = celery
 logger = logging.getLogger(__name__)
 
 _presence: Presence | None = None
 _exposed: exposition.Server | None = None
+_life_lock: LifeLock | None = None
 #: This process; in a forked child, its parent.
 _pid = os.getpid()
 
@@ -63,6 +68,17 @@ def _say_json(message: object, _file: object = None) -> None:
 
 worker_program.safe_say = _say_json
 
+
+def _end_in_a_hurry(worker: Any) -> None:
+    """Stops what runs, gives it back, and ends; called in a signal handler."""
+    if _presence is None:
+        worker_program.on_cold_shutdown(worker)
+    else:
+        _presence.hurry()
+
+
+shutdown.replace_celerys(_end_in_a_hurry)
+
 #: How often a child that ends looks whether its parent has read its last answer; billiard's 300 times are 30 s, and a
 #: parent that is shutting down may never read it. What the job came to is in PostgreSQL by then.
 LAST_LOOKS = 20
@@ -77,9 +93,18 @@ def _keep_logging(**_: Any) -> None:
 
 @signals.worker_init.connect
 def _share_memory(**_: Any) -> None:
-    """The children share what is loaded by now, and what they leave behind is ended."""
+    """What stands before there are children: what they share, the proof of life, the end of what they leave behind."""
+    global _life_lock
     heap.share()
-    process_group.watch_children()
+    try:
+        _life_lock = LifeLock(settings.data_dir, worker_name())
+    except OSError as error:
+        logger.warning(
+            "should this worker die, its jobs wait for their leases to run out",
+            extra={"error_type": type(error).__name__},
+        )
+    cleanup.start()
+    process_group.watch_children(cleanup.note_death)
 
 
 @signals.celeryd_init.connect
@@ -112,6 +137,7 @@ def _start_presence(sender: Any, **_: Any) -> None:
             capacity=sender.controller.concurrency,
         )
         _presence.start()
+        shutdown.listen(sender.controller, _presence.drain)
         process_group.stop_together(lambda: [child.pid for child in sender.pool._pool._pool])  # noqa: SLF001
         _exposed = exposition.serve(settings.worker_metrics_host, settings.worker_metrics_port)
 
@@ -133,6 +159,8 @@ def _drain(**_: Any) -> None:
 def _stop_presence(**_: Any) -> None:
     if _presence is not None:
         _presence.stop()
+    if _life_lock is not None:
+        _life_lock.give_up()
     if _exposed is not None:
         _exposed.stop()
 
@@ -155,7 +183,9 @@ def _become_child(**_: Any) -> None:
     forget_parent()
     pools.reset()
     process_group.lead()
+    cleanup.note_birth()
     forked_copies.allow()
+    recycling.limit(settings.max_tasks_per_child)
 
 
 @signals.worker_process_shutdown.connect

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from tasks import execution
+from tasks import execution, recycling
 from tasks.execution import JobTask
 from tasks.runtime import Runtime, child_name, runtime
 from tasks.soft_limit import SoftLimit
@@ -39,13 +39,23 @@ FLUSH_AFTER = 0.2
 def execute_jobs(self: JobTask, job_ids: list[str]) -> None:
     """Runs the jobs of a chunk that are there to claim."""
     parts = runtime()
-    ids = [UUID(one) for one in job_ids]
+    ids = _as_many_as_this_child_may(parts, [UUID(one) for one in job_ids])
     claims = execution.claim_all(parts, ids)
     if len(claims) < len(ids):
         metrics.jobs_refused.inc(len(ids) - len(claims))
     if claims:
         order = {job_id: place for place, job_id in enumerate(ids)}
         Chunk(parts, sorted(claims, key=lambda claim: order[claim.id])).run()
+
+
+def _as_many_as_this_child_may(parts: Runtime, ids: list[UUID]) -> list[UUID]:
+    """The first of a message's jobs, where this child is to be replaced before all have run; the others are sent again."""
+    room = recycling.room()
+    if room is None or len(ids) <= room:
+        return ids
+    rest = ids[room:]
+    in_one_trip(parts.engine, lambda connection: store.mark_undispatched(connection, rest))
+    return ids[:room]
 
 
 @celery.task(name="tasks.execute_due", base=JobTask, bind=True)  # type: ignore[untyped-decorator] # Celery ships no types
@@ -66,7 +76,8 @@ def claim_due(parts: Runtime, ticket: Ticket) -> list[Claim]:
 
 
 def _taker(parts: Runtime, ticket: Ticket) -> Taker:
-    return Taker(parts.broker.chunk_size(ticket.task), child_name(), parts.settings.stuck_job_threshold)
+    size, room = parts.broker.chunk_size(ticket.task), recycling.room()
+    return Taker(size if room is None else min(size, room), child_name(), parts.settings.stuck_job_threshold)
 
 
 class Chunk:
@@ -108,7 +119,8 @@ class Chunk:
                     self._run(claim, limited)
                     if time.monotonic() - self._flushed_at > FLUSH_AFTER:
                         self.flush()
-            return self._settle_and_claim(self._ticket) if self._ticket else []
+            goes_on = self._ticket is not None and recycling.room() != 0
+            return self._settle_and_claim(self._ticket) if self._ticket and goes_on else []
         finally:
             timer.cancel()
             self.hand_back()

@@ -258,6 +258,11 @@ def measure(parts: Runtime, task: str, seconds: float) -> None:
         seen.told, seen.told_at = seen.seconds, now
 
 
+def jobs_run() -> int:
+    """How many jobs this process has run."""
+    return sum(seen.count for seen in _paces.values())
+
+
 def _function_of(claim: Claim) -> HandlerFunction:
     found = registry.get(claim.task)
     if found is None:

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -23,8 +22,9 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from tasks import process_group, recovery
+from tasks import dead_workers, process_group, recovery, shutdown
 from tasks.beacon import FRESH, Beacon
+from tasks.process_group import is_alive, is_child, kill
 from tasks.runtime import child_name, unpooled_engine, worker_name
 from tasks.watchdog import EXIT_CODE, LOOK_EVERY, Watchdog
 from webapp import heartbeats, logs, waits
@@ -55,10 +55,12 @@ WAIT_SHARE = 1 / 6
 TICKET_SLACK = 5.0
 #: How long Redis may take to take a heartbeat, seconds.
 REDIS_TIMEOUT = 1.0
-#: What the kernel tells about processes.
-PROC = Path("/proc")
 #: Seconds between two looks for jobs that should have stopped.
 CANCELS_EVERY = 1.0
+#: Seconds between two looks for workers of this machine that have died.
+DEAD_WORKERS_EVERY = 1.0
+#: Seconds in which a worker that ends in a hurry must have ended by itself.
+HURRY_PATIENCE = 5.0
 #: What is kept of an attempt that was killed because it did not stop.
 KILLED = ErrorReport("djps.Killed", "the handler did not stop within CANCEL_GRACE of being asked")
 #: Jobs taken back in one transaction.
@@ -106,6 +108,8 @@ class Presence(VitalThread):
         self._stopped = threading.Event()
         self._suspicious = False
         self._drain_by: float | None = None
+        #: When a worker that ends in a hurry is ended; None: it is in no hurry.
+        self._end_by: float | None = None
         self._received = 0
         self._claimed_at = time.monotonic()
         self._leased_at: dict[UUID, float] = {}
@@ -126,8 +130,10 @@ class Presence(VitalThread):
             Step("heartbeat", self._beat, period=self._beat_every, again=BEAT_AGAIN),
             Step("cancels", self.stop_cancelled, period=CANCELS_EVERY, when=_something_runs),
             Step("dead children", self.recover_dead_children, when=lambda: self._suspicious),
+            Step("dead workers", self.take_over, period=DEAD_WORKERS_EVERY),
             Step("watchdog", self._watch, period=LOOK_EVERY, when=lambda: self._drain_by is None),
             Step("drain", lambda: self.release_running(running_jobs()), when=self._grace_is_over),
+            Step("hurry", self._end_at_last, when=lambda: self._end_by is not None),
             Step(LIVENESS, self._say_alive),
         ]
 
@@ -156,9 +162,20 @@ class Presence(VitalThread):
         self._wake.set()
 
     def drain(self) -> None:
-        """The worker is shutting down: what runs gets SHUTDOWN_GRACE, what is left is released."""
-        self._drain_by = time.monotonic() + self._settings.shutdown_grace
-        self._wake.set()
+        """The worker is shutting down: what runs gets SHUTDOWN_GRACE, what is left is released.
+
+        Being told again makes the grace no longer. It is called in signal handlers, where waking the thread could wait for
+        itself; the thread's next look is soon.
+        """
+        ends = time.monotonic() + self._settings.shutdown_grace
+        self._drain_by = ends if self._drain_by is None else min(self._drain_by, ends)
+
+    def hurry(self) -> None:
+        """The worker must end now: what runs is released. Called in signal handlers, too."""
+        now = time.monotonic()
+        self._drain_by = now
+        if self._end_by is None:
+            self._end_by = now + HURRY_PATIENCE
 
     def stop(self) -> None:
         """The worker is gone."""
@@ -285,18 +302,43 @@ class Presence(VitalThread):
         self._suspicious = any(name not in dead and not is_tracked(name) for name in held_by)
         if not dead:
             return 0
+        for name in dead:
+            process_group.end_rest_of_dead(int(name.rpartition("/")[2]))
         with self._bounded(), _fork_guard:
             return recovery.settle_lost(
                 self._engine, self._policy, "child_died", lambda c: store.take_held_by(c, dead, BATCH)
             )
 
+    def take_over(self) -> int:
+        """Takes back the jobs of dead workers of this machine; returns how many."""
+        # A child that is forked meanwhile would have a dead worker's lock for as long as it lives.
+        with self._bounded(), _fork_guard:
+            return dead_workers.take_over(
+                self._settings.data_dir, worker_name(), self._engine, self._redis, self._policy
+            )
+
+    def _end_at_last(self) -> None:
+        """Ends a worker that was told to hurry and is still there; what it could not give back, its successor will."""
+        if self._end_by is not None and time.monotonic() >= self._end_by:
+            logger.warning("worker is ended, it was told to hurry")
+            os._exit(shutdown.EXIT_CODE)
+
+    def _stop_for_release(self, pids: Iterable[int]) -> None:
+        """Stops children, and remembers that their jobs are to be given back."""
+        living = [pid for pid in set(pids) if is_child(pid)]
+        if living:
+            logger.warning("running jobs are stopped and released", extra={"children": len(living)})
+            kill(living)
+            self._to_release |= {child_name(pid) for pid in living}
+
     def release_running(self, running: dict[UUID, int]) -> int:
         """Stops what still runs and gives it back: queued again, no retry burnt; returns how many jobs."""
-        pids = [pid for pid in set(running.values()) if is_child(pid)]
-        if pids:
-            logger.warning("grace is over, running jobs are released", extra={"jobs": len(running)})
-            kill(pids)
-            self._to_release |= {child_name(pid) for pid in pids}
+        self._stop_for_release(running.values())
+        if self._end_by is not None:
+            # Celery may not have heard yet of a job that was claimed a moment ago.
+            with self._bounded(), self._engine.connect() as connection:
+                held_by = store.holders(connection, self._family)
+            self._stop_for_release(int(name.rpartition("/")[2]) for name in held_by)
         if not self._to_release:
             return 0
         with self._bounded(), self._engine.begin() as connection:
@@ -355,42 +397,3 @@ def _in_words(name: str, error: Exception) -> str:
 def is_tracked(name: str) -> bool:
     """Tells whether a lease holder is running a job that Celery knows of."""
     return int(name.rpartition("/")[2]) in running_jobs().values()
-
-
-def is_alive(pid: int) -> bool:
-    """Tells whether a pid is this process or a child of it that has not ended; a zombie has."""
-    return pid == os.getpid() or is_child(pid)
-
-
-def is_child(pid: int) -> bool:
-    """Tells whether a pid is a child of this process that has not ended."""
-    try:
-        stat = (PROC / str(pid) / "stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return _answers(pid) if not PROC.is_dir() else False
-    # The name in brackets may hold anything, so the fields are counted from its end.
-    process_state, parent = stat.rpartition(b")")[2].split()[:2]
-    return int(parent) == os.getpid() and process_state not in (b"Z", b"X")
-
-
-def _answers(pid: int) -> bool:
-    """Without /proc (macOS): a process with this pid exists and is ours to signal."""
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True
-
-
-def kill(pids: Iterable[int], patience: float = 5.0) -> None:
-    """Kills children, with all that they started, and waits until they are gone.
-
-    Args:
-        patience: seconds to wait; a process in an uninterruptible call may take longer.
-    """
-    pids = list(pids)
-    for pid in pids:
-        process_group.end(pid)
-    end = time.monotonic() + patience
-    while any(is_child(pid) for pid in pids) and time.monotonic() < end:
-        time.sleep(0.01)

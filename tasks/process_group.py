@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,8 +31,8 @@ class Process:
 
     pid: int
     parent: int
-    group: int
     session: int
+    has_ended: bool = False
 
 
 def lead() -> None:
@@ -52,6 +53,52 @@ def end(pid: int) -> None:
     end_rest(pid)
     for other in others:
         _kill(other)
+
+
+def is_alive(pid: int) -> bool:
+    """True if a pid is this process or a child of it that has not ended; a zombie has."""
+    return pid == os.getpid() or is_child(pid)
+
+
+def is_child(pid: int) -> bool:
+    """True if a pid is a child of this process that has not ended."""
+    if not PROC.is_dir():
+        return _answers(pid)
+    found = _look(pid)
+    return found is not None and found.parent == os.getpid() and not found.has_ended
+
+
+def end_rest_of_dead(pid: int) -> None:
+    """Kills what a child that has died left behind, unless that was done when it was reaped.
+
+    A reaped child's number may be another process's by now.
+    """
+    found = _look(pid)
+    if found is not None and found.parent == os.getpid() and found.has_ended:
+        end_rest(pid)
+
+
+def _answers(pid: int) -> bool:
+    """Without /proc (macOS): a process with this pid exists and is ours to signal."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def kill(pids: Iterable[int], patience: float = 5.0) -> None:
+    """Kills children, with all that they started, and waits until they are gone.
+
+    Args:
+        patience: seconds to wait; a process in an uninterruptible call may take longer.
+    """
+    pids = list(pids)
+    for pid in pids:
+        end(pid)
+    until = time.monotonic() + patience
+    while any(is_child(pid) for pid in pids) and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 def end_rest(pid: int) -> None:
@@ -77,7 +124,7 @@ def descendants(pid: int, table: Iterable[Process]) -> list[int]:
     """The processes below one in a table. Pure.
 
     Example:
-        >>> descendants(2, [Process(2, 1, 2, 2), Process(3, 2, 2, 2), Process(4, 3, 4, 4), Process(5, 1, 5, 5)])
+        >>> descendants(2, [Process(2, 1, 2), Process(3, 2, 2), Process(4, 3, 4), Process(5, 1, 5)])
         [3, 4]
     """
     children: dict[int, list[int]] = {}
@@ -94,22 +141,27 @@ def descendants(pid: int, table: Iterable[Process]) -> list[int]:
 
 def _table() -> list[Process]:
     """Every process that can be seen; none without /proc (macOS), where killing the group must do."""
-    found = []
-    for name in os.listdir(PROC) if PROC.is_dir() else ():  # noqa: PTH208 - a Path for each costs more than the rest
-        if name.isdigit():
-            with suppress(OSError):
-                found.append(_process(int(name)))
-    return found
+    names = os.listdir(PROC) if PROC.is_dir() else ()  # noqa: PTH208 - a Path for each costs more than the rest
+    looked = (_look(int(name)) for name in names if name.isdigit())
+    return [found for found in looked if found is not None]
 
 
-def _process(pid: int) -> Process:
+def _look(pid: int) -> Process | None:
+    """What the kernel tells about a process; None when there is no such."""
+    try:
+        stat = (PROC / str(pid) / "stat").read_bytes()
+    except OSError:
+        return None
     # The name in brackets may hold anything, so the fields are counted from its end.
-    fields = (PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
-    return Process(pid, int(fields[1]), int(fields[2]), int(fields[3]))
+    state, parent, _group, session = stat.rpartition(b")")[2].split()[:4]
+    return Process(pid, int(parent), int(session), state in (b"Z", b"X"))
 
 
-def watch_children() -> None:
+def watch_children(reaped: Callable[[int], object] = lambda _: None) -> None:
     """Makes the pool of this process, the worker's parent, end what its children leave behind.
+
+    Args:
+        reaped: is told the pid of each child that has ended, once nothing is left of it.
 
     billiard kills the group of a child that is past its hard limit, and leaves alone what outlives that, and what is left of
     a child that ended in any other way.
@@ -119,10 +171,13 @@ def watch_children() -> None:
     real_end = billiard_pool.TimeoutHandler._trywaitkill  # noqa: SLF001 - there is no hook
 
     def poll(self: Any, flag: int = os.WNOHANG) -> int | None:
-        if self.returncode is None and os.getpid() == parent and _has_ended(self.pid, flag):
-            # While it is not reaped, its number names no other process, group or session.
-            end_rest(self.pid)
-        return real_poll(self, flag)
+        if self.returncode is not None or os.getpid() != parent or not _has_ended(self.pid, flag):
+            return real_poll(self, flag)
+        # While it is not reaped, its number names no other process, group or session.
+        end_rest(self.pid)
+        code = real_poll(self, flag)
+        reaped(self.pid)
+        return code
 
     def end_late(self: Any, worker: Any) -> None:
         others = _started_by(worker.pid)

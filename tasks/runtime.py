@@ -46,7 +46,12 @@ def runtime() -> Runtime:
             settings.database_url, **engine_options("djps-worker", pool_size=CHILD_POOL, sorts=False)
         )
     )
-    broker = Broker(settings.redis_url, buffer=settings.broker_buffer, chunk_of=registry.chunk_of)
+    broker = Broker(
+        settings.redis_url,
+        buffer=settings.broker_buffer,
+        chunk_of=registry.chunk_of,
+        most=settings.max_tasks_per_child,
+    )
     policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)
     return Runtime(settings, engine, broker, Queue(engine, broker, registry, Limits.of(settings)), policy)
 

@@ -76,7 +76,12 @@ def create_app(
         engine = watch_idle(db.engine)
     app.extensions["queue"] = queue.Queue(
         engine,
-        Broker(settings.redis_url, buffer=settings.broker_buffer, chunk_of=handlers.registry.chunk_of),
+        Broker(
+            settings.redis_url,
+            buffer=settings.broker_buffer,
+            chunk_of=handlers.registry.chunk_of,
+            most=settings.max_tasks_per_child,
+        ),
         handlers.registry,
         queue.Limits.of(settings),
     )

@@ -199,6 +199,7 @@ class Broker:
         url: where Redis is.
         buffer: most messages of one queue kept in Redis.
         chunk_of: jobs in a message of a task, where its handler says so.
+        most: jobs in a message of any task.
         timeout: seconds one exchange may take.
     """
 
@@ -208,10 +209,12 @@ class Broker:
         *,
         buffer: int,
         chunk_of: Callable[[str], int | None] = lambda _: None,
+        most: int = pace.LARGEST_CHUNK,
         timeout: float = PUBLISH_TIMEOUT,
     ) -> None:
         self._buffer = buffer
         self._chunk_of = chunk_of
+        self._most = most
         self._paces: dict[str, float] = {}
         self._paces_read_at = -PACE_TTL
         self._timeout = timeout
@@ -325,7 +328,7 @@ class Broker:
     def chunk_size(self, task: str) -> int:
         """How many jobs of a task one message carries now."""
         self._refresh_paces()
-        return pace.chunk_size(self._paces.get(task), fixed=self._chunk_of(task))
+        return min(self._most, pace.chunk_size(self._paces.get(task), fixed=self._chunk_of(task)))
 
     def knows_pace(self, task: str) -> bool:
         """Tells whether it is known how long the jobs of a task take; looks for the first measurement more often."""

@@ -84,7 +84,7 @@ job_duration = Histogram(
 job_wait = Histogram("job_wait_seconds", "From due to started.", ["task", "queue"], buckets=WAIT_BUCKETS)
 
 # A series that appears with its first event hides that event from `rate` and `increase`.
-for _reason in ("child_died", "lease_expired"):
+for _reason in ("child_died", "worker_died", "lease_expired"):
     jobs_recovered.labels(_reason)
 for _reason in ("submitted", "due", "unclaimed", "ticket"):
     jobs_dispatched.labels(_reason)

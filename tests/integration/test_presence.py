@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from tasks import presence as presence_module
+from tasks import process_group
 from tasks.beacon import Beacon, look
 from tasks.presence import Presence, is_alive, is_child, kill, running_jobs
 from tasks.runtime import child_name, worker_name
@@ -317,7 +318,7 @@ def test_a_process_is_known_as_a_child_until_it_has_ended(child):
 
 
 def test_without_proc_a_process_is_asked_by_a_signal(child, monkeypatch, tmp_path):
-    monkeypatch.setattr(presence_module, "PROC", tmp_path / "none")
+    monkeypatch.setattr(process_group, "PROC", tmp_path / "none")
     pid = child()
     assert is_child(pid)
     end(pid)
@@ -485,3 +486,35 @@ def test_a_job_that_is_settled_and_not_yet_acknowledged_costs_its_child_nothing(
         presence.run_once()
         assert time.monotonic() - presence._leased_at[claim.id] < 1
     assert is_child(pid)
+
+
+def test_being_told_to_end_again_makes_the_grace_no_longer(presence, monkeypatch):
+    presence.drain()
+    first = presence._drain_by
+    presence.drain()
+    assert presence._drain_by == first
+    presence.hurry()
+    assert presence._drain_by < first
+    assert presence._grace_is_over()
+    presence.drain()
+    assert presence._grace_is_over()
+
+
+def test_in_a_hurry_jobs_are_released_that_celery_has_not_heard_of(presence, engine, child):
+    pid = child()
+    claim = held_by(engine, pid)
+    presence.hurry()
+    presence.run_once()
+    assert not is_child(pid)
+    assert row_of(engine, claim.id).status == "queued"
+    assert [(one.outcome, one.attempt) for one in attempts_of(engine, claim.id)] == [("released", 1)]
+    assert row_of(engine, claim.id).retry_count == 0
+
+
+def test_a_worker_in_a_hurry_is_ended_when_it_does_not_end_by_itself(presence, exits):
+    presence.hurry()
+    presence.run_once()
+    assert exits == []
+    presence._end_by -= presence_module.HURRY_PATIENCE
+    presence.run_once()
+    assert exits == [1]

@@ -80,6 +80,24 @@ def test_what_a_dead_child_left_ends_when_its_death_is_noticed(leader, eventuall
     assert watched.poll() == -signal.SIGKILL, "a reaped child's number may be another's by now"
 
 
+def test_what_a_dead_child_left_ends_before_its_job_is_given_to_another(leader, eventually):
+    pid, started = leader({}, {"process_group": 0})
+    process_group.end_rest_of_dead(pid)
+    assert all(lives(one) for one in started), "it lives"
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not process_group.is_child(pid), 5)
+    process_group.end_rest_of_dead(pid)
+    eventually(lambda: not any(lives(one) for one in started), 5)
+
+
+def test_the_number_of_a_reaped_child_is_left_alone(leader):
+    pid, started = leader({})
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    process_group.end_rest_of_dead(pid)
+    assert all(lives(one) for one in started)
+
+
 def test_a_child_that_has_no_group_yet_is_ended_alone(leader):
     stranger = subprocess.Popen(["sleep", "600"])
     pid = os.fork()

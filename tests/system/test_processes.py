@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,10 @@ HANDLERS = """
     def starts_and_is_late(payload, context):
         starts(payload, context)
 
+    @handler("who")
+    def who(payload, context):
+        return {"pid": os.getpid()}
+
     @handler("dies", max_retries=0)
     def dies(payload, context):
         subprocess.Popen(["sleep", payload["seconds"]])
@@ -97,6 +102,22 @@ def processes(tmp_path_factory):
             yield made
         finally:
             made.stop_all()
+
+
+#: Processes that have a command's words for arguments: the command alone, for the shell has them as one.
+SHELLS = 1
+
+
+@pytest.fixture
+def slow_to_end(processes, eventually):
+    """The same, with a worker that would give its jobs a minute to end."""
+    processes.stop("worker")
+    before = processes.environment
+    processes.environment = before | {"SHUTDOWN_GRACE": "60"}
+    processes.start("worker")
+    eventually(lambda: processes.live_workers() == 2)
+    yield processes
+    processes.environment = before
 
 
 def running(seconds: str) -> list[int]:
@@ -167,3 +188,62 @@ def test_what_a_released_job_started_ends_at_the_drain(processes, eventually):
     processes.start("worker")
     assert processes.wait_for(job)["result"] == {"attempt": 2}
     eventually(lambda: processes.live_workers() == 2)
+
+
+def test_what_the_jobs_of_a_killed_worker_started_ends_and_they_run_again_at_once(processes, eventually):
+    job = processes.post("starts", way="shell", seconds="4325.1")
+    eventually(lambda: running("4325.1"))
+    began = time.monotonic()
+    processes.stop("worker", signal.SIGKILL)
+    # The maintenance worker lives on this host, too, and sees that the other has died.
+    eventually(lambda: processes.attempts(job) == [(1, "lost")], 4)
+    assert time.monotonic() - began < 4, "its lease had 5 s to go"
+    assert not running("4325.1")
+    processes.start("worker")
+    assert processes.wait_for(job)["result"] == {"attempt": 2}
+    eventually(lambda: processes.live_workers() == 2)
+
+
+HURRIES = {
+    "quit": [signal.SIGQUIT],
+    "usr2": [signal.SIGUSR2],
+    "interrupt twice": [signal.SIGINT, signal.SIGINT],
+    "interrupt thrice": [signal.SIGINT, signal.SIGINT, signal.SIGINT],
+    "term, then quit": [signal.SIGTERM, signal.SIGQUIT],
+}
+
+
+@pytest.mark.parametrize("signals", HURRIES.values(), ids=HURRIES.keys())
+def test_a_worker_told_to_hurry_releases_what_it_holds(slow_to_end, eventually, signals):
+    jobs = [slow_to_end.post("starts", way="shell", seconds="4326.1") for _ in range(2)]
+    eventually(lambda: len(running("4326.1")) == 2 * SHELLS)
+    worker = slow_to_end.processes["worker"]
+    began = time.monotonic()
+    for number in signals:
+        worker.send_signal(number)
+        time.sleep(0.2)  # two of one kind that come at once are one
+    worker.wait(20)
+    assert time.monotonic() - began < 10
+    assert [slow_to_end.attempts(job) for job in jobs] == [[(1, "released")]] * 2
+    found = [slow_to_end.job(job["id"]) for job in jobs]
+    assert [(job["status"], job["retry_count"]) for job in found] == [("queued", 0)] * 2
+    assert not running("4326.1")
+    slow_to_end.start("worker")
+    assert [slow_to_end.wait_for(job)["result"] for job in jobs] == [{"attempt": 2}] * 2
+    eventually(lambda: slow_to_end.live_workers() == 2)
+
+
+def test_a_child_runs_as_many_jobs_as_are_allowed(processes, eventually):
+    processes.stop("worker")
+    processes.environment["MAX_TASKS_PER_CHILD"] = "40"
+    processes.start("worker")
+    jobs = [{"payload": {"task": "who"}} for _ in range(600)]
+    answer = processes.http.post(f"{processes.url}/jobs/batch", json={"jobs": jobs}, timeout=30)
+    assert answer.status_code < 300, answer.text
+    eventually(lambda: processes.unfinished() == 0, 60)
+    found = processes.rows(
+        "SELECT result ->> 'pid', count(*), max(attempt) FROM jobs WHERE task = 'who' GROUP BY 1"
+    )
+    assert sum(count for _, count, _ in found) == 600
+    assert max(count for _, count, _ in found) <= 40
+    assert max(attempt for _, _, attempt in found) == 1
