@@ -377,7 +377,7 @@ def _settle_last(parts: Runtime, failed: AttemptFailed, reason: DeathReason) -> 
 
     def write(connection: Connection) -> JobStatus | None:
         # In this order: whether its cancellation was asked is part of the write, so no cancel comes in between.
-        if store.record_last(connection, claim, AttemptOutcome.FAILED, report):
+        if store.record_last(connection, claim, AttemptOutcome.FAILED, report, reason=reason):
             return JobStatus.FAILED
         return JobStatus.CANCELLED if steering.settle_cancelled(connection, claim, report) else None
 

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from webapp.jobs import intake, store
 from webapp.jobs.report import ErrorReport
+from webapp.jobs.retry import DeathReason
 from webapp.jobs.states import AttemptOutcome
 from webapp.transport import lists_of
 
@@ -61,11 +62,16 @@ def completed(engine: Engine, result: str | None = None, **changes: Any) -> stor
     return claim
 
 
-def buried(engine: Engine, error: ErrorReport = ERROR, **changes: Any) -> store.Claim:
+def buried(
+    engine: Engine,
+    error: ErrorReport = ERROR,
+    reason: DeathReason = DeathReason.EXHAUSTED,
+    **changes: Any,
+) -> store.Claim:
     """A job in the dead letter queue."""
     claim = claimed(engine, **changes)
     with engine.begin() as connection:
-        assert store.record_last(connection, claim, AttemptOutcome.FAILED, error)
+        assert store.record_last(connection, claim, AttemptOutcome.FAILED, error, reason=reason)
         assert store.bury(connection, claim.id, claim.attempt)
     return claim
 

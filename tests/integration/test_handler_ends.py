@@ -11,14 +11,16 @@ from decimal import Decimal
 import pytest
 from billiard import common
 from celery.exceptions import Retry as MessageDone
-from factories import attempts_of, queued, row_of
+from factories import attempts_of, claimed, letters_of, queued, row_of
 from sqlalchemy import text
 
 from tasks import execution
 from tasks.chunk import execute_jobs
+from tasks.dead_letter import bury
 from tasks.execution import execute_job
 from webapp.jobs import Cancelled, Discard, Retry, Snooze, bulk, store
 from webapp.jobs.options import MAX_DELAY
+from webapp.jobs.report import ErrorReport
 
 
 def alone(job_id):
@@ -274,3 +276,38 @@ def test_what_is_wrong_with_a_value_is_told_from_what_may_pass(engine, statement
     with pytest.raises(execution.DBAPIError) as caught, engine.begin() as connection:
         connection.exec_driver_sql(statement)
     assert execution.never_works(caught.value) is never
+
+
+class NoAddress(Discard):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Discard("no use"), "discarded"),
+        (NoAddress("no use"), "discarded"),
+        (ExceptionGroup("g", [NoAddress("no use")]), "discarded"),
+        (ValueError("broken"), "exhausted"),
+    ],
+)
+def test_a_dead_letter_has_the_reason_that_the_attempt_has(end, engine, client, error, reason):
+    row, attempt = end(raising(error), max_retries=0)
+    assert attempt["death_reason"] == reason
+    assert bury(engine, row.id, 1)
+    assert letters_of(engine, row.id)[0]["reason"] == reason
+    assert [letter["job_id"] for letter in client.get(f"/dlq/letters?reason={reason}").json["items"]] == [
+        str(row.id)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("webapp.jobs.errors.Discard", "discarded"), ("E", "exhausted")]
+)
+def test_an_attempt_that_an_earlier_release_recorded_is_told_by_its_class(engine, kind, reason):
+    claim = claimed(engine)
+    with engine.begin() as connection:
+        store.record_last(connection, claim, store.AttemptOutcome.FAILED, ErrorReport(kind, "x"))
+        connection.execute(text("UPDATE job_attempts SET death_reason = NULL"))
+    assert bury(engine, claim.id, 1)
+    assert letters_of(engine, claim.id)[0]["reason"] == reason

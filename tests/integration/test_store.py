@@ -22,7 +22,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from webapp.jobs import bulk, census, dead_letters, intake, store
-from webapp.jobs.report import ErrorReport
+from webapp.jobs.retry import DeathReason
 from webapp.jobs.states import AttemptOutcome
 
 FAILED, LOST, RELEASED = AttemptOutcome.FAILED, AttemptOutcome.LOST, AttemptOutcome.RELEASED
@@ -244,7 +244,7 @@ def test_a_job_is_buried_only_when_the_end_of_its_last_attempt_is_on_record(engi
 
 
 def test_a_discarded_job_says_so_in_its_dead_letter(engine):
-    claim = buried(engine, ErrorReport("webapp.jobs.errors.Discard", "no use"))
+    claim = buried(engine, reason=DeathReason.DISCARDED)
     assert letters_of(engine, claim.id)[0]["reason"] == "discarded"
 
 

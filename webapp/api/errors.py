@@ -202,7 +202,7 @@ def _bad_body(error: BadBody) -> Response:
 
 def _job_error(error: JobError) -> Response:
     outcomes.name_refusal(error)
-    status = _STATUS_OF[type(error)]
+    status = next(_STATUS_OF[kind] for kind in type(error).__mro__ if kind in _STATUS_OF)
     passes = isinstance(error, (KeyRace, JobBusy))
     return problem(status, str(error), retry_after=RETRY_AFTER_RACE if passes else None)
 

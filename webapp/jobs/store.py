@@ -20,6 +20,7 @@ from webapp.jobs.columns import as_sent, columns_of
 from webapp.jobs.literals import array_of, kept_as_sent
 from webapp.jobs.options import DEFAULT_PRIORITY
 from webapp.jobs.report import ErrorReport
+from webapp.jobs.retry import DeathReason
 from webapp.jobs.states import UNBURNT, AttemptOutcome, JobStatus
 
 #: Largest number of an attempt: PostgreSQL's integer.
@@ -294,19 +295,26 @@ _RECORD_LAST = text(f"""
         UPDATE jobs SET last_error = :summary, updated_at = now()
          WHERE {OPEN_ATTEMPT} AND cancel_requested_at IS NULL
         RETURNING id, attempt, last_attempt_at)
-    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, error_type, error_message, traceback)
-    SELECT id, attempt, :worker_id, last_attempt_at, :outcome, :type, :message, :traceback FROM ended
+    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, error_type, error_message, traceback,
+                              death_reason)
+    SELECT id, attempt, :worker_id, last_attempt_at, :outcome, :type, :message, :traceback, :reason FROM ended
     ON CONFLICT (job_id, attempt) DO NOTHING""")
 
 
 def record_last(
-    connection: Connection, held: Claim | Held, outcome: AttemptOutcome, error: ErrorReport
+    connection: Connection,
+    held: Claim | Held,
+    outcome: AttemptOutcome,
+    error: ErrorReport,
+    *,
+    reason: DeathReason = DeathReason.EXHAUSTED,
 ) -> bool:
-    """Writes the end of a job's last attempt and leaves the job for `bury`.
+    """Writes the end of a job's last attempt, and why it was the last, and leaves the job for `bury`.
 
     False when its lease was lost, or its cancellation was asked: then the job is to be cancelled.
     """
-    return connection.execute(_RECORD_LAST, _end_of(held, outcome, error)).rowcount == 1
+    values = _end_of(held, outcome, error) | {"reason": reason.value}
+    return connection.execute(_RECORD_LAST, values).rowcount == 1
 
 
 def _end_of(held: Claim | Held, outcome: AttemptOutcome, error: ErrorReport | None) -> dict[str, Any]:
@@ -323,7 +331,7 @@ def _end_of(held: Claim | Held, outcome: AttemptOutcome, error: ErrorReport | No
 
 
 _LAST_ATTEMPT = text("""
-    SELECT a.error_type, a.error_message, j.task, j.queue, j.request_id, j.traceparent
+    SELECT a.death_reason, a.error_type, a.error_message, j.task, j.queue, j.request_id, j.traceparent
       FROM jobs j JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
      WHERE j.id = :id AND j.status = 'processing' AND j.attempt = :attempt AND a.outcome IN ('failed', 'lost')
        FOR UPDATE OF j""")
@@ -337,6 +345,7 @@ _BURY = text("""
     INSERT INTO dead_letters (job_id, reason, error_type, error_message, fingerprint, task, queue)
     SELECT id, :reason, :error_type, :error_message, :fingerprint, task, queue FROM buried""")
 
+#: How an attempt that a release without `death_reason` recorded tells that it was discarded.
 _DISCARD_TYPE = "webapp.jobs.errors.Discard"
 
 
@@ -360,7 +369,8 @@ def bury(connection: Connection, job_id: UUID, attempt: int) -> Burial | None:
     last = connection.execute(_LAST_ATTEMPT, {"id": job_id, "attempt": attempt}).first()
     if last is None:
         return None
-    reason = "discarded" if last.error_type == _DISCARD_TYPE else "exhausted"
+    by_type = DeathReason.DISCARDED if last.error_type == _DISCARD_TYPE else DeathReason.EXHAUSTED
+    reason = last.death_reason or by_type.value
     report = ErrorReport(last.error_type or "", last.error_message or "")
     connection.execute(
         _BURY,
