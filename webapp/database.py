@@ -129,8 +129,13 @@ def takes_writes(engine: Engine) -> bool:
 
     if not read_only():
         return True
-    engine.dispose()
+    _replace_all(engine)
     return not read_only()
+
+
+def _replace_all(engine: Engine) -> None:
+    """Makes every connection from now on a new one; those that are in use are closed when they come back."""
+    engine.dispose()
 
 
 def _leads_elsewhere(error: BaseException, connection: Connection) -> bool:
@@ -207,7 +212,7 @@ class Statement:
             if gone:
                 connection.invalidate(error)
             if elsewhere:
-                connection.engine.dispose()
+                _replace_all(connection.engine)
             raise DBAPIError.instance(
                 self._driver_sql,
                 values,

@@ -1,4 +1,4 @@
-"""Faults of PostgreSQL: down, cutting connections, slow, deadlocked."""
+"""Faults of PostgreSQL: down, cutting connections, slow, deadlocked, read-only, locked."""
 
 from __future__ import annotations
 
@@ -52,6 +52,38 @@ def database_deadlocks(stage: Stage) -> None:
         _change_table(stage, schema.DEADLOCKS_ON)
         stage.hold(6)
         _change_table(stage, schema.DEADLOCKS_OFF)
+
+
+def database_read_only(seconds: float) -> Fault:
+    """Connections end, and new ones reach a server that takes no writes, as after a failover to the wrong side.
+
+    Sessions that began meanwhile stay read-only when it is over: they have to be replaced.
+    """
+
+    def inject(stage: Stage) -> None:
+        with stage.fault(f"PostgreSQL read-only for {seconds:g} s"):
+            _change_default(stage, "SET default_transaction_read_only = on")
+            stage.system.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'djps-%%'"
+            )
+            stage.hold(seconds)
+            _change_default(stage, "RESET default_transaction_read_only")
+
+    return inject
+
+
+def _change_default(stage: Stage, what: str) -> None:
+    stage.system.rows(f"SET TRANSACTION READ WRITE; ALTER DATABASE {postgres.DATABASE} {what}")
+
+
+def table_locked(seconds: float) -> Fault:
+    """Another session holds the table of jobs for itself, as a careless migration would."""
+
+    def inject(stage: Stage) -> None:
+        with stage.fault(f"the table of jobs locked for {seconds:g} s"):
+            stage.system.rows("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(%s)", seconds)
+
+    return inject
 
 
 def _change_table(stage: Stage, sql: str) -> None:

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import psycopg2
+import psycopg2.errors
 
 from webapp.jobs import JobContext, handler
 
@@ -35,10 +36,15 @@ def _run(job_id: str, sql: str, *values: object) -> Any:
         connection = psycopg2.connect(os.environ["CHAOS_DATABASE"], connect_timeout=2)
         _connections.clear()
         _connections[os.getpid()] = connection
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (job_id,))
-        cursor.execute(sql, values)
-        return cursor.fetchone() if cursor.description else None
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (job_id,))
+            cursor.execute(sql, values)
+            return cursor.fetchone() if cursor.description else None
+    except psycopg2.errors.ReadOnlySqlTransaction:
+        # The next one may reach a server that takes writes.
+        connection.close()
+        raise
 
 
 @handler("chaos.effect", max_retries=12, timeout=60)

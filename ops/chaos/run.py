@@ -177,6 +177,9 @@ class Runner:
         if scenario.database_away:
             row.refused_p99_ms = _p99_ms([one for one in during if one.status == UNAVAILABLE])
             row.findings += self._without_database(history.exchanges, during, load, stage)
+            says = {look.says for look in load.looks if _inside(look.at, stage)}
+            if scenario.database_says not in says or (scenario.database_says == "ok" and says != {"ok"}):
+                row.findings.append(f"/health/ready said {sorted(says)}, not {scenario.database_says}")
 
     def _judge_following(self, scenario: Scenario, followers: Followers, stage: Stage, row: Row) -> None:
         if not scenario.follow:
@@ -228,8 +231,6 @@ class Runner:
         p99 = percentile([one.seconds for one in refused], 0.99)
         if p99 is not None and p99 > REFUSED_WITHIN * self._slack:
             found.append(f"with PostgreSQL away POST took {p99 * 1000:.0f} ms at p99")
-        if "unavailable" not in {look.says for look in load.looks if _inside(look.at, stage)}:
-            found.append("/health/ready never said unavailable")
         back = stage.faults[-1][1]
         served = [
             one.began + one.seconds for one in exchanges if one.status in (200, 201) and one.began > back

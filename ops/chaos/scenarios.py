@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ops.chaos.clients import ORDINARY, Kind
-from ops.chaos.database_faults import database_deadlocks, database_down, database_slow, terminate_backends
+from ops.chaos.database_faults import (
+    database_deadlocks,
+    database_down,
+    database_read_only,
+    database_slow,
+    table_locked,
+    terminate_backends,
+)
 from ops.chaos.handlers import WAYS
 from ops.chaos.message_faults import drop_messages, duplicate_messages, garbage, shuffle_messages
 from ops.chaos.network_faults import blackhole, delay, reset_connections
@@ -65,6 +72,7 @@ class Scenario:
         may_overlap: a process is stopped for longer than its lease.
         redis_away: POSTs must be 201 within 250 ms, and `/health/ready` must say `degraded`.
         database_away: POSTs must be 503 within a second, and taken again within 5 s of its return.
+        database_says: what `/health/ready` must say at that time: `unavailable`, or nothing but `ok`.
         kinds: what is posted.
         tail: seconds the load goes on after the fault.
         follow: who follows and steers jobs of their own meanwhile: `wait`, `events`, `cancel`.
@@ -80,6 +88,7 @@ class Scenario:
     may_overlap: bool = False
     redis_away: bool = False
     database_away: bool = False
+    database_says: str = "unavailable"
     kinds: tuple[Kind, ...] = ORDINARY
     tail: float = 1.0
     follow: tuple[str, ...] = ()
@@ -180,6 +189,22 @@ def _list() -> list[Scenario]:
             "pg-deadlocks",
             "deadlocks, serialization failures and lock timeouts for 6 s",
             database_deadlocks,
+        ),
+        Scenario(
+            "pg-read-only",
+            "connections end, and new ones reach a server that takes no writes, for 6 s",
+            database_read_only(6),
+            database_away=True,
+        ),
+        Scenario(
+            "pg-locked",
+            "the table of jobs locked by another session for 20 s",
+            table_locked(20),
+            database_away=True,
+            database_says="ok",
+            jobs=600,
+            rate=30,
+            kinds=WITH_MEDIUM,
         ),
         Scenario(
             "net-reset",
@@ -314,6 +339,7 @@ SHORT = (
     "api-points",
     "redis-flush",
     "pg-immediate",
+    "pg-read-only",
     "msg-garbage",
     "follow-flush",
     "cancel-worker-kill",

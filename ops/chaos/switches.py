@@ -187,6 +187,14 @@ def _untold() -> None:
     Watchers._wake = lambda *_args: None
 
 
+def _led_astray() -> None:
+    """Connections that were led to a read-only server are kept."""
+    from webapp import database
+
+    database._leads_elsewhere = lambda *_args: False
+    database._replace_all = lambda _engine: None
+
+
 def _deaf() -> None:
     """No mutant of safety: the worker stops asking for messages once the harness says so."""
     from kombu.transport import redis
@@ -215,5 +223,6 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "any-claim": _any_claim,
     "cancel-in-words": _cancel_in_words,
     "untold": _untold,
+    "led-astray": _led_astray,
     "deaf": _deaf,
 }
