@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     handlers: str = Field("", description="Modules with handlers of your own, comma-separated dotted names.")
     default_handler: str = Field(
         "simulated",
-        description="Handler of a job whose payload names none that is known; empty: refuse such jobs.",
+        description="Handler of a job whose payload names none, and of an unknown task while HANDLERS is empty; empty: refuse such jobs.",
     )
     queues: str = Field(
         "", description="Queues jobs may ask for beside those that handlers name, comma-separated."

@@ -96,6 +96,28 @@ def test_without_a_default_an_unknown_handler_is_refused_and_the_known_are_named
     assert len(tables(engine)) == 1
 
 
+@pytest.mark.parametrize("task", ["slep", "", None, 1, ["noop"], {"a": 1}, "nobody", "sleep "])
+def test_with_handlers_of_ones_own_an_unknown_task_is_refused(another_app, engine, task):
+    client = another_app(handlers="tasks.handlers.demo").test_client()
+    document = assert_problem(submit(client, {"task": task}), 422)
+    (broken,) = document["errors"]
+    assert broken["field"] == "payload.task"
+    assert "fail, http, noop, simulated, sleep" in broken["rule"]
+    assert ("did you mean 'sleep'?" in broken["rule"]) is (task in ("slep", "sleep "))
+    assert tables(engine) == []
+
+
+@pytest.mark.parametrize("default", ["noop", "simulated", ""])
+def test_with_handlers_of_ones_own_the_default_runs_what_names_none(another_app, default):
+    client = another_app(handlers="tasks.handlers.demo", default_handler=default).test_client()
+    answer = submit(client, {"to": "ada"})
+    if default:
+        assert (answer.status_code, answer.json["task"]) == (201, default)
+    else:
+        assert_problem(answer, 422)
+    assert submit(client, {"task": "sleep"}).status_code == 201
+
+
 def test_the_same_request_with_the_same_key_is_the_same_job(client, engine):
     first = submit(client, {"task": "noop", "a": 1, "b": [1, {"c": 2}]}, "k")
     again = submit(client, {"b": [1, {"c": 2}], "a": 1, "task": "noop"}, "k")

@@ -63,7 +63,30 @@ def test_a_job_without_a_handler_is_refused_alone(another_app):
     client = another_app(default_handler="").test_client()
     body = post(client, {"payload": {"task": "nobody"}}, noop()).get_json()
     assert (body["created"], body["invalid"]) == (1, 1)
-    assert "nobody" in body["items"][0]["errors"][0]["rule"]
+    assert body["items"][0]["errors"] == [
+        {
+            "field": "payload.task",
+            "rule": "must name a registered handler (fail, http, noop, simulated, sleep)",
+            "given": "'nobody'",
+        }
+    ]
+
+
+def test_in_a_batch_an_unknown_task_is_refused_alone_and_the_one_that_was_meant_is_named(another_app, engine):
+    client = another_app(handlers="tasks.handlers.demo").test_client()
+    body = post(client, {"payload": {"task": "slep"}}, noop(), {"payload": {"a": 1}}).get_json()
+    assert (body["created"], body["invalid"]) == (2, 1)
+    assert body["items"][0]["errors"][0]["rule"].endswith("did you mean 'sleep'?")
+    assert count(engine) == 2
+
+
+def test_a_batch_of_misspelt_tasks_costs_little(another_app):
+    client = another_app(handlers="tasks.handlers.demo").test_client()
+    began = time.monotonic()
+    body = post(client, *({"payload": {"task": f"slep{number}"}} for number in range(10_000))).get_json()
+    assert time.monotonic() - began < 5
+    assert body["invalid"] == 10_000
+    assert "did you mean 'sleep'?" in body["items"][0]["errors"][0]["rule"]
 
 
 @pytest.mark.parametrize(

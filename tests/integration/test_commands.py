@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from factories import buried, claimed, completed, letters_of, queued, row_of, waiting
+from sqlalchemy import text
 
 from tasks.presence import Presence
 from webapp import heartbeats
@@ -186,3 +187,30 @@ def test_a_server_that_is_away_is_named(another_app, engine, closed_port):
     away = another_app(database_url=f"postgresql+psycopg2://x@127.0.0.1:{closed_port}/x")
     with away.app_context():
         assert away.test_cli_runner().invoke(args=["jobs", "list"]).exit_code == 5
+
+
+@pytest.mark.parametrize("task", ["send-email", "slep", None, 5])
+def test_a_shell_without_handlers_refuses_what_it_cannot_judge(flask, engine, task):
+    result = flask("jobs", "submit", json.dumps({"task": task}))
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert result.stderr == (
+        f"Error: payload.task {str(task)!r} is not known here: set HANDLERS to what API and workers have, or use HTTP\n"
+    )
+    assert count_jobs(engine) == 0
+
+
+def test_a_shell_with_handlers_judges_as_the_api_does(another_app, engine):
+    made = another_app(handlers="tasks.handlers.demo")
+    run = made.test_cli_runner().invoke
+    with made.app_context():
+        refused = run(args=["jobs", "submit", '{"task": "slep"}'])
+        assert (refused.exit_code, "did you mean 'sleep'?" in refused.stderr) == (1, True)
+        assert run(args=["jobs", "submit", '{"task": "sleep"}']).exit_code == 0
+        assert run(args=["jobs", "submit", '{"to": "ada"}']).exit_code == 0
+    assert count_jobs(engine) == 2
+
+
+def count_jobs(engine):
+    with engine.connect() as connection:
+        return connection.execute(text("SELECT count(*) FROM jobs")).scalar_one()

@@ -52,7 +52,7 @@ def test_a_job_that_outlasts_its_lease_runs_once(fleet):
 
 
 def test_the_default_handler_calls_its_service(fleet):
-    job = fleet.wait_for(fleet.post("no such task", anything=[1, 2]))
+    job = fleet.wait_for(fleet.submit({"payload": {"anything": [1, 2]}}))
     assert (job["task"], job["status"], job["result"]) == ("simulated", "completed", {"status_code": 200})
 
 

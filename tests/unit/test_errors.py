@@ -74,6 +74,10 @@ def test_other_errors_have_other_fingerprints(other):
             "payload.task must name a registered handler (a, b); given: \"['x']\"",
         ),
         (
+            errors.UnknownTask("slep", ("noop", "sleep")),
+            "payload.task must name a registered handler (noop, sleep); did you mean 'sleep'?; given: 'slep'",
+        ),
+        (
             errors.KeyReused("k", UUID(int=7)),
             "idempotency_key 'k' was used with another request, for job 00000000-0000-0000-0000-000000000007",
         ),
@@ -90,3 +94,29 @@ def test_other_errors_have_other_fingerprints(other):
 )
 def test_an_error_names_the_rule_and_what_was_given(error, text):
     assert str(error) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "closest"),
+    [
+        ("slep", "sleep"),
+        ("SLEEP", "sleep"),
+        ("sleep ", "sleep"),
+        ("send_email", "Send-Email"),
+        ("nothing like it", None),
+        ("", None),
+        (None, None),
+        (5, None),
+        (["sleep"], None),
+        ("sleep" * 100_000, None),
+    ],
+)
+def test_the_name_that_was_meant_is_found(name, closest):
+    assert errors.closest_to(name, ("noop", "sleep", "Send-Email")) == closest
+
+
+def test_of_many_handlers_some_are_named():
+    known = tuple(f"handler-{number:03}" for number in range(500))
+    text = str(errors.UnknownTask("x", known))
+    assert "handler-029, and 470 more" in text
+    assert len(text) < 1_000

@@ -76,7 +76,7 @@ def _answer(placed: Placed | JobError) -> dict[str, Any]:
         case OptionRefused():
             return _invalid([broken_option(placed).model_dump()])
         case _:
-            return _invalid([{"field": "payload.task", "rule": str(placed), "given": "payload.task"}])
+            return _invalid([{"field": "body", "rule": str(placed), "given": "this item"}])
 
 
 def _too_large(size: int, largest: int) -> dict[str, Any]:

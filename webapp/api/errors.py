@@ -101,7 +101,6 @@ _STATUS_OF: dict[type[JobError], HTTPStatus] = {
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     NoOpenLetter: HTTPStatus.CONFLICT,
     NotForRetry: HTTPStatus.CONFLICT,
-    UnknownTask: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
 
@@ -147,6 +146,8 @@ def _payload_refused(error: PayloadRefused) -> Response:
 
 
 def _option_refused(error: OptionRefused) -> Response:
+    if isinstance(error, UnknownTask):
+        outcomes.name_refusal(error)
     return _broken([broken_option(error)])
 
 

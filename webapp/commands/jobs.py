@@ -21,6 +21,7 @@ from webapp.commands.console import (
     show_table,
     speaking,
 )
+from webapp.jobs.errors import TaskNotJudged
 from webapp.jobs.queue import Queue
 from webapp.jobs.states import FINAL, JobStatus
 from webapp.watchers import Watchers
@@ -103,6 +104,8 @@ def submit(payload: str, *, tag: tuple[str, ...], as_json: bool, **options: Any)
         | asked
         | ({"tags": list(tag)} if tag else {})
     )
+    if not _queue().can_judge(wanted.payload):
+        raise TaskNotJudged(wanted.payload["task"])
     accepted = _queue().submit(wanted.submission(wanted.idempotency_key))
     _queue().flush()
     if as_json:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
+from difflib import get_close_matches
 from uuid import UUID
 
 from pydantic import ValidationError
 
 from webapp.jobs.options import MAX_DELAY, checked_number
 from webapp.jobs.states import JobStatus
+
+#: Most names of handlers that an error lists.
+SHOWN_NAMES = 30
+#: Longest name that is compared with those of handlers, characters.
+LONGEST_NAME = 100
+#: How alike two names must be, 0 to 1, for one to be taken for the other mistyped.
+ALIKE = 0.7
 
 
 class JobError(Exception):
@@ -68,17 +76,6 @@ class NoOpenLetter(JobError):
         self.status = status
 
 
-class UnknownTask(JobError):
-    """No handler has this name, and there is no default handler."""
-
-    def __init__(self, name: object, known: tuple[str, ...]) -> None:
-        super().__init__(
-            f"payload.task must name a registered handler ({', '.join(known)}); given: {str(name)[:100]!r}"
-        )
-        self.name = name
-        self.known = known
-
-
 class OptionRefused(JobError):
     """What a submission asks for cannot be had: `field` names the option."""
 
@@ -87,6 +84,47 @@ class OptionRefused(JobError):
         self.field = field
         self.rule = rule
         self.given = given
+
+
+class UnknownTask(OptionRefused):
+    """No handler has this name, and the default handler does not stand in for it.
+
+    Args:
+        suggest: looks for the name that was meant, which takes a millisecond or two.
+    """
+
+    def __init__(self, name: object, known: tuple[str, ...], *, suggest: bool = True) -> None:
+        more = f", and {len(known) - SHOWN_NAMES} more" if len(known) > SHOWN_NAMES else ""
+        rule = f"must name a registered handler ({', '.join(known[:SHOWN_NAMES])}{more})"
+        closest = closest_to(name, known) if suggest else None
+        super().__init__(
+            "payload.task", f"{rule}; did you mean {closest!r}?" if closest is not None else rule, name
+        )
+        self.name = name
+        self.known = known
+
+
+class TaskNotJudged(JobError):
+    """This program has not loaded the handlers of the workers, so it cannot say whether they know a task."""
+
+    def __init__(self, name: object) -> None:
+        super().__init__(
+            f"payload.task {str(name)[:100]!r} is not known here: set HANDLERS to what API and workers have, or use HTTP"
+        )
+
+
+def closest_to(name: object, known: tuple[str, ...]) -> str | None:
+    """The name that was probably meant; None where none is like it.
+
+    Example:
+        >>> closest_to("Slep", ("noop", "sleep"))
+        'sleep'
+    """
+    if not isinstance(name, str) or len(name) > LONGEST_NAME:
+        return None
+    by_form = {one.lower(): one for one in known}
+    found = get_close_matches(name.lower(), by_form, n=1, cutoff=ALIKE)
+    return by_form[found[0]] if found else None
 
 
 class UnknownQueue(OptionRefused):

@@ -61,8 +61,10 @@ REDISPATCH_WHEN_EMPTY = 5.0
 FIRST_MESSAGES = 16
 #: How payloads are compared; `json.dumps` would make an encoder each time.
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+#: Refusals of a batch that name the handler that was meant; ten thousand of them would take many seconds.
+MOST_SUGGESTIONS = 100
 #: Why a request is refused by what is known today: its answer is another where its key was used before.
-REFUSALS = (UnknownTask, OptionRefused, PayloadRefused)
+REFUSALS = (OptionRefused, PayloadRefused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ class Limits:
     Args:
         max_retries: retries after the first attempt.
         timeout: seconds an attempt may take.
-        default_handler: runs jobs whose payload names no known handler; empty: they are refused.
+        default_handler: runs jobs whose payload names no handler; empty: they are refused.
+        only_known: whether a payload must name a known handler where it names one; else the default runs it.
         key_ttl: seconds an idempotency key lives.
     """
 
@@ -105,12 +108,17 @@ class Limits:
     timeout: float
     default_handler: str
     key_ttl: float = intake.KEY_TTL
+    only_known: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
         """Those that the settings say."""
         return cls(
-            settings.max_job_retries, settings.job_timeout, settings.default_handler, settings.idempotency_ttl
+            settings.max_job_retries,
+            settings.job_timeout,
+            settings.default_handler,
+            settings.idempotency_ttl,
+            only_known=bool(settings.handler_modules),
         )
 
 
@@ -131,17 +139,29 @@ class Queue(Lookup):
         self._limits = limits
         self._outbox = Outbox(broker, self._hand_back)
 
-    def handler_for(self, payload: dict[str, Any]) -> Handler:
+    def handler_for(self, payload: dict[str, Any], *, suggest: bool = True) -> Handler:
         """The handler that runs a job with this payload.
 
+        Args:
+            suggest: an error names the handler that was probably meant.
+
         Raises:
-            UnknownTask: `payload["task"]` names none, and there is no default.
+            UnknownTask: `payload["task"]` names none, and the default does not stand in for it.
         """
-        named = self._registry.get(payload.get("task"))
-        found = named or self._registry.get(self._limits.default_handler)
+        found = self._registry.get(payload.get("task"))
+        if found is None and not (self._limits.only_known and "task" in payload):
+            found = self._registry.get(self._limits.default_handler)
         if found is None:
-            raise UnknownTask(payload.get("task"), self._registry.names())
+            raise UnknownTask(payload.get("task"), self._registry.names(), suggest=suggest)
         return found
+
+    def can_judge(self, payload: dict[str, Any]) -> bool:
+        """True if this process knows what runs a job with this payload, whatever HANDLERS the workers have."""
+        return (
+            self._limits.only_known
+            or "task" not in payload
+            or self._registry.get(payload["task"]) is not None
+        )
 
     def submit(self, submission: Submission) -> Accepted:
         """Stores a job, commits, and tells the workers.
@@ -193,7 +213,7 @@ class Queue(Lookup):
         wanted: dict[int, intake.NewJob] = {}
         for number, submission in enumerate(submissions):
             try:
-                wanted[number] = self._new_job(submission)
+                wanted[number] = self._new_job(submission, suggest=len(answers) < MOST_SUGGESTIONS)
             except REFUSALS as error:
                 answers[number] = error
         self._answer_repeated(submissions, answers)
@@ -232,8 +252,8 @@ class Queue(Lookup):
             self._outbox.put(hints)
         return created, owners
 
-    def _new_job(self, submission: Submission) -> intake.NewJob:
-        found = self.handler_for(submission.payload)
+    def _new_job(self, submission: Submission, *, suggest: bool = True) -> intake.NewJob:
+        found = self.handler_for(submission.payload, suggest=suggest)
         found.check(submission.payload)
         asked = submission.options
         if asked.queue is not None and asked.queue not in (known := self._registry.queues()):
