@@ -27,7 +27,7 @@ from tasks.beacon import FRESH, Beacon
 from tasks.process_group import is_alive, is_child, kill
 from tasks.runtime import child_name, unpooled_engine, worker_name
 from tasks.watchdog import EXIT_CODE, LOOK_EVERY, Watchdog
-from webapp import heartbeats, logs, waits
+from webapp import forks, heartbeats, logs, waits
 from webapp.broker import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS, waiting_in
 from webapp.guarded import Step, Steps, VitalThread
 from webapp.jobs import steering, store, tickets
@@ -69,13 +69,6 @@ BATCH = 200
 LIVENESS = "liveness file"
 #: What a step raises when a server is away.
 UNREACHABLE = (DBAPIError, RedisError)
-
-# A fork copies locks as they are. Counters are only touched under this one, and it is held over every fork,
-# so that no child is born with a metrics lock that nobody will ever release.
-_fork_guard = threading.Lock()
-os.register_at_fork(
-    before=_fork_guard.acquire, after_in_parent=_fork_guard.release, after_in_child=_fork_guard.release
-)
 
 
 class Presence(VitalThread):
@@ -147,8 +140,13 @@ class Presence(VitalThread):
             self._wake.clear()
 
     def run_once(self) -> None:
-        """One look: each step that is due has its turn, whatever became of those before it."""
-        self.steps.run()
+        """One look: each step that is due has its turn, whatever became of those before it.
+
+        No child is born meanwhile, but for the moments in which PostgreSQL is waited for: it would inherit the locks of the
+        database's driver, of the resolver and of the metrics as this thread holds them.
+        """
+        with forks.held_off():
+            self.steps.run()
 
     def _say_alive(self) -> None:
         """Writes the liveness file: ready when no other step fails."""
@@ -304,7 +302,7 @@ class Presence(VitalThread):
             return 0
         for name in dead:
             process_group.end_rest_of_dead(int(name.rpartition("/")[2]))
-        with self._bounded(), _fork_guard:
+        with self._bounded():
             return recovery.settle_lost(
                 self._engine, self._policy, "child_died", lambda c: store.take_held_by(c, dead, BATCH)
             )
@@ -312,7 +310,7 @@ class Presence(VitalThread):
     def take_over(self) -> int:
         """Takes back the jobs of dead workers of this machine; returns how many."""
         # A child that is forked meanwhile would have a dead worker's lock for as long as it lives.
-        with self._bounded(), _fork_guard:
+        with self._bounded(), forks.held_off(waits_included=True):
             return dead_workers.take_over(
                 self._settings.data_dir, worker_name(), self._engine, self._redis, self._policy
             )

@@ -21,6 +21,8 @@ from typing import Any
 from billiard import pool as billiard_pool
 from billiard.popen_fork import Popen
 
+from webapp import forks
+
 #: What the kernel tells about processes.
 PROC = Path("/proc")
 
@@ -98,7 +100,8 @@ def kill(pids: Iterable[int], patience: float = 5.0) -> None:
         end(pid)
     until = time.monotonic() + patience
     while any(is_child(pid) for pid in pids) and time.monotonic() < until:
-        time.sleep(0.01)
+        with forks.let_through():
+            time.sleep(0.01)
 
 
 def end_rest(pid: int) -> None:

@@ -20,6 +20,8 @@ from typing import Any
 import psycopg2
 from psycopg2 import extensions
 
+from webapp import forks
+
 #: How long everybody is refused after a wait in vain, seconds.
 PAUSE = 0.5
 
@@ -104,7 +106,9 @@ def _wait(connection: Any) -> None:
         poller = select.poll()
         poller.register(connection.fileno(), _EVENTS[state])
         left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-        if not poller.poll(left):
+        with forks.let_through():
+            has_something = poller.poll(left)
+        if not has_something:
             _gate.shut()
             raise Away("PostgreSQL did not answer in time")
     _gate.open()

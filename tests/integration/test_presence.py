@@ -23,7 +23,7 @@ from tasks.beacon import Beacon, look
 from tasks.presence import Presence, is_alive, is_child, kill, running_jobs
 from tasks.runtime import child_name, worker_name
 from tasks.watchdog import EXIT_CODE, PATIENCE
-from webapp import heartbeats
+from webapp import forks, heartbeats
 from webapp.broker import BURY_JOB, EXECUTE_DUE, EXECUTE_JOB
 from webapp.heartbeats import KEY_PREFIX
 from webapp.jobs import store
@@ -403,12 +403,13 @@ def test_without_postgresql_the_heartbeat_is_written_and_a_drain_ends(
     assert not is_child(pid)
 
 
-def test_a_forked_child_can_count_while_its_parent_counts(child):
-    with presence_module._fork_guard:
-        assert presence_module._fork_guard.locked()
-    pid = child()
-    assert is_child(pid)
-    assert not presence_module._fork_guard.locked()
+def test_no_child_is_born_while_presence_is_in_a_library(presence):
+    """It would inherit a lock of the database's driver that no one will ever release, and hang in its first connect."""
+    held: list[bool] = []
+    presence.steps["heartbeat"].work = lambda: held.append(forks._local.holds)
+    presence.run_once()
+    assert held == [True]
+    assert not forks._local.holds
 
 
 @pytest.fixture

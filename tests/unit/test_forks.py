@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+from webapp import forks
+
+#: Longest anything here may take, seconds.
+PATIENCE = 10.0
+
+
+def _fork_in_a_thread(forked: threading.Event) -> threading.Thread:
+    def fork() -> None:
+        pid = os.fork()
+        if pid == 0:  # pragma: no cover - another process
+            os._exit(0)
+        os.waitpid(pid, 0)
+        forked.set()
+
+    thread = threading.Thread(target=fork)
+    thread.start()
+    return thread
+
+
+def test_a_fork_waits_until_nothing_is_in_a_library_any_more():
+    forked = threading.Event()
+    with forks.held_off():
+        thread = _fork_in_a_thread(forked)
+        assert not forked.wait(0.2)
+    assert forked.wait(PATIENCE)
+    thread.join()
+
+
+def test_a_fork_happens_while_the_block_only_waits():
+    forked = threading.Event()
+    with forks.held_off(), forks.held_off():
+        thread = _fork_in_a_thread(forked)
+        with forks.let_through():
+            assert forked.wait(PATIENCE)
+        assert forks._local.holds
+    thread.join()
+    with forks.let_through():
+        assert not forks._local.holds
+
+
+def test_a_block_may_keep_forks_waiting_while_it_waits_itself():
+    forked = threading.Event()
+    with forks.held_off(waits_included=True):
+        thread = _fork_in_a_thread(forked)
+        with forks.let_through():
+            assert not forked.wait(0.2)
+    assert forked.wait(PATIENCE)
+    thread.join()
+
+
+def test_a_block_that_forks_itself_does_not_wait_for_itself():
+    with forks.held_off():
+        pid = os.fork()
+        if pid == 0:  # pragma: no cover - another process
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_child_may_hold_forks_off_again():
+    """The guard is copied held, and is free in the child."""
+    end = time.monotonic() + PATIENCE
+    with forks.held_off():
+        pid = os.fork()
+        if pid == 0:  # pragma: no cover - another process
+            with forks.held_off():
+                os._exit(7)
+    while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+        assert time.monotonic() < end
+    assert os.waitstatus_to_exitcode(ended[1]) == 7
