@@ -64,6 +64,9 @@ broker_transport_options = {
     "retry_on_timeout": False,
     "unacked_restore_interval": 10,
     "unacked_restore_throttle": 1,
+    # The worker's event loop waits for it.
+    "unacked_restore_limit": 200,
+    "global_keyprefix": _settings.redis_prefix,
     "queue_order_strategy": "priority",
     "priority_steps": list(PRIORITY_STEPS),
 }

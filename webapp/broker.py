@@ -20,10 +20,11 @@ from kombu import pools
 from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.exceptions import KombuError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from webapp import pace, transport
+from webapp import pace, rediskeys, transport
 from webapp.envelope import Envelope
+from webapp.paces import FIRST_TTL, Paces
 
 logger = logging.getLogger(__name__)
 
@@ -45,21 +46,11 @@ PUSHED_AT_ONCE = 500
 #: Connections of one process to Redis for sending.
 CONNECTIONS = 8
 
-#: Holds the run id of the Redis that has our messages.
-EPOCH_KEY = "djps:epoch"
 EXECUTE_JOB = "tasks.execute_job"
 EXECUTE_JOBS = "tasks.execute_jobs"
 EXECUTE_DUE = "tasks.execute_due"
 BURY_JOB = "tasks.bury_job"
 
-#: Redis hash of how long one job of each task takes, seconds.
-PACE_KEY = "djps:pace"
-#: How long what was read of it is believed, seconds.
-PACE_TTL = 0.2
-#: The same for the dispatcher while a task's first jobs run, of which nothing is known yet.
-FIRST_PACE_TTL = 0.02
-#: How long a pace is kept after the last measurement, seconds.
-PACE_KEPT = 86_400
 #: How long a chunk's message runs before its jobs that have not begun are handed back, seconds.
 CHUNK_WINDOW = 1.0
 #: How long a ticket's message goes on claiming, seconds: other queues have their turn after that.
@@ -77,12 +68,25 @@ def bind_celery(queues: Iterable[str]) -> None:
 
 
 def waiting_in(client: Any, queues: Iterable[str]) -> int:
-    """Messages that wait in these queues, of every priority; one exchange with Redis."""
+    """Messages that wait in these queues, of every priority; one exchange with Redis.
+
+    What is in a list's place and is none is removed: nothing could be sent to that queue any more.
+
+    Raises:
+        RedisError: Redis is not answering, or refuses to.
+    """
+    names = [name for queue in queues for name in transport.lists_of(queue)]
     pipe = client.pipeline(transaction=False)
-    for queue in queues:
-        for name in transport.lists_of(queue):
-            pipe.llen(name)
-    return sum(int(length) for length in pipe.execute())
+    for name in names:
+        pipe.llen(name)
+    lengths = pipe.execute(raise_on_error=False)
+    for error in lengths:
+        if isinstance(error, Exception):
+            if not rediskeys.is_wrong_type(error):
+                raise error
+            rediskeys.remove_wrong(client, dict.fromkeys(names, "list"))
+            break
+    return sum(length for length in lengths if isinstance(length, int))
 
 
 class JobHint(Protocol):
@@ -110,11 +114,32 @@ class JobHint(Protocol):
 
 
 def _decoded(value: bytes | str | None) -> str | None:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _run_id(client: Any) -> str:
     return str(client.info("server").get("run_id", ""))
+
+
+def _is_another_epoch(client: Any) -> bool:
+    try:
+        noted = _decoded(client.get(rediskeys.key(rediskeys.EPOCH)))
+    except ResponseError as error:
+        if not rediskeys.is_wrong_type(error):
+            raise
+        # Whatever is in the key's place is written over when the next epoch begins.
+        return True
+    return noted != _run_id(client)
+
+
+def _push(client: Any, key: str, texts: Sequence[str]) -> int:
+    """Adds messages to a list and returns its length; what is in the list's place and is none is removed."""
+    try:
+        return int(client.lpush(key, *texts))
+    except ResponseError as error:
+        if not rediskeys.is_wrong_type(error) or not rediskeys.remove_wrong(client, {key: "list"}):
+            raise
+        return int(client.lpush(key, *texts))
 
 
 def _parts(whole: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -215,8 +240,7 @@ class Broker:
         self._buffer = buffer
         self._chunk_of = chunk_of
         self._most = most
-        self._paces: dict[str, float] = {}
-        self._paces_read_at = -PACE_TTL
+        self._paces = Paces(self._ask_for_hint)
         self._timeout = timeout
         self._paused_until = 0.0
         self._lengths: dict[str, tuple[float, int]] = {}
@@ -278,11 +302,11 @@ class Broker:
         A key holds the run id of the server that it was written to; a flush takes the key, and a restart
         changes the id (an append-only file may bring the key back, but not the last second's messages).
         """
-        return bool(self._ask(lambda client: _decoded(client.get(EPOCH_KEY)) != _run_id(client)))
+        return bool(self._ask_for_hint(_is_another_epoch))
 
     def begin_epoch(self) -> None:
         """Notes that what Redis had lost is being sent again; failing to note it sends it once more."""
-        self._ask(lambda client: client.set(EPOCH_KEY, _run_id(client)))
+        self._ask(lambda client: client.set(rediskeys.key(rediskeys.EPOCH), _run_id(client)))
 
     def _ask(self, work: Callable[[Any], T]) -> T | None:
         """One exchange with Redis; None when it cannot be had."""
@@ -291,6 +315,17 @@ class Broker:
                 return work(producer.channel.client)
         except SEND_ERRORS as error:
             self._failed(error)
+            return None
+
+    def _ask_for_hint(self, work: Callable[[Any], T]) -> T | None:
+        """One exchange about something that may be missing: it fails alone, and sending goes on."""
+        if not self.available():
+            return None
+        try:
+            with self._producers.acquire(block=True, timeout=self._timeout) as producer:
+                return work(producer.channel.client)
+        except SEND_ERRORS as error:
+            logger.warning("a hint could not be had from Redis", extra={"error_type": type(error).__name__})
             return None
 
     def send_hints(self, hints: Sequence[JobHint]) -> bool:
@@ -319,41 +354,25 @@ class Broker:
         """Tells whether a job of this task is known to be quick work, or its handler says that several are."""
         if self._says_quick(task):
             return True
-        self._refresh_paces()
-        return task in self._paces and self._paces[task] <= pace.WORK_IN_A_MESSAGE
+        seconds = self._paces.get(task)
+        return seconds is not None and seconds <= pace.WORK_IN_A_MESSAGE
 
     def _says_quick(self, task: str) -> bool:
         return (self._chunk_of(task) or 1) > 1
 
     def chunk_size(self, task: str) -> int:
         """How many jobs of a task one message carries now."""
-        self._refresh_paces()
         return min(self._most, pace.chunk_size(self._paces.get(task), fixed=self._chunk_of(task)))
 
     def knows_pace(self, task: str) -> bool:
         """Tells whether it is known how long the jobs of a task take; looks for the first measurement more often."""
         if self._says_quick(task):
             return True
-        self._refresh_paces()
-        if task not in self._paces:
-            self._refresh_paces(FIRST_PACE_TTL)
-        return task in self._paces
-
-    def _refresh_paces(self, ttl: float = PACE_TTL) -> None:
-        if time.monotonic() - self._paces_read_at <= ttl:
-            return
-        # Whatever comes of it, it is not tried again for each job of a batch.
-        self._paces_read_at = time.monotonic()
-        found = self._ask(lambda client: client.hgetall(PACE_KEY)) if self.available() else None
-        if found is not None:
-            self._paces = {str(_decoded(task)): float(seconds) for task, seconds in found.items()}
+        return self._paces.get(task) is not None or self._paces.get(task, FIRST_TTL) is not None
 
     def tell_pace(self, task: str, seconds: float) -> None:
         """Tells every sender how long one job of a task takes."""
-        if self.available():
-            self._ask(
-                lambda client: (client.hset(PACE_KEY, task, seconds), client.expire(PACE_KEY, PACE_KEPT))
-            )
+        self._paces.tell(task, seconds)
 
     def send_burial(self, job_id: UUID, attempt: int, queue: str) -> bool:
         """Asks the dead letter task to move a job; False when the message may not have arrived."""
@@ -370,7 +389,7 @@ class Broker:
         for message in messages:
             lists[message.key].append(message.sealed())
         pushes = [(key, part) for key, texts in lists.items() for part in _parts(texts, PUSHED_AT_ONCE)]
-        return self._ask(lambda client: [client.lpush(key, *part) for key, part in pushes]) is not None
+        return self._ask(lambda client: [_push(client, key, part) for key, part in pushes]) is not None
 
     def _failed(self, error: BaseException) -> None:
         self._paused_until = time.monotonic() + PAUSE_AFTER_FAILURE

@@ -4,40 +4,59 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
 
-#: What every heartbeat key begins with; the worker's name follows.
-KEY_PREFIX = "djps:worker:"
+from webapp import rediskeys
+
 #: Keys looked at in one step of a scan.
 _SCAN_STEP = 1_000
+#: Most heartbeats that are looked at.
+MOST_WORKERS = 10_000
 #: Most workers that metrics name one by one.
 MOST_SHOWN = 200
-#: Beat's key; its time to live tells how long ago beat ticked.
-BEAT_KEY = "djps:beat"
-#: How long it is kept, seconds.
+#: Longest name that is believed, characters, and most queues of a worker.
+LONGEST_NAME, MOST_QUEUES = 200, 1_000
+#: Largest number that is believed.
+LARGEST = 1e9
+#: How long beat's key is kept, seconds; its time to live tells how long ago beat ticked.
 BEAT_KEPT = 3_600
 
 
 def connect(url: str, timeout: float) -> Redis:
-    """A client whose every exchange takes at most `timeout` seconds."""
-    return Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, decode_responses=True)
+    """A client whose every exchange takes at most `timeout` seconds; what is no UTF-8 is read all the same."""
+    return Redis.from_url(
+        url,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        decode_responses=True,
+        encoding_errors="replace",
+    )
+
+
+def key_of(worker: str) -> str:
+    """The key of a worker's heartbeat."""
+    return rediskeys.key(rediskeys.WORKER + worker)
 
 
 def beat(redis: Redis, worker: str, ttl: int, state: str) -> None:
     """Says that a worker is alive, for `ttl` seconds."""
-    redis.set(KEY_PREFIX + worker, state, ex=ttl)
+    redis.set(key_of(worker), state, ex=ttl)
 
 
 def leave(redis: Redis, worker: str) -> None:
     """Says that a worker is gone."""
-    redis.delete(KEY_PREFIX + worker)
+    redis.delete(key_of(worker))
 
 
 def live_workers(redis: Redis) -> list[str]:
-    """The names of the workers whose heartbeat has not run out, sorted."""
-    return sorted(key.removeprefix(KEY_PREFIX) for key in redis.scan_iter(KEY_PREFIX + "*", count=_SCAN_STEP))
+    """The names of the workers whose heartbeat has not run out, sorted; at most `MOST_WORKERS`."""
+    beginning = key_of("")
+    found = islice(redis.scan_iter(f"{beginning}*", count=_SCAN_STEP), MOST_WORKERS)
+    return sorted({str(key).removeprefix(beginning) for key in found})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +89,35 @@ def workers(redis: Redis) -> list[Worker]:
         RedisError: Redis is not answering.
     """
     names = live_workers(redis)
-    described = redis.mget([KEY_PREFIX + name for name in names]) if names else []
+    described = redis.mget([key_of(name) for name in names]) if names else []
     return [_worker(name, given) for name, given in zip(names, described, strict=True) if given is not None]
 
 
 def _worker(name: str, described: bytes | str) -> Worker:
     try:
         given = json.loads(described)
-    except ValueError:
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
         given = {}
+    role, queues = given.get("role"), given.get("queues")
     return Worker(
-        name,
-        str(given.get("role") or name.partition(":")[0]),
-        tuple(str(queue) for queue in given.get("queues", ())),
-        int(given.get("children", 0)),
-        int(given.get("running", 0)),
-        int(given.get("busy", 0)),
-        float(given.get("idle", 0)),
+        name[:LONGEST_NAME],
+        (role if isinstance(role, str) and role else name.partition(":")[0])[:LONGEST_NAME],
+        tuple(str(queue)[:LONGEST_NAME] for queue in queues[:MOST_QUEUES])
+        if isinstance(queues, list)
+        else (),
+        int(_number(given, "children")),
+        int(_number(given, "running")),
+        int(_number(given, "busy")),
+        _number(given, "idle"),
     )
+
+
+def _number(given: dict[str, Any], name: str) -> float:
+    """A number of a description, 0 when it is none: the key may hold anything."""
+    value = given.get(name)
+    return float(value) if isinstance(value, int | float) and 0 <= value <= LARGEST else 0.0
 
 
 def listening_to(redis: Redis, queue: str) -> int | None:
@@ -100,10 +130,10 @@ def listening_to(redis: Redis, queue: str) -> int | None:
 
 def tick(redis: Redis) -> None:
     """Says that beat ticks."""
-    redis.set(BEAT_KEY, "", ex=BEAT_KEPT)
+    redis.set(rediskeys.key(rediskeys.BEAT), "", ex=BEAT_KEPT)
 
 
 def tick_age(redis: Redis) -> float:
     """Seconds since beat last ticked, by Redis's clock alone; `BEAT_KEPT` when that is longer ago, or not known."""
-    left = redis.pttl(BEAT_KEY)
-    return BEAT_KEPT - max(0, left) / 1_000
+    left = redis.pttl(rediskeys.key(rediskeys.BEAT)) / 1_000
+    return BEAT_KEPT - left if 0 <= left <= BEAT_KEPT else float(BEAT_KEPT)

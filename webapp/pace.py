@@ -6,12 +6,32 @@ from __future__ import annotations
 WORK_IN_A_MESSAGE = 0.1
 #: Most jobs in a message.
 LARGEST_CHUNK = 500
+#: Most seconds that are believed of a job: the longest timeout there is.
+SLOWEST = 86_400.0
+#: Most characters of a pace.
+LONGEST_TEXT = 40
 #: Weight of a new measurement; small, for on a busy machine now and then a quick job is not.
 WEIGHT = 0.02
 #: Weight of a job that is a message's work by itself: caution comes at once.
 SLOW_WEIGHT = 0.5
 #: Paces whose chunks differ by less than this factor are similar.
 SIMILAR = 1.5
+
+
+def parsed(text: bytes | str | None) -> float | None:
+    r"""A pace as Redis keeps it, in seconds; None for what is no pace: anybody may have written it.
+
+    Example:
+        >>> parsed(b"0.02"), parsed("nan"), parsed("-1"), parsed("1e400"), parsed(b"\xff"), parsed(None)
+        (0.02, None, None, None, None, None)
+    """
+    if text is None or len(text) > LONGEST_TEXT:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds <= SLOWEST else None
 
 
 def chunk_size(seconds: float | None, *, fixed: int | None = None) -> int:

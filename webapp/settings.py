@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from webapp import keyprefix
 from webapp.targets import read_ports, read_targets
 
 KIBIBYTE = 1024
@@ -57,6 +58,10 @@ class Settings(BaseSettings):
     )
     redis_url: str = Field(
         "redis://localhost:6379/0", description="Redis or Valkey: broker, limiter, heartbeats."
+    )
+
+    redis_prefix: str = Field(
+        "", description="Begins every key in Redis, such as `shop:`; two installations can share it."
     )
 
     simulated_job_url: str = Field(
@@ -230,6 +235,11 @@ class Settings(BaseSettings):
         if not value.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("must start with redis:// or rediss://")
         return value
+
+    @field_validator("redis_prefix")
+    @classmethod
+    def _prefix_of_no_other_key(cls, value: str) -> str:
+        return keyprefix.checked(value)
 
     @field_validator("otel_exporter_otlp_endpoint", "otel_exporter_otlp_traces_endpoint")
     @classmethod

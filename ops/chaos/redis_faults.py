@@ -9,6 +9,7 @@ from ops.chaos.message_faults import worker_held
 from ops.chaos.stage import Fault, Stage
 from ops.chaos.system import QUEUE
 from ops.stack import valkey
+from webapp.rediskeys import UNACKED, UNACKED_INDEX, key
 from webapp.transport import lists_of
 
 
@@ -51,7 +52,7 @@ def delete_unacked(stage: Stage) -> None:
     """DEL of what kombu keeps about messages that are being worked on."""
     for _ in range(4):
         with stage.fault("DEL unacked"):
-            redis_command(stage, "DEL", "unacked", "unacked_index")
+            redis_command(stage, "DEL", key(UNACKED), key(UNACKED_INDEX))
         stage.hold(1)
 
 

@@ -27,6 +27,7 @@ from ops.chaos.proxy import Proxy
 from ops.stack import ports, postgres, valkey
 from ops.stack.throwaway import become
 from ops.stack.venv import ROOT
+from webapp import heartbeats, rediskeys
 
 BIN = Path(sys.prefix) / "bin"
 #: Marks every process of a run, so that orphans can be found.
@@ -160,6 +161,7 @@ class System:
         return {
             "DATABASE_URL": postgres.url(database.port if database else self.postgres_port),
             "REDIS_URL": valkey.url(redis.port if redis else self.redis_port),
+            "REDIS_PREFIX": rediskeys.prefix(),
         }
 
     def up(self) -> None:
@@ -212,7 +214,7 @@ class System:
         """Workers with a heartbeat."""
         try:
             with self.redis() as client:
-                return sum(1 for _ in client.scan_iter("djps:worker:*"))
+                return sum(1 for _ in client.scan_iter(f"{heartbeats.key_of('')}*"))
         except RedisError:
             return 0
 

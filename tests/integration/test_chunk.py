@@ -194,7 +194,7 @@ def test_the_pace_of_a_task_is_told_to_the_senders(engine, handle, queue, redis)
     rows = [queued(engine, task=name) for _ in range(3)]
     execute_jobs([str(row.id) for row in rows])
     assert float(redis.hget("djps:pace", name)) < 0.1
-    queue._broker._paces_read_at = -10.0
+    queue._broker._paces._read_at = -10.0
     assert queue._broker.chunk_size(name) > 1
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 
 import pytest
 from factories import age, queued, row_of, waiting
@@ -134,8 +133,7 @@ def test_jobs_whose_messages_failed_are_handed_back(engine, closed_port, monkeyp
 
 def test_two_dispatchers_at_once_send_every_job_once(queue, engine, redis, monkeypatch):
     rows = [queued(engine) for _ in range(60)]
-    monkeypatch.setattr(queue._broker, "_paces", {"noop": 3.0})
-    monkeypatch.setattr(queue._broker, "_paces_read_at", time.monotonic() + 60)
+    monkeypatch.setattr(queue._broker._paces, "get", lambda *_: 3.0)
     barrier = threading.Barrier(4)
 
     def work():
@@ -162,7 +160,7 @@ def test_a_thousand_jobs_fit_through_one_pipeline(queue, engine, redis):
     # Of a task nobody knows, a few are sent first: they tell how many a message should carry.
     assert dispatch(queue, buffer=1_000) == {"due": FIRST_MESSAGES}
     queue._broker.tell_pace("noop", 3.0)
-    queue._broker._paces_read_at = -10.0
+    queue._broker._paces._read_at = -10.0
     redis.delete(*lists_of("default"))
     assert dispatch(queue, buffer=1_000) == {"due": 1_000}
     assert len(sent(redis)) == len(set(sent(redis))) == 1_000

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tasks import recovery
 from tasks.dead_letter import bury_job
 from tasks.execution import execute_job
-from webapp import heartbeats, metrics
+from webapp import heartbeats, metrics, rediskeys
 from webapp.jobs.handlers import registry
 
 PROMISED = {
@@ -274,7 +274,7 @@ def test_beats_age_is_known_by_rediss_clock_alone(scrape, redis):
     assert scrape()["beat_last_tick_age_seconds",] == heartbeats.BEAT_KEPT
     heartbeats.tick(redis)
     assert 0 <= scrape()["beat_last_tick_age_seconds",] < 5
-    redis.pexpire(heartbeats.BEAT_KEY, (heartbeats.BEAT_KEPT - 60) * 1_000)
+    redis.pexpire(rediskeys.key(rediskeys.BEAT), (heartbeats.BEAT_KEPT - 60) * 1_000)
     assert 60 <= scrape()["beat_last_tick_age_seconds",] < 65
 
 

@@ -25,7 +25,7 @@ from tasks.runtime import child_name, worker_name
 from tasks.watchdog import EXIT_CODE, PATIENCE
 from webapp import forks, heartbeats
 from webapp.broker import BURY_JOB, EXECUTE_DUE, EXECUTE_JOB
-from webapp.heartbeats import KEY_PREFIX
+from webapp.heartbeats import key_of
 from webapp.jobs import store
 from webapp.jobs.states import AttemptOutcome
 from webapp.jobs.steering import ask_cancel
@@ -95,7 +95,7 @@ def held_by(engine, pid, **changes):
 def test_the_heartbeat_says_who_lives_and_runs_out(presence, redis, settings):
     presence.run_once()
     assert heartbeats.live_workers(redis) == [worker_name()]
-    key = KEY_PREFIX + worker_name()
+    key = key_of(worker_name())
     described = json.loads(redis.get(key))
     assert (described["role"], described["pid"], described["running"]) == ("worker@test", os.getpid(), 0)
     (worker,) = heartbeats.workers(redis)

@@ -15,11 +15,11 @@ from tasks import chunk
 from tasks.chunk import execute_due
 from tasks.runtime import child_name
 from webapp import transport
-from webapp.broker import FIRST_PACE_TTL
 from webapp.jobs import tickets
 from webapp.jobs.bulk import Completed
 from webapp.jobs.queue import FIRST_MESSAGES, Submission
 from webapp.jobs.tickets import LOOKED_AT, MOST_TICKETS, Taker, Ticket, Waiting, tickets_for
+from webapp.paces import FIRST_TTL
 
 LONGEST = 300.0
 
@@ -50,7 +50,7 @@ def messages(redis):
 
 def test_quick_jobs_get_tickets_and_stay_undispatched(queue, engine, redis, quick):
     rows = jobs(engine, quick[0], 12)
-    queue._broker._paces_read_at = -10.0
+    queue._broker._paces._read_at = -10.0
     assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": 3}
     assert messages(redis) == ["tasks.execute_due"] * 3
     assert {row_of(engine, row.id).dispatched_at for row in rows} == {None}
@@ -76,25 +76,25 @@ def test_tasks_that_share_a_backlog_share_the_tickets(queue, engine, redis, quic
     queue._broker.tell_pace(other, 0.0001)
     for task, count in ((quick[0], LOOKED_AT // 2), (other, LOOKED_AT)):
         jobs(engine, task, count)
-    queue._broker._paces_read_at = -10.0
+    queue._broker._paces._read_at = -10.0
     assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": MOST_TICKETS}
     asked = [json.loads(base64.b64decode(json.loads(one)["body"]))[0][1] for one in waiting(redis)]
     assert sorted(asked) == sorted([quick[0]] * (MOST_TICKETS // 2) + [other] * (MOST_TICKETS // 2))
 
 
 def test_the_first_measurement_of_a_task_is_seen_within_a_moment(queue, engine, redis, handle, monkeypatch):
-    monkeypatch.setattr(queue._broker, "_paces", {})
+    monkeypatch.setattr(queue._broker._paces, "_known", {})
     name = handle(lambda payload, context: None)
     jobs(engine, name, 3 * FIRST_MESSAGES)
     assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": FIRST_MESSAGES}
     queue._broker.tell_pace(name, 0.0001)
-    queue._broker._paces_read_at = time.monotonic() - 2 * FIRST_PACE_TTL
+    queue._broker._paces._read_at = time.monotonic() - 2 * FIRST_TTL
     assert "ticket" in queue.dispatch("default", buffer=100, redispatch_after=60)
 
 
 def test_no_more_tickets_are_sent_than_may_wait(queue, engine, redis, quick):
     jobs(engine, quick[0], 5 * MOST_TICKETS + 20)
-    queue._broker._paces_read_at = -10.0
+    queue._broker._paces._read_at = -10.0
     assert queue.dispatch("default", buffer=1000, redispatch_after=60) == {"ticket": MOST_TICKETS}
     assert queue.dispatch("default", buffer=1000, redispatch_after=60) == {}
     assert len(messages(redis)) == MOST_TICKETS
@@ -105,7 +105,7 @@ def test_jobs_of_slow_and_of_unknown_tasks_get_messages_of_their_own(queue, engi
     queue._broker.tell_pace(slow, 3.0)
     jobs(engine, quick[0], 5)
     others = jobs(engine, slow, 2) + jobs(engine, unknown, 1)
-    queue._broker._paces_read_at = -10.0
+    queue._broker._paces._read_at = -10.0
     assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": 3, "ticket": 1}
     assert sorted(messages(redis)) == ["tasks.execute_due"] + ["tasks.execute_job"] * 3
     assert all(row_of(engine, row.id).dispatched_at for row in others)
@@ -116,7 +116,7 @@ def slow(queue, handle):
     """A handler that is known to be slow."""
     name = handle(lambda p, c: None)
     queue._broker.tell_pace(name, 3.0)
-    queue._broker._paces_read_at = -10.0
+    queue._broker._paces._read_at = -10.0
     return name
 
 
@@ -159,14 +159,14 @@ def test_a_ticket_is_as_urgent_as_the_most_urgent_of_its_jobs(queue, engine, red
     jobs(engine, quick[0], 1)
     with engine.begin() as connection:
         connection.execute(text("UPDATE jobs SET priority = 8"))
-    queue._broker._paces_read_at = -10.0
+    queue._broker._paces._read_at = -10.0
     assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": 1}
     assert redis.llen(transport.list_of("default", 8)) == 1
 
 
 def test_with_redis_away_no_ticket_is_sent_and_nothing_changes(queue, engine, quick, monkeypatch):
     rows = jobs(engine, quick[0], 3)
-    queue._broker._paces_read_at = -10.0
+    queue._broker._paces._read_at = -10.0
     monkeypatch.setattr(queue._broker, "send_tickets", lambda _: False)
     assert queue.dispatch("default", buffer=100, redispatch_after=60) == {}
     assert {row_of(engine, row.id).status for row in rows} == {"queued"}

@@ -259,7 +259,7 @@ class Fleet:
         )
 
     def live_workers(self) -> int:
-        return len(list(self.redis().scan_iter("djps:worker:*")))
+        return len(list(self.redis().scan_iter("*djps:worker:*")))
 
 
 @contextmanager

@@ -107,10 +107,18 @@ def bouncer(tmp_path_factory, database, eventually):
         made.stop()
 
 
-def guard_redis(fleet):
-    """Starts the fleet's Redis with the users that DJPS ships, and one for the test."""
+#: The keys and channels of the user that DJPS ships, and the channels that operating.md names for one with a prefix.
+EVERYTHING = " ~* &* "
+CHANNELS = ("*", "/0.celery.pidbox", "/0.celeryev/worker.*", "/0.celeryev/*")
+
+
+def guard_redis(fleet, prefix=""):
+    """Starts the fleet's Redis with the users that DJPS ships, and one for the test; a prefix bounds what they reach."""
     file = fleet.folder / "users.acl"
-    file.write_text(ACL + ADMIN)
+    assert EVERYTHING in ACL
+    only = f" ~{prefix}* " + " ".join(f"&{prefix}{channel}" for channel in CHANNELS) + " "
+    file.write_text((ACL.replace(EVERYTHING, only) if prefix else ACL) + ADMIN)
+    fleet.environment["REDIS_PREFIX"] = prefix
     fleet.commands["redis"] += ["--aclfile", str(file)]
     fleet.environment["REDIS_URL"] = f"redis://djps:change-me@127.0.0.1:{fleet.redis_port}/0"
     fleet.start("redis")
@@ -118,9 +126,9 @@ def guard_redis(fleet):
 
 @pytest.fixture
 def guarded(another_fleet, database, bouncer):
-    """A fleet with both; migrations and LISTEN go past the pooler."""
+    """A fleet with both, and a prefix; migrations and LISTEN go past the pooler."""
     fleet = another_fleet("guarded", database, RATE_LIMIT="10000 per second")
-    guard_redis(fleet)
+    guard_redis(fleet, "shop:")
     fleet.migrate()
     fleet.environment |= {"DATABASE_URL": bouncer.url, "DATABASE_LISTEN_URL": database}
     fleet.start("api", "worker", "maintenance", "beat")
@@ -161,7 +169,8 @@ def test_everything_works_with_few_rights_in_redis_and_few_connections_to_postgr
     asked = [*celery, "inspect", "ping", "--timeout", "20", "--destination", f"worker@{socket.gethostname()}"]
     subprocess.run(asked, env=guarded.environment, check=True, capture_output=True, timeout=40)
 
-    # Redis refused nothing that DJPS asked for.
+    # Every key has the prefix, and Redis refused nothing that DJPS asked for.
+    assert {key.partition(":")[0] for key in admin(guarded).scan_iter()} == {"shop"}
     assert [(one["reason"], one["object"], one["context"]) for one in admin(guarded).acl_log()] == []
     # Ten processes hold their connections open; PostgreSQL has seen three, and the one that listens.
     clients = [one for one in bouncer.show("CLIENTS") if one["database"] == "djps"]

@@ -41,9 +41,21 @@ def test_a_queue_follows_the_same_rule(registry):
         registry.add(Handler("a", run, queue="a b"))
 
 
-def test_no_handler_may_use_the_queue_of_djps_itself(registry):
-    with pytest.raises(ValueError, match=r"'maintenance' is DJPS's own; handler 'a'"):
-        registry.add(Handler("a", run, queue="maintenance"))
+@pytest.mark.parametrize("queue", ["maintenance", "unacked", "unacked_index", "unacked_mutex"])
+def test_no_queue_may_be_named_as_what_djps_or_its_broker_keeps(registry, queue):
+    why = "that name is used by DJPS or its broker for something else"
+    with pytest.raises(ValueError, match=f"^handler 'a' must use another queue than '{queue}': {why}$"):
+        registry.add(Handler("a", run, queue=queue))
+    with pytest.raises(ValueError, match=f"^QUEUES must not name '{queue}': {why}$"):
+        registry.declare([queue])
+
+
+@pytest.mark.parametrize("queue", ["a:b", "_kombu.binding.x", "default\x06\x163", "djps:pace", "", "ü"])
+def test_a_queue_whose_key_could_be_another_s_breaks_the_rule(registry, queue):
+    with pytest.raises(ValueError, match="must match"):
+        registry.add(Handler("a", run, queue=queue))
+    with pytest.raises(ValueError, match="must match"):
+        registry.declare([queue])
 
 
 @pytest.mark.parametrize("retries", [-1, 101])

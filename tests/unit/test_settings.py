@@ -248,3 +248,32 @@ def test_a_collector_that_is_no_http_address_is_refused_and_not_shown(monkeypatc
     with pytest.raises(SettingsError, match=f"{name}: must be an http:// or https:// URL") as refused:
         Settings.load()
     assert given not in str(refused.value)
+
+
+@pytest.mark.parametrize("prefix", ["", "shop:", "shop:eu-1:", "a.b_c:", "x" * 50 + ":"])
+def test_a_prefix_of_keys_ends_with_a_colon(monkeypatch, prefix):
+    monkeypatch.setenv("REDIS_PREFIX", prefix)
+    assert Settings.load().redis_prefix == prefix
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "shop",
+        ":",
+        "a b:",
+        "a*:",
+        "{a}:",
+        "a::",
+        "x" * 51 + ":",
+        "a:\n",
+        "djps:",
+        "shop:djps:",
+        "LIMITS:",
+        "_kombu:",
+    ],
+)
+def test_another_prefix_is_refused(monkeypatch, prefix):
+    monkeypatch.setenv("REDIS_PREFIX", prefix)
+    with pytest.raises(SettingsError, match=r"^REDIS_PREFIX: must (be empty|not have)"):
+        Settings.load()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flask import Flask, Response, g, request
 from uuid_utils.compat import uuid7
 
-from webapp import logs, waits
+from webapp import logs, ratelimit, rediskeys, waits
 from webapp.api import (
     batch,
     dlq,
@@ -48,8 +48,9 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     """Registers views, errors, limiter, request ids and HTTP metrics."""
     app.config.update(
         RATELIMIT_ENABLED=bool(settings.rate_limit),
-        RATELIMIT_STORAGE_URI=settings.redis_url,
+        RATELIMIT_STORAGE_URI=ratelimit.SCHEME + settings.redis_url,
         RATELIMIT_STORAGE_OPTIONS={
+            "key_prefix": rediskeys.key(rediskeys.LIMITS),
             "socket_timeout": LIMITER_TIMEOUT,
             "socket_connect_timeout": LIMITER_TIMEOUT,
         },

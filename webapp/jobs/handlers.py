@@ -21,6 +21,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 
+from webapp import rediskeys
 from webapp.jobs.errors import Cancelled, PayloadRefused
 from webapp.jobs.functions import check_function, is_coroutine_function, origin
 from webapp.jobs.options import (
@@ -43,6 +44,10 @@ MAINTENANCE_QUEUE = "maintenance"
 MAX_TIMEOUT = 86_400.0
 #: Most retries a handler may ask for.
 MAX_RETRIES = 100
+
+#: Queues that are DJPS's or the broker's own.
+RESERVED_QUEUES = rediskeys.RESERVED | {MAINTENANCE_QUEUE}
+_WHY_RESERVED = "that name is used by DJPS or its broker for something else"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -174,10 +179,10 @@ class HandlerRegistry:
             ValueError: a name breaks the rule, or is DJPS's own.
         """
         for name in queues:
-            if not _NAME.fullmatch(name) or name == MAINTENANCE_QUEUE:
-                raise ValueError(
-                    f"QUEUES must match {_NAME.pattern} and not be {MAINTENANCE_QUEUE!r}; given: {name!r}"
-                )
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"QUEUES must match {_NAME.pattern}; given: {name!r}")
+            if name in RESERVED_QUEUES:
+                raise ValueError(f"QUEUES must not name {name!r}: {_WHY_RESERVED}")
             self._declared.add(name)
 
     def add(self, new: Handler) -> None:
@@ -189,9 +194,9 @@ class HandlerRegistry:
         for what, value in (("name", new.name), ("queue", new.queue)):
             if not _NAME.fullmatch(value):
                 raise ValueError(f"a handler's {what} must match {_NAME.pattern}; given: {value!r}")
-        if new.queue == MAINTENANCE_QUEUE:
+        if new.queue in RESERVED_QUEUES:
             raise ValueError(
-                f"queue {MAINTENANCE_QUEUE!r} is DJPS's own; handler {new.name!r} must use another"
+                f"handler {new.name!r} must use another queue than {new.queue!r}: {_WHY_RESERVED}"
             )
         if new.max_retries is not None and not 0 <= new.max_retries <= MAX_RETRIES:
             raise ValueError(
