@@ -211,6 +211,7 @@ def _note_failure(span: RunningSpan, failed: AttemptFailed) -> None:
 
 def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> str | None:
     started = time.monotonic()
+    progress = ProgressReport(parts.engine, claim)
     context = JobContext(
         claim.id,
         claim.attempt,
@@ -218,7 +219,7 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> str | None
         started + claim.timeout,
         handler_logger,
         CancelWatch(parts.engine, claim),
-        ProgressReport(parts.engine, claim),
+        progress,
         here() or claim.traceparent,
         claim.callback_of,
     )
@@ -241,6 +242,7 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> str | None
             raise
         raise _failure(claim, error, error) from error
     finally:
+        progress.flush()
         measure(parts, claim.task, time.monotonic() - started)
 
 

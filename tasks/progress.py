@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import math
+import sys
 import time
 
 from sqlalchemy import Engine
@@ -11,11 +11,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.database import in_one_trip
 from webapp.jobs import steering
+from webapp.jobs.options import checked_number
 from webapp.jobs.store import Claim
 
 logger = logging.getLogger(__name__)
 
-#: Shortest time between two writes, seconds; what is said in between is left out.
+#: Shortest time between two writes, seconds; of what is said in between, the last is written at the end.
 WRITE_EVERY = 0.5
 #: Longest note, characters.
 MAX_NOTE = 200
@@ -29,34 +30,53 @@ class ProgressReport:
         claim: the attempt.
     """
 
-    __slots__ = ("_claim", "_engine", "_write_at")
+    __slots__ = ("_claim", "_engine", "_last_write_at", "_unsaid", "_write_at")
 
     def __init__(self, engine: Engine, claim: Claim) -> None:
         self._engine = engine
         self._claim = claim
         self._write_at = 0.0
+        self._last_write_at = 0.0
+        self._unsaid: tuple[float, float | None, str] | None = None
 
     def __call__(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Writes it, unless something was written a moment ago; the last step is always written.
+        """Writes it, unless something was written a moment ago: then it is kept, and written at the end of the attempt.
 
-        A database that is away costs the report and not the job.
+        The last step does not wait for the one before it, only for another last one. A database that is away costs the
+        report and not the job.
 
         Raises:
             ValueError: `done` or `total` is no finite number from 0 on.
         """
-        for name, value in (("done", done), ("total", total)):
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be a finite number, 0 or more; given: {value!r}")
+        given = checked_number("done", done, 0, sys.float_info.max)
+        whole = None if total is None else checked_number("total", total, 0, sys.float_info.max)
+        # A note may come from anywhere; PostgreSQL keeps neither NUL nor lone surrogates.
+        words = str(note)[:MAX_NOTE].replace("\x00", "").encode("utf-8", "replace").decode()
+        self._unsaid = (given, whole, words)
         now = time.monotonic()
-        if now < self._write_at and done != total:
+        if now >= self._write_at or (given == whole and now >= self._last_write_at):
+            self._write(now)
+
+    def flush(self) -> None:
+        """Writes what was said last, if it was not; the attempt is over, and no error comes out of this."""
+        if self._unsaid is not None:
+            try:
+                self._write(time.monotonic())
+            except Exception as error:  # noqa: BLE001 - a time limit may strike here, and the handler is done
+                logger.warning("progress could not be written", extra={"error_type": type(error).__name__})
+
+    def _write(self, now: float) -> None:
+        if self._unsaid is None:
             return
+        (done, total, note), self._unsaid = self._unsaid, None
         self._write_at = now + WRITE_EVERY
-        kept = note[:MAX_NOTE].replace("\x00", "").encode("utf-8", "replace").decode()
+        if done == total:
+            self._last_write_at = now + WRITE_EVERY
         try:
             in_one_trip(
                 self._engine,
                 lambda connection: steering.note_progress(
-                    connection, self._claim.id, self._claim.attempt, done=done, total=total, note=kept
+                    connection, self._claim.id, self._claim.attempt, done=done, total=total, note=note
                 ),
             )
         except SQLAlchemyError as error:

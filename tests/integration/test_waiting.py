@@ -6,9 +6,11 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from uuid import uuid4
 
 import pytest
+from celery.exceptions import Retry as MessageDone
 from factories import ERROR, LEASE, WORKER, age, attempts_of, buried, claimed, completed, queued, row_of
 from sqlalchemy import create_engine, text
 
@@ -17,7 +19,7 @@ from tasks.progress import MAX_NOTE, ProgressReport
 from tasks.recovery import run_prune
 from webapp import watchers as watchers_module
 from webapp.api import following
-from webapp.jobs import store
+from webapp.jobs import steering, store
 from webapp.jobs.states import AttemptOutcome
 from webapp.jobs.steering import ask_cancel
 
@@ -358,10 +360,78 @@ def test_a_note_is_kept_short_and_printable(engine):
     assert note.startswith("?x")
 
 
-@pytest.mark.parametrize(("done", "total"), [(-1, None), (float("nan"), 1), (1, float("inf")), (1, -1)])
+@pytest.mark.parametrize(
+    ("done", "total"),
+    [
+        (-1, None),
+        (float("nan"), 1),
+        (1, float("inf")),
+        (1, -1),
+        ("1", 2),
+        (1, "2"),
+        (10**400, 1),
+        (True, 1),
+        (None, 1),
+        (1j, 1),
+    ],
+)
 def test_progress_is_a_number_from_nought_on(engine, done, total):
-    with pytest.raises(ValueError, match="finite number"):
+    with pytest.raises(ValueError, match=r"(done|total) must be a number from 0 to .*; given: "):
         ProgressReport(engine, claimed(engine))(done, total)
+
+
+@pytest.fixture
+def writes(monkeypatch):
+    """What is written of progress: done, and when."""
+    found = []
+    real = steering.note_progress
+
+    def note(connection, job_id, attempt, **said):
+        found.append((said["done"], time.monotonic()))
+        return real(connection, job_id, attempt, **said)
+
+    monkeypatch.setattr(steering, "note_progress", note)
+    return found
+
+
+@pytest.mark.parametrize(
+    "step",
+    [lambda n: (n, n), lambda n: (7, 7), lambda n: (n, 10**9), lambda n: (n, None), lambda n: (n % 2, 1)],
+    ids=["n of n", "7 of 7", "n of many", "n", "now and then the last"],
+)
+def test_however_often_it_is_said_it_is_written_now_and_then_and_the_last_is_not_lost(
+    handle, engine, writes, step
+):
+    def loop(payload, context):
+        end = time.monotonic() + 1.2
+        said = 0
+        while time.monotonic() < end:
+            said += 1
+            context.progress(*step(said))
+        return [said, step(said)[0]]
+
+    row = queued(engine, task=handle(loop))
+    execute_job.run(str(row.id))
+    found = row_of(engine, row.id)
+    said, last = found.result
+    assert said > 1_000
+    assert len(writes) <= 8
+    assert found.progress["done"] == writes[-1][0] == last
+
+
+@pytest.mark.parametrize("error", [None, ValueError("broken"), SystemExit("x")])
+def test_what_was_said_last_is_written_however_the_attempt_ends(handle, engine, error):
+    def says(payload, context):
+        context.progress(1, 10)
+        context.progress(2, 10, 17)
+        if error is not None:
+            raise error
+
+    row = queued(engine, task=handle(says))
+    with suppress(MessageDone):
+        execute_job.run(str(row.id))
+    found = row_of(engine, row.id).progress
+    assert (found["done"], found["total"], found["note"]) == (2, 10, "17")
 
 
 def test_a_database_that_is_away_costs_the_report_and_not_the_job(engine, caplog):

@@ -81,6 +81,8 @@ class JobContext:
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Says how far the attempt is; clients see it in the job and its events. Cheap: it is written twice a second at most.
 
+        What was said last is written at the end of the attempt, if it was not before.
+
         Args:
             done: how much is done, in units of the handler's choice.
             total: how much there is; None when that is not known.
