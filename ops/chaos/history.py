@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 
 class Event(StrEnum):
-    """What happened to a request. `unknown` may have stored the job, `refused` did not."""
+    """What happened to a request. `unknown` may have stored the job, `refused` did not.
+
+    And what was done to processes: `stop` has the pids, and from when to when they stood still.
+    """
 
     INVOKE = "invoke"
     OK = "ok"
     REFUSED = "refused"
     UNKNOWN = "unknown"
+    STOP = "stop"
 
 
 @dataclass(slots=True)
@@ -41,6 +45,15 @@ class Exchange:
     retry_after: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """One process that the harness stopped, and when, in seconds since the epoch."""
+
+    pid: int
+    began: float
+    ended: float
+
+
 class History:
     """The clients' log of one scenario.
 
@@ -53,6 +66,7 @@ class History:
         self._lock = threading.Lock()
         self.operations: dict[int, Operation] = {}
         self.exchanges: list[Exchange] = []
+        self.stops: list[Stop] = []
 
     def begin(self, seq: int, key: str, kind: str) -> Operation:
         """A client decides to have a job."""
@@ -73,6 +87,15 @@ class History:
             self.exchanges.append(exchange)
             if job_id is not None:
                 operation.ids.add(job_id)
+
+    def stopped(self, pids: Iterable[int], began: float, ended: float) -> None:
+        """The harness stopped these processes, and let them go on."""
+        pids = list(pids)
+        line = json.dumps({"at": ended, "event": Event.STOP, "pids": pids, "from": began, "to": ended})
+        with self._lock:
+            self.stops += [Stop(pid, began, ended) for pid in pids]
+            self._file.write(line + "\n")
+            self._file.flush()
 
     def _write(self, event: Event, operation: Operation, **more: object) -> None:
         line = json.dumps(

@@ -22,12 +22,9 @@ HELD = 1.2
 def worker_held(stage: Stage, seconds: float = HELD) -> Iterator[None]:
     """Stops the worker for a moment, so that messages wait in the queue."""
     pids = [stage.system.pid("worker"), *stage.system.children("worker")]
-    stage.system.freeze(*pids)
-    try:
+    with stage.stopped(*pids):
         stage.hold(seconds)
         yield
-    finally:
-        stage.system.thaw(*pids)
 
 
 def duplicate_messages(stage: Stage) -> None:

@@ -166,10 +166,8 @@ def _race(stage: Stage, seq: int) -> None:
 def stop_children(stage: Stage) -> None:
     """Children that run a job are stopped for longer than a lease."""
     pids = stage.busy_children()
-    with stage.fault(f"{len(pids)} children stopped for {2 * LEASE} s"):
-        stage.system.freeze(*pids)
+    with stage.fault(f"{len(pids)} children stopped for {2 * LEASE} s"), stage.stopped(*pids):
         stage.hold(2 * LEASE)
-        stage.system.thaw(*pids)
 
 
 def _start_second_worker(stage: Stage) -> None:
@@ -195,10 +193,8 @@ def stop_worker(stage: Stage) -> None:
     _start_second_worker(stage)
     await_that(stage.busy_children, 10, "a child to be busy", 0.01)
     pids = [stage.system.pid("worker"), *stage.system.children("worker")]
-    with stage.fault(f"worker stopped for {2 * LEASE} s"):
-        stage.system.freeze(*pids)
+    with stage.fault(f"worker stopped for {2 * LEASE} s"), stage.stopped(*pids):
         stage.hold(2 * LEASE)
-        stage.system.thaw(*pids)
     stage.system.stop("second-worker")
 
 

@@ -69,10 +69,8 @@ def redis_stopped(seconds: float) -> Fault:
 
     def inject(stage: Stage) -> None:
         pid = stage.system.pid("redis")
-        with stage.fault(f"Redis stopped for {seconds:g} s"):
-            stage.system.freeze(pid)
+        with stage.fault(f"Redis stopped for {seconds:g} s"), stage.stopped(pid):
             stage.hold(seconds)
-            stage.system.thaw(pid)
 
     return inject
 

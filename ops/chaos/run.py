@@ -151,7 +151,7 @@ class Runner:
     def _judge(self, scenario: Scenario, history: History, load: Load, stage: Stage, row: Row) -> None:
         system = stage.system
         ends = {kind.name: kind.ends for kind in (*scenario.kinds, FOLLOWED, STEERED)}
-        verdict = checker.check(system, history, stage.prefix, ends, may_overlap=scenario.may_overlap)
+        verdict = checker.check(system, history, stage.prefix, ends)
         recoveries = checker.recoveries(system, stage.prefix, stage.faults)
         row.jobs = sum(1 for _ in history.accepted())
         row.requests = len(history.exchanges)

@@ -69,7 +69,6 @@ class Scenario:
         jobs: how many are posted, at `rate` a second.
         system: arguments of the `System` it needs, when the ordinary one will not do.
         within: longest recovery at p99, seconds.
-        may_overlap: a process is stopped for longer than its lease.
         redis_away: POSTs must be 201 within 250 ms, and `/health/ready` must say `degraded`.
         database_away: POSTs must be 503 within a second, and taken again within 5 s of its return.
         database_says: what `/health/ready` must say at that time: `unavailable`, or nothing but `ok`.
@@ -85,7 +84,6 @@ class Scenario:
     rate: float = 80.0
     system: Mapping[str, Any] = field(default_factory=dict)
     within: float = PROMISED
-    may_overlap: bool = False
     redis_away: bool = False
     database_away: bool = False
     database_says: str = "unavailable"
@@ -249,7 +247,6 @@ def _list() -> list[Scenario]:
             "child-stop",
             "children stopped (SIGSTOP) for longer than their lease",
             stop_children,
-            may_overlap=True,
             kinds=WITH_MEDIUM,
             rate=20,
             jobs=200,
@@ -258,7 +255,6 @@ def _list() -> list[Scenario]:
             "worker-stop",
             "the whole worker stopped for longer than its lease",
             stop_worker,
-            may_overlap=True,
             kinds=WITH_MEDIUM,
             rate=20,
             jobs=200,

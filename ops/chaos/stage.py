@@ -37,6 +37,17 @@ class Stage:
         finally:
             self.faults.append((began, time.time()))
 
+    @contextmanager
+    def stopped(self, *pids: int) -> Iterator[None]:
+        """Stops processes (SIGSTOP) for the time of a block, and notes it: it is the one excuse for an overlap."""
+        began = time.time()
+        self.system.freeze(*pids)
+        try:
+            yield
+        finally:
+            self.system.thaw(*pids)
+            self.history.stopped(pids, began, time.time())
+
     def hold(self, seconds: float) -> None:
         """Lets the system go on for a while."""
         time.sleep(seconds)

@@ -128,6 +128,16 @@ def _no_renewal() -> None:
     Presence._stop_unrenewed = lambda *_args: None
 
 
+def _hasty_sweep() -> None:
+    """The sweeper takes what began a moment ago, and its worker lives."""
+    from webapp.jobs import store
+
+    lease_is_over, began = "j.lease_expires_at < now()", "j.last_attempt_at < now() - interval '0.3 s'"
+    if lease_is_over not in str(store._TAKE_STUCK):
+        raise RuntimeError("the sweeper's condition was not found, so it was not changed")
+    store._TAKE_STUCK = text(str(store._TAKE_STUCK).replace(lease_is_over, began))
+
+
 def _answer_first() -> None:
     """The client is answered, and the job is stored a moment later."""
     from webapp.jobs import queue
@@ -219,6 +229,7 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "early-ack": _early_ack,
     "no-redispatch": _no_redispatch,
     "no-renewal": _no_renewal,
+    "hasty-sweep": _hasty_sweep,
     "answer-first": _answer_first,
     "any-claim": _any_claim,
     "cancel-in-words": _cancel_in_words,

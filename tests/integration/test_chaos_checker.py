@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import time
+
 import pytest
 from factories import claimed, queued
 from sqlalchemy import text
@@ -72,12 +75,12 @@ def finished(engine, observed, seq=0):
     return claim
 
 
-def verdict(observed, history, **how):
-    return checker.check(observed, history, PREFIX, ENDS, may_overlap=how.get("may_overlap", False))
+def verdict(observed, history):
+    return checker.check(observed, history, PREFIX, ENDS)
 
 
-def broken(observed, history, **how):
-    return {name for name, count in verdict(observed, history, **how).counts.items() if count}
+def broken(observed, history):
+    return {name for name, count in verdict(observed, history).counts.items() if count}
 
 
 def test_a_clean_history_has_no_findings(engine, observed, history):
@@ -120,7 +123,7 @@ def test_an_accepted_job_that_is_not_final_or_not_there_is_lost(engine, observed
 
 def test_a_job_that_ends_in_the_wrong_way_is_named(engine, observed, history):
     accept(history, finished(engine, observed).id)
-    found = checker.check(observed, history, PREFIX, {"plain": ("failed",)}, may_overlap=False)
+    found = checker.check(observed, history, PREFIX, {"plain": ("failed",)})
     assert found.counts["I1 ended otherwise"] == 1
 
 
@@ -146,12 +149,61 @@ def test_messages_that_stay_behind_are_named(engine, observed, history, redis, m
     assert broken(observed, history) == {"I9 left behind"}
 
 
-def test_the_stated_exception_is_counted_and_not_hidden(engine, observed, history):
+#: In seconds from now: the earlier execution's begin and end, and the later one's begin.
+OVERLAP = (-20.0, -5.0, -10.0)
+
+
+def overlapping(engine, observed, history, *, pid=11):
+    """Two executions of an accepted job that overlap; the earlier one was in the process `pid`."""
     job = finished(engine, observed)
     accept(history, job.id)
-    observed.rows(VIOLATIONS["I4 overlaps"])
-    found = verdict(observed, history, may_overlap=True)
-    assert (found.findings, found.overlaps) == ([], 1)
+    began, ended, later = OVERLAP
+    observed.rows(
+        "UPDATE effects SET pid = %s, started_at = now() + make_interval(secs => %s),"
+        " ended_at = now() + make_interval(secs => %s)",
+        pid,
+        began,
+        ended,
+    )
+    observed.rows(
+        "INSERT INTO effects (job_id, attempt, pid, started_at) VALUES (%s, 1, 12, now() + make_interval(secs => %s))",
+        str(job.id),
+        later,
+    )
+
+
+STOPS = {
+    "the earlier one's process stood still meanwhile": ((11, -18.0, -6.0), 1),
+    "it went on a moment before the later one began": ((11, -18.0, -11.0), 1),
+    "nothing was stopped": (None, 0),
+    "only the later one's process was stopped": ((12, -18.0, -6.0), 0),
+    "it was stopped after the later one had begun": ((11, -9.0, -6.0), 0),
+    "it was stopped for less than its lease": ((11, -11.0, -9.0), 0),
+    "it went on long before the later one began": ((11, -19.0, -14.0), 0),
+    "it was stopped before it began": ((11, -60.0, -30.0), 0),
+}
+
+
+@pytest.mark.parametrize(("stop", "excused"), STOPS.values(), ids=STOPS.keys())
+def test_an_overlap_is_excused_by_a_stop_of_the_earlier_ones_process_and_by_nothing_else(
+    engine, observed, history, stop, excused
+):
+    overlapping(engine, observed, history)
+    if stop is not None:
+        pid, began, ended = stop
+        history.stopped([99, pid], time.time() + began, time.time() + ended)
+    found = verdict(observed, history)
+    assert (found.overlaps, found.counts["I4 overlaps"]) == (excused, 1 - excused)
+
+
+def test_what_was_stopped_is_in_the_history(history, tmp_path):
+    history.stopped([7, 8], 100.0, 112.0)
+    assert [(one.pid, one.began, one.ended) for one in history.stops] == [
+        (7, 100.0, 112.0),
+        (8, 100.0, 112.0),
+    ]
+    written = json.loads((tmp_path / "history.jsonl").read_text())
+    assert written == {"at": 112.0, "event": "stop", "pids": [7, 8], "from": 100.0, "to": 112.0}
 
 
 def test_recovery_counts_from_the_end_of_the_fault_or_the_submission(engine, observed, history):
