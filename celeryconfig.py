@@ -6,12 +6,13 @@ wait for nothing without a limit, and leave retries and recovery to the database
 
 from __future__ import annotations
 
+from webapp.server_urls import redis_url_for_kombu
 from webapp.settings import current
 from webapp.transport import PRIORITY_STEPS
 
 _settings = current()
 
-broker_url = _settings.redis_url
+broker_url = redis_url_for_kombu(_settings.redis_url)
 result_backend = None
 task_ignore_result = True
 task_store_errors_even_if_ignored = False

@@ -43,7 +43,8 @@ def runtime() -> Runtime:
     settings = current()
     engine = watch_idle(
         create_engine(
-            settings.database_url, **engine_options("djps-worker", pool_size=CHILD_POOL, sorts=False)
+            settings.database_url,
+            **engine_options("djps-worker", pool_size=CHILD_POOL, sorts=False, url=settings.database_url),
         )
     )
     broker = Broker(
@@ -63,8 +64,9 @@ def forget_parent() -> None:
 
 def unpooled_engine() -> Engine:
     """An engine for the worker's parent: a connection per use, so that no fork inherits an idle one."""
-    options = engine_options("djps-presence", pool_size=1)
-    return create_engine(current().database_url, poolclass=NullPool, connect_args=options["connect_args"])
+    url = current().database_url
+    options = engine_options("djps-presence", pool_size=1, url=url)
+    return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=options["connect_args"])
 
 
 def worker_name() -> str:

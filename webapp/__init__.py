@@ -67,6 +67,7 @@ def create_app(
             pool_size=settings.api_threads,
             statement_timeout=api.STATEMENT_TIMEOUT_MS,
             lock_timeout=api.LOCK_TIMEOUT_MS,
+            url=settings.database_url,
         ),
         MAX_CONTENT_LENGTH=settings.max_payload_bytes,
     )

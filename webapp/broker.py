@@ -25,6 +25,7 @@ from redis.exceptions import RedisError, ResponseError
 from webapp import pace, rediskeys, transport
 from webapp.envelope import Envelope
 from webapp.paces import FIRST_TTL, Paces
+from webapp.server_urls import redis_url_for_kombu
 
 logger = logging.getLogger(__name__)
 
@@ -253,7 +254,9 @@ class Broker:
             "health_check_interval": 0,
             "priority_steps": list(transport.PRIORITY_STEPS),
         }
-        self._producers = pools.producers[Connection(url, transport_options=options, connect_timeout=timeout)]
+        self._producers = pools.producers[
+            Connection(redis_url_for_kombu(url), transport_options=options, connect_timeout=timeout)
+        ]
         self._producers.limit = CONNECTIONS
 
     def available(self) -> bool:

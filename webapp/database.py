@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 from webapp import reading
 from webapp.database_errors import Trouble, trouble_of
+from webapp.server_urls import connect_arguments
 
 T = TypeVar("T")
 
@@ -34,6 +35,16 @@ IDLE_IN_TRANSACTION_MS = 30_000
 #: Longest sent data may stay unacknowledged by the server's host, milliseconds.
 TCP_USER_TIMEOUT_MS = 10_000
 
+#: How libpq watches over a connection; DATABASE_URL may say otherwise.
+_WATCHED = {
+    "connect_timeout": CONNECT_TIMEOUT,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
+}
+
 
 def engine_options(
     application: str,
@@ -42,6 +53,7 @@ def engine_options(
     statement_timeout: int = STATEMENT_TIMEOUT_MS,
     lock_timeout: int = LOCK_TIMEOUT_MS,
     sorts: bool = True,
+    url: str = "",
 ) -> dict[str, Any]:
     """The options of an engine.
 
@@ -52,7 +64,10 @@ def engine_options(
         lock_timeout: longest it waits for a lock, milliseconds.
         sorts: whether the planner may sort what an index has in order. Statistics of a table that has just filled up say
             that nothing waits; by them a claim would read and sort the whole backlog, each time.
+        url: the database's; what it says of timeouts and server options holds beside ours.
     """
+    theirs = connect_arguments(url) if url else {}
+    options = f"{theirs['options']} " if "options" in theirs else ""
     return {
         "pool_size": pool_size,
         "max_overflow": 2,
@@ -62,15 +77,11 @@ def engine_options(
         # Errors find their way into logs.
         "hide_parameters": True,
         "connect_args": {
+            **_WATCHED,
+            **{name: value for name, value in theirs.items() if name in _WATCHED},
             "application_name": application,
-            "connect_timeout": CONNECT_TIMEOUT,
-            "keepalives": 1,
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
-            "options": f"-c statement_timeout={statement_timeout} -c lock_timeout={lock_timeout}"
-            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c timezone=UTC"
+            "options": f"{options}-c statement_timeout={statement_timeout}"
+            f" -c lock_timeout={lock_timeout} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c timezone=UTC"
             + ("" if sorts else " -c enable_sort=off"),
         },
     }

@@ -20,10 +20,9 @@ from limits import parse_many
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from webapp import keyprefix
+from webapp.server_urls import check_redis_url, read_database_url
 from webapp.targets import read_ports, read_targets
 
 KIBIBYTE = 1024
@@ -218,22 +217,12 @@ class Settings(BaseSettings):
     def _postgresql_only(cls, value: str, info: ValidationInfo) -> str:
         if not value and info.field_name == "database_listen_url":
             return value
-        try:
-            url = make_url(value)
-        except ArgumentError as error:
-            raise ValueError(
-                "must be a database URL such as postgresql+psycopg2://user:pw@host/name"
-            ) from error
-        # libpq and many hosting platforms also say `postgres://`.
-        if url.get_backend_name() not in {"postgresql", "postgres"}:
-            raise ValueError("must be a PostgreSQL URL (postgresql+psycopg2://...)")
-        return url.set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
+        return read_database_url(value)
 
     @field_validator("redis_url")
     @classmethod
     def _redis_only(cls, value: str) -> str:
-        if not value.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must start with redis:// or rediss://")
+        check_redis_url(value)
         return value
 
     @field_validator("redis_prefix")

@@ -18,10 +18,10 @@ from typing import Any
 from uuid import UUID
 
 import psycopg2
-from sqlalchemy import make_url
 
 from webapp import waits
 from webapp.database import engine_options
+from webapp.server_urls import connect_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Watchers:
     """
 
     def __init__(self, database_url: str, limit: int) -> None:
-        self._dsn = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+        self._url = database_url
         self._limit = limit
         self._lock = threading.Lock()
         self._watches: dict[UUID, set[Watch]] = defaultdict(set)
@@ -166,9 +166,9 @@ class Watchers:
             time.sleep(RECONNECT_AFTER)
 
     def _listen_until_over(self) -> bool:
-        options = engine_options("djps-watchers", pool_size=1)["connect_args"]
+        options = engine_options("djps-watchers", pool_size=1, url=self._url)["connect_args"]
         with waits.within(EXCHANGE_BUDGET):
-            connection = psycopg2.connect(self._dsn, **options)
+            connection = psycopg2.connect(**(connect_arguments(self._url) | options))
         try:
             connection.autocommit = True
             poller = select.poll()
@@ -198,6 +198,10 @@ class Watchers:
         if not ids:
             return {}
         with waits.within(EXCHANGE_BUDGET), connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('transaction_read_only')::bool")
+            if cursor.fetchone() == (True,):
+                # After a failover the changes happen elsewhere, and this server tells of none.
+                raise psycopg2.OperationalError("the server takes no writes")
             cursor.execute(
                 "SELECT id::text, xmin::text FROM jobs WHERE id = ANY(%s::uuid[])",
                 ([str(one) for one in ids],),

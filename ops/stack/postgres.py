@@ -13,9 +13,9 @@ from typing import Any
 
 import psycopg2
 import psycopg2.errors
-from sqlalchemy.engine import make_url
 
 from ops.stack.ports import LOOPBACK
+from webapp.server_urls import connect_arguments
 
 VERSION = 18
 USER = PASSWORD = DATABASE = "djps"
@@ -165,9 +165,8 @@ def migrated_to(address: str) -> str | None:
     Args:
         address: a URL as in DATABASE_URL.
     """
-    plain = make_url(address).set(drivername="postgresql").render_as_string(hide_password=False)
     try:
-        connection = psycopg2.connect(plain, connect_timeout=2)
+        connection = psycopg2.connect(**(connect_arguments(address) | {"connect_timeout": 2}))
     except psycopg2.OperationalError:
         return None
     try:

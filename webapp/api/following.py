@@ -13,12 +13,13 @@ from uuid import UUID
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp import waits
+from webapp import database_errors, waits
 from webapp.api import examples
 from webapp.api.hangups import client_of
 from webapp.api.jobs import job_id_of, query_values, the_queue
 from webapp.api.openapi import documented
 from webapp.api.schemas import JobAnswer, ShowQuery
+from webapp.database_errors import Trouble
 from webapp.jobs.errors import JobError
 from webapp.jobs.queue import Queue
 from webapp.jobs.states import FINAL
@@ -108,11 +109,24 @@ def until_final(job_id: UUID, seconds: float) -> JobRow:
         return job
     end = time.monotonic() + seconds
     with closing_watch(job_id) as watch:
-        job = queue.watch(job_id)
+        job = _watched(queue, job)
         desk.leave()
         while job.status not in FINAL and watch.wait(end - time.monotonic()):
             job = _look(queue, desk, job)
+        if job.status not in FINAL and watch.is_open():
+            # What is answered is true now, whatever became of those who should have woken us.
+            job = _look(queue, desk, job)
     return job
+
+
+def _watched(queue: Queue, job: JobRow) -> JobRow:
+    """The job, which tells of its changes from now on; where it cannot be marked, `Watchers` looks at it every second."""
+    try:
+        return queue.watch(job.id)
+    except SQLAlchemyError as error:
+        if database_errors.trouble_of(error) in {Trouble.BUSY, Trouble.READ_ONLY}:
+            return job
+        raise
 
 
 def _enter(job_id: UUID) -> Watch:
@@ -177,7 +191,7 @@ def events(job_id: str) -> Response:
     watch = _enter(job.id)
     desk = cast("Desk", current_app.extensions["desk"])
     try:
-        job = queue.watch(job.id)
+        job = _watched(queue, job)
     except BaseException:
         watch.leave()
         raise
@@ -202,11 +216,12 @@ def _stream(queue: Queue, desk: Desk, watch: Watch, job: JobRow, known: str) -> 
         left = end - time.monotonic()
         if job.status in FINAL or left <= 0 or not watch.is_open():
             return
-        if watch.wait(min(PING_EVERY, left)):
-            try:
-                job = _look(queue, desk, job)
-            except JobError:
-                # It was pruned meanwhile: whoever connects again is told so.
-                return
-        else:
+        woken = watch.wait(min(PING_EVERY, left))
+        try:
+            # Woken or not: what is told does not hang on those who should have woken us.
+            job = _look(queue, desk, job)
+        except JobError:
+            # It was pruned meanwhile: whoever connects again is told so.
+            return
+        if not woken:
             yield ": ping\n\n"
