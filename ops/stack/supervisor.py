@@ -117,7 +117,8 @@ class Supervisor:
                 f"stopwaitsecs={process.stop_wait}",
                 "killasgroup=true",
                 "redirect_stderr=true",
-                f"stdout_logfile={logs}/{process.name}.log",
+                # Supervisor expands this one twice.
+                f"stdout_logfile={_escaped(logs)}/{process.name}.log",
                 "stdout_logfile_maxbytes=20MB",
                 "stdout_logfile_backups=3",
                 *([f"user={process.user}"] if process.user else []),
