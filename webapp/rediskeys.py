@@ -25,6 +25,8 @@ PACE = "djps:pace"
 WORKER = "djps:worker:"
 #: Beat's last tick.
 BEAT = "djps:beat"
+#: Written by the readiness probe, to see that it can be.
+PROBE = "djps:probe"
 #: What every counter of the submission limit begins with.
 LIMITS = "LIMITS"
 #: kombu's keys: messages that were taken and not acknowledged, when that was, and who looks after them.

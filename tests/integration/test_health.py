@@ -1,8 +1,45 @@
 from __future__ import annotations
 
+import subprocess
 import time
 
 import pytest
+from sqlalchemy.engine import make_url
+
+from ops.stack import ports, valkey
+
+
+@pytest.fixture
+def replica(settings, tmp_path):
+    """A read-only replica of the tests' Valkey."""
+    port = ports.free()
+    command = [*valkey.command(tmp_path, port, durable=False)]
+    command += ["--replicaof", ports.LOOPBACK, str(make_url(settings.redis_url).port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    valkey.wait(port)
+    yield port
+    server.terminate()
+    server.wait(10)
+
+
+def test_a_redis_that_takes_no_writes_is_named(another_app, replica, redis):
+    """A replica answers a ping as well; hints cannot be sent through it."""
+    client = another_app(redis_url=f"redis://127.0.0.1:{replica}/0").test_client()
+    answer = client.get("/health/ready")
+    assert (answer.status_code, answer.json["status"]) == (200, "degraded")
+    assert answer.json["dependencies"] == {"postgresql": "ok", "redis": "read-only"}
+    assert client.post("/jobs", json={"payload": {"task": "noop"}}).status_code == 201
+
+
+def test_a_full_redis_is_named(client, redis):
+    redis.config_set("maxmemory", 1)
+    try:
+        answer = client.get("/health/ready")
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert (answer.status_code, answer.json["status"]) == (200, "degraded")
+    assert answer.json["dependencies"]["redis"].startswith("takes no writes")
+
 
 AWAY = ["closed_port", "silent_port"]
 

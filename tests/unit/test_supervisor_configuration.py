@@ -11,15 +11,17 @@ from webapp.settings import Settings
 
 
 @pytest.mark.parametrize("name", ["plain", "50%", "%s", "%(x)s", "a b%%c"])
-def test_any_folder_is_taken_as_it_is(tmp_path, name):
+def test_any_folder_is_taken_as_it_is(tmp_path, name, monkeypatch):
+    for given in ("DATABASE_URL", "REDIS_URL"):
+        monkeypatch.delenv(given, raising=False)
     data = tmp_path / name
     data.mkdir()
-    given = data / "supervisord.conf"
+    written = data / "supervisord.conf"
     (data / "logs").mkdir()
     (data / "run").mkdir()
-    given.write_text(Supervisor(data)._configuration(servers(Settings(), data), tmp_path))
+    written.write_text(Supervisor(data)._configuration(servers(Settings(), data), tmp_path))
     read = ServerOptions()
-    read.realize(["-c", str(given)])
+    read.realize(["-c", str(written)])
     programs = [program for group in read.process_group_configs for program in group.process_configs]
     assert [program.name for program in programs] == ["postgres", "redis"]
     assert all(program.stdout_logfile == f"{data}/logs/{program.name}.log" for program in programs)

@@ -8,7 +8,7 @@ from flask import Blueprint, Flask, Response, current_app, jsonify
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp import heartbeats, waits
+from webapp import heartbeats, rediskeys, waits
 from webapp.api import examples
 from webapp.api.openapi import documented
 from webapp.api.schemas import HealthAnswer, ReadyAnswer
@@ -26,8 +26,8 @@ bp = Blueprint("health", __name__)
 PROBE_TIMEOUT = 0.25
 #: How long PostgreSQL may take, seconds.
 DATABASE_TIMEOUT = 0.6
-#: Written to Redis to see that it can be, and how long it is kept, seconds.
-PROBE_KEY, PROBE_KEPT = "djps:probe", 60
+#: How long what the probe writes to Redis is kept, seconds.
+PROBE_KEPT = 60
 
 
 def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
@@ -68,7 +68,7 @@ def _postgresql(engine: Engine) -> str:
 def _redis(redis: Redis) -> str:
     """`ok` if it takes writes, else what is the matter: a replica answers a ping as well."""
     try:
-        redis.set(PROBE_KEY, "", ex=PROBE_KEPT)
+        redis.set(rediskeys.key(rediskeys.PROBE), "", ex=PROBE_KEPT)
     except ReadOnlyError:
         return "read-only"
     except ResponseError as error:
