@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from tasks import forked_copies
+from tasks import forked_copies, handler_log
 from tasks.cancellation import CancelWatch
 from tasks.coroutines import callable_of
 from tasks.dead_letter import bury
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from webapp.spans import RunningSpan
 
 logger = logging.getLogger(__name__)
-handler_logger = logging.getLogger("djps.handler")
 
 #: Pause between tries to write the end of an attempt while the database is away, seconds.
 SETTLE_PAUSE = 0.5
@@ -217,7 +216,7 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> str | None
         claim.attempt,
         claim.retry_count,
         started + claim.timeout,
-        handler_logger,
+        handler_log.logger,
         CancelWatch(parts.engine, claim),
         progress,
         here() or claim.traceparent,

@@ -6,9 +6,11 @@ bound. Event texts are static sentences; what varies goes into fields (`extra=`)
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.config
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -18,12 +20,30 @@ from uuid import UUID
 from pythonjsonlogger.json import JsonFormatter as _JsonFormatter
 
 from webapp import database_errors
+from webapp.log_values import MAX_FIELDS, MAX_LINE, described, placed, plain, sentence_of
 from webapp.plainjson import text_of
 
 _bound: ContextVar[dict[str, str | int | UUID]] = ContextVar("djps_log_fields", default={})  # noqa: B039 - never mutated
 
 #: The attribute of a record that is many lines: the fields that each has of its own.
 _EACH = "djps_each"
+
+
+class _Each(tuple[Mapping[str, Any], ...]):
+    """The fields of many lines; of no other type, so that nobody else can write several."""
+
+    __slots__ = ()
+
+
+#: What asks a job to stop, wherever its process is: it must come out of a log call as out of any other.
+_interrupts: tuple[type[BaseException], ...] = ()
+
+
+def let_through(kind: type[BaseException]) -> None:
+    """Makes errors of this class, which a signal's handler raises, come out of log calls instead of being logged."""
+    global _interrupts  # noqa: PLW0603 - what a process imports says what its handlers may raise
+    _interrupts = tuple({*_interrupts, kind})
+
 
 #: The password of a URL; it never spans two strings of a JSON line.
 _PASSWORD = re.compile(r'(://[^:/@\s"]*):[^@/\s"]+@')
@@ -33,24 +53,49 @@ class JsonFormatter(_JsonFormatter):
     """Turns a record into one JSON object, with the fields bound in this context."""
 
     def __init__(self) -> None:
-        super().__init__("%(message)s", reserved_attrs=[*_RESERVED, "color_message", "data", "taskName"])
+        super().__init__("%(message)s", reserved_attrs=list(RESERVED))
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line: the standard four first, then bound fields, then the record's own; passwords of URLs are hidden."""
+        """The line: the standard four first, then bound fields, then the record's own; passwords of URLs are hidden.
+
+        What a handler gives is its own affair: a call that cannot be written as it is becomes a line that says so.
+        """
+        try:
+            line = self._line(record)
+        except _interrupts:
+            raise
+        except Exception as error:  # noqa: BLE001 - arguments and fields of a handler may raise anything
+            line = self._line_of_broken(record, error)
+        return _PASSWORD.sub(r"\1:***@", line) if "://" in line else line
+
+    def _line(self, record: logging.LogRecord) -> str:
         if record.args:
             record.args = _shown(record.args)
         if record.exc_info or record.exc_text or record.stack_info or not isinstance(record.msg, str):
-            line = super().format(record)
-        else:
-            # Most lines are a sentence and its fields: the same as below without its detours, in a third of the time.
-            fields = self._standard(record)
-            fields["message"] = record.getMessage() if record.args else record.msg
-            for name, value in record.__dict__.items():
-                if name not in self.reserved_attrs:
-                    fields[name] = value
-            each = fields.pop(_EACH, ({},))
-            line = "\n".join([self.jsonify_log_record(fields | more) for more in each])
-        return _PASSWORD.sub(r"\1:***@", line) if "://" in line else line
+            return super().format(record)
+        # Most lines are a sentence and its fields: the same as above without its detours, in a third of the time.
+        fields = self._standard(record)
+        fields["message"] = record.getMessage() if record.args else record.msg
+        own = {name: value for name, value in record.__dict__.items() if name not in self.reserved_attrs}
+        if isinstance(each := own.get(_EACH), _Each):
+            return "\n".join([self.jsonify_log_record({**fields, **more}) for more in each])
+        return self.jsonify_log_record(placed(fields, own) if own else fields)
+
+    def _line_of_broken(self, record: logging.LogRecord, error: Exception) -> str:
+        fields = self._standard(record) | {
+            "message": sentence_of(record),
+            "log_call_broken": type(error).__name__,
+        }
+        own = [(name, value) for name, value in record.__dict__.items() if name not in self.reserved_attrs]
+        if record.exc_info:
+            own.append(("exc_info", self._traceback_of(record)))
+        return self.jsonify_log_record(placed(fields, {str(name): plain(value) for name, value in own}))
+
+    def _traceback_of(self, record: logging.LogRecord) -> str:
+        try:
+            return self.formatException(record.exc_info)
+        except Exception:  # noqa: BLE001 - it may be anything
+            return described(record.exc_info)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         """A traceback; the text of a database error, which may quote a payload or a key, is left out."""
@@ -59,15 +104,21 @@ class JsonFormatter(_JsonFormatter):
         return str(super().formatException(ei))
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
-        """The JSON of a line, in ASCII."""
-        return text_of(log_data) or super().jsonify_log_record(log_data)
+        """The JSON of a line, in ASCII; of one that is very long, the beginning of each field."""
+        line = text_of(log_data) or super().jsonify_log_record(log_data)
+        if len(line) <= MAX_LINE:
+            return line
+        return json.dumps({str(name)[:100]: plain(log_data[name]) for name in list(log_data)[:MAX_FIELDS]})
 
     def add_fields(
         self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
     ) -> None:
         """Fills in a line that has more to it than a sentence and fields."""
-        log_data.update(self._standard(record))
-        super().add_fields(log_data, record, message_dict)
+        given: dict[str, Any] = {}
+        super().add_fields(given, record, message_dict)
+        # A sentence that is a dictionary has fields as well, its message among them.
+        message = given.pop("message", "")
+        log_data.update(placed(self._standard(record) | {"message": message}, given))
 
     def _standard(self, record: logging.LogRecord) -> dict[str, Any]:
         return {
@@ -91,7 +142,20 @@ def _shown(args: Any) -> Any:
     )
 
 
-_RESERVED = (*vars(logging.makeLogRecord({})), "asctime", "message")
+#: What a record has of Python's own, and what libraries put there that is no field of a line.
+RESERVED = frozenset(
+    {*vars(logging.makeLogRecord({})), "asctime", "message", "color_message", "data", "taskName"}
+)
+
+
+class LineHandler(logging.StreamHandler):  # type: ignore[type-arg] # it is made from a dictionary
+    """Writes lines to a stream; where one cannot be written it is lost, and nothing else."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Lets through what asks the job to stop; anything else would print a traceback between lines of JSON."""
+        error = sys.exc_info()[1]
+        if isinstance(error, _interrupts):
+            raise error
 
 
 class bound:  # noqa: N801 - it is used like a function
@@ -120,7 +184,7 @@ class bound:  # noqa: N801 - it is used like a function
 def info_each(logger: logging.Logger, message: str, each: Iterable[Mapping[str, Any]]) -> None:
     """Logs one sentence for many: a line with these fields for each of them, made and written together."""
     if logger.isEnabledFor(logging.INFO) and (lines := tuple(each)):
-        logger.info(message, extra={_EACH: lines})
+        logger.info(message, extra={_EACH: _Each(lines)})
 
 
 def bound_field(name: str) -> str | int | UUID | None:
@@ -134,7 +198,7 @@ def configuration(level: str) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": "webapp.logs.JsonFormatter"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+        "handlers": {"stderr": {"class": "webapp.logs.LineHandler", "formatter": "json"}},
         "root": {"level": level, "handlers": ["stderr"]},
         "loggers": {
             # Celery's own lines about a task repeat ours, and show arguments and results.

@@ -136,5 +136,5 @@ def test_lines_are_ascii_and_exact_whoever_makes_them(value):
 def test_every_logger_ends_at_standard_error_as_json():
     found = logs.configuration("WARNING")
     assert found["root"] == {"level": "WARNING", "handlers": ["stderr"]}
-    assert found["handlers"]["stderr"]["formatter"] == "json"
+    assert found["handlers"]["stderr"] == {"class": "webapp.logs.LineHandler", "formatter": "json"}
     assert found["disable_existing_loggers"] is False
