@@ -172,7 +172,7 @@ class LiveGauges(Collector):
         kept = False
         for question in QUESTIONS:
             try:
-                with waits.within(QUESTION_TIMEOUT), self._engine.begin() as connection:
+                with waits.within(QUESTION_TIMEOUT), self._engine.connect() as connection:
                     backlog.bound(connection)
                     self._found[question] = question(connection)
             except SQLAlchemyError as error:
