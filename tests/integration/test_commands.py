@@ -15,6 +15,7 @@ from tasks.presence import Presence
 from webapp import heartbeats
 from webapp.jobs import store, undertaker
 from webapp.jobs.options import Terms
+from webapp.jobs.report import ErrorReport
 from webapp.jobs.steering import ask_cancel
 
 
@@ -214,3 +215,37 @@ def test_a_shell_with_handlers_judges_as_the_api_does(another_app, engine):
 def count_jobs(engine):
     with engine.connect() as connection:
         return connection.execute(text("SELECT count(*) FROM jobs")).scalar_one()
+
+
+#: Clears the screen, rings, turns the reading direction, begins a false line; C1's way of saying the first.
+NASTY = "\x1b[2J\x07\u202eevil\nid  forged\x9b2J"
+
+
+def test_what_it_prints_steers_no_terminal(flask, engine):
+    job = buried(engine, ErrorReport(f"E{NASTY}", NASTY), queue="default", idempotency_key=f"k{NASTY}")
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE jobs SET task = :nasty, queue = :nasty, tags = ARRAY[:nasty], cancel_reason = :nasty,"
+                 " payload = jsonb_build_object('task', CAST(:nasty AS text), CAST(:nasty AS text), 1)"),
+            {"nasty": NASTY},
+        )  # fmt: skip
+        connection.execute(text("UPDATE dead_letters SET task = :nasty, queue = :nasty"), {"nasty": NASTY})
+    for words in (
+        ("jobs", "list"),
+        ("jobs", "show", job.id),
+        ("jobs", "show", job.id, "--attempts"),
+        ("dlq", "list"),
+        ("dlq", "groups"),
+        ("jobs", "submit", json.dumps({"task": NASTY})),
+        ("jobs", "submit", json.dumps({"payload": {}}), "--queue", NASTY),
+        ("jobs", "list", "--task", NASTY),
+        ("dlq", "list", "--task", NASTY),
+        ("jobs", "list", "--payload", NASTY),
+    ):
+        for more in ((), ("--json",)):
+            result = flask(*words, *more)
+            shown = result.stdout + result.stderr
+            assert not {"\x1b", "\x07", "\u202e", "\x9b"} & set(shown), words
+            assert not any(line.startswith("id  forged") for line in shown.splitlines()), words
+    (item,) = answer(flask("jobs", "list", "--json"))["items"]
+    assert (item["task"], item["idempotency_key"]) == (NASTY, f"k{NASTY}")

@@ -16,6 +16,7 @@ from webapp import database_errors
 from webapp.api.errors import DATABASE_TROUBLES, breaches_of
 from webapp.api.strictjson import BadBody
 from webapp.jobs.errors import JobError, JobGone, JobNotFound
+from webapp.printable import escaped, escaped_json
 
 #: Exit codes beside click's own: 0 done, 2 wrong usage.
 REFUSED, NOT_FOUND, SERVER_AWAY, TOO_LATE = 1, 4, 5, 124
@@ -37,9 +38,9 @@ def speaking(command: Callable[P, T]) -> Callable[P, T]:
             return command(*args, **kwargs)
         except ValidationError as error:
             rules = "; ".join(f"{one.field}: {one.rule} (given: {one.given})" for one in breaches_of(error))
-            raise click.UsageError(rules) from None
+            raise click.UsageError(escaped(rules)) from None
         except BadBody as error:
-            raise click.UsageError(str(error)) from None
+            raise click.UsageError(escaped(str(error))) from None
         except (JobNotFound, JobGone) as error:
             _fail(str(error), NOT_FOUND)
         except JobError as error:
@@ -59,13 +60,22 @@ def _sentence_of(error: SQLAlchemyError) -> str:
 
 
 def _fail(sentence: str, code: int) -> NoReturn:
-    click.echo(f"Error: {sentence}", err=True)
+    say(f"Error: {sentence}", err=True)
     click.get_current_context().exit(code)
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Prints one line; what would steer the terminal is escaped.
+
+    Args:
+        err: on stderr.
+    """
+    click.echo(escaped(line), err=err)
 
 
 def show_json(answer: object) -> None:
     """Prints JSON."""
-    click.echo(json.dumps(answer, ensure_ascii=False, indent=2))
+    click.echo(escaped_json(json.dumps(answer, ensure_ascii=False, indent=2)))
 
 
 def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, nothing: str) -> None:
@@ -75,19 +85,19 @@ def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, not
         nothing: what is said when there are none.
     """
     if not rows:
-        click.echo(nothing)
+        say(nothing)
         return
     cells = [[_cell(row.get(name)) for name in columns] for row in rows]
     widths = [max(len(name), *(len(line[place]) for line in cells)) for place, name in enumerate(columns)]
     for line in (list(columns), *cells):
-        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+        say("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
 def _cell(value: object) -> str:
     if value is None:
         return "-"
     text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    line = " ".join(text.split())
+    line = escaped(" ".join(text.split()))
     return line if len(line) <= WIDEST else line[: WIDEST - 1] + "…"
 
 
@@ -96,4 +106,4 @@ def show_fields(answer: Mapping[str, Any]) -> None:
     width = max(map(len, answer))
     for name, value in answer.items():
         shown = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
-        click.echo(f"{name.ljust(width)}  {'-' if value is None else shown}")
+        say(f"{name.ljust(width)}  {'-' if value is None else shown}")

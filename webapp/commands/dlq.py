@@ -21,7 +21,7 @@ from webapp.api.dlq_schemas import (
     ReportAnswer,
     RequeueRequest,
 )
-from webapp.commands.console import json_option, show_json, show_table, speaking
+from webapp.commands.console import json_option, say, show_json, show_table, speaking
 from webapp.jobs.undertaker import Report, Undertaker, Wish
 
 group = AppGroup("dlq", help="The dead letter queue: look, group, requeue, discard.")
@@ -107,7 +107,7 @@ def list_letters(*, as_json: bool, **options: Any) -> None:
         return
     columns = ("id", "job_id", "task", "queue", "reason", "error_type", "error_message", "dead_at")
     show_table(answers, columns, nothing="no dead letters")
-    click.echo(f"{len(answers)} of {total}", err=True)
+    say(f"{len(answers)} of {total}", err=True)
 
 
 @group.command()
@@ -156,4 +156,4 @@ def _carry_out(wish: Wish, resolve: Callable[[Wish], Report], *, as_json: bool) 
     if as_json:
         show_json(ReportAnswer.of(total, dry_run=wish.dry_run))
         return
-    click.echo(f"{total.matched} match" if wish.dry_run else f"{total.changed} of {total.matched} done")
+    say(f"{total.matched} match" if wish.dry_run else f"{total.changed} of {total.matched} done")

@@ -16,6 +16,7 @@ from webapp.commands.console import (
     REFUSED,
     TOO_LATE,
     json_option,
+    say,
     show_fields,
     show_json,
     show_table,
@@ -60,7 +61,7 @@ def list_jobs(*, as_json: bool, tag: tuple[str, ...], **given: Any) -> None:
         show_json({"items": answers, "total": total.jobs, "total_is_estimate": total.is_estimate})
         return
     show_table(answers, COLUMNS, nothing="no jobs")
-    click.echo(f"{len(answers)} of {'about ' if total.is_estimate else ''}{total.jobs}", err=True)
+    say(f"{len(answers)} of {'about ' if total.is_estimate else ''}{total.jobs}", err=True)
 
 
 @group.command()
@@ -78,7 +79,7 @@ def show(job_id: UUID, *, with_attempts: bool, as_json: bool) -> None:
         return
     show_fields(answer)
     if with_attempts:
-        click.echo()
+        say("")
         columns = ("attempt", "outcome", "started_at", "duration", "worker_id", "error_type", "error_message")
         show_table(attempts, columns, nothing="no attempts")
 
@@ -111,7 +112,7 @@ def submit(payload: str, *, tag: tuple[str, ...], as_json: bool, **options: Any)
     if as_json:
         show_json(JobAnswer.of(accepted.job))
     else:
-        click.echo(f"{accepted.job.id}{'' if accepted.created else ' (was there before)'}")
+        say(f"{accepted.job.id}{'' if accepted.created else ' (was there before)'}")
 
 
 @group.command()
@@ -125,7 +126,7 @@ def cancel(job_id: UUID, *, reason: str | None, as_json: bool) -> None:
     if as_json:
         show_json({**JobAnswer.of(job), "cancel": answer.value})
     else:
-        click.echo(f"{job_id} {answer.value}")
+        say(f"{job_id} {answer.value}")
 
 
 @group.command()
@@ -138,7 +139,7 @@ def retry(job_id: UUID, *, as_json: bool) -> None:
     if as_json:
         show_json(JobAnswer.of(job))
     else:
-        click.echo(f"{job_id} {job.status}")
+        say(f"{job_id} {job.status}")
 
 
 @group.command()
@@ -160,7 +161,7 @@ def wait(job_id: UUID, *, timeout: float, as_json: bool) -> None:
     if as_json:
         show_json(JobAnswer.of(job))
     else:
-        click.echo(f"{job_id} {job.status}")
+        say(f"{job_id} {job.status}")
     if job.status not in FINAL:
         click.get_current_context().exit(TOO_LATE)
     if job.status != JobStatus.COMPLETED:
