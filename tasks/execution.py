@@ -32,7 +32,7 @@ from tasks.progress import ProgressReport
 from tasks.results import keepable
 from tasks.runtime import Runtime, child_name, runtime
 from tasks.soft_limit import SoftLimit
-from webapp import logs, metrics, pace, traces
+from webapp import database_errors, logs, metrics, pace, traces
 from webapp.broker import celery
 from webapp.database import in_one_trip
 from webapp.database_errors import never_works
@@ -205,7 +205,12 @@ def _note_failure(span: RunningSpan, failed: AttemptFailed) -> None:
         span.note("djps.job.outcome", AttemptOutcome.CANCELLED.value)
     else:
         span.note("djps.job.outcome", AttemptOutcome.FAILED.value)
-        span.fail(failed.report.type, failed.report.message, failed.report.traceback)
+        message, trace = failed.report.message, failed.report.traceback
+        if database_errors.holds_database_error(failed.error):
+            # What a database quotes of a row is kept with the attempt, and told to nobody else.
+            message = database_errors.described(failed.error)
+            trace = database_errors.traceback_of(failed.error)
+        span.fail(failed.report.type, message, trace)
 
 
 def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> str | None:

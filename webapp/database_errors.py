@@ -148,8 +148,8 @@ def fields_of(error: BaseException) -> dict[str, str]:
 
 
 def described(error: BaseException) -> str:
-    """A database error in a few words without its text."""
-    fields = fields_of(error)
+    """A database error, or the first one behind an error, in a few words without its text."""
+    fields = fields_of(next(filter(is_of_database, _chain_of(error)), error))
     name = fields.pop("error_type")
     return f"{name} ({', '.join(f'{key} {value}' for key, value in fields.items())})" if fields else name
 

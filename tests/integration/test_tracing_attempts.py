@@ -11,6 +11,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from collector import CLIENT, TRACE, TRACEPARENT, told
 from factories import age, claimed, queued, row_of, tables
 from opentelemetry import trace as opentelemetry_trace
+from psycopg2.errors import UniqueViolation
 from sqlalchemy import text
 
 from tasks import callbacks, dead_letter, recovery
@@ -47,6 +48,23 @@ def run_once(engine, handle, collector):
         return span
 
     return once
+
+
+def test_what_a_database_quotes_is_not_told_to_the_collector(run_once, engine):
+    quoted = "DETAIL:  Key (key)=(se" + "same) already exists."
+
+    def insert(payload, context):
+        raise RuntimeError("not stored") from UniqueViolation(quoted)
+
+    span = run_once(insert)
+    assert span.error is not None
+    (event,) = span.events
+    assert event[1]["exception.message"] == "UniqueViolation"
+    assert "in insert" in event[1]["exception.stacktrace"]
+    assert "sesame" not in str(span)
+    # The attempt keeps all of it, for those who may look at the job.
+    with engine.connect() as connection:
+        assert "sesame" in connection.execute(text("SELECT error_message FROM job_attempts")).scalar_one()
 
 
 def test_an_attempt_says_what_it_was_of(engine, handle, collector):
