@@ -16,7 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from tasks import execution, recycling
+from tasks import execution, recycling, surroundings
 from tasks.execution import JobTask
 from tasks.runtime import Runtime, child_name, runtime
 from tasks.soft_limit import SoftLimit
@@ -104,6 +104,7 @@ class Chunk:
         self._claimed_at = time.monotonic()
         self._lock = threading.Lock()
         self._waiting = deque(claims)
+        self._task = claims[0].task
         self._done: list[Completed] = []
         self._flushed_at = self._claimed_at
 
@@ -119,6 +120,8 @@ class Chunk:
                     self._run(claim, limited)
                     if time.monotonic() - self._flushed_at > FLUSH_AFTER:
                         self.flush()
+            if (around := surroundings.own()) is not None:
+                around.put_back(self._task)
             goes_on = self._ticket is not None and recycling.room() != 0
             return self._settle_and_claim(self._ticket) if self._ticket and goes_on else []
         finally:

@@ -24,7 +24,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from tasks import forked_copies, handler_log
+from tasks import forked_copies, handler_log, surroundings
 from tasks.cancellation import CancelWatch
 from tasks.coroutines import callable_of
 from tasks.dead_letter import bury
@@ -214,6 +214,7 @@ def _note_failure(span: RunningSpan, failed: AttemptFailed) -> None:
 
 
 def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> str | None:
+    around = surroundings.own()
     started = time.monotonic()
     progress = ProgressReport(parts.engine, claim)
     context = JobContext(
@@ -246,8 +247,14 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> str | None
             raise
         raise _failure(claim, error, error) from error
     finally:
+        seconds = time.monotonic() - started
+        # Before anything is said to a server: a job may have closed the connections, and opened other files in their places.
+        if around is not None and (limited is None or around.wants_look(claim.task, seconds)):
+            around.put_back(claim.task, alarm=limited is None)
+            if limited is not None:
+                limited.take_back()
         progress.flush()
-        measure(parts, claim.task, time.monotonic() - started)
+        measure(parts, claim.task, seconds)
 
 
 def measure(parts: Runtime, task: str, seconds: float) -> None:

@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 from billiard.process import current_process
 from kombu import pools
 
+from tasks.own_files import files, reserve
 from tasks.runtime import runtime
 
 P = ParamSpec("P")
@@ -60,17 +61,13 @@ def allow() -> None:
     # main one; what they start ends with it (`tasks.process_group`).
     multiprocessing.process._current_process = _main_process  # type: ignore[attr-defined] # noqa: SLF001
     pipes = _pool_pipes()
+    files.set_pipes(pipes)
     os.register_at_fork(after_in_child=lambda: _let_go(pipes))
 
 
 def _let_go(pipes: list[int]) -> None:
     """Drops what belongs to the process that this one was forked from; nothing is said on any connection."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for pipe in pipes:
-        # The numbers stay taken: whoever still has one of them must not find another file there.
-        with suppress(OSError):
-            os.dup2(null, pipe, inheritable=False)
-    os.close(null)
+    reserve(pipes)
     # A copy's own copies find the pipes gone, and perhaps files of the handler in their places.
     pipes.clear()
     if runtime.cache_info().currsize:

@@ -1,10 +1,17 @@
-"""A child is replaced after MAX_TASKS_PER_CHILD jobs, however many of them a message carries."""
+"""A child is replaced after MAX_TASKS_PER_CHILD jobs, however many of them a message carries, and when it is unfit."""
 
 from __future__ import annotations
 
+import os
+
 from billiard.process import current_process
 
-from tasks import execution
+from tasks import execution, surroundings
+from tasks.own_files import files
+from webapp import traces
+
+#: Exit code of a child that is replaced; billiard takes it for an end in order.
+EXIT_CODE = 0
 
 #: Most jobs that this child runs; None: it is no child, and runs as many as there are.
 _most: int | None = None
@@ -24,8 +31,12 @@ def limit(most: int) -> None:
     real = worker.wait_for_job
 
     def wait_for_job() -> object:
-        if room() == 0:
-            raise SystemExit(0)
+        if files.is_cut_off:
+            # There is nobody to say goodbye to.
+            traces.flush()
+            os._exit(EXIT_CODE)
+        if room() == 0 or surroundings.is_unfit():
+            raise SystemExit(EXIT_CODE)
         return real()
 
     worker.wait_for_job = wait_for_job

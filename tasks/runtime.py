@@ -11,6 +11,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 from uuid_utils.compat import uuid7
 
+from tasks.own_files import files
 from webapp.broker import Broker
 from webapp.database import engine_options, watch_idle
 from webapp.jobs.handlers import registry
@@ -41,10 +42,12 @@ class Runtime:
 def runtime() -> Runtime:
     """This process's parts; `forget_parent` makes a forked child build its own."""
     settings = current()
-    engine = watch_idle(
-        create_engine(
-            settings.database_url,
-            **engine_options("djps-worker", pool_size=CHILD_POOL, sorts=False, url=settings.database_url),
+    engine = files.watch(
+        watch_idle(
+            create_engine(
+                settings.database_url,
+                **engine_options("djps-worker", pool_size=CHILD_POOL, sorts=False, url=settings.database_url),
+            )
         )
     )
     broker = Broker(
@@ -53,6 +56,7 @@ def runtime() -> Runtime:
         chunk_of=registry.chunk_of,
         most=settings.max_tasks_per_child,
     )
+    files.on_loss(broker.give_up)
     policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)
     return Runtime(settings, engine, broker, Queue(engine, broker, registry, Limits.of(settings)), policy)
 

@@ -11,6 +11,9 @@ from typing import Any, Self
 
 from celery.exceptions import SoftTimeLimitExceeded
 
+#: The timer may differ from what it was set to by so much, seconds.
+ALARM_SLACK = 0.05
+
 
 class SoftLimit:
     """Raises `SoftTimeLimitExceeded` in a job that runs past its time.
@@ -58,6 +61,17 @@ class SoftLimit:
     def end(self) -> None:
         """It is over; the timer may ring, and nobody is told."""
         self._ends_at = None
+
+    def take_back(self) -> None:
+        """Takes the alarm back from a job that has used it for itself."""
+        if not self._works:
+            return
+        left, _ = signal.getitimer(signal.ITIMER_REAL)
+        expected = self._rings_at - time.monotonic() if self._rings_at < math.inf else 0.0
+        if signal.getsignal(signal.SIGALRM) != self._ring or abs(left - max(expected, 0.0)) > ALARM_SLACK:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._ring)
+            self._rings_at = math.inf
 
     def _set(self, now: float) -> None:
         assert self._ends_at is not None  # noqa: S101 - for the type checker: both callers have just looked

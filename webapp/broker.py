@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -262,6 +263,10 @@ class Broker:
     def available(self) -> bool:
         """False for a moment after a failure, so that a dead Redis costs one request its timeout and not all."""
         return time.monotonic() >= self._paused_until
+
+    def give_up(self) -> None:
+        """Nothing is sent by this process any more: its sockets may be other files by now."""
+        self._paused_until = math.inf
 
     def has_room(self, queue: str) -> bool:
         """Tells whether a message for `queue` should be sent now; the answer may be `LENGTH_TTL` old."""

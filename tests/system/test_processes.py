@@ -16,6 +16,7 @@ pytestmark = pytest.mark.system
 HANDLERS = """
     import multiprocessing
     import os
+    import signal
     import subprocess
     import sys
     import time
@@ -81,6 +82,47 @@ HANDLERS = """
     @handler("who")
     def who(payload, context):
         return {"pid": os.getpid()}
+
+    KEPT = []
+
+    @handler("changes", max_retries=0)
+    def changes(payload, context):
+        how = payload["how"]
+        if how == "folder":
+            os.chdir("/")
+        elif how == "folder that goes":
+            os.mkdir(payload["folder"])
+            os.chdir(payload["folder"])
+            os.rmdir(payload["folder"])
+        elif how == "environment":
+            os.umask(0)
+            os.environ["TZ"] = "Asia/Tokyo"
+            time.tzset()
+            sys.setrecursionlimit(5_000)
+        elif how == "signals":
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
+            signal.alarm(1)
+        elif how == "output":
+            os.close(1)
+            os.close(2)
+        elif how == "files":
+            os.closerange(3, 1024)
+            KEPT.extend(open(os.devnull, "w") for _ in range(40))
+        return {"pid": os.getpid()}
+
+    @handler("looks", max_retries=0)
+    def looks(payload, context):
+        context.logger.info("I can write")
+        return {
+            "folder": os.getcwd(),
+            "umask": os.umask(0o22),
+            "zone": time.tzname[0],
+            "recursion": sys.getrecursionlimit(),
+            "soft limit": signal.getsignal(signal.SIGUSR1) is not signal.SIG_IGN,
+            "alarm": signal.getitimer(signal.ITIMER_REAL)[0] < 10,
+            "output": os.path.exists("/proc/self/fd/1"),
+        }
 
     @handler("dies", max_retries=0)
     def dies(payload, context):
@@ -247,3 +289,25 @@ def test_a_child_runs_as_many_jobs_as_are_allowed(processes, eventually):
     assert sum(count for _, count, _ in found) == 600
     assert max(count for _, count, _ in found) <= 40
     assert max(attempt for _, _, attempt in found) == 1
+
+
+WAYS_TO_CHANGE = ["folder", "folder that goes", "environment", "signals", "output", "files"]
+
+
+@pytest.mark.parametrize("how", WAYS_TO_CHANGE)
+def test_what_a_job_changes_in_its_process_no_later_job_meets(processes, tmp_path, how):
+    before = processes.wait_for(processes.post("looks"))["result"]
+    jobs = [processes.post("changes", how=how, folder=str(tmp_path / str(number))) for number in range(6)]
+    ended = [processes.wait_for(job) for job in jobs]
+    assert [(job["status"], job["attempt"]) for job in ended] == [("completed", 1)] * 6
+    looks = [processes.wait_for(processes.post("looks")) for _ in range(6)]
+    assert [job["result"] for job in looks] == [before] * 6
+    if how == "files":
+        assert len({job["result"]["pid"] for job in ended}) == 6, (
+            "a child that lost its own files is replaced"
+        )
+    late = processes.wait_for(processes.post("too-slow"))
+    assert (
+        "JobTimeout"
+        in processes.rows("SELECT error_type FROM job_attempts WHERE job_id = %s", late["id"])[0][0]
+    )

@@ -93,3 +93,25 @@ def test_in_another_thread_than_the_main_one_there_is_no_limit():
     thread.start()
     thread.join()
     assert ended == [True]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: signal.alarm(60),
+        lambda: signal.alarm(0),
+        lambda: signal.signal(signal.SIGALRM, signal.SIG_IGN),
+        lambda: (signal.signal(signal.SIGALRM, signal.SIG_DFL), signal.setitimer(signal.ITIMER_REAL, 60)),
+    ],
+    ids=["a later alarm", "no alarm", "ignored", "both"],
+)
+def test_a_job_that_uses_the_alarm_takes_the_limit_from_no_other(use):
+    with SoftLimit() as limit:
+        limit.begin(0.1)
+        use()
+        limit.end()
+        limit.take_back()
+        limit.begin(0.05)
+        with pytest.raises(SoftTimeLimitExceeded):
+            time.sleep(5)
+        limit.end()
