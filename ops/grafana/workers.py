@@ -86,7 +86,7 @@ def _trouble() -> list[object]:
         graph(
             "Jobs recovered",
             "ops",
-            "child_died: its process died; lease_expired: its worker was not heard of for a lease.",
+            "child_died: its process died; worker_died: its worker did; lease_expired: its worker was not heard of for a lease.",
             [Line("sum by (reason) (rate(jobs_recovered_total[$__rate_interval]))", "{{reason}}")],
         ),
         graph(
