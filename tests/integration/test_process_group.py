@@ -165,6 +165,6 @@ def test_a_copy_that_comes_out_of_its_handler_ends(leave, code):
 
 
 def test_the_process_of_the_job_itself_gets_what_its_handler_does():
-    assert forked_copies.call(lambda one, *, two: one + two, 1, two=2) == 3
+    assert forked_copies.call(lambda one, two: one + two, 1, 2) == 3
     with pytest.raises(ZeroDivisionError):
         forked_copies.call(lambda: 1 / 0)
