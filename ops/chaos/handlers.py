@@ -6,7 +6,10 @@ import ctypes
 import os
 import resource
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
@@ -16,6 +19,8 @@ from webapp.jobs import JobContext, handler
 
 #: Address space an out-of-memory job gets beyond what its process has, bytes.
 MEMORY_LEFT = 64 * 1024**2
+#: How long a process that a job has started lives unless it is ended, seconds.
+HELPER_LIVES = 120
 #: Characters of an error that is far too long.
 HUGE = 10_000_000
 
@@ -47,6 +52,20 @@ def _run(job_id: str, sql: str, *values: object) -> Any:
         raise
 
 
+@contextmanager
+def _helper(payload: dict[str, Any]) -> Iterator[None]:
+    """A process beside the job, when its payload asks for one; it would outlive the suite's patience with what is left behind."""
+    if not payload.get("helper"):
+        yield
+        return
+    process = subprocess.Popen(["sleep", str(HELPER_LIVES)])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 @handler("chaos.effect", max_retries=12, timeout=60)
 def effect(payload: dict[str, Any], context: JobContext) -> dict[str, Any]:
     """Has one effect, `payload["ms"]` milliseconds after it began; fails the first `payload["fails"]` attempts.
@@ -56,11 +75,12 @@ def effect(payload: dict[str, Any], context: JobContext) -> dict[str, Any]:
     job_id = str(context.job_id)
     (number,) = _run(job_id, _BEGIN, job_id, context.attempt, os.getpid())
     steps = payload.get("steps", 1)
-    for step in range(steps):
-        time.sleep(payload.get("ms", 0) / 1000 / steps)
-        if "steps" in payload:
-            context.progress(step + 1, steps)
-            context.check_cancelled()
+    with _helper(payload):
+        for step in range(steps):
+            time.sleep(payload.get("ms", 0) / 1000 / steps)
+            if "steps" in payload:
+                context.progress(step + 1, steps)
+                context.check_cancelled()
     if context.attempt <= payload.get("fails", 0):
         raise RuntimeError("this attempt was asked to fail")
     _run(job_id, _COMMIT, job_id, context.attempt, number)

@@ -42,8 +42,9 @@ MUTANTS = (
     Mutant("answer-first", "the client is answered before the commit", "api-worker-kill"),
     Mutant("any-claim", "a claim takes a job whatever its state", "msg-duplicate"),
     Mutant("cancel-in-words", "a waiting job's cancel is answered, and nothing is written", "cancel-flush"),
+    Mutant("twice", "each job is run by two processes at once", "child-stop", "I4 overlaps"),
     Mutant(
-        "hasty-sweep", "jobs are taken from workers whose lease has not run out", "child-stop", "I4 overlaps"
+        "left-alone", "what a dead child's jobs had started is left alone", "child-kill", "I9 left behind"
     ),
     Mutant("untold", "nobody who waits is woken", "follow-flush"),
     Mutant("led-astray", "connections to a read-only server are kept", "pg-read-only"),

@@ -70,6 +70,28 @@ def kill_three_times(name: str) -> Fault:
     return inject
 
 
+def hurry_worker(stage: Stage) -> None:
+    """The worker is told to end now, and started again, three times.
+
+    Raises:
+        TimeoutError: a job of it was lost, which uses up a retry; it should have been given back.
+    """
+    for _ in range(3):
+        await_that(stage.busy_children, 10, "a child to be busy", 0.01)
+        with stage.fault("SIGQUIT to the worker"):
+            stage.system.stop("worker", signal.SIGQUIT)
+            stage.system.start("worker")
+        stage.hold(stage.rng.uniform(1.5, 3))
+    ended = stage.system.rows(
+        "SELECT outcome, count(*) FROM job_attempts JOIN jobs ON id = job_id WHERE idempotency_key LIKE %s GROUP BY 1",
+        f"{stage.prefix}-%",
+    )
+    counts = dict(ended)
+    stage.say(f"attempts: {counts}")
+    if counts.get("lost") or not counts.get("released"):
+        raise TimeoutError(f"a worker in a hurry gives back what it holds; attempts: {counts}")
+
+
 def kill_children(stage: Stage) -> None:
     """Kill -9 of children that run a job."""
     for _ in range(8):

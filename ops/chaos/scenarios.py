@@ -24,6 +24,7 @@ from ops.chaos.process_faults import (
     among_two_workers,
     deafen,
     die_at,
+    hurry_worker,
     key_race,
     kill_api_workers,
     kill_children,
@@ -106,17 +107,39 @@ WITH_MEDIUM = (
     *ORDINARY,
     Kind("medium", 0.15, lambda rng: {"task": "chaos.effect", "ms": rng.randrange(500, 1_500)}),
 )
+#: Jobs that have a process beside them; one that is left behind is found by the checker.
+WITH_HELPERS = (
+    *WITH_MEDIUM,
+    Kind(
+        "helped", 0.15, lambda rng: {"task": "chaos.effect", "ms": rng.randrange(500, 1_500), "helper": True}
+    ),
+)
 
 
 def _list() -> list[Scenario]:
     return [
         Scenario("calm", "no fault at all", nothing),
-        Scenario("worker-kill", "kill -9 of the worker's parent, three times", kill_three_times("worker")),
+        Scenario(
+            "worker-kill",
+            "kill -9 of the worker's parent, three times",
+            kill_three_times("worker"),
+            kinds=WITH_HELPERS,
+            rate=20,
+            jobs=200,
+        ),
+        Scenario(
+            "worker-hurry",
+            "SIGQUIT to the worker, three times: what it holds is given back",
+            hurry_worker,
+            kinds=WITH_HELPERS,
+            rate=20,
+            jobs=200,
+        ),
         Scenario(
             "child-kill",
             "kill -9 of children that run jobs, eight times",
             kill_children,
-            kinds=WITH_MEDIUM,
+            kinds=WITH_HELPERS,
             rate=20,
             jobs=200,
         ),

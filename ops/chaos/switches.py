@@ -128,14 +128,33 @@ def _no_renewal() -> None:
     Presence._stop_unrenewed = lambda *_args: None
 
 
-def _hasty_sweep() -> None:
-    """The sweeper takes what began a moment ago, and its worker lives."""
-    from webapp.jobs import store
+def _left_alone() -> None:
+    """What a child leaves behind is not ended, and nothing is ended with it."""
+    from tasks import process_group
 
-    lease_is_over, began = "j.lease_expires_at < now()", "j.last_attempt_at < now() - interval '0.3 s'"
-    if lease_is_over not in str(store._TAKE_STUCK):
-        raise RuntimeError("the sweeper's condition was not found, so it was not changed")
-    store._TAKE_STUCK = text(str(store._TAKE_STUCK).replace(lease_is_over, began))
+    process_group.end_rest = lambda _pid: None
+    process_group._started_by = lambda _pid: []
+
+
+def _twice() -> None:
+    """A second process runs each job at the same time."""
+    from tasks import execution
+
+    real = execution.run
+
+    def run(parts: Any, claim: Any, limited: Any = None) -> Any:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                real(parts, claim)
+            finally:
+                os._exit(0)
+        try:
+            return real(parts, claim, limited)
+        finally:
+            os.waitpid(pid, 0)
+
+    execution.run = run
 
 
 def _answer_first() -> None:
@@ -229,7 +248,8 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "early-ack": _early_ack,
     "no-redispatch": _no_redispatch,
     "no-renewal": _no_renewal,
-    "hasty-sweep": _hasty_sweep,
+    "twice": _twice,
+    "left-alone": _left_alone,
     "answer-first": _answer_first,
     "any-claim": _any_claim,
     "cancel-in-words": _cancel_in_words,
