@@ -5,7 +5,8 @@ neither helps against a server that is stopped, or a network that swallows packe
 in its own way (`set_wait_callback`); ours gives up when the time of the work at hand is over. psycopg2 closes the
 connection then, so a late answer can never be taken for another statement's.
 
-After a wait in vain others are refused for a moment instead of waiting as well, and then one of them tries.
+After a wait in vain others are refused for a moment instead of waiting as well, and then one of them tries. Where another
+connection was answered meanwhile, the server is there: a slow statement shuts out whoever sent it, and no others.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from webapp import forks
 
 #: How long everybody is refused after a wait in vain, seconds.
 PAUSE = 0.5
+#: A shorter wait in vain says nothing of the server: most of the work's time had gone before, seconds.
+LEAST_WAIT = 0.25
 
 _EVENTS = {extensions.POLL_READ: select.POLLIN, extensions.POLL_WRITE: select.POLLOUT}
 
@@ -39,6 +42,7 @@ class _Gate:
         self._lock = threading.Lock()
         self._closed_until = 0.0
         self._shut = False
+        self._answered_at = 0.0
 
     def pass_through(self, budget: float) -> None:
         """Lets a wait begin, or refuses it.
@@ -54,12 +58,22 @@ class _Gate:
                 raise Away("PostgreSQL did not answer a moment ago")
             self._closed_until = now + budget
 
-    def shut(self) -> None:
+    def shut(self, began: float) -> None:
+        """Closes it after a wait in vain, unless that says nothing of the server but that one statement was slow.
+
+        Args:
+            began: when the wait began, on the monotonic clock.
+        """
         with self._lock:
+            now = time.monotonic()
+            if self._answered_at > began or now - began < LEAST_WAIT:
+                return
             self._shut = True
-            self._closed_until = time.monotonic() + PAUSE
+            self._closed_until = now + PAUSE
 
     def open(self) -> None:
+        """Notes that the server answers."""
+        self._answered_at = time.monotonic()
         self._shut = False
 
 
@@ -100,6 +114,7 @@ def within(seconds: float) -> Iterator[None]:
 
 def _wait(connection: Any) -> None:
     deadline: float | None = getattr(_local, "deadline", None)
+    began = time.monotonic()
     if deadline is not None:
         _gate.pass_through(max(0.0, deadline - time.monotonic()))
     while (state := connection.poll()) != extensions.POLL_OK:
@@ -109,6 +124,6 @@ def _wait(connection: Any) -> None:
         with forks.let_through():
             has_something = poller.poll(left)
         if not has_something:
-            _gate.shut()
+            _gate.shut(began)
             raise Away("PostgreSQL did not answer in time")
     _gate.open()

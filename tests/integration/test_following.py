@@ -30,7 +30,7 @@ from tasks.cancellation import CancelWatch
 from tasks.execution import execute_job
 from tasks.recovery import run_gone_prune, run_prune
 from webapp import metrics
-from webapp.jobs import Cancelled, Discard, Snooze, census, store
+from webapp.jobs import Cancelled, Discard, Snooze, filters, store
 from webapp.jobs.options import Terms
 from webapp.jobs.states import AttemptOutcome
 from webapp.jobs.steering import ask_cancel, requeue, settle_cancelled
@@ -258,7 +258,7 @@ def test_the_first_id_of_a_moment_comes_before_every_id_of_it(engine):
     job = queued(engine)
     made = row_of(engine, job.id).created_at
     assert (
-        census.first_id(made - timedelta(seconds=1)) < job.id < census.first_id(made + timedelta(seconds=1))
+        filters.first_id(made - timedelta(seconds=1)) < job.id < filters.first_id(made + timedelta(seconds=1))
     )
 
 

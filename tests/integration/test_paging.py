@@ -9,8 +9,8 @@ import pytest
 from factories import buried, claimed, completed, queued
 from sqlalchemy import text
 
-from webapp.jobs import census
-from webapp.jobs.census import Filter
+from webapp.jobs import search
+from webapp.jobs.filters import Filter, parts_of
 
 
 def submit(client):
@@ -121,18 +121,15 @@ def crowded(engine):
         connection.execute(text("ANALYZE jobs"))
 
 
-def plans(engine, wanted):
-    """How a page of this search and its count are planned; and how many were found."""
-    values = wanted.values()
-    names, parts = frozenset(values), census._parts(wanted)
+def plan(engine, wanted, **values):
+    """How a slice of this search is planned and what it read."""
+    given = wanted.values() | values
+    statement = search._slice_by(frozenset(given), parts_of(wanted)).text
     with engine.connect() as connection:
-        shown = [
-            connection.execute(
-                text(f"EXPLAIN {statement}"), values | {"limit": 20, "offset": 0, "reach": 20}
-            ).scalars()
-            for statement in (census._page_by(names, parts).text, census._count_by(names, parts).text)
-        ]
-        return ["\n".join(lines) for lines in shown], census.total(connection, wanted).jobs
+        rows = connection.execute(
+            text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"), given | {"size": 20, "skip": 0, "want": 20}
+        )
+        return rows.scalar_one()[0]["Plan"]
 
 
 @pytest.mark.parametrize(
@@ -155,11 +152,11 @@ def plans(engine, wanted):
 )
 @pytest.mark.usefixtures("crowded")
 def test_what_narrows_a_search_is_found_with_an_index(engine, wanted, index, found):
-    planned, total = plans(engine, wanted)
-    assert total == found
-    for plan in planned:
-        assert index in plan
-        assert "Seq Scan" not in plan
+    with engine.connect() as connection:
+        assert search.search(connection, wanted, limit=20).total == found
+    shown = str(plan(engine, wanted))
+    assert index in shown
+    assert "Seq Scan" not in shown
 
 
 @pytest.mark.usefixtures("crowded")
@@ -167,10 +164,7 @@ def test_a_page_far_back_costs_what_the_first_one_costs(engine):
     """`noop` is the task of nearly all; the index is entered where the page begins, and not at the task's newest job."""
     wanted = Filter(task="noop", status="completed")
     with engine.connect() as connection:
-        oldest = census.page(connection, wanted, limit=1, offset=MANY - 100)[0].id
-        values = wanted.values() | {"to_id": oldest, "limit": 20, "offset": 0, "reach": 20}
-        statement = census._page_by(frozenset(wanted.values()) | {"to_id"}, census._parts(wanted)).text
-        plan = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"), values).scalar_one()
-    whole = plan[0]["Plan"]
+        (oldest,) = search.search(connection, wanted, limit=1, offset=MANY - 100).ids
+    whole = plan(engine, wanted, to_id=oldest)
     assert "jobs_finished_by_task" in str(whole)
     assert whole["Shared Hit Blocks"] + whole["Shared Read Blocks"] < 40

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from webapp.api.dlq_schemas import DeadLetterQuery
 from webapp.api.errors import breaches_of
+from webapp.api.page_schemas import PageQuery
 from webapp.api.schemas import (
     MAX_DEPTH,
     JobAnswer,
-    PageQuery,
     SubmitRequest,
 )
 from webapp.api.strictjson import BadBody, read_json

@@ -20,6 +20,7 @@ from webapp.api import (
     metrics,
     openapi,
     outcomes,
+    searching,
     steering,
     traces,
 )
@@ -71,6 +72,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     app.teardown_request(_close_request)
     for view in (jobs.bp, batch.bp, following.bp, steering.bp, dlq.bp, health.bp, metrics.bp):
         app.register_blueprint(view)
+    searching.init_app(app)
     openapi.init_app(app)
     errors.init_app(app)
     limiter.init_app(app)

@@ -8,21 +8,22 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, RootModel
 
 from webapp.api.dlq_schemas import GroupAnswer, LetterAnswer, ReportAnswer
-from webapp.api.schemas import AttemptAnswer, Breach, JobAnswer, PageAnswer
+from webapp.api.page_schemas import ListedJob, PageAnswer
+from webapp.api.schemas import AttemptAnswer, Breach, JobAnswer
 
 
 class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Jobs(RootModel[list[JobAnswer]]):
+class Jobs(RootModel[list[ListedJob]]):
     """An array of jobs."""
 
 
 class JobPage(PageAnswer):
     """A page of jobs."""
 
-    items: list[JobAnswer]  # type: ignore[assignment] # the view fills in dictionaries, which cost less
+    items: list[ListedJob]  # type: ignore[assignment] # the view fills in dictionaries, which cost less
 
 
 class Cancelling(JobAnswer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, cast
+from urllib.parse import urlencode
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
@@ -24,7 +25,8 @@ from webapp.api.dlq_schemas import (
 )
 from webapp.api.jobs import job_id_of, query_values, the_queue
 from webapp.api.openapi import documented
-from webapp.api.schemas import JobAnswer
+from webapp.api.page_schemas import large_of, listed
+from webapp.api.schemas import MAX_OFFSET, JobAnswer
 from webapp.jobs.dead_letters import LetterFilter
 from webapp.jobs.errors import JobBusy, NoOpenLetter
 from webapp.jobs.undertaker import Report, Undertaker, Wish
@@ -43,10 +45,19 @@ def the_undertaker() -> Undertaker:
 @bp.get("/dlq")
 @documented({200: Jobs}, 422, 503, query=DeadLetterQuery, examples=dlq_examples.JOBS)
 def index() -> Response:
-    """The dead letter queue as an array of jobs, the newest first."""
+    """The dead letter queue as an array of jobs, the newest first.
+
+    It is at most two MiB large; where there may be more, the header `Link` has the next page (`rel="next"`).
+    """
     query = DeadLetterQuery.model_validate(query_values())
-    rows = the_undertaker().jobs(query.filter(), limit=query.limit, offset=query.offset)
-    return jsonify([JobAnswer.of(row) for row in rows])
+    jobs, goes_on = the_undertaker().jobs(
+        query.filter(), limit=query.limit, offset=query.offset, large=large_of(query.fields)
+    )
+    answer = jsonify([listed(job, query.fields) for job in jobs])
+    if goes_on and query.offset + len(jobs) <= MAX_OFFSET:
+        following = request.args.to_dict() | {"offset": query.offset + len(jobs)}
+        answer.headers["Link"] = f'<{request.path}?{urlencode(following)}>; rel="next"'
+    return answer
 
 
 @bp.get("/dlq/letters")

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from webapp.api.page_schemas import Fields
 from webapp.api.schemas import MAX_OFFSET, MAX_REASON, Ahead, Moment, moment, printable
 from webapp.jobs.dead_letters import Group, Letter, LetterFilter, LetterState
 from webapp.jobs.undertaker import Report, Wish
@@ -52,6 +53,7 @@ class DeadLetterQuery(LetterQuery):
 
     limit: int = Field(1_000, ge=1, le=1_000)
     offset: int = Field(0, ge=0, le=MAX_OFFSET)
+    fields: Fields = []
 
 
 class LettersQuery(LetterQuery):

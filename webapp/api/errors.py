@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 from webapp import database_errors, metrics
 from webapp.api import outcomes
 from webapp.api.schemas import SHAPES, Breach, Problem
+from webapp.api.searching import TooManySearches
 from webapp.api.strictjson import BadBody
 from webapp.database_errors import Trouble
 from webapp.extensions import limiter
@@ -58,6 +59,8 @@ RETRY_AFTER_DATABASE = 1
 RETRY_AFTER_RACE = 1
 #: Seconds after which a client may try again when too many wait.
 RETRY_AFTER_WAITERS = 2
+#: Seconds after which a client may try again when too many search.
+RETRY_AFTER_SEARCHES = 2
 #: Seconds after which a client may try again when its window's end is not known.
 LONGEST_WINDOW = 60
 #: Most broken rules named in one answer.
@@ -132,6 +135,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(JobError, _job_error)
     app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(TooManyWaiters, _too_many_waiters)
+    app.register_error_handler(TooManySearches, _too_many_searches)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(SQLAlchemyError, _database_error)
     app.register_error_handler(Exception, _unexpected)
@@ -217,6 +221,10 @@ def _too_many(error: RateLimitExceeded) -> Response:
 
 def _too_many_waiters(error: TooManyWaiters) -> Response:
     return problem(503, str(error), retry_after=RETRY_AFTER_WAITERS)
+
+
+def _too_many_searches(error: TooManySearches) -> Response:
+    return problem(503, str(error), retry_after=RETRY_AFTER_SEARCHES)
 
 
 def _http_error(error: HTTPException) -> Response:

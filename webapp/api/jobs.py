@@ -15,7 +15,9 @@ from webapp.api.answers import JobPage
 from webapp.api.bodies import json_body
 from webapp.api.keys import HEADER, REPLAYED, one_key
 from webapp.api.openapi import documented
-from webapp.api.schemas import JobAnswer, PageAnswer, PageQuery, SubmitRequest
+from webapp.api.page_schemas import PageAnswer, PageQuery, large_of
+from webapp.api.schemas import JobAnswer, SubmitRequest
+from webapp.api.searching import searching
 from webapp.extensions import limiter
 from webapp.jobs.queue import Queue
 
@@ -89,15 +91,18 @@ def submit() -> tuple[Response, int]:
 @bp.get("/jobs")
 @documented({200: JobPage}, 422, 503, query=PageQuery, examples=examples.PAGE)
 def index() -> Response:
-    """A page of jobs, the newest first, with how many there are in all."""
+    """A page of jobs, the newest first, with how many there are in all.
+
+    A page is at most two MiB large, and searched for at most a second or so: one that has fewer jobs than `limit` says so in
+    `ended_early`, and the next one goes on from its `next_cursor`.
+    """
     query = PageQuery.model_validate(query_values())
-    rows, total = the_queue().page(query.wanted, limit=query.limit, offset=query.offset, before=query.cursor)
-    answer = PageAnswer(
-        items=[JobAnswer.of(row) for row in rows],
-        total=total.jobs,
-        total_is_estimate=total.is_estimate,
-        limit=query.limit,
-        offset=query.offset,
-        next_cursor=str(rows[-1].id) if len(rows) == query.limit else None,
-    )
-    return jsonify(answer.model_dump())
+    with searching(query.wanted):
+        page = the_queue().page(
+            query.wanted,
+            limit=query.limit,
+            offset=query.offset,
+            before=query.cursor,
+            large=large_of(query.fields),
+        )
+    return jsonify(PageAnswer.of(page, query))

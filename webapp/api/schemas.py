@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import (
@@ -20,12 +19,9 @@ from pydantic import (
     Tag,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
-from webapp.api.strictjson import BadBody, read_json
 from webapp.jobs import options
-from webapp.jobs.census import Filter
 from webapp.jobs.depth import MAX_DEPTH, is_deeper, readable
 from webapp.jobs.handlers import MAX_RETRIES, MAX_TIMEOUT
 from webapp.jobs.models import MAX_KEY_LENGTH
@@ -45,7 +41,7 @@ MAX_REASON = 500
 MAX_OFFSET = 2**31
 
 
-def _keepable(payload: dict[str, Any]) -> dict[str, Any]:
+def keepable(payload: dict[str, Any]) -> dict[str, Any]:
     """Refuses what PostgreSQL or another language could not read back unchanged.
 
     Raises:
@@ -114,22 +110,6 @@ def printable(value: str) -> str:
     return value
 
 
-def _as_list(given: object) -> object:
-    return [given] if isinstance(given, str) else given
-
-
-def _json_object(given: object) -> object:
-    try:
-        parsed = read_json(given.encode()) if isinstance(given, str) else given
-    except (BadBody, UnicodeEncodeError) as error:
-        if isinstance(error, BadBody) and error.field != "body":
-            raise ValueError(str(error)) from None
-        parsed = None
-    if not isinstance(parsed, dict):
-        raise ValueError('must be a JSON object, such as {"customer":17}')  # noqa: TRY004 - pydantic reports this one
-    return parsed
-
-
 def _each_once(tags: list[str]) -> list[str]:
     if len(set(tags)) < len(tags):
         raise ValueError("must not name a tag twice")
@@ -164,7 +144,7 @@ class SubmitRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    payload: Annotated[dict[str, Any], AfterValidator(_keepable)]
+    payload: Annotated[dict[str, Any], AfterValidator(keepable)]
     idempotency_key: (
         Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH), AfterValidator(_printable_key)] | None
     ) = None
@@ -211,42 +191,6 @@ class BatchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     jobs: Annotated[list[Any], Field(min_length=1, max_length=MAX_BATCH)]
-
-
-class PageQuery(BaseModel):
-    """The query of `GET /jobs`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    status: JobStatus | None = None
-    limit: int = Field(20, ge=1, le=100)
-    offset: int = Field(0, ge=0, le=MAX_OFFSET)
-    cursor: UUID | None = None
-    task: Name | None = None
-    queue: Name | None = None
-    tag: Annotated[list[OneTag], BeforeValidator(_as_list), Field(max_length=options.MAX_TAGS)] = []
-    created_after: Annotated[AwareDatetime, BeforeValidator(moment)] | None = None
-    created_before: Annotated[AwareDatetime, BeforeValidator(moment)] | None = None
-    payload: Annotated[dict[str, Any], BeforeValidator(_json_object), AfterValidator(_keepable)] | None = None
-
-    @model_validator(mode="after")
-    def _one_way_of_paging(self) -> Self:
-        if self.cursor is not None and self.offset:
-            raise ValueError("cursor and offset are two ways of paging; give one of them")
-        return self
-
-    @property
-    def wanted(self) -> Filter:
-        """Which jobs are asked for."""
-        return Filter(
-            status=self.status.value if self.status else None,
-            task=self.task,
-            queue=self.queue,
-            tags=tuple(self.tag),
-            created_after=self.created_after,
-            created_before=self.created_before,
-            payload=None if self.payload is None else json.dumps(self.payload),
-        )
 
 
 class CancelRequest(BaseModel):
@@ -362,21 +306,6 @@ class AttemptAnswer(BaseModel):
         """The JSON-ready form of an attempt."""
         took = None if row.ended_at is None else (row.ended_at - row.started_at).total_seconds()
         return {**cls.model_validate(row).model_dump(mode="json"), "duration": took}
-
-
-class PageAnswer(BaseModel):
-    """The answer of `GET /jobs`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    items: list[dict[str, Any]]
-    total: int
-    #: `total` is exact up to 10,000 and the planner's estimate above.
-    total_is_estimate: bool
-    limit: int
-    offset: int
-    #: The `cursor` of the next page; None on the last one.
-    next_cursor: str | None
 
 
 class HealthAnswer(BaseModel):

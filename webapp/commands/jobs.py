@@ -10,7 +10,8 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from webapp.api.schemas import AttemptAnswer, JobAnswer, PageQuery, SubmitRequest
+from webapp.api.page_schemas import PageQuery
+from webapp.api.schemas import AttemptAnswer, JobAnswer, SubmitRequest
 from webapp.api.strictjson import read_json
 from webapp.commands.console import (
     REFUSED,
@@ -55,13 +56,15 @@ def list_jobs(*, as_json: bool, tag: tuple[str, ...], **given: Any) -> None:
     """Jobs, the newest first."""
     asked = {name: value for name, value in given.items() if value is not None}
     query = PageQuery.model_validate(asked | {"tag": list(tag)})
-    rows, total = _queue().page(query.wanted, limit=query.limit, before=query.cursor)
-    answers = [JobAnswer.of(row) for row in rows]
+    page = _queue().page(query.wanted, limit=query.limit, before=query.cursor)
+    answers = [JobAnswer.of(row) for row in page.jobs]
     if as_json:
-        show_json({"items": answers, "total": total.jobs, "total_is_estimate": total.is_estimate})
-        return
-    show_table(answers, COLUMNS, nothing="no jobs")
-    say(f"{len(answers)} of {'about ' if total.is_estimate else ''}{total.jobs}", err=True)
+        show_json({"items": answers, "total": page.total, "total_is_estimate": page.is_estimate})
+    else:
+        show_table(answers, COLUMNS, nothing="no jobs")
+        say(f"{len(answers)} of {'about ' if page.is_estimate else ''}{page.total}", err=True)
+    if page.short is not None:
+        say(f"there may be more: go on with --cursor {page.next_before}", err=True)
 
 
 @group.command()

@@ -7,7 +7,7 @@ the same time share the work and never wait for each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
@@ -17,9 +17,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 
-from webapp.jobs.columns import columns_of
+from webapp.jobs import pages
 from webapp.jobs.literals import array_of
-from webapp.jobs.store import FIELDS, JobRow
+from webapp.jobs.store import JobRow
 
 
 class LetterState(StrEnum):
@@ -127,24 +127,32 @@ def letters(connection: Connection, wanted: LetterFilter, *, limit: int, before:
     return [Letter(*row) for row in connection.execute(statement, values | {"limit": limit})]
 
 
-_JOB = columns_of(FIELDS, "j")
-
-
 @cache
 def _jobs_by(names: frozenset[str]) -> TextClause:
     return text(
-        f"SELECT {_JOB} FROM dead_letters d JOIN jobs j ON j.id = d.job_id"
+        f"SELECT d.job_id FROM dead_letters d"
         f" WHERE {_where(LetterState.OPEN, names)} ORDER BY d.id DESC LIMIT :limit OFFSET :offset"
     )
 
 
-def jobs(connection: Connection, wanted: LetterFilter, *, limit: int, offset: int) -> list[JobRow]:
-    """The jobs of open letters, from the newest letter on."""
+def jobs(
+    connection: Connection,
+    wanted: LetterFilter,
+    *,
+    limit: int,
+    offset: int,
+    large: Collection[str] = pages.LARGE,
+) -> tuple[list[JobRow], bool]:
+    """The jobs of open letters, from the newest letter on, as many as fit into a page; and whether there may be more.
+
+    Args:
+        large: fields that may be large and are wanted.
+    """
     values = wanted.values()
     statement = _jobs_by(frozenset(values))
-    return [
-        JobRow(*row) for row in connection.execute(statement, values | {"limit": limit, "offset": offset})
-    ]
+    ids = list(connection.execute(statement, values | {"limit": limit, "offset": offset}).scalars())
+    found, all_fit = pages.fetch(connection, ids, large)
+    return found, not all_fit or len(ids) == limit
 
 
 @cache

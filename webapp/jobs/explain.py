@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from webapp.jobs.options import HIGHEST_PRIORITY
 from webapp.jobs.states import FINAL, JobStatus
 from webapp.jobs.store import JobRow
 from webapp.moments import iso
@@ -127,10 +128,12 @@ def _due(at: Situation) -> Explanation:
 
 _AROUND = text(f"""
     SELECT now(), (SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = :id),
-           (SELECT count(*) FROM (SELECT 1 FROM jobs
-             WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL AND run_at <= now()
-               AND (priority > :priority OR (priority = :priority AND run_at < :run_at))
-             LIMIT {COUNTED_UP_TO + 1}) AS waiting)
+           (SELECT CAST(sum(jobs) AS bigint) FROM generate_series(:priority, {HIGHEST_PRIORITY}) AS more, LATERAL (
+               SELECT count(*) AS jobs FROM (SELECT 1 FROM jobs
+                WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL AND priority = more
+                  AND run_at < CASE WHEN more > :priority THEN now() + interval '1 microsecond'
+                                    ELSE least(CAST(:run_at AS timestamptz), now()) END
+                LIMIT {COUNTED_UP_TO + 1}) AS of_priority) AS waiting)
          + (SELECT count(*) FROM (SELECT 1 FROM jobs
              WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NOT NULL AND run_at <= now()
                AND (priority > :priority OR (priority = :priority AND run_at < :run_at))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
 from webapp.database import in_one_trip
-from webapp.jobs import census, explain, steering, store
+from webapp.jobs import explain, pages, steering, store
 from webapp.jobs.errors import JobGone, JobNotFound
+from webapp.jobs.filters import Filter
 
 
 class Lookup:
@@ -82,14 +83,26 @@ class Lookup:
         return rows
 
     def page(
-        self, wanted: census.Filter, *, limit: int, offset: int = 0, before: UUID | None = None
-    ) -> tuple[list[store.JobRow], census.Total]:
-        """Jobs from the newest on, and how many there are in all."""
+        self,
+        wanted: Filter,
+        *,
+        limit: int,
+        offset: int = 0,
+        before: UUID | None = None,
+        large: Collection[str] = pages.LARGE,
+    ) -> pages.Page:
+        """Jobs from the newest on, and how many there are in all.
+
+        Args:
+            limit: most jobs.
+            offset: matching jobs that are passed over.
+            before: only jobs older than this one.
+            large: fields that may be large and are wanted.
+        """
         return in_one_trip(
             self._engine,
-            lambda connection: (
-                census.page(connection, wanted, limit=limit, offset=offset, before=before),
-                census.total(connection, wanted),
+            lambda connection: pages.page(
+                connection, wanted, limit=limit, offset=offset, before=before, large=large
             ),
         )
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine
 
 from webapp.database import in_one_trip
-from webapp.jobs import dead_letters
+from webapp.jobs import dead_letters, pages
 from webapp.jobs.dead_letters import Group, Letter, LetterFilter, LetterState, Resolved
 from webapp.jobs.store import JobRow
 
@@ -77,11 +77,13 @@ class Undertaker:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def jobs(self, wanted: LetterFilter, *, limit: int, offset: int) -> list[JobRow]:
-        """The jobs in the dead letter queue, the newest first."""
+    def jobs(
+        self, wanted: LetterFilter, *, limit: int, offset: int, large: Collection[str] = pages.LARGE
+    ) -> tuple[list[JobRow], bool]:
+        """The jobs in the dead letter queue, the newest first, as many as fit into a page; and whether there may be more."""
         return in_one_trip(
             self._engine,
-            lambda connection: dead_letters.jobs(connection, wanted, limit=limit, offset=offset),
+            lambda connection: dead_letters.jobs(connection, wanted, limit=limit, offset=offset, large=large),
         )
 
     def letters(self, wanted: LetterFilter, *, limit: int, before: int | None) -> tuple[list[Letter], int]:

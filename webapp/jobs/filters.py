@@ -1,0 +1,156 @@
+"""Which jobs are looked for, in the words of SQL; and the parts of the table that have an index for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from webapp.jobs.literals import text_array_of
+
+#: What the clock of the process that made a job's id may be off from PostgreSQL's.
+CLOCK_SLACK = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which jobs are wanted: all that is given must hold; None stands for any.
+
+    Args:
+        tags: the job has all of them.
+        created_after: at this moment or later.
+        created_before: earlier than this moment.
+        payload: JSON text that the payload must contain, as `@>` has it.
+    """
+
+    status: str | None = None
+    task: str | None = None
+    queue: str | None = None
+    tags: tuple[str, ...] = ()
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    payload: str | None = None
+
+    def values(self) -> dict[str, Any]:
+        """The parameters of its conditions, by name."""
+        given: dict[str, Any] = {
+            "status": self.status,
+            "task": self.task,
+            "queue": self.queue,
+            "tags": text_array_of(self.tags) if self.tags else None,
+            "created_after": self.created_after,
+            "created_before": self.created_before,
+            "payload": self.payload,
+        }
+        if self.created_after is not None:
+            given["from_id"] = first_id(self.created_after, -CLOCK_SLACK)
+        if self.created_before is not None:
+            given["to_id"] = first_id(self.created_before, CLOCK_SLACK)
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def is_search(self) -> bool:
+        """True if jobs have to be looked at one by one: what is wanted is not found by an index alone."""
+        return any(part.rest(frozenset(self.values())) for part in parts_of(self))
+
+
+#: A condition for each parameter. The bounds of ids let the primary key find a time: ids begin with theirs.
+CONDITIONS = {
+    "status": "status = :status",
+    "task": "task = :task",
+    "queue": "queue = :queue",
+    "tags": "tags <> '{}' AND tags @> CAST(:tags AS text[])",
+    "created_after": "created_at >= :created_after",
+    "created_before": "created_at < :created_before",
+    "payload": "payload @> CAST(:payload AS jsonb)",
+    "from_id": "id >= :from_id",
+    "to_id": "id < :to_id",
+}
+
+
+def first_id(moment: datetime, later: timedelta = timedelta(0)) -> UUID:
+    """The smallest UUIDv7 of a moment (RFC 9562, 5.7: its first 48 bits are milliseconds since 1970).
+
+    Args:
+        later: added to the moment, which may be the first or the last that a `datetime` can be.
+    """
+    milliseconds = max(0, int((moment.timestamp() + later.total_seconds()) * 1_000))
+    return UUID(int=milliseconds << 80)
+
+
+def time_of(job_id: UUID) -> datetime:
+    """When a job with this UUIDv7 was made."""
+    return datetime.fromtimestamp((job_id.int >> 80) / 1_000, UTC)
+
+
+def all_of(names: Iterable[str]) -> str:
+    """The conditions of these names, all of which must hold."""
+    return " AND ".join(CONDITIONS[name] for name in sorted(names)) or "true"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the table that has an index of its own, in the order of ids.
+
+    Args:
+        column: what that index begins with, before the id; empty for the primary key.
+        value: what the column is in this part, as SQL; without a column, the condition that `rows` answers.
+        where: the index's own condition.
+        rows: where its jobs are read from.
+    """
+
+    column: str = ""
+    value: str = ""
+    where: str = "true"
+    rows: str = "jobs"
+
+    @property
+    def order(self) -> str:
+        """The newest first, in the words of its index."""
+        return f"{self.column} DESC, id DESC" if self.column else "id DESC"
+
+    def bounds(self, names: frozenset[str]) -> str:
+        """What the index finds.
+
+        With `task = :task` the order would be that of the primary key as well, and where the newest jobs are a backlog of
+        others the planner walks through all of it. Between two pairs of task and id there is only one index in this order.
+        """
+        if not self.column:
+            return f"{self.where} AND {all_of(names & {'from_id', 'to_id'})}"
+        column, value = self.column, self.value
+        low = f"({column}, id) >= ({value}, :from_id)" if "from_id" in names else f"{column} >= {value}"
+        high = f"({column}, id) < ({value}, :to_id)" if "to_id" in names else f"{column} <= {value}"
+        return f"{self.where} AND {low} AND {high}"
+
+    def rest(self, names: frozenset[str]) -> frozenset[str]:
+        """The conditions that the index leaves to be looked at in each job."""
+        found = {"from_id", "to_id", self.value.removeprefix(":")}
+        return names - found
+
+
+_AT_REST = "status <> 'processing'"
+_ALL = Part()
+_BY_STATUS, _QUEUED = Part("status", ":status", _AT_REST), Part("status", "'queued'", _AT_REST)
+_BY_TASK = Part("task", ":task", "finished_at IS NOT NULL")
+_BY_QUEUE = Part("queue", ":queue", "finished_at IS NOT NULL")
+#: Jobs that run are few, and have an index of their own. OFFSET keeps the planner from looking for the newest of them
+#: among all jobs.
+_PROCESSING = Part(
+    value=":status", rows="(SELECT * FROM jobs WHERE status = 'processing' OFFSET 0) AS running"
+)
+#: Jobs that were found by an index without an order.
+GIVEN = Part(rows="(SELECT * FROM jobs WHERE id = ANY(CAST(:few AS uuid[])) OFFSET 0) AS given")
+
+
+def parts_of(wanted: Filter) -> tuple[Part, ...]:
+    """Finished jobs are found by their task or queue; those that are not, by their status."""
+    if wanted.status == "processing":
+        return (_PROCESSING,)
+    if wanted.status == "queued" or (wanted.status and wanted.task is None and wanted.queue is None):
+        return (_BY_STATUS,)
+    if wanted.task is None and wanted.queue is None:
+        return (_ALL,)
+    finished = _BY_QUEUE if wanted.task is None else _BY_TASK
+    return (finished, _QUEUED, _PROCESSING) if wanted.status is None else (finished,)

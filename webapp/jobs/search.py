@@ -1,0 +1,201 @@
+"""Looks for jobs from the newest on, for a bounded time, and says how far it came.
+
+Like `webapp.jobs.store`, of which this is a part: functions take a connection and never commit. No statement here looks at
+more than a slice of the table: a filter that no index answers would else read a backlog of millions for one page. A search goes
+on slice by slice while its time lasts; the next one begins where it ended.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, TextClause, text
+
+from webapp.jobs.filters import GIVEN, Filter, Part, all_of, parts_of
+from webapp.jobs.literals import array_of
+
+#: Jobs that the first slice of a search looks at; payloads of 256 KiB are 50 MB then.
+FIRST_SLICE = 200
+#: Most jobs that a slice looks at.
+LARGEST_SLICE = 20_000
+#: How much larger than the one before a slice is, at most.
+GROWTH = 8
+#: How long a slice should take, seconds.
+SLICE_SECONDS = 0.1
+#: How long a page is searched for, seconds.
+PAGE_SECONDS = 0.8
+#: How long is counted, seconds; from there on the total is an estimate.
+COUNT_SECONDS = 0.4
+#: Up to here jobs are counted one by one.
+COUNTED_UP_TO = 10_000
+#: Jobs with these tags are read all at once when there are no more of them.
+FEW = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search came to.
+
+    Args:
+        ids: of the jobs of this page, the newest first.
+        reached: what is older than this one was not looked at; None when everything was.
+        total: how many jobs match, wherever the page begins.
+        is_estimate: it was not counted to the end.
+    """
+
+    ids: list[UUID]
+    reached: UUID | None
+    total: int
+    is_estimate: bool
+
+
+class _Slice(NamedTuple):
+    """What one statement saw: how many match, those of them that were asked for, and the oldest that it looked at."""
+
+    reached: UUID | None
+    matching: int
+    ids: list[UUID]
+
+
+def _looked_at(number: int, part: Part, names: frozenset[str]) -> str:
+    return f"""looked{number} AS MATERIALIZED (
+        SELECT id, {all_of(part.rest(names))} AS matches
+          FROM (SELECT * FROM {part.rows} WHERE {part.bounds(names)} ORDER BY {part.order} LIMIT :size) AS part)"""
+
+
+@cache
+def _slice_by(names: frozenset[str], parts: tuple[Part, ...]) -> TextClause:
+    """One slice of each part. The newest of their ends is how far the slice reaches: there all of them were looked at."""
+    looked = ", ".join(_looked_at(number, part, names) for number, part in enumerate(parts))
+    ends = " UNION ALL ".join(
+        f"(SELECT id FROM looked{number} WHERE (SELECT count(*) FROM looked{number}) = :size ORDER BY id LIMIT 1)"
+        for number in range(len(parts))
+    )
+    matching = " UNION ALL ".join(
+        f"SELECT id FROM looked{number} WHERE matches" for number in range(len(parts))
+    )
+    return text(f"""
+        WITH {looked},
+        reached AS (SELECT id FROM ({ends}) AS ends ORDER BY id DESC LIMIT 1),
+        matching AS (SELECT id FROM ({matching}) AS together
+                      WHERE id >= coalesce((SELECT id FROM reached), '00000000-0000-0000-0000-000000000000'))
+        SELECT (SELECT id FROM reached), (SELECT count(*) FROM matching),
+               ARRAY(SELECT id FROM matching ORDER BY id DESC OFFSET :skip LIMIT :want)""")
+
+
+class _Walk:
+    """Goes through what may match from the newest job on, slice by slice.
+
+    Args:
+        before: begins with what is older than this one.
+    """
+
+    def __init__(
+        self, connection: Connection, wanted: Filter, few: list[UUID] | None, before: UUID | None
+    ) -> None:
+        self._connection = connection
+        self._values = wanted.values()
+        self._parts = parts_of(wanted) if few is None else (GIVEN,)
+        if few is not None:
+            self._values["few"] = array_of(few)
+        self._to = min((one for one in (before, self._values.get("to_id")) if one is not None), default=None)
+        self._is_search = few is None and wanted.is_search
+        self._size = FIRST_SLICE
+
+    @property
+    def position(self) -> UUID | None:
+        """What is older than this one was not looked at yet."""
+        return self._to
+
+    def slices(self, skip: int, want: int, seconds: float, enough: int) -> Iterator[_Slice]:
+        """Slices until all was looked at, `enough` jobs match, or the time is over.
+
+        Args:
+            skip: matching jobs that are passed over, ...
+            want: ... and then given, over all slices.
+        """
+        end = time.monotonic() + seconds
+        matching = given = 0
+        while True:
+            began = time.monotonic()
+            if not self._is_search:
+                # All that it looks at matches.
+                self._size = min(max(enough - matching, 1), LARGEST_SLICE)
+            one = self._next(max(0, skip - matching), want - given)
+            yield one
+            matching, given = matching + one.matching, given + len(one.ids)
+            if one.reached is None:
+                return
+            self._to = one.reached
+            now = time.monotonic()
+            if matching >= enough or now >= end:
+                return
+            fits = int(self._size * SLICE_SECONDS / max(now - began, 0.001))
+            self._size = max(FIRST_SLICE, min(fits, self._size * GROWTH, LARGEST_SLICE))
+
+    def _next(self, skip: int, want: int) -> _Slice:
+        values = self._values | ({} if self._to is None else {"to_id": self._to})
+        names = frozenset(values) - {"few"}
+        given = values | {"size": self._size, "skip": skip, "want": want}
+        return _Slice(*self._connection.execute(_slice_by(names, self._parts), given).one())
+
+
+_TAGGED = text(f"SELECT id FROM jobs WHERE tags <> '{{}}' AND tags @> CAST(:tags AS text[]) LIMIT {FEW + 1}")
+
+
+def _few_tagged(connection: Connection, wanted: Filter) -> list[UUID] | None:
+    """The jobs with the wanted tags, when they are few; their index has no order, so of many the newest are not known."""
+    if not wanted.tags:
+        return None
+    ids = list(connection.execute(_TAGGED, {"tags": wanted.values()["tags"]}).scalars())
+    return ids if len(ids) <= FEW else None
+
+
+def search(
+    connection: Connection, wanted: Filter, *, limit: int, offset: int = 0, before: UUID | None = None
+) -> Found:
+    """Looks for a page of jobs, the newest first, and counts those that match.
+
+    Args:
+        limit: most jobs of the page.
+        offset: matching jobs that are passed over.
+        before: only jobs older than this one; costs the same however far back it is, which `offset` does not.
+    """
+    few = _few_tagged(connection, wanted)
+    walk = _Walk(connection, wanted, few, before)
+    ids: list[UUID] = []
+    matching, reached = 0, None
+    for one in walk.slices(offset, limit, PAGE_SECONDS, offset + limit):
+        ids += one.ids
+        matching += one.matching
+        reached = one.reached
+    if before is not None:
+        walk, matching = _Walk(connection, wanted, few, None), 0
+        is_counted = False
+    else:
+        is_counted = reached is None
+    if not is_counted and matching <= COUNTED_UP_TO:
+        for one in walk.slices(0, 0, COUNT_SECONDS, COUNTED_UP_TO + 1 - matching):
+            matching += one.matching
+            is_counted = one.reached is None
+    if is_counted:
+        return Found(ids, reached, matching, is_estimate=False)
+    return Found(ids, reached, max(matching, _expected(connection, wanted)), is_estimate=True)
+
+
+@cache
+def _plan_by(names: frozenset[str]) -> TextClause:
+    return text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM jobs WHERE {all_of(names)}")
+
+
+def _expected(connection: Connection, wanted: Filter) -> int:
+    """How many jobs match by the planner's statistics."""
+    values = wanted.values()
+    plan: Any = connection.execute(_plan_by(frozenset(values)), values).scalar_one()
+    return int((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]["Plan Rows"])
