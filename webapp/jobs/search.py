@@ -24,6 +24,8 @@ from webapp.jobs.literals import array_of
 FIRST_SLICE = 200
 #: Most jobs that a slice looks at.
 LARGEST_SLICE = 20_000
+#: Most jobs that a slice passes over where all of them match.
+LARGEST_LEAP = 200_000
 #: How much larger than the one before a slice is, at most.
 GROWTH = 8
 #: How long a slice should take, seconds.
@@ -126,7 +128,7 @@ class _Walk:
             began = time.monotonic()
             if not self._is_search:
                 # All that it looks at matches.
-                self._size = min(max(enough - matching, 1), LARGEST_SLICE)
+                self._size = min(max(enough - matching, 1), LARGEST_LEAP)
             one = self._next(max(0, skip - matching), want - given)
             yield one
             matching, given = matching + one.matching, given + len(one.ids)
