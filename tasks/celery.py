@@ -38,7 +38,6 @@ from tasks import (  # noqa: E402
     recovery,  # noqa: F401
     recycling,
     shutdown,
-    surroundings,
 )
 from tasks.dead_workers import LifeLock  # noqa: E402
 from tasks.presence import Presence  # noqa: E402
@@ -187,7 +186,6 @@ def _become_child(**_: Any) -> None:
     cleanup.note_birth()
     forked_copies.allow()
     recycling.limit(settings.max_tasks_per_child)
-    surroundings.keep()
 
 
 @signals.worker_process_shutdown.connect

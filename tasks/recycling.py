@@ -31,11 +31,13 @@ def limit(most: int) -> None:
     real = worker.wait_for_job
 
     def wait_for_job() -> object:
+        # The first time: by now billiard has set the last of its signal handlers, and no job's time limit is at work.
+        around = surroundings.own() or surroundings.keep()
         if files.is_cut_off:
             # There is nobody to say goodbye to.
             traces.flush()
             os._exit(EXIT_CODE)
-        if room() == 0 or surroundings.is_unfit():
+        if room() == 0 or around.unfit:
             raise SystemExit(EXIT_CODE)
         return real()
 

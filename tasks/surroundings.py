@@ -189,7 +189,7 @@ class Surroundings:
             for part, before in self._before
             if (alarm or not part.is_alarm) and not self._same(part, before)
         ]
-        if changed and task not in self._changing:
+        if changed and task not in self._changing and not self.unfit:
             self._changing.add(task)
             logger.warning(
                 "handler changed its process, which was put back",
@@ -214,25 +214,16 @@ class Surroundings:
         self.unfit = self.unfit or why
 
 
-class _Process:
-    """What is kept of this process; a child of the worker begins to keep it with its first job."""
-
-    keeps = False
-    before: Surroundings | None = None
+_own: Surroundings | None = None
 
 
-def keep() -> None:
-    """Makes this process, a child of the worker, one whose surroundings are put back."""
-    _Process.keeps = True
+def keep() -> Surroundings:
+    """What this process has now is what its jobs shall find; to be called before the first of them, and outside of any."""
+    global _own  # noqa: PLW0603 - a process has one
+    _own = Surroundings()
+    return _own
 
 
 def own() -> Surroundings | None:
     """What this process had before its first job; None outside of a worker's children."""
-    if _Process.before is None and _Process.keeps:
-        _Process.before = Surroundings()
-    return _Process.before
-
-
-def is_unfit() -> bool:
-    """True if this process must not run another job."""
-    return _Process.before is not None and bool(_Process.before.unfit)
+    return _own

@@ -16,12 +16,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
 
+from tasks import execution, recycling, surroundings
 from tasks.own_files import FilesLost, OwnFiles, identity
+from tasks.soft_limit import SoftLimit
 from tasks.surroundings import Surroundings
 
 #: The file on which a forked process answers; no test closes it.
@@ -216,3 +219,60 @@ def test_a_closed_connection_alone_does_not_cut_the_child_off(settings):
             return [connection.execute(text("SELECT 1")).scalar(), own.is_cut_off]
 
     assert in_a_child(play) == [1, False]
+
+
+class Waiting:
+    """What billiard's process runs: it waits for messages."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.wait_for_job = self._wait
+
+    def _wait(self) -> str:
+        self.messages += 1
+        return "a message"
+
+
+def between_messages(monkeypatch, play: Callable[[Waiting], Any]) -> Any:
+    """Plays in a child of the worker that may run two jobs."""
+
+    def begin() -> Any:
+        worker = Waiting()
+        monkeypatch.setattr(recycling, "current_process", lambda: SimpleNamespace(_target=worker))
+        recycling.limit(2)
+        return play(worker)
+
+    return in_a_child(begin)
+
+
+def test_what_a_child_has_is_kept_before_its_first_message(monkeypatch):
+    def play(worker: Waiting) -> Any:
+        before = surroundings.own()
+        assert worker.wait_for_job() == "a message"
+        around = surroundings.own()
+        with SoftLimit() as limit:
+            limit.begin(60)
+            limit.end()
+        worker.wait_for_job()
+        return [before is None, surroundings.own() is around, around.put_back("a")]
+
+    assert between_messages(monkeypatch, play) == [True, True, []]
+
+
+@pytest.mark.parametrize("why", ["jobs", "unfit"])
+def test_a_child_takes_no_message_after_so_many_jobs_or_when_it_is_unfit(monkeypatch, why):
+    def play(worker: Waiting) -> Any:
+        worker.wait_for_job()
+        if why == "jobs":
+            execution._paces["a"] = execution.Pace(count=1)
+            worker.wait_for_job()
+            execution._paces["b"] = execution.Pace(count=1)
+        else:
+            surroundings.own().give_up("of a test")
+        try:
+            worker.wait_for_job()
+        except SystemExit as end:
+            return [end.code, worker.messages]
+        return "it took a message"
+
+    assert between_messages(monkeypatch, play) == [0, 2 if why == "jobs" else 1]
