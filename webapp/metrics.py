@@ -12,9 +12,9 @@ import os
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from webapp.settings import current
 from webapp.slots import Slots
@@ -23,13 +23,18 @@ from webapp.slots import Slots
 FOLDER = Path(
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str((current().data_dir / "metrics").absolute()))
 )
-FOLDER.mkdir(parents=True, exist_ok=True)
+with suppress(OSError):
+    FOLDER.mkdir(parents=True, exist_ok=True)
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, multiprocess, values  # noqa: E402
 from prometheus_client.metrics_core import Metric  # noqa: E402
 from prometheus_client.registry import Collector  # noqa: E402
 
-_slots = Slots(FOLDER)
+from webapp.counter_files import UNREADABLE, CounterFile, readable  # noqa: E402
+
+# A process in memory has no file that could be deleted.
+_slots = Slots(FOLDER, lambda: [one.path for one in CounterFile.opened if not one.in_memory])
+values.MmapedDict = CounterFile  # type: ignore[attr-defined]
 values.ValueClass = values.MultiProcessValue(process_identifier=_slots.number)  # type: ignore[no-untyped-call]
 
 #: Label of a task or queue that this process does not know.
@@ -178,12 +183,20 @@ def count_burial(task: str, reason: str) -> None:
 class Stored(Collector):
     """What the processes of this host have counted, summed; without what Flower counts for itself."""
 
-    def __init__(self) -> None:
-        self._files: Any = multiprocess.MultiProcessCollector(None, path=str(FOLDER))  # type: ignore[no-untyped-call]
-
     def collect(self) -> Iterator[Metric]:
-        """Reads every process's file."""
-        return (family for family in self._files.collect() if not family.name.startswith("flower_"))
+        """Reads every process's file; the folder is made when somebody has deleted it."""
+        with suppress(OSError):
+            FOLDER.mkdir(parents=True, exist_ok=True)
+        files = [str(file) for file in FOLDER.glob("*.db")]
+        try:
+            families = self._merged(files)
+        except (OSError, *UNREADABLE):
+            families = self._merged(readable(files))
+        return (family for family in families if not family.name.startswith("flower_"))
+
+    @staticmethod
+    def _merged(files: list[str]) -> list[Metric]:
+        return list(multiprocess.MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]
 
 
 def stored() -> CollectorRegistry:

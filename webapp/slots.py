@@ -10,15 +10,23 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO
 
 #: Most processes that can share a folder.
 MAX_SLOTS = 4_096
+#: Seconds between two looks whether the folder is still there.
+LOOK_EVERY = 2.0
 
 
 class Slots:
     """Numbers processes that share a folder.
+
+    Args:
+        folder: where the locks are; made when it is missing.
+        files: what this process has open in the folder; a file of these that was deleted is noticed as the lock is.
 
     Example:
         >>> import tempfile
@@ -26,14 +34,18 @@ class Slots:
         0
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: Callable[[], Iterable[Path]] = tuple) -> None:
         self._folder = folder
+        self._files = files
         self._pid = -1
         self._number = -1
         self._lock: IO[bytes] | None = None
+        self._look_at = 0.0
 
     def number(self) -> int:
-        """This process's slot, taken at the first call after a start or a fork.
+        """This process's slot, taken at the first call after a start or a fork, and anew when the folder was deleted.
+
+        Where no lock can be made, on a full disk or without rights, it is a number beyond all slots, made of the pid.
 
         Raises:
             RuntimeError: all slots are taken.
@@ -41,12 +53,31 @@ class Slots:
         if self._pid != os.getpid():
             self._number, self._lock = self._take()
             self._pid = os.getpid()
+        elif time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_EVERY
+            if self._lock is not None and self._is_gone(self._lock):
+                # Another number, since that is how the counters learn that their files are others now.
+                old = self._lock
+                self._number, self._lock = self._take(but=self._number)
+                old.close()
         return self._number
 
-    def _take(self) -> tuple[int, IO[bytes]]:
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def _is_gone(self, lock: IO[bytes]) -> bool:
+        try:
+            same = os.path.samestat(os.fstat(lock.fileno()), Path(lock.name).stat())
+        except OSError:
+            return True
+        return not same or not all(file.exists() for file in self._files())
+
+    def _take(self, but: int = -1) -> tuple[int, IO[bytes] | None]:
         for number in range(MAX_SLOTS):
-            lock = (self._folder / f"slot-{number}.lock").open("wb")
+            if number == but:
+                continue
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                lock = (self._folder / f"slot-{number}.lock").open("wb")
+            except OSError:
+                return MAX_SLOTS + os.getpid(), None
             try:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
