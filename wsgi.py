@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from webapp import create_app
+from webapp.starting import one_sentence
 
-app = create_app()
+with one_sentence():
+    app = create_app()

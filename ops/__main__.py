@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ops.load.profiles import PROFILES, duration, rate
-from ops.stack import venv
+from ops.logs import BadTime, moment
+from ops.stack import early, venv
 
 #: What must be installed for a command, a key of `venv.LOCKS`; "up" for those that are not named.
 NEEDS = {
@@ -40,9 +42,11 @@ def parser() -> argparse.ArgumentParser:
         "stop", help="stop one process until it is restarted, to see what happens without it"
     )
     stop.add_argument("name", help="as `status` names it")
-    logs = commands.add_parser("logs", help="show the logs")
+    logs = commands.add_parser("logs", help="show the logs, whole and with what was rotated out of them")
     logs.add_argument("name", nargs="?", help="one process only")
     logs.add_argument("--follow", "-f", action="store_true", help="go on with what is written")
+    logs.add_argument("--tail", type=_lines, metavar="N", help="the last N lines of each only")
+    logs.add_argument("--since", type=_moment, metavar="TIME", help="such as 10m, 2h or 2026-11-24T10:00:00")
     test = commands.add_parser("test", help="run the checks and the test suite")
     test.add_argument("--check", action="store_true", help="only lint, types and import contracts")
     test.add_argument(
@@ -95,6 +99,21 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def _lines(text: str) -> int:
+    """A number of lines."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on (given: {text!r})")
+    return int(text)
+
+
+def _moment(text: str) -> datetime:
+    """A moment, as `--since` takes it."""
+    try:
+        return moment(text)
+    except BadTime as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _capacity(commands: Any) -> None:
     """The arguments of `capacity`."""
     capacity = commands.add_parser(
@@ -121,6 +140,9 @@ def _capacity(commands: Any) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Runs one command; returns its exit code."""
     wanted = parser().parse_args(arguments)
+    if wanted.command == "up" and venv.lacks("up") and (sentence := early.port_in_use()) is not None:
+        print(f"ops: {sentence}", file=sys.stderr)
+        return 1
     try:
         venv.enter(NEEDS.get(wanted.command, "up"), arguments)
     except venv.VenvError as error:

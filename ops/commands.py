@@ -6,24 +6,20 @@ import argparse
 import json
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 
+from ops import logs
 from ops.stack import prometheus
 from ops.stack.stack import Stack, StackError
-from ops.stack.supervisor import SupervisorError
 from ops.stack.venv import ROOT
+from webapp.loopback import go_around_proxies
 from webapp.settings import Settings, SettingsError
-
-#: Lines of a log that are shown.
-LOG_LINES = 40
 
 
 def run(wanted: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case for each command
     """Runs one parsed command; returns its exit code."""
     os.chdir(ROOT)
+    go_around_proxies()
     try:
         match wanted.command:
             case "up":
@@ -37,7 +33,7 @@ def run(wanted: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case fo
             case "stop":
                 return stop(Stack(Settings.load()), wanted.name)
             case "logs":
-                return logs(Stack(Settings.load()), wanted.name, follow=wanted.follow)
+                return show_logs(Stack(Settings.load()), wanted)
             case "test":
                 from ops import suite  # noqa: PLC0415 - only this command needs it
 
@@ -134,13 +130,13 @@ def status(stack: Stack, *, as_json: bool) -> int:
 
 
 def restart(stack: Stack, name: str) -> int:
-    """Stops one process in order and starts it again.
+    """Stops one process in order, starts it again, and returns when it is ready.
 
     Raises:
-        StackError: DJPS is not up, or runs no process of this name.
+        StackError: DJPS is not up, runs no process of this name, or it does not get ready.
     """
-    _of_one(stack, stack.supervisor.restart, name)
-    print(f"{name} was restarted")
+    stack.restart(name)
+    print(f"{name} was restarted and is ready")
     return 0
 
 
@@ -150,36 +146,27 @@ def stop(stack: Stack, name: str) -> int:
     Raises:
         StackError: DJPS is not up, or runs no process of this name.
     """
-    _of_one(stack, stack.supervisor.stop_one, name)
+    stack.stop_one(name)
     print(f"{name} was stopped; `python3 -m ops restart {name}` starts it again")
     return 0
 
 
-def _of_one(stack: Stack, act: Callable[[str], bool], name: str) -> None:
-    """Has the supervisor do something to one process."""
-    try:
-        found = act(name)
-    except SupervisorError as error:
-        raise StackError(str(error)) from error
-    if not found:
-        raise StackError(f"no process is named {name!r} (there are: {', '.join(stack.supervisor.states())})")
-
-
-def logs(stack: Stack, name: str | None, *, follow: bool) -> int:
-    """Shows the end of the logs.
+def show_logs(stack: Stack, wanted: argparse.Namespace) -> int:
+    """Shows what the processes wrote.
 
     Raises:
         StackError: there is no such log.
     """
     folder = stack.data / "logs"
-    found = sorted(folder.glob(f"{name or '*'}.log"))
+    found = sorted(folder.glob(f"{wanted.name or '*'}.log"))
     if not found:
         known = ", ".join(sorted(one.stem for one in folder.glob("*.log"))) or "none yet"
-        raise StackError(f"there is no log named {name!r} in {folder} (there are: {known})")
-    command = ["tail", "-n", str(LOG_LINES), *(["-F"] if follow else []), *map(str, found)]
-    with subprocess.Popen(command) as tail:
-        try:
-            return tail.wait()
-        except KeyboardInterrupt:
-            time.sleep(0)
-            return 0
+        raise StackError(f"there is no log named {wanted.name!r} in {folder} (there are: {known})")
+    try:
+        logs.show(found, tail=wanted.tail, earliest=wanted.since, follow=wanted.follow)
+    except BrokenPipeError:
+        # What read it has seen enough, as `head` does; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return 0
+    return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,14 +14,21 @@ from celery import signals
 from celery.apps import worker as worker_program
 from kombu import pools
 
-from webapp import VERSION, heap, logs, metrics, traces, waits
+from webapp.settings import current
+from webapp.starting import one_sentence
+
+# What is imported next reads the settings as well.
+with one_sentence():
+    settings = current()
+
+from webapp import VERSION, heap, logs, loopback, metrics, traces, waits
 from webapp.broker import bind_celery, celery
 from webapp.jobs import handlers
-from webapp.settings import current
 
-settings = current()
+loopback.go_around_proxies()
 logs.configure(settings.log_level)
-handlers.load(settings.handler_modules, settings.default_handler, settings.queue_names)
+with one_sentence():
+    handlers.load(settings.handler_modules, settings.default_handler, settings.queue_names)
 bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
 metrics.know(handlers.registry.names(), handlers.registry.queues())
 traces.install(settings, "worker", VERSION)
@@ -63,7 +71,9 @@ def _say_json(message: object, _file: object = None) -> None:
             "message": str(message).strip(),
         }
     )
-    os.write(2, f"{line}\n".encode())
+    with suppress(OSError):
+        # On a full disk the line is lost; what ends here ends all the same.
+        os.write(2, f"{line}\n".encode())
 
 
 worker_program.safe_say = _say_json

@@ -29,14 +29,13 @@ def create_app(
             process. None: where Flask's command line runs.
 
     Raises:
-        SettingsError: a variable breaks its rule.
-        ImportError: a module named in HANDLERS cannot be imported.
+        SettingsError: a variable breaks its rule, or a module named in HANDLERS cannot be imported.
         ValueError: a handler is registered with a wrong name, queue or limit.
     """
     from flask import Flask
     from werkzeug.middleware.proxy_fix import ProxyFix
 
-    from webapp import api, logs, metrics, traces, waits
+    from webapp import api, logs, loopback, metrics, traces, waits
     from webapp.broker import Broker, bind_celery
     from webapp.database import engine_options, watch_idle
     from webapp.extensions import QuickJSON, db
@@ -44,6 +43,7 @@ def create_app(
     from webapp.settings import current
 
     settings = settings or current()
+    loopback.go_around_proxies()
     logs.configure(settings.log_level)
     handlers.load(settings.handler_modules, settings.default_handler, settings.queue_names)
     bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))

@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from webapp import keyprefix
+from webapp.running import read_note
 from webapp.server_urls import check_redis_url, read_database_url
 from webapp.targets import read_ports, read_targets
 
@@ -385,5 +386,28 @@ def _sentence(item: ErrorDetails) -> str:
 
 @lru_cache(maxsize=1)
 def current() -> Settings:
-    """The settings this process started with."""
-    return Settings.load()
+    """The settings this process started with; what they name no server for is the running stack's."""
+    return reaching_stack(Settings.load())
+
+
+def reaching_stack(settings: Settings) -> Settings:
+    """Settings that reach the servers of `ops up`, where they name none themselves.
+
+    DATABASE_URL and REDIS_URL come first, then POSTGRES_PORT and REDIS_PORT, then what the running stack says of itself in
+    its data folder, then the defaults. So `flask --app wsgi` in any shell looks at the stack of this clone.
+    """
+    note = read_note(settings.data_dir)
+    found = {}
+    for name, port, by_default in (
+        ("database_url", "postgres_port", 5432),
+        ("redis_url", "redis_port", 6379),
+    ):
+        if name in settings.model_fields_set:
+            continue
+        if port in settings.model_fields_set:
+            found[name] = getattr(settings, name).replace(f":{by_default}/", f":{getattr(settings, port)}/")
+        elif isinstance(note.get(name), str):
+            found[name] = note[name]
+            if name == "redis_url" and "redis_prefix" not in settings.model_fields_set:
+                found["redis_prefix"] = str(note.get("redis_prefix", ""))
+    return settings.model_copy(update=found)

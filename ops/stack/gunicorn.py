@@ -9,8 +9,10 @@ from gunicorn.glogging import Logger
 from webapp import heap
 from webapp.logs import configuration
 from webapp.settings import current
+from webapp.starting import one_sentence
 
-_settings = current()
+with one_sentence():
+    _settings = current()
 
 
 class JsonLogger(Logger):

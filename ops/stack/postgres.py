@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import stat
 import subprocess
 import time
@@ -21,6 +22,8 @@ VERSION = 18
 USER = PASSWORD = DATABASE = "djps"
 #: Longest a server may take to start, seconds.
 START_PATIENCE = 60.0
+#: Longest a connection may take to be made, seconds.
+CONNECT_TIMEOUT = 2
 #: PostgreSQL refuses to run as root; the first of these that exists runs it then.
 UNPRIVILEGED = ("postgres", "nobody")
 
@@ -66,30 +69,58 @@ def account() -> str | None:
 def prepare(data: Path) -> None:
     """Makes the data folder of a new server; an existing one is left as it is.
 
+    It is made beside its place and moved there when it is whole, so a half-made one is never taken for a server's.
+
     Args:
         data: the folder, owned by `account()` afterwards.
 
     Raises:
-        PostgresError: initdb failed.
+        PostgresError: initdb failed, or the place is taken.
     """
-    user = account()
-    data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if user is not None:
-        entry = pwd.getpwnam(user)
-        os.chown(data, entry.pw_uid, entry.pw_gid)
-        _let_pass(data)
-        _let_pass(binary("postgres"))
+    _hand_over(data)
     if (data / "PG_VERSION").exists():
         return
-    password = data.with_name("initdb.password")
+    draft = data.with_name(f"{data.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    _hand_over(draft)
+    try:
+        _init(draft)
+        draft.rename(data)
+    except OSError as error:
+        raise PostgresError(f"no database can be made in {data}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _hand_over(folder: Path) -> None:
+    """Makes a folder, and gives it to the user the server runs as."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    user = account()
+    if user is not None:
+        entry = pwd.getpwnam(user)
+        os.chown(folder, entry.pw_uid, entry.pw_gid)
+        _let_pass(folder)
+        _let_pass(binary("postgres"))
+
+
+def _init(folder: Path) -> None:
+    password = folder.with_name("initdb.password")
     password.write_text(PASSWORD)
     password.chmod(0o644)
-    command = [str(binary("initdb")), "-D", str(data), "-U", USER, f"--pwfile={password}"]
+    command = [str(binary("initdb")), "-D", str(folder), "-U", USER, f"--pwfile={password}"]
     command += ["--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"]
     try:
         made = subprocess.run(
-            command, capture_output=True, text=True, cwd="/", check=False, timeout=START_PATIENCE, **_as(user)
+            command,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            check=False,
+            timeout=START_PATIENCE,
+            **_as(account()),
         )
+    except subprocess.TimeoutExpired:
+        raise PostgresError(f"initdb took longer than {START_PATIENCE:g} s") from None
     finally:
         password.unlink()
     if made.returncode != 0:
@@ -141,14 +172,38 @@ def wait_and_create(port: int) -> None:
     end = time.monotonic() + START_PATIENCE
     while True:
         try:
-            connection = psycopg2.connect(
-                host=LOOPBACK, port=port, user=USER, password=PASSWORD, dbname="postgres", connect_timeout=2
-            )
-            break
+            create(port)
         except psycopg2.OperationalError as error:
             if time.monotonic() > end:
                 raise PostgresError(f"PostgreSQL on port {port} does not answer: {error}") from error
             time.sleep(0.05)
+        else:
+            return
+
+
+def connect(port: int) -> Any:
+    """A connection to the server's own database.
+
+    Raises:
+        psycopg2.Error: it does not answer.
+    """
+    return psycopg2.connect(
+        host=LOOPBACK,
+        port=port,
+        user=USER,
+        password=PASSWORD,
+        dbname="postgres",
+        connect_timeout=CONNECT_TIMEOUT,
+    )
+
+
+def create(port: int) -> None:
+    """Makes the `djps` database if there is none.
+
+    Raises:
+        psycopg2.Error: the server does not answer.
+    """
+    connection = connect(port)
     connection.autocommit = True
     try:
         with connection.cursor() as cursor:
@@ -159,6 +214,24 @@ def wait_and_create(port: int) -> None:
         connection.close()
 
 
+def refusal(address: str) -> str | None:
+    """Why a database cannot be connected to, in PostgreSQL's words; None when it can.
+
+    Args:
+        address: a URL as in DATABASE_URL.
+    """
+    try:
+        _connect(address).close()
+    except psycopg2.Error as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return lines[0].strip()
+    return None
+
+
+def _connect(address: str) -> Any:
+    return psycopg2.connect(**(connect_arguments(address) | {"connect_timeout": CONNECT_TIMEOUT}))
+
+
 def migrated_to(address: str) -> str | None:
     """The revision a database is at; None when it has none, or cannot be asked.
 
@@ -166,7 +239,7 @@ def migrated_to(address: str) -> str | None:
         address: a URL as in DATABASE_URL.
     """
     try:
-        connection = psycopg2.connect(**(connect_arguments(address) | {"connect_timeout": 2}))
+        connection = _connect(address)
     except psycopg2.OperationalError:
         return None
     try:

@@ -56,7 +56,8 @@ def servers(settings: Settings, data: Path) -> list[Process]:
         found.append(
             Process(
                 "redis",
-                valkey.command(data / "redis", settings.redis_port),
+                [sys.executable, "-m", "ops.stack.valkey_start", str(data / "redis")]
+                + valkey.command(data / "redis", settings.redis_port),
                 "Valkey 9, the broker",
                 port=(settings.redis_port, "REDIS_PORT"),
             )

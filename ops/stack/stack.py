@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import requests
-from sqlalchemy.engine import make_url
 
-from ops.stack import ports, postgres, processes, prometheus, valkey
-from ops.stack.supervisor import LIVE, Supervisor, SupervisorError
+from ops.stack import addresses, ports, postgres, preflight, processes, prometheus, readiness
+from ops.stack.supervisor import Supervisor, SupervisorError
+from ops.stack.valkey_start import ASIDE
 from ops.stack.venv import ROOT
+from webapp.running import read_note
 from webapp.settings import Settings
 
+#: Longest a server may take to answer after its start, seconds.
+SERVER_PATIENCE = 60.0
 #: Longest the whole may take to be ready once its servers are, seconds.
 READY_PATIENCE = 90.0
+#: Longest one process may take to be ready after `restart`, seconds.
+RESTART_PATIENCE = 30.0
 #: The processes that `status` speaks of.
 NAMES = ("postgres", "redis", "api", "worker", "maintenance", "beat", "flower", "httpbin", "prometheus")
+#: Settings of a running stack that another shell may not have.
+PORTS = ("api_port", "flower_port", "postgres_port", "redis_port", "httpbin_port", "prometheus_port")
 
 
 class StackError(Exception):
@@ -52,26 +59,19 @@ class Stack:
 
     @property
     def urls(self) -> dict[str, str]:
-        """Where things are."""
-        ours = {one.name for one in self._servers}
-        given = self.settings
-        return {
-            "database_url": postgres.url(given.postgres_port) if "postgres" in ours else given.database_url,
-            "redis_url": valkey.url(given.redis_port) if "redis" in ours else given.redis_url,
-            "api_url": f"http://{ports.LOOPBACK}:{given.api_port}",
-            "flower_url": f"http://{_reached(given.flower_host)}:{given.flower_port}",
-            "prometheus_url": f"http://{ports.LOOPBACK}:{given.prometheus_port}",
-        }
+        """Where the running stack is; where this one would be, when none runs."""
+        return addresses.now(self.data, self.settings)
 
-    @property
-    def _note(self) -> Path:
-        return self.data / "run" / "stack.json"
+    def log(self, name: str) -> Path:
+        """The log of a process."""
+        return self.data / "logs" / f"{name}.log"
 
     def environment(self) -> dict[str, str]:
         """What the processes get: this environment and our addresses."""
+        where = addresses.of(self.settings)
         ours = {
-            "DATABASE_URL": self.urls["database_url"],
-            "REDIS_URL": self.urls["redis_url"],
+            "DATABASE_URL": where["database_url"],
+            "REDIS_URL": where["redis_url"],
             "DJPS_DATA_DIR": str(self.data),
             "PROMETHEUS_MULTIPROC_DIR": str(self.data / "metrics"),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
@@ -91,41 +91,32 @@ class Stack:
         Raises:
             StackError: it runs already, a port is in use, or something does not start.
         """
+        try:
+            with preflight.alone(self.data):
+                self._refuse_what_cannot_work()
+                self._prepare()
+                return self._start()
+        except (preflight.Refused, ports.PortInUse, postgres.PostgresError, SupervisorError) as error:
+            raise StackError(str(error)) from error
+        except OSError as error:
+            raise StackError(f"DJPS cannot be started: {error}") from error
+
+    def _refuse_what_cannot_work(self) -> None:
+        """Says what is in the way before anything is made or started."""
         if self.supervisor.answers():
             raise StackError(
                 f"DJPS is up already with its data in {self.data}; `python3 -m ops down` stops it"
             )
+        if {"handlers", "default_handler", "queues"} & self.settings.model_fields_set:
+            preflight.try_handlers(self.environment())
+        if (sentence := addresses.unanswered(self.settings)) is not None:
+            raise StackError(sentence)
+        if left := self.supervisor.end_leftovers():
+            print(f"{left} processes had lost their supervisor and were ended")
         self._leave_out_watchers()
-        try:
-            for process in self._everything:
-                if process.port is not None:
-                    ports.require_free(*process.port)
-            self._prepare()
-            started = self.supervisor.start(self._everything, self.environment(), ROOT)
-        except (ports.PortInUse, postgres.PostgresError, OSError) as error:
-            raise StackError(str(error)) from error
-        try:
-            with _step("starting the servers"):
-                self._start_servers()
-            with _step("migrating the database"):
-                self._migrate()
-            with _step("starting DJPS"):
-                for process in self._applications:
-                    self.supervisor.launch(process.name)
-                self._wait_until_ready()
-                self._start_watchers()
-        except BaseException:
-            self.down()
-            raise
-        return started
-
-    def _start_watchers(self) -> None:
-        """They come last, for what is still starting would look to them like what has failed."""
-        for process in self._watchers:
-            try:
-                self.supervisor.restart(process.name)
-            except SupervisorError as error:
-                print(error)
+        for process in self._everything:
+            if process.port is not None:
+                ports.require_free(*process.port)
 
     def _leave_out_watchers(self) -> None:
         """A Prometheus of the machine's own may have the port; that must not keep DJPS from running."""
@@ -138,6 +129,7 @@ class Stack:
         self.data.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.data / "metrics", ignore_errors=True)
         (self.data / "metrics").mkdir()
+        readiness.forget_all(self.data)
         for process in self._servers:
             if process.name == "postgres":
                 if not (self.data / "postgres" / "PG_VERSION").exists():
@@ -145,29 +137,119 @@ class Stack:
                 postgres.prepare(self.data / "postgres")
             else:
                 (self.data / "redis").mkdir(exist_ok=True)
-        (self.data / "run").mkdir(exist_ok=True)
         (self.data / "run" / "prometheus.yml").write_text(
             prometheus.configuration(self.settings.api_port, self.settings.flower_port)
         )
-        self._note.write_text(json.dumps(self.urls))
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        started = self.supervisor.start(self._everything, self.environment(), ROOT)
+        try:
+            addresses.write_note(
+                self.data,
+                {
+                    **addresses.of(self.settings),
+                    "redis_prefix": self.settings.redis_prefix,
+                    "ports": {name: getattr(self.settings, name) for name in PORTS},
+                    "what": {one.name: one.what for one in self._everything},
+                },
+            )
+            with _step("starting the servers"):
+                self._start_servers()
+            with _step("migrating the database"):
+                self._migrate()
+            with _step("starting DJPS"):
+                for process in self._applications:
+                    self.supervisor.launch(process.name)
+                self._await(READY_PATIENCE, self._not_ready, self._applications)
+                self._start_watchers()
+        except BaseException:
+            self.down()
+            raise
+        return started
+
+    def _start_watchers(self) -> None:
+        """They come last, for what is still starting would look to them like what has failed; DJPS runs without them."""
+        for process in self._watchers:
+            try:
+                self.restart(process.name)
+            except StackError as error:
+                print(error, end=" ")
 
     def _start_servers(self) -> None:
+        aside = self.data / "redis" / ASIDE
+        set_aside = aside.stat().st_ctime_ns if aside.exists() else 0
         for process in self._servers:
             self.supervisor.launch(process.name)
+        self._await(SERVER_PATIENCE, self._servers_not_ready, self._servers)
+        if aside.exists() and aside.stat().st_ctime_ns != set_aside:
+            print(readiness.last_line_about(self.log("redis"), ASIDE), end=" ")
+
+    def _servers_not_ready(self) -> str | None:
+        for process in self._servers:
+            if (reason := readiness.unready(process.name, self.settings, self.data)) is not None:
+                return f"{process.name}: {reason}"
+        if any(process.name == "postgres" for process in self._servers):
+            try:
+                postgres.create(self.settings.postgres_port)
+            except psycopg2.Error as error:
+                return f"postgres: {error}"
+        return None
+
+    def _not_ready(self) -> str | None:
         try:
-            for process in self._servers:
-                if process.name == "postgres":
-                    postgres.wait_and_create(self.settings.postgres_port)
-                else:
-                    valkey.wait(self.settings.redis_port)
-        except (postgres.PostgresError, valkey.ValkeyError) as error:
-            raise StackError(f"{error}; see `python3 -m ops logs`") from error
+            found = requests.get(addresses.of(self.settings)["api_url"] + "/health/ready", timeout=2).json()
+        except (requests.RequestException, ValueError) as error:
+            return f"api: {type(error).__name__}"
+        if found.get("status") != "ok":
+            return str(found.get("dependencies", found))
+        states = self.supervisor.states()
+        for process in self._everything[: len(self._servers) + len(self._applications)]:
+            if states.get(process.name, {}).get("state") != "RUNNING":
+                return f"{process.name} is not running"
+            if (reason := readiness.unready(process.name, self.settings, self.data)) is not None:
+                return f"{process.name}: {reason}"
+        return None
+
+    def _await(
+        self, patience: float, missing: Callable[[], str | None], of: Sequence[processes.Process]
+    ) -> None:
+        """Waits until nothing is missing.
+
+        Args:
+            patience: seconds.
+            missing: what is missing, in a few words.
+            of: what is waited for; when one of these dies again and again, or does not listen on its port, it is given up.
+
+        Raises:
+            StackError: it does not come; the message has what the process said last.
+        """
+        end = time.monotonic() + patience
+        deaths = readiness.Deaths()
+        marks = {one.name: readiness.size_of(self.log(one.name)) for one in of}
+        while (said := missing()) is not None:
+            states = self.supervisor.states()
+            if not states:
+                raise StackError("DJPS was stopped while it was starting")
+            if (name := deaths.look(states, [one.name for one in of])) is not None:
+                words = readiness.last_words(self.log(name), marks[name])
+                raise StackError(f"{name} does not start: {words}; see `python3 -m ops logs {name}`")
+            if time.monotonic() > end:
+                raise StackError(
+                    f"DJPS was not ready within {patience:g} s ({said}); see `python3 -m ops logs`"
+                )
+            time.sleep(0.05)
+        states = self.supervisor.states()
+        for one in of:
+            pid = states.get(one.name, {}).get("pid")
+            if one.port is not None and not (pid and readiness.listens(pid, one.port[0])):
+                raise StackError(str(ports.PortInUse(*one.port)))
 
     def _migrate(self) -> None:
         newest = max(
             file.name.partition("_")[0] for file in (ROOT / "migrations" / "versions").glob("[0-9]*.py")
         )
-        if postgres.migrated_to(self.urls["database_url"]) == newest:
+        where = addresses.of(self.settings)["database_url"]
+        if postgres.migrated_to(where) == newest:
             return
         done = subprocess.run(
             [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"],
@@ -178,62 +260,80 @@ class Stack:
             check=False,
             timeout=600,
         )
-        (self.data / "logs" / "migrate.log").write_text(done.stdout + done.stderr)
+        self.log("migrate").write_text(done.stdout + done.stderr)
         if done.returncode != 0:
             said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-            if "OperationalError" in done.stderr:
-                hidden = make_url(self.urls["database_url"]).render_as_string(hide_password=True)
-                raise StackError(f"the database at {hidden} does not answer; check DATABASE_URL")
-            raise StackError(f"the migration failed ({said[:300]}); see {self.data / 'logs' / 'migrate.log'}")
-
-    def _wait_until_ready(self) -> None:
-        end = time.monotonic() + READY_PATIENCE
-        said = "no answer"
-        while time.monotonic() < end:
-            try:
-                answer = requests.get(self.urls["api_url"] + "/health/ready", timeout=2)
-                found = answer.json()
-                if found.get("status") == "ok" and self._all_running():
-                    return
-                said = str(found.get("dependencies", found))
-            except (requests.RequestException, ValueError) as error:
-                said = type(error).__name__
-            time.sleep(0.1)
-        raise StackError(
-            f"DJPS was not ready within {READY_PATIENCE:g} s ({said}); see `python3 -m ops logs`"
-        )
-
-    def _all_running(self) -> bool:
-        states = self.supervisor.states()
-        return all(states[one.name]["state"] == "RUNNING" for one in [*self._servers, *self._applications])
+            raise StackError(
+                f"the migration failed ({addresses.masked(said[:300])}); see {self.log('migrate')}"
+            )
 
     def down(self) -> int:
         """Stops everything in order and leaves no process behind; returns how many were strays."""
         longest = sum(one.stop_wait for one in self._everything)
-        return self.supervisor.stop(patience=longest)
+        strays = self.supervisor.stop(patience=longest)
+        addresses.forget_note(self.data)
+        return strays
+
+    def restart(self, name: str) -> None:
+        """Stops one process in order, starts it again and waits until it is ready.
+
+        Raises:
+            StackError: DJPS is not up, runs no process of this name, or it does not get ready.
+        """
+        self.stop_one(name)
+        mark = readiness.size_of(self.log(name))
+        readiness.forget(self.data, name)
+        running = self.settings.model_copy(update=read_note(self.data).get("ports", {}))
+        self.supervisor.launch(name)
+        deaths = readiness.Deaths()
+        end = time.monotonic() + RESTART_PATIENCE
+        while True:
+            states = self.supervisor.states()
+            reason = readiness.unready(name, running, self.data)
+            if reason is None and states.get(name, {}).get("state") == "RUNNING":
+                return
+            words = readiness.last_words(self.log(name), mark)
+            if deaths.look(states, [name]) is not None:
+                raise StackError(f"{name} was started again and does not stay up: {words}")
+            if time.monotonic() > end:
+                raise StackError(
+                    f"{name} was started again and is not ready after {RESTART_PATIENCE:g} s"
+                    f" ({reason or 'it does not stay up'}); its log says last: {words}"
+                )
+            time.sleep(0.1)
+
+    def stop_one(self, name: str) -> None:
+        """Stops one process in order; it stays stopped until `restart`.
+
+        Raises:
+            StackError: DJPS is not up, or runs no process of this name.
+        """
+        try:
+            found = self.supervisor.stop_one(name)
+        except SupervisorError as error:
+            raise StackError(str(error)) from error
+        if not found:
+            raise StackError(
+                f"no process is named {name!r} (there are: {', '.join(self.supervisor.states())})"
+            )
 
     def status(self) -> dict[str, Any]:
-        """What runs, and where."""
+        """What runs, and where; without passwords."""
         found = {name: state for name, state in self.supervisor.states().items() if name in NAMES}
-        urls = json.loads(self._note.read_text()) if found and self._note.exists() else self.urls
-        return {**urls, "processes": found}
+        where = {name: addresses.masked(url) for name, url in self.urls.items()}
+        return {**where, "processes": found}
 
     def describe(self) -> str:
-        """A table of what runs where, and a line to try."""
-        states = self.supervisor.states()
-        where = {"postgres": self.urls["database_url"], "redis": self.urls["redis_url"]}
-        where |= {name: self.urls[f"{name}_url"] for name in ("api", "flower", "prometheus")}
+        """A table of what runs where."""
+        status = self.status()
+        told = read_note(self.data).get("what", {})
+        where = {"postgres": status["database_url"], "redis": status["redis_url"]}
+        where |= {name: status[f"{name}_url"] for name in ("api", "flower", "prometheus")}
         rows = [
-            (
-                one.name,
-                states[one.name]["state"].lower(),
-                str(states[one.name]["pid"] or ""),
-                where.get(one.name, ""),
-                one.what,
-            )
-            for one in self._everything
-            if one.name in states
+            (name, one["state"].lower(), str(one["pid"] or ""), where.get(name, ""), str(told.get(name, "")))
+            for name, one in status["processes"].items()
         ]
+        rows.sort(key=lambda row: list(told).index(row[0]) if row[0] in told else len(told))
         head = ("process", "state", "pid", "address", "what it does")
         widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
         table = [
@@ -241,16 +341,6 @@ class Stack:
             for row in [head, *rows]
         ]
         return "\n".join(table)
-
-
-def _reached(host: str) -> str:
-    """Where this machine reaches what listens on `host`."""
-    return ports.LOOPBACK if host in {"0.0.0.0", "::"} else host  # noqa: S104 - it is compared, not bound
-
-
-def live(state: dict[str, Any]) -> bool:
-    """Tells whether a process is up or on its way."""
-    return state["state"] in LIVE
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import shlex
 import subprocess
@@ -18,18 +19,17 @@ from typing import Any
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
+from ops.stack import ownership
 from ops.stack.processes import Process
 
-#: Marks every process of a stack with its data folder, so that leftovers can be found.
-MARK = "DJPS_STACK"
 #: Longest path of a unix socket, bytes (the kernel's limit is 108).
 LONGEST_SOCKET = 100
 #: How long supervisord may take to answer after its start, seconds.
 START_PATIENCE = 20.0
-#: How long a leftover process gets to end, seconds.
-LEFTOVER_PATIENCE = 10.0
 #: States of a process that is on its way up or running.
 LIVE = ("STARTING", "RUNNING")
+#: Size at which a log is rotated, and how many predecessors are kept.
+LOG_SIZE, LOG_BACKUPS = "20MB", 3
 
 
 class SupervisorError(Exception):
@@ -66,17 +66,12 @@ class Supervisor:
             (self.data / name).mkdir(parents=True, exist_ok=True)
         configuration = self.data / "run" / "supervisord.conf"
         configuration.write_text(self._configuration(processes, folder))
-        with (self.data / "logs" / "supervisord.out").open("ab") as out:
+        said = self.data / "logs" / "supervisord.out"
+        with said.open("wb") as out:
             started = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "supervisor.supervisord",
-                    "--nodaemon",
-                    "--configuration",
-                    str(configuration),
-                ],
-                env={**environment, MARK: str(self.data)},
+                [sys.executable, "-m", "ops.stack.supervisord", "--configuration", str(configuration)],
+                env={**environment, ownership.MARK: str(self.data)},
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -85,7 +80,8 @@ class Supervisor:
         end = time.monotonic() + START_PATIENCE
         while not self.answers():
             if started.poll() is not None or time.monotonic() > end:
-                raise SupervisorError(f"supervisord did not start; see {self.data / 'logs'}")
+                words = said.read_text(errors="replace").split() or ["it said nothing"]
+                raise SupervisorError(f"supervisord did not start ({' '.join(words)[-300:]})")
             time.sleep(0.05)
         return started
 
@@ -93,7 +89,11 @@ class Supervisor:
         run, logs = _escaped(self.data / "run"), _escaped(self.data / "logs")
         lines = [
             "[supervisord]",
+            "nodaemon=true",
+            "silent=true",
             f"logfile={logs}/supervisord.log",
+            f"logfile_maxbytes={LOG_SIZE}",
+            f"logfile_backups={LOG_BACKUPS}",
             f"pidfile={run}/supervisord.pid",
             f"childlogdir={logs}",
             *(["user=root"] if os.geteuid() == 0 else []),
@@ -111,66 +111,64 @@ class Supervisor:
                 "autostart=false",
                 "autorestart=true",
                 "startsecs=1",
-                # Each failed start waits a second longer than the one before, so this is days.
-                "startretries=1000",
+                # It never gives up: what is in the way may go, such as a full disk.
+                "startretries=1000000000",
                 f"stopsignal={process.stop_signal}",
                 f"stopwaitsecs={process.stop_wait}",
                 "killasgroup=true",
                 "redirect_stderr=true",
                 # Supervisor expands this one twice.
                 f"stdout_logfile={_escaped(logs)}/{process.name}.log",
-                "stdout_logfile_maxbytes=20MB",
-                "stdout_logfile_backups=3",
+                f"stdout_logfile_maxbytes={LOG_SIZE}",
+                f"stdout_logfile_backups={LOG_BACKUPS}",
                 *([f"user={process.user}"] if process.user else []),
             ]
         return "\n".join(lines) + "\n"
 
     def _call(self, method: str, *arguments: Any) -> Any:
+        """Asks supervisord something.
+
+        Raises:
+            SupervisorError: it does not run, or stopped while it was asked.
+            xmlrpc.client.Fault: it refused.
+        """
         transport = SupervisorTransport(None, None, f"unix://{self.socket}")
-        with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as proxy:
-            return getattr(proxy.supervisor, method)(*arguments)
+        try:
+            with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as proxy:
+                return getattr(proxy.supervisor, method)(*arguments)
+        except xmlrpc.client.Fault:
+            raise
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+            raise SupervisorError("DJPS is not up; `python3 -m ops up` starts it") from error
 
     def answers(self) -> bool:
-        """Tells whether the supervisor runs."""
+        """True if the supervisor runs."""
         try:
             self._call("getState")
-        except (OSError, xmlrpc.client.Error):
+        except (SupervisorError, xmlrpc.client.Fault):
             return False
         return True
 
     def launch(self, name: str) -> None:
-        """Starts one process, without waiting for it."""
-        self._call("startProcess", name, False)
-
-    def restart(self, name: str) -> bool:
-        """Stops one process in order and starts it again; False when there is none of this name.
-
-        Raises:
-            SupervisorError: the supervisor does not run, or the process ends as soon as it is started.
-        """
-        if not self.stop_one(name):
-            return False
-        try:
-            self._call("startProcess", name, True)
-        except xmlrpc.client.Fault as fault:
-            raise SupervisorError(
-                f"{name} does not start ({fault.faultString}) and is tried again; see `python3 -m ops logs {name}`"
-            ) from fault
-        return True
-
-    def stop_one(self, name: str) -> bool:
-        """Stops one process in order, until `restart`; False when there is none of this name.
+        """Starts one process, without waiting for it; nothing happens when it runs.
 
         Raises:
             SupervisorError: the supervisor does not run.
         """
-        if not self.answers():
-            raise SupervisorError("DJPS is not up; `python3 -m ops up` starts it")
-        states = self.states()
+        with suppress(xmlrpc.client.Fault):
+            self._call("startProcess", name, False)
+
+    def stop_one(self, name: str) -> bool:
+        """Stops one process in order, until it is launched again; False when there is none of this name.
+
+        Raises:
+            SupervisorError: the supervisor does not run.
+        """
+        states = {one["name"]: one["pid"] for one in self._call("getAllProcessInfo")}
         if name not in states:
             return False
-        if (pid := states[name]["pid"]) is not None:
-            _wake(pid)
+        if states[name]:
+            ownership.wake(states[name])
         with suppress(xmlrpc.client.Fault):
             # A process that does not run cannot be stopped, and may be started all the same.
             self._call("stopProcess", name, True)
@@ -180,82 +178,31 @@ class Supervisor:
         """Pid and state of every process, by name; empty when the supervisor does not run."""
         try:
             found = self._call("getAllProcessInfo")
-        except (OSError, xmlrpc.client.Error):
+        except (SupervisorError, xmlrpc.client.Fault):
             return {}
         return {one["name"]: {"pid": one["pid"] or None, "state": one["statename"]} for one in found}
 
     def stop(self, patience: float) -> int:
         """Stops every process in the reverse order of their start, then the supervisor.
 
-        Returns how many processes had to be swept up because no supervisor looked after them.
+        Returns how many processes had to be ended because no supervisor looked after them.
 
         Args:
             patience: seconds the orderly way may take.
         """
-        supervisors = [
-            process for process in self._marked() if "supervisor.supervisord" in _command_of(process)
-        ]
-        try:
+        supervisors = [one for one in ownership.find(self.data) if ownership.is_supervisor(one)]
+        with suppress(SupervisorError, xmlrpc.client.Fault):
             self._call("shutdown")
-        except (OSError, xmlrpc.client.Error):
-            pass
-        else:
             psutil.wait_procs(supervisors, timeout=patience)
-        swept = self._sweep()
+        leftovers = self.end_leftovers()
         self.socket.unlink(missing_ok=True)
-        return swept
+        return leftovers
 
-    def _marked(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                ours = process.environ().get(MARK) == str(self.data)
-                # Valkey writes its title over its environment, but it works inside our folder.
-                if process.pid != os.getpid() and (ours or self.data in Path(process.cwd()).parents):
-                    found.append(process)
-            except (psutil.Error, OSError):
-                continue
-        return found
-
-    def _sweep(self) -> int:
-        """Ends what a killed supervisor left behind; returns how many processes that were."""
-        leftovers = sorted(self._marked(), key=lambda one: "supervisor.supervisord" not in _command_of(one))
-        for process in leftovers:
-            _quietly(process.terminate)
-        _, alive = psutil.wait_procs(leftovers, timeout=LEFTOVER_PATIENCE)
-        for process in alive:
-            _quietly(process.kill)
-        psutil.wait_procs(alive, timeout=LEFTOVER_PATIENCE)
-        return len(leftovers)
-
-
-def _command_of(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-def _wake(pid: int) -> None:
-    """Lets a process that was paused go on, and its children.
-
-    It would not hear that it should end, and be killed when its time is over; PostgreSQL's children would outlive it
-    then, and no other server could use its folder.
-    """
-    try:
-        parent = psutil.Process(pid)
-        family = [parent, *parent.children(recursive=True)]
-    except psutil.Error:
-        return
-    for process in family:
-        _quietly(process.resume)
-
-
-def _quietly(act: Any) -> None:
-    try:
-        act()
-    except psutil.Error:
-        return
+    def end_leftovers(self) -> int:
+        """Ends what a supervisor that was killed left behind; returns how many processes that were."""
+        found = ownership.find(self.data)
+        ownership.end(found)
+        return len(found)
 
 
 def _escaped(value: object) -> str:

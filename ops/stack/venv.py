@@ -68,6 +68,15 @@ def enter(needs: str, arguments: Sequence[str]) -> None:
         os.execve(PYTHON, [str(PYTHON), "-m", "ops", *arguments], environment)
 
 
+def lacks(needs: str) -> bool:
+    """True if `enter` has something to install.
+
+    Args:
+        needs: a key of `LOCKS`.
+    """
+    return not PYTHON.exists() or any(_installed().get(name) != _digest(name) for name in LOCKS[needs])
+
+
 def _make() -> None:
     if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
         raise VenvError("this Python has no venv module; install it (Debian: apt-get install python3-venv)")

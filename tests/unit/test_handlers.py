@@ -6,6 +6,7 @@ import pytest
 
 from webapp.jobs import handlers
 from webapp.jobs.handlers import Handler, HandlerRegistry
+from webapp.settings import SettingsError
 
 
 def run(payload, context):
@@ -107,7 +108,7 @@ def test_the_built_in_handlers_are_loaded():
 
 
 def test_a_module_that_cannot_be_imported_is_named():
-    with pytest.raises(ImportError, match=r"HANDLERS: cannot import 'no.such.module'"):
+    with pytest.raises(SettingsError, match=r"HANDLERS: cannot import 'no.such.module': ModuleNotFoundError"):
         handlers.load(("no.such.module",), "")
 
 

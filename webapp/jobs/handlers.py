@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -33,6 +34,7 @@ from webapp.jobs.options import (
     checked_backoff,
 )
 from webapp.pace import LARGEST_CHUNK
+from webapp.settings import SettingsError
 
 #: Handlers that come with DJPS.
 BUILT_IN = ("tasks.handlers.simulated", "tasks.handlers.demo", "tasks.handlers.http")
@@ -343,15 +345,28 @@ def load(modules: tuple[str, ...], default: str, queues: tuple[str, ...] = ()) -
         queues: the QUEUES setting: queues that no handler names.
 
     Raises:
-        ImportError: a module cannot be imported; the message names it.
-        ValueError: the default names no handler, or a queue's name breaks the rule.
+        SettingsError: a module cannot be imported, the default names no handler, or a queue's name breaks the rule; the
+            message names the setting.
     """
-    registry.declare(queues)
+    try:
+        registry.declare(queues)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
     for name in (*BUILT_IN, *modules):
         try:
             import_module(name)
-        except ImportError as error:
-            raise ImportError(f"HANDLERS: cannot import {name!r}: {error}") from error
+        except Exception as error:
+            raise SettingsError(f"HANDLERS: cannot import {name!r}: {_what_went_wrong(error)}") from error
     if default and registry.get(default) is None:
         known = ", ".join(registry.names())
-        raise ValueError(f"DEFAULT_HANDLER must name a registered handler ({known}); given: {default!r}")
+        raise SettingsError(f"DEFAULT_HANDLER must name a registered handler ({known}); given: {default!r}")
+
+
+def _what_went_wrong(error: Exception) -> str:
+    """An error and the line it comes from, in a few words."""
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
+    ]
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""
+    return " ".join(said.split()) + where
