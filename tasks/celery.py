@@ -169,7 +169,8 @@ def _drain(**_: Any) -> None:
 def _stop_presence(**_: Any) -> None:
     if _presence is not None:
         _presence.stop()
-    if _life_lock is not None:
+    # With jobs that could not be given back it counts as dead, so that the next one takes them.
+    if _life_lock is not None and not (_presence is not None and _presence.to_release):
         _life_lock.give_up()
     if _exposed is not None:
         _exposed.stop()

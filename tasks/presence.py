@@ -109,7 +109,7 @@ class Presence(VitalThread):
         self._ticket_since: dict[tuple[int, str], float] = {}
         self._looked_at = time.monotonic()
         #: Children that were stopped, and whose jobs are still to be given back.
-        self._to_release: set[str] = set()
+        self.to_release: set[str] = set()
         self.steps = Steps(self._duties())
 
     def _duties(self) -> list[Step]:
@@ -294,7 +294,7 @@ class Presence(VitalThread):
         """Settles the jobs of children that died as lost; returns how many."""
         with self._bounded(), self._engine.connect() as connection:
             held_by = store.holders(connection, self._family)
-        held_by = [name for name in held_by if name not in self._to_release]
+        held_by = [name for name in held_by if name not in self.to_release]
         # The holders are read before the processes are looked at: a child born in between is not missed.
         dead = [name for name in held_by if not is_alive(int(name.rpartition("/")[2]))]
         self._suspicious = any(name not in dead and not is_tracked(name) for name in held_by)
@@ -327,7 +327,7 @@ class Presence(VitalThread):
         if living:
             logger.warning("running jobs are stopped and released", extra={"children": len(living)})
             kill(living)
-            self._to_release |= {child_name(pid) for pid in living}
+            self.to_release |= {child_name(pid) for pid in living}
 
     def release_running(self, running: dict[UUID, int]) -> int:
         """Stops what still runs and gives it back: queued again, no retry burnt; returns how many jobs."""
@@ -337,14 +337,14 @@ class Presence(VitalThread):
             with self._bounded(), self._engine.connect() as connection:
                 held_by = store.holders(connection, self._family)
             self._stop_for_release(int(name.rpartition("/")[2]) for name in held_by)
-        if not self._to_release:
+        if not self.to_release:
             return 0
         with self._bounded(), self._engine.begin() as connection:
-            taken = store.take_held_by(connection, list(self._to_release), BATCH)
+            taken = store.take_held_by(connection, list(self.to_release), BATCH)
             for held in taken:
                 if not held.recorded:
                     store.settle_again(connection, held, AttemptOutcome.RELEASED, None, delay=0.0)
-        self._to_release.clear()
+        self.to_release.clear()
         return len(taken)
 
 

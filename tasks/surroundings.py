@@ -23,6 +23,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -37,7 +38,11 @@ TOOK_A_WHILE = 0.001
 _SIGNALS = tuple(
     sorted({int(one) for one in signal.valid_signals()} - {signal.SIGKILL, signal.SIGSTOP, signal.SIGALRM})
 )
-_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)
+_LIMITS = tuple(
+    getattr(resource, name)
+    for name in ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_NPROC")
+    if hasattr(resource, name)
+)
 _TIMERS = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
@@ -107,6 +112,11 @@ def _put_back_limits(limits: tuple[tuple[int, int], ...]) -> None:
         resource.setrlimit(which, known)
 
 
+def _put_back_warning_filters(before: tuple[Any, ...]) -> None:
+    warnings.filters[:] = before  # type: ignore[index] # it is a list
+    warnings._filters_mutated()  # type: ignore[attr-defined] # noqa: SLF001 - what the functions that change it call
+
+
 def _logging() -> tuple[Any, ...]:
     root = logging.getLogger()
     return (root.level, root.manager.disable, tuple(root.handlers))
@@ -150,6 +160,7 @@ PARTS: tuple[Part, ...] = (
     ),
     Part("garbage collection", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
     Part("limits", lambda: tuple([resource.getrlimit(which) for which in _LIMITS]), _put_back_limits),
+    Part("warning filters", lambda: tuple(warnings.filters), _put_back_warning_filters),
     Part("logging", _logging, _put_back_logging),
 )
 

@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +105,11 @@ CHANGES: dict[str, tuple[str, Callable[[], object]]] = {
         ),
     ),
     "logging": ("logging", lambda: logging.basicConfig(force=True, level=logging.CRITICAL)),
+    "less time": (
+        "limits",
+        lambda: resource.setrlimit(resource.RLIMIT_CPU, (60, resource.getrlimit(resource.RLIMIT_CPU)[1])),
+    ),
+    "warnings as errors": ("warning filters", lambda: warnings.simplefilter("error")),
     "logging off": ("logging", lambda: logging.disable(logging.CRITICAL)),
     "no output": ("standard files", lambda: close_files(1, 2)),
     "no input": ("standard files", lambda: close_files(0)),
