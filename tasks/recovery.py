@@ -69,10 +69,9 @@ def expire() -> None:
 
 @celery.task(name="tasks.prune", send_events=False)  # type: ignore[untyped-decorator] # Celery ships no types
 def prune() -> None:
-    """Deletes final jobs older than RETENTION_DAYS, idempotency keys that have run out, and ids of jobs long gone."""
+    """Deletes final jobs older than RETENTION_DAYS and idempotency keys that have run out."""
     run_key_prune(runtime(), PRUNE_WINDOW)
     run_prune(runtime(), PRUNE_WINDOW)
-    run_gone_prune(runtime(), PRUNE_WINDOW)
 
 
 def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
@@ -209,20 +208,6 @@ def run_key_prune(parts: Runtime, window: float) -> int:
         window,
         lambda connection: intake.prune_keys(connection, PRUNE_BATCH),
         "idempotency keys pruned",
-    )
-
-
-def run_gone_prune(parts: Runtime, window: float) -> int:
-    """Forgets the ids of jobs that were pruned long ago; returns how many.
-
-    Args:
-        window: seconds after which the rest is left to the next pass.
-    """
-    return _in_batches(
-        parts,
-        window,
-        lambda connection: bulk.prune_gone(connection, limit=PRUNE_BATCH),
-        "pruned ids forgotten",
     )
 
 

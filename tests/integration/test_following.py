@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
-from uuid import uuid4
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
 
 import pytest
 from celery.exceptions import Retry as MessageDone
@@ -23,12 +23,13 @@ from factories import (
     row_of,
     tables,
 )
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event, func, select, text
+from uuid_utils.compat import uuid7
 
 from tasks import cancellation, recovery
 from tasks.cancellation import CancelWatch
 from tasks.execution import execute_job
-from tasks.recovery import run_gone_prune, run_prune
+from tasks.recovery import run_prune
 from webapp import metrics
 from webapp.jobs import Cancelled, Discard, Snooze, filters, store
 from webapp.jobs.options import Terms
@@ -56,9 +57,14 @@ def ask(engine, job_id):
         ask_cancel(connection, job_id)
 
 
+def id_of(ago):
+    """An id that was made so long ago."""
+    return UUID(int=filters.first_id(datetime.now(UTC) - ago).int | uuid7().int & (2**80 - 1))
+
+
 def make_gone(engine, parts, **changes):
     """The id of a job that was pruned."""
-    claim = completed(engine, **changes)
+    claim = completed(engine, id=id_of(timedelta(days=40)), **changes)
     age(engine, "finished_at", 40 * 86_400, claim.id)
     assert run_prune(parts, 1.0) == 1
     return claim.id
@@ -197,13 +203,25 @@ def test_a_pruned_job_is_gone_and_an_unknown_one_is_not_found(client, engine, pa
             assert getattr(client, method)(f"/jobs/{job_id}{path}").status_code == status
 
 
-def test_gone_is_said_for_thirty_days(client, engine, parts):
-    gone = make_gone(engine, parts)
-    assert run_gone_prune(parts, 1.0) == 0
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE pruned_jobs SET pruned_at = now() - interval '31 days'"))
-    assert run_gone_prune(parts, 1.0) == 1
-    assert client.get(f"/jobs/{gone}").status_code == 404
+def test_what_is_gone_is_told_by_the_age_of_an_id(client, another_app):
+    keeping = another_app(retention_days=0).test_client()
+    for days, status in ((0, 404), (29.9, 404), (30.1, 410), (4_000, 410)):
+        job_id = id_of(timedelta(days=days))
+        assert client.get(f"/jobs/{job_id}").status_code == status
+        assert keeping.get(f"/jobs/{job_id}").status_code == 404
+    assert client.get(f"/jobs/{UUID(int=id_of(timedelta(days=60)).int, version=4)}").status_code == 404
+
+
+def test_an_old_job_that_is_there_is_not_gone(client, engine):
+    job = queued(engine, id=id_of(timedelta(days=60)))
+    assert client.get(f"/jobs/{job.id}").json["id"] == str(job.id)
+
+
+def test_pruning_leaves_no_row(engine, parts):
+    make_gone(engine, parts)
+    with engine.connect() as connection:
+        for table in ("jobs", "job_attempts", "pruned_jobs"):
+            assert connection.execute(select(func.count()).select_from(text(table))).scalar_one() == 0
 
 
 def filtered(client, **query):

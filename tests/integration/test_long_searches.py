@@ -14,7 +14,8 @@ from sqlalchemy import text
 
 from webapp.api import searching
 from webapp.jobs import explain, search
-from webapp.jobs.filters import Filter, time_of
+from webapp.jobs.filters import Filter
+from webapp.jobs.lifetime import made_at
 from webapp.jobs.options import PLAIN
 
 #: Jobs that wait; enough that a search of all of them takes several slices.
@@ -92,7 +93,7 @@ def test_a_search_whose_time_is_over_says_how_far_it_looked_and_goes_on_from_the
         if cursor is None:
             break
         assert (page["ended_early"], page["total_is_estimate"]) == ("time", True)
-        assert page["searched_until"] == time_of(UUID(cursor)).isoformat().replace("+00:00", "Z")
+        assert page["searched_until"] == made_at(UUID(cursor)).isoformat().replace("+00:00", "Z")
         untils.append(page["searched_until"])
     assert found == wanted_ids(engine)
     assert len(untils) >= BACKLOG // 5_000 - 1

@@ -28,7 +28,8 @@ from webapp.api.schemas import (
 )
 from webapp.api.strictjson import BadBody, read_json
 from webapp.jobs import options
-from webapp.jobs.filters import Filter, time_of
+from webapp.jobs.filters import Filter
+from webapp.jobs.lifetime import made_at
 from webapp.jobs.pages import LARGE, Page
 from webapp.jobs.states import JobStatus
 from webapp.jobs.store import JobRow
@@ -164,7 +165,7 @@ class PageAnswer(BaseModel):
             next_cursor=str(page.next_before) if page.next_before else None,
             ended_early=page.short.value if page.short else None,
             next_offset=query.offset + len(page.jobs) if page.short == "bytes" and not query.cursor else None,
-            searched_until=time_of(page.searched_until) if page.searched_until else None,
+            searched_until=made_at(page.searched_until) if page.searched_until else None,
         )
         shown = answer.model_dump()
         return {

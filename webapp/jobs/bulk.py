@@ -115,25 +115,10 @@ _PRUNE = text("""
     WITH old AS (
         SELECT id FROM jobs WHERE finished_at < now() - make_interval(days => :days)
          ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED),
-    attempts AS (DELETE FROM job_attempts WHERE job_id IN (SELECT id FROM old)),
-    gone AS (INSERT INTO pruned_jobs (id) SELECT id FROM old ON CONFLICT DO NOTHING)
+    attempts AS (DELETE FROM job_attempts WHERE job_id IN (SELECT id FROM old))
     DELETE FROM jobs WHERE id IN (SELECT id FROM old)""")
 
 
 def prune(connection: Connection, *, days: int, limit: int) -> int:
-    """Deletes final jobs that ended more than `days` ago, with their attempts, and remembers their ids; returns how many."""
+    """Deletes final jobs that ended more than `days` ago, with their attempts; returns how many."""
     return connection.execute(_PRUNE, {"days": days, "limit": limit}).rowcount
-
-
-#: How long the id of a job that was deleted is answered with "gone", days.
-GONE_FOR_DAYS = 30
-
-_PRUNE_GONE = text("""
-    DELETE FROM pruned_jobs WHERE id IN (
-        SELECT id FROM pruned_jobs WHERE pruned_at < now() - make_interval(days => :days)
-         ORDER BY pruned_at LIMIT :limit FOR UPDATE SKIP LOCKED)""")
-
-
-def prune_gone(connection: Connection, *, limit: int) -> int:
-    """Forgets the ids of jobs that were deleted long ago; returns how many."""
-    return connection.execute(_PRUNE_GONE, {"days": GONE_FOR_DAYS, "limit": limit}).rowcount

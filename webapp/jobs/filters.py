@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -78,11 +78,6 @@ def first_id(moment: datetime, later: timedelta = timedelta(0)) -> UUID:
     """
     milliseconds = max(0, int((moment.timestamp() + later.total_seconds()) * 1_000))
     return UUID(int=milliseconds << 80)
-
-
-def time_of(job_id: UUID) -> datetime:
-    """When a job with this UUIDv7 was made."""
-    return datetime.fromtimestamp((job_id.int >> 80) / 1_000, UTC)
 
 
 def all_of(names: Iterable[str]) -> str:

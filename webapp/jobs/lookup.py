@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
 from webapp.database import in_one_trip
-from webapp.jobs import explain, pages, steering, store
+from webapp.jobs import explain, lifetime, pages, steering, store
 from webapp.jobs.errors import JobGone, JobNotFound
 from webapp.jobs.filters import Filter
 
@@ -18,10 +19,12 @@ class Lookup:
 
     Args:
         engine: the database.
+        retention_days: days a final job is kept; 0: for ever.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, retention_days: int) -> None:
         self._engine = engine
+        self._retention_days = retention_days
 
     def get(self, job_id: UUID) -> store.JobRow:
         """One job.
@@ -30,7 +33,7 @@ class Lookup:
             JobNotFound: there is none with this id.
             JobGone: it was deleted for its age.
         """
-        return in_one_trip(self._engine, lambda connection: found(connection, job_id))
+        return in_one_trip(self._engine, lambda connection: self.found(connection, job_id))
 
     def watch(self, job_id: UUID) -> store.JobRow:
         """One job, which from now on tells of its changes.
@@ -42,7 +45,7 @@ class Lookup:
 
         def watched(connection: Connection) -> store.JobRow:
             steering.watch(connection, job_id)
-            return found(connection, job_id)
+            return self.found(connection, job_id)
 
         return in_one_trip(self._engine, watched)
 
@@ -58,7 +61,7 @@ class Lookup:
         """
 
         def look(connection: Connection) -> explain.Situation:
-            job = found(connection, job_id)
+            job = self.found(connection, job_id)
             return explain.situation(connection, job, workers_of(job.queue))
 
         return explain.explain(in_one_trip(self._engine, look))
@@ -106,15 +109,15 @@ class Lookup:
             ),
         )
 
+    def found(self, connection: Connection, job_id: UUID) -> store.JobRow:
+        """One job.
 
-def found(connection: Connection, job_id: UUID) -> store.JobRow:
-    """One job.
-
-    Raises:
-        JobNotFound: there is none with this id.
-        JobGone: it was deleted for its age.
-    """
-    row = store.find(connection, job_id)
-    if row is not None:
-        return row
-    raise JobGone(job_id) if steering.was_pruned(connection, job_id) else JobNotFound(job_id)
+        Raises:
+            JobNotFound: there is none with this id.
+            JobGone: there is none, and one of this age would have been deleted.
+        """
+        row = store.find(connection, job_id)
+        if row is not None:
+            return row
+        past = lifetime.is_past(job_id, datetime.now(UTC), self._retention_days)
+        raise JobGone(job_id) if past else JobNotFound(job_id)

@@ -231,11 +231,12 @@ class DeadLetter(Base):
 
 
 class PrunedJob(Base):
-    """A job that was deleted for its age: for some weeks its id is answered with "gone" instead of "unknown"."""
+    """Not used any more, and empty: an id tells by itself that its job is gone. Earlier code, which may run beside this, writes here.
+
+    The release after this one drops it.
+    """
 
     __tablename__ = "pruned_jobs"
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     pruned_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
-
-    __table_args__ = (Index("pruned_jobs_by_age", "pruned_at"),)

@@ -41,7 +41,7 @@ from webapp.jobs.errors import (
 )
 from webapp.jobs.handlers import Handler, HandlerRegistry
 from webapp.jobs.literals import json_of
-from webapp.jobs.lookup import Lookup, found
+from webapp.jobs.lookup import Lookup
 from webapp.jobs.options import DEFAULT_PRIORITY, NO_OPTIONS, Options, Terms
 from webapp.jobs.outbox import Outbox
 from webapp.jobs.states import JobStatus
@@ -102,6 +102,7 @@ class Limits:
         default_handler: runs jobs whose payload names no handler; empty: they are refused.
         only_known: whether a payload must name a known handler where it names one; else the default runs it.
         key_ttl: seconds an idempotency key lives.
+        retention_days: days a final job is kept; 0: for ever.
     """
 
     max_retries: int
@@ -109,6 +110,7 @@ class Limits:
     default_handler: str
     key_ttl: float = intake.KEY_TTL
     only_known: bool = False
+    retention_days: int = 0
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -119,6 +121,7 @@ class Limits:
             settings.default_handler,
             settings.idempotency_ttl,
             only_known=bool(settings.handler_modules),
+            retention_days=settings.retention_days,
         )
 
 
@@ -133,7 +136,7 @@ class Queue(Lookup):
     """
 
     def __init__(self, engine: Engine, broker: Broker, registry: HandlerRegistry, limits: Limits) -> None:
-        super().__init__(engine)
+        super().__init__(engine, limits.retention_days)
         self._broker = broker
         self._registry = registry
         self._limits = limits
@@ -355,7 +358,7 @@ class Queue(Lookup):
             self._engine,
             lambda connection: (
                 steering.ask_cancel(connection, job_id, reason or steering.REQUESTED),
-                found(connection, job_id),
+                self.found(connection, job_id),
             ),
         )
         if answer is steering.CancelAnswer.NOTHING:
@@ -375,7 +378,7 @@ class Queue(Lookup):
         """
         with self._engine.begin() as connection:
             changed = steering.requeue(connection, job_id)
-            job = found(connection, job_id)
+            job = self.found(connection, job_id)
         if not changed:
             raise NotForRetry(job_id, job.status)
         logger.info("job was queued once more by request", extra={"job_id": str(job_id)})

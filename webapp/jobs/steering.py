@@ -180,14 +180,6 @@ def attempts(connection: Connection, job_id: UUID, *, before: int, limit: int) -
     return [AttemptRow(*row) for row in connection.execute(_ATTEMPTS, values)]
 
 
-_WAS_PRUNED = text("SELECT 1 FROM pruned_jobs WHERE id = :id")
-
-
-def was_pruned(connection: Connection, job_id: UUID) -> bool:
-    """Whether a job with this id was deleted for its age, not long ago."""
-    return connection.execute(_WAS_PRUNED, {"id": job_id}).first() is not None
-
-
 _WATCH = text("""
     UPDATE jobs SET watched = true
      WHERE id = :id AND NOT watched AND status IN ('queued', 'processing')""")
