@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 from tasks.own_files import files
 from webapp.broker import Broker
 from webapp.database import engine_options, watch_idle
+from webapp.hosts import go_through_hosts
 from webapp.jobs.handlers import registry
 from webapp.jobs.queue import Limits, Queue
 from webapp.jobs.retry import RetryPolicy
@@ -70,7 +71,9 @@ def unpooled_engine() -> Engine:
     """An engine for the worker's parent: a connection per use, so that no fork inherits an idle one."""
     url = current().database_url
     options = engine_options("djps-presence", pool_size=1, url=url)
-    return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=options["connect_args"])
+    return go_through_hosts(
+        create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=options["connect_args"])
+    )
 
 
 def worker_name() -> str:

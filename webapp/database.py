@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 from webapp import reading
 from webapp.database_errors import Trouble, trouble_of
+from webapp.hosts import go_through_hosts
 from webapp.server_urls import connect_arguments
 
 T = TypeVar("T")
@@ -93,6 +94,7 @@ def watch_idle(engine: Engine) -> Engine:
     A busy connection was alive a moment ago, and asking costs a round trip. And all connections are replaced when one
     finds the server read-only: after a failover the next ones reach the server that takes writes.
     """
+    go_through_hosts(engine)
 
     @event.listens_for(engine, "connect")
     def made(_connection: Any, record: Any) -> None:

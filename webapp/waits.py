@@ -112,6 +112,27 @@ def within(seconds: float) -> Iterator[None]:
         _local.deadline = before
 
 
+@contextmanager
+def share(of: int) -> Iterator[None]:
+    """Bounds the waits of a block, which asks one of several hosts, to its share of the time that is left.
+
+    Unless it is the last of them, a wait in vain says nothing of the others, and others are not refused for it.
+
+    Args:
+        of: hosts that are still to be asked, this one among them.
+    """
+    before: float | None = getattr(_local, "deadline", None)
+    if before is None or of <= 1:
+        yield
+        return
+    now = time.monotonic()
+    _local.deadline, _local.one_of_several = now + max(0.0, before - now) / of, True
+    try:
+        yield
+    finally:
+        _local.deadline, _local.one_of_several = before, False
+
+
 def _wait(connection: Any) -> None:
     deadline: float | None = getattr(_local, "deadline", None)
     began = time.monotonic()
@@ -124,6 +145,7 @@ def _wait(connection: Any) -> None:
         with forks.let_through():
             has_something = poller.poll(left)
         if not has_something:
-            _gate.shut(began)
+            if not getattr(_local, "one_of_several", False):
+                _gate.shut(began)
             raise Away("PostgreSQL did not answer in time")
     _gate.open()

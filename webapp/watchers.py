@@ -21,6 +21,7 @@ import psycopg2
 
 from webapp import waits
 from webapp.database import engine_options
+from webapp.hosts import Hosts
 from webapp.server_urls import connect_arguments
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ class Watchers:
 
     def __init__(self, database_url: str, limit: int) -> None:
         self._url = database_url
+        self._hosts = Hosts()
         self._limit = limit
         self._lock = threading.Lock()
         self._watches: dict[UUID, set[Watch]] = defaultdict(set)
@@ -168,7 +170,7 @@ class Watchers:
     def _listen_until_over(self) -> bool:
         options = engine_options("djps-watchers", pool_size=1, url=self._url)["connect_args"]
         with waits.within(EXCHANGE_BUDGET):
-            connection = psycopg2.connect(**(connect_arguments(self._url) | options))
+            connection = self._hosts.connect(connect_arguments(self._url) | options)
         try:
             connection.autocommit = True
             poller = select.poll()

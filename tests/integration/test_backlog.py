@@ -130,6 +130,7 @@ def test_a_locked_table_costs_no_gauge(scrape, engine, settings):
         with connection.cursor() as cursor:
             cursor.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
             during = scrape()
+        connection.rollback()
     finally:
         connection.close()
     assert before.keys() <= during.keys()

@@ -66,7 +66,11 @@ def locked(settings, sql, *values):
     """Another session holds what a statement locks."""
     with session(settings) as connection, connection.cursor() as cursor:
         cursor.execute(sql, values or None)
-        yield
+        try:
+            yield
+        finally:
+            # Closing alone would not wait until the server has let go.
+            connection.rollback()
 
 
 def refused(answer, began, word):

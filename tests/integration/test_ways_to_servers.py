@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from ops.stack import valkey
-from webapp import heartbeats
+from webapp import heartbeats, waits
 from webapp.broker import Broker
 from webapp.database import engine_options, watch_idle
 from webapp.settings import Settings
@@ -27,6 +27,40 @@ def two_hosts(settings, closed_port):
         f"postgresql://{url.username}:{url.password}@127.0.0.1:{closed_port},127.0.0.1:{url.port}/{url.database}"
         "?target_session_attrs=read-write"
     )
+
+
+@pytest.fixture
+def behind_silence(settings, silent_port):
+    """The database behind a first host that takes connections and says nothing, as one without power would."""
+    url = make_url(settings.database_url)
+    return (
+        f"postgresql://{url.username}:{url.password}@127.0.0.1:{silent_port},127.0.0.1:{url.port}/{url.database}"
+        "?target_session_attrs=primary"
+    )
+
+
+def test_a_host_that_says_nothing_costs_a_share_of_one_request(another_app, behind_silence):
+    client = another_app(database_url=behind_silence).test_client()
+    taken = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert client.post("/jobs", json={"payload": {"task": "noop"}}).status_code == 201
+        taken.append(time.monotonic() - began)
+    assert 0.3 < taken[0] < 0.8
+    assert max(taken[1:]) < 0.2
+    assert client.get("/health/ready").status_code == 200
+
+
+def test_where_no_host_answers_the_last_one_closes_the_gate(another_app, silent_port):
+    url = f"postgresql://u:p@127.0.0.1:{silent_port},127.0.0.1:{silent_port}/d"
+    client = another_app(database_url=url).test_client()
+    began = time.monotonic()
+    assert client.post("/jobs", json={"payload": {"task": "noop"}}).status_code == 503
+    assert time.monotonic() - began < 1.2
+    began = time.monotonic()
+    assert client.post("/jobs", json={"payload": {"task": "noop"}}).status_code == 503
+    assert time.monotonic() - began < 0.3
+    waits._gate.open()
 
 
 def test_of_two_hosts_the_one_that_takes_writes_is_used(another_app, two_hosts):
