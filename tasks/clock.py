@@ -16,7 +16,8 @@ from redis.exceptions import RedisError
 
 from tasks.beacon import Beacon
 from tasks.runtime import runtime
-from webapp import heartbeats
+from webapp import heartbeats, metrics
+from webapp.guarded import Step, Steps
 from webapp.jobs.handlers import MAINTENANCE_QUEUE
 
 #: Ticks that may wait for a maintenance worker.
@@ -25,6 +26,10 @@ MOST_WAITING = 10
 NOTE_TIMEOUT = 0.25
 #: The time over which the first ticks are spread, seconds: that of most of the schedule's lines.
 SPREAD = 1.0
+
+
+def _has_broker() -> bool:
+    return runtime().broker.available()
 
 
 class Clock(Scheduler):  # type: ignore[misc] # Celery ships no types
@@ -36,6 +41,14 @@ class Clock(Scheduler):  # type: ignore[misc] # Celery ships no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._beacon = Beacon(runtime().settings.data_dir, "beat")
         self._redis = heartbeats.connect(runtime().settings.redis_url, NOTE_TIMEOUT)
+        # What these raise, such as on a full disk, costs no tick.
+        self._steps = Steps(
+            [
+                Step("liveness file", self._say_alive),
+                Step("tick", self._note_tick, when=_has_broker),
+            ],
+            metrics.count_failed_step("beat"),
+        )
         super().__init__(*args, **kwargs)
 
     def setup_schedule(self) -> None:
@@ -46,12 +59,15 @@ class Clock(Scheduler):  # type: ignore[misc] # Celery ships no types
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
         """Sends what is due; returns the seconds until the next tick."""
-        available = runtime().broker.available()
-        self._beacon.light(ready=available, says="the broker does not answer")
-        if available:
-            with suppress(RedisError):
-                heartbeats.tick(self._redis)
+        self._steps.run()
         return float(super().tick(*args, **kwargs))
+
+    def _say_alive(self) -> None:
+        self._beacon.light(ready=_has_broker(), says="the broker does not answer")
+
+    def _note_tick(self) -> None:
+        with suppress(RedisError):
+            heartbeats.tick(self._redis)
 
     def apply_async(
         self,

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
-from threading import Thread
+import sys
+import threading
+import time
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import make_wsgi_app
 
-from webapp import metrics
+from webapp import forks, metrics
+from webapp.guarded import Step, VitalThread
 
 logger = logging.getLogger(__name__)
 
 #: How long a scraper may take to say what it wants, seconds; requests are answered one after the other.
 PATIENCE = 2.0
+#: How long it rests after it failed, seconds.
+REST = 1.0
 
 
 class _Handler(WSGIRequestHandler):
@@ -21,6 +26,12 @@ class _Handler(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Says nothing of a scrape: it comes every few seconds."""
+
+
+class _Server(WSGIServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Says that a scrape failed, as one line."""
+        logger.error("worker's metrics could not be served", exc_info=sys.exc_info())
 
 
 class Server:
@@ -37,10 +48,20 @@ class Server:
     def __init__(self, host: str, port: int) -> None:
         self.port = port
         self._server: WSGIServer = make_server(
-            host, port, make_wsgi_app(metrics.stored()), handler_class=_Handler
+            host, port, make_wsgi_app(metrics.stored()), server_class=_Server, handler_class=_Handler
         )
-        self._thread = Thread(target=self._server.serve_forever, name="exposition", daemon=True)
+        self._stopped = threading.Event()
+        self._thread = VitalThread("exposition", self._serve)
         self._thread.start()
+
+    def _serve(self) -> None:
+        """Serves until it is stopped; a turn that fails is followed by another."""
+        step = Step("serve", self._server.serve_forever)
+        while not self._stopped.is_set():
+            if step.turn(time.monotonic()) is not None:
+                with forks.held_off():
+                    metrics.background_failures.labels("exposition", step.name).inc()
+                self._stopped.wait(REST)
 
     def forget(self) -> None:
         """Closes what a forked child inherited, so that the port is free once its parent is gone."""
@@ -48,6 +69,7 @@ class Server:
 
     def stop(self) -> None:
         """Serves them no more."""
+        self._stopped.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -27,7 +27,7 @@ from tasks.beacon import FRESH, Beacon
 from tasks.process_group import is_alive, is_child, kill
 from tasks.runtime import child_name, unpooled_engine, worker_name
 from tasks.watchdog import EXIT_CODE, LOOK_EVERY, Watchdog
-from webapp import forks, heartbeats, logs, waits
+from webapp import forks, heartbeats, logs, metrics, waits
 from webapp.broker import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS, waiting_in
 from webapp.guarded import Step, Steps, VitalThread
 from webapp.jobs import steering, store, tickets
@@ -110,7 +110,7 @@ class Presence(VitalThread):
         self._looked_at = time.monotonic()
         #: Children that were stopped, and whose jobs are still to be given back.
         self.to_release: set[str] = set()
-        self.steps = Steps(self._duties())
+        self.steps = Steps(self._duties(), metrics.count_failed_step("presence"))
 
     def _duties(self) -> list[Step]:
         """What is looked at, in this order."""

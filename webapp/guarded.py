@@ -34,6 +34,7 @@ class Step:
         period: seconds from one turn that went well to the next; 0 for every round.
         again: seconds from a turn that failed to the next; 0 for the next round.
         when: True while there is something to do.
+        kind: what it is called in log lines.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Step:
     period: float = 0.0
     again: float = 0.0
     when: Callable[[], bool] = lambda: True
+    kind: str = "step"
     #: When its next turn is, on the monotonic clock.
     due_at: float = 0.0
     #: What its last turn raised; None when it went well.
@@ -68,7 +70,7 @@ class Step:
         if self.error is not None:
             self.error = None
             self._say_at = 0.0
-            logger.info("step works again", extra={"step": self.name})
+            logger.info(f"{self.kind} works again", extra={"step": self.name})
         return None
 
     def _failed(self, error: Exception, now: float) -> None:
@@ -77,7 +79,7 @@ class Step:
         self.error = error
         if is_new or now >= self._say_at:
             self._say_at = now + SAY_EVERY
-            logger.error("step failed", exc_info=error, extra={"step": self.name})
+            logger.error(f"{self.kind} failed", exc_info=error, extra={"step": self.name})
 
 
 class Steps:
@@ -115,6 +117,46 @@ class Steps:
     def failing(self) -> Iterator[tuple[str, Exception]]:
         """The steps whose last turn failed, with what they raised."""
         return ((step.name, step.error) for step in self._steps if step.error is not None)
+
+
+class NeededThread:
+    """A thread that is there when it is needed: started again should it have died, or when the process was forked.
+
+    Args:
+        name: the thread's.
+        work: what it does; what it raises is logged, and the next need starts it again.
+    """
+
+    def __init__(self, name: str, work: Callable[[], None]) -> None:
+        self._name = name
+        self._work = work
+        self._thread: threading.Thread | None = None
+
+    def is_alive(self) -> bool:
+        """True while the thread runs in this process."""
+        # After a fork Python marks the threads of the parent as ended.
+        return self._thread is not None and self._thread.is_alive()
+
+    def ensure(self) -> bool:
+        """Starts the thread unless it runs; False when the system gives no thread. Callers hold a lock of their own."""
+        if self.is_alive():
+            return True
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            logger.error("thread could not be started", exc_info=error, extra={"part": self._name})  # noqa: TRY400
+            return False
+        self._thread = thread
+        return True
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException:
+            logger.critical(
+                "thread died, and is started when it is needed", exc_info=True, extra={"part": self._name}
+            )
 
 
 class VitalThread(threading.Thread):

@@ -11,6 +11,7 @@ import logging
 import logging.config
 import re
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from pythonjsonlogger.json import JsonFormatter as _JsonFormatter
 from webapp import database_errors
 from webapp.log_values import MAX_FIELDS, MAX_LINE, described, placed, plain, sentence_of
 from webapp.plainjson import text_of
+
+logger = logging.getLogger(__name__)
 
 _bound: ContextVar[dict[str, str | int | UUID]] = ContextVar("djps_log_fields", default={})  # noqa: B039 - never mutated
 
@@ -214,6 +217,16 @@ def configuration(level: str) -> dict[str, Any]:
     }
 
 
+def _say_that_a_thread_died(died: threading.ExceptHookArgs) -> None:
+    """What a thread raises that nothing catches would otherwise be bare text between JSON lines."""
+    if died.exc_type is not SystemExit:
+        logger.critical(
+            "thread died",
+            exc_info=(died.exc_type, died.exc_value or died.exc_type(), died.exc_traceback),
+            extra={"part": died.thread.name if died.thread else None},
+        )
+
+
 def configure(level: str) -> None:
     """Sends every log line and every warning of this process to standard error as JSON."""
     # Nothing of ours says which line of code, thread or process wrote it, so nobody need look (Python's "Logging
@@ -222,3 +235,4 @@ def configure(level: str) -> None:
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.config.dictConfig(configuration(level))
     logging.captureWarnings(capture=True)
+    threading.excepthook = _say_that_a_thread_died

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -51,6 +51,9 @@ LATE = 5.0
 #: Seconds; a request that stores a job is refused after 0.8.
 HTTP_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
+#: What beat asks for, and the message that moves a job to the dead letter queue: all that maintenance runs.
+SWEEPS = ("dispatch_due", "deliver_callbacks", "recover_stuck", "expire", "prune", "bury_job")
+
 jobs_created = Counter("jobs_created_total", "Jobs accepted and stored.")
 jobs_completed = Counter("jobs_completed_total", "Jobs that completed.")
 jobs_failed = Counter("jobs_failed_total", "Jobs that went to the dead letter queue.")
@@ -83,6 +86,15 @@ database_refusals = Counter(
     "Requests answered 503 for the database's sake: away, read_only, busy, slow, full, refused, no_connection.",
     ["reason"],
 )
+sweep_runs = Counter(
+    "sweep_runs_total", "Runs of what beat asks for, by outcome: completed or failed.", ["sweep", "outcome"]
+)
+sweep_seconds = Histogram("sweep_seconds", "How long such a run took.", ["sweep"], buckets=RUN_BUCKETS)
+background_failures = Counter(
+    "background_failures_total",
+    "Turns that failed of what a process does beside its work: presence, beat, outbox, listener.",
+    ["part", "step"],
+)
 job_duration = Histogram(
     "job_duration_seconds", "How long attempts ran.", ["task", "queue"], buckets=RUN_BUCKETS
 )
@@ -100,6 +112,11 @@ for _reason in ("database_away", "error"):
     submissions.labels("refused", _reason)
 for _reason in ("away", "busy", "full", "no_connection", "read_only", "refused", "slow"):
     database_refusals.labels(_reason)
+
+for _sweep in SWEEPS:
+    sweep_seconds.labels(_sweep)
+    for _outcome in ("completed", "failed"):
+        sweep_runs.labels(_sweep, _outcome)
 
 _tasks: frozenset[str] = frozenset()
 _queues: frozenset[str] = frozenset()
@@ -178,6 +195,18 @@ def count_burial(task: str, reason: str) -> None:
     """Counts a job that went to the dead letter queue."""
     jobs_failed.inc()
     burials.labels(task_label(task), reason).inc()
+
+
+def count_failed_step(part: str) -> Callable[[str], None]:
+    """Gives the function that counts failed steps of a part of a process, such as `presence`."""
+    return lambda step: background_failures.labels(part, step).inc()
+
+
+def count_sweep(sweep: str, outcome: str, seconds: float | None) -> None:
+    """Counts a run of a sweep, and how long it took where that is known."""
+    sweep_runs.labels(sweep, outcome).inc()
+    if seconds is not None:
+        sweep_seconds.labels(sweep).observe(seconds)
 
 
 class Stored(Collector):

@@ -14,13 +14,15 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 import psycopg2
 
-from webapp import waits
+from webapp import metrics, waits
 from webapp.database import engine_options
+from webapp.guarded import NeededThread
 from webapp.hosts import Hosts
 from webapp.server_urls import connect_arguments
 
@@ -101,6 +103,7 @@ class Watchers:
         self._watches: dict[UUID, set[Watch]] = defaultdict(set)
         self._count = 0
         self._listening = False
+        self._thread = NeededThread("watchers", self._listen)
         self._busy_at = 0.0
         #: Whether this process goes on; gunicorn's configuration puts its own answer here.
         self.is_open: Callable[[], bool] = lambda: True
@@ -120,17 +123,29 @@ class Watchers:
         Raises:
             TooManyWaiters: as many as may do so already.
         """
-        watch = Watch(job_id, self._leave, lambda: self.is_open() and is_there())
+        watch = Watch(job_id, self._leave, lambda: self._is_heard() and self.is_open() and is_there())
         with self._lock:
             if self._count >= self._limit:
                 raise TooManyWaiters(self._limit)
             self._count += 1
             self._watches[job_id].add(watch)
             self._busy_at = time.monotonic()
-            if not self._listening:
-                self._listening = True
-                threading.Thread(target=self._listen, name="watchers", daemon=True).start()
+            self._keep_listening()
         return watch
+
+    def _keep_listening(self) -> None:
+        """Starts the thread that listens, unless one does; without one, waiters look at their deadline only."""
+        if not (self._listening and self._thread.is_alive()):
+            self._listening = True
+            self._thread = NeededThread("watchers", self._listen)
+            self._thread.ensure()
+
+    def _is_heard(self) -> bool:
+        """Asked by each waiter every second: a listener that died is started again."""
+        if not self._thread.is_alive():
+            with self._lock:
+                self._keep_listening()
+        return True
 
     def _leave(self, watch: Watch) -> None:
         with self._lock:
@@ -165,6 +180,7 @@ class Watchers:
                 logger.warning("listener lost its connection", extra={"error_type": type(error).__name__})
             except Exception:
                 logger.exception("listener failed unexpectedly")
+                metrics.background_failures.labels("listener", "listen").inc()
             time.sleep(RECONNECT_AFTER)
 
     def _listen_until_over(self) -> bool:
@@ -188,7 +204,9 @@ class Watchers:
                     poller.poll(max(0.0, look_at - time.monotonic()) * 1000)
                     connection.poll()
                 while connection.notifies:
-                    self._wake(UUID(connection.notifies.pop(0).payload))
+                    # Anybody who may connect may send a notification; one that names no job is none of ours.
+                    with suppress(ValueError):
+                        self._wake(UUID(connection.notifies.pop(0).payload))
             return True
         finally:
             connection.close()

@@ -9,6 +9,7 @@ import pytest
 from tasks import clock
 from tasks.beacon import look
 from tasks.clock import MOST_WAITING, SPREAD, Clock
+from webapp import heartbeats, metrics
 from webapp.broker import celery
 
 
@@ -61,3 +62,16 @@ def test_beat_keeps_its_beacon_lit_until_it_ends(beat, parts):
     assert look(parts.settings.data_dir, "beat", ready=True)[0]
     beat.close()
     assert not look(parts.settings.data_dir, "beat", ready=False)[0]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("a bug")])
+def test_a_liveness_file_that_cannot_be_written_costs_no_tick(beat, redis, monkeypatch, error):
+    def fail(**_):
+        raise error
+
+    before = metrics.background_failures.labels("beat", "liveness file")._value.get()
+    with monkeypatch.context() as patched:
+        patched.setattr(beat._beacon, "light", fail)
+        assert beat.tick() >= 0
+    assert heartbeats.tick_age(redis) < 5
+    assert metrics.background_failures.labels("beat", "liveness file")._value.get() == before + 1

@@ -57,5 +57,29 @@ def test_a_port_that_is_taken_costs_the_metrics_and_not_the_worker(taken_port, c
     assert "worker's metrics cannot be served" in caplog.messages
 
 
+def test_it_goes_on_after_a_fault_of_its_own(application, monkeypatch, eventually):
+    monkeypatch.setattr(exposition, "REST", 0.01)
+    real, failed = exposition.WSGIServer.serve_forever, []
+
+    def serve_forever(server, *more):
+        if not failed:
+            failed.append(1)
+            raise OSError(24, "Too many open files")
+        real(server, *more)
+
+    monkeypatch.setattr(exposition.WSGIServer, "serve_forever", serve_forever)
+    server = exposition.serve(LOOPBACK, ports.free())
+    try:
+        eventually(lambda: failed)
+        assert "jobs_created_total" in read(server)
+    finally:
+        server.stop()
+
+
+def test_a_scrape_that_fails_is_one_line(server, caplog):
+    server._server.handle_error(None, ("127.0.0.1", 1))
+    assert caplog.messages == ["worker's metrics could not be served"]
+
+
 def test_without_a_port_nothing_is_served():
     assert exposition.serve(LOOPBACK, 0) is None

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
+from unittest.mock import Mock
 
 import pytest
 import trustme
@@ -403,6 +404,19 @@ class TestNames:
         with pytest.raises(NotResolved, match="too many look-ups"):
             guard.addresses(self.endpoint, 0.01)
         free.set()
+
+    def test_where_the_system_gives_no_thread_no_place_is_lost(self, monkeypatch):
+        monkeypatch.setattr(guarding, "_lookups", threading.BoundedSemaphore(1))
+        guard = Guard(Rules(frozenset({80})), lambda host: ["192.0.2.1"])
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread"))
+            )
+            for _ in range(2):
+                with pytest.raises(NotResolved, match="no thread"):
+                    guard.addresses(self.endpoint, 1.0)
+        with pytest.raises(TargetRefused):
+            guard.addresses(self.endpoint, 1.0)
 
     def test_a_name_nobody_knows_is_a_failure_that_may_pass(self, service):
         def unknown(host):

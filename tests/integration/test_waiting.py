@@ -216,6 +216,41 @@ def test_a_listener_goes_on_after_a_fault_of_its_own(another_app, engine, eventu
         assert answer.result(10).json["status"] == "completed"
 
 
+@pytest.mark.parametrize("error", [SystemExit(), GeneratorExit()])
+def test_a_listener_that_died_is_started_again_for_those_who_wait(
+    another_app, engine, eventually, monkeypatch, error
+):
+    app = another_app()
+    room = app.extensions["watchers"]
+    real = room._look
+    failed = []
+
+    def look(connection, seen):
+        if not failed:
+            failed.append(1)
+            raise error
+        return real(connection, seen)
+
+    monkeypatch.setattr(room, "_look", look)
+    claim = claimed(engine)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(lambda: app.test_client().get(f"/jobs/{claim.id}?wait=30"))
+        eventually(lambda: failed)
+        end(engine, claim)
+        assert answer.result(10).json["status"] == "completed"
+
+
+def test_a_notification_of_somebody_else_s_is_passed_over(waiting, engine, caplog, eventually):
+    claim = claimed(engine)
+    answer = waiting(f"/jobs/{claim.id}?wait=30")
+    eventually(lambda: listening(engine))
+    with engine.begin() as connection:
+        connection.execute(text("NOTIFY djps_watched, 'no job'"))
+    end(engine, claim)
+    assert answer.result(10)[0].json["status"] == "completed"
+    assert "listener failed unexpectedly" not in caplog.messages
+
+
 def test_two_waits_and_a_cancel_end_together(waiting, engine):
     for _ in range(RACES):
         claim = claimed(engine)

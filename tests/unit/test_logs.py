@@ -138,3 +138,13 @@ def test_every_logger_ends_at_standard_error_as_json():
     assert found["root"] == {"level": "WARNING", "handlers": ["stderr"]}
     assert found["handlers"]["stderr"] == {"class": "webapp.logs.LineHandler", "formatter": "json"}
     assert found["disable_existing_loggers"] is False
+
+
+def test_a_thread_that_dies_is_one_line(capsys):
+    logs.configure("INFO")
+    thread = threading.Thread(target=lambda: 1 / 0, name="one")
+    thread.start()
+    thread.join(5)
+    line = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert (line["level"], line["message"], line["part"]) == ("CRITICAL", "thread died", "one")
+    assert "ZeroDivisionError" in line["exc_info"]

@@ -87,7 +87,11 @@ class Guard:
             finally:
                 slots.release()
 
-        threading.Thread(target=ask, name="resolver", daemon=True).start()
+        try:
+            threading.Thread(target=ask, name="resolver", daemon=True).start()
+        except RuntimeError as error:
+            slots.release()
+            raise NotResolved(f"{host}: the system gives no thread for a look-up") from error
         try:
             found = answer.get(timeout=max(0.0, timeout))
         except queue.Empty:
