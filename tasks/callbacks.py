@@ -7,12 +7,14 @@ jobs like all others. Any number of beats and workers may run it at once.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
+from sqlalchemy import Connection
 from uuid_utils.compat import uuid7
 
 from tasks.runtime import Runtime, runtime
+from tasks.sweeps import Each, is_of_the_server, of_rows, sweep
 from webapp import metrics
-from webapp.broker import celery
 from webapp.jobs import callbacks
 from webapp.jobs.handlers import DEFAULT_QUEUE, registry
 
@@ -24,7 +26,7 @@ BATCH = 200
 MOST_BATCHES = 25
 
 
-@celery.task(name="tasks.deliver_callbacks", send_events=False)  # type: ignore[untyped-decorator] # Celery ships no types
+@sweep("deliver_callbacks")
 def deliver_callbacks() -> None:
     """Makes the callbacks of jobs that ended since the last tick."""
     run_callbacks(runtime())
@@ -33,28 +35,48 @@ def deliver_callbacks() -> None:
 def run_callbacks(parts: Runtime) -> int:
     """Stores an `http` job for every final job with a callback that has none yet; returns how many."""
     total = 0
-    for _ in range(MOST_BATCHES):
-        made = _make_batch(parts)
-        total += made
-        if made < BATCH:
-            break
-    if total:
-        metrics.jobs_created.inc(total)
-        logger.info("callbacks made", extra={"jobs": total})
+    with Each("job") as each:
+        for _ in range(MOST_BATCHES):
+            try:
+                made = _make_batch(parts)
+            except Exception as error:
+                if is_of_the_server(error):
+                    raise
+                made = _make_one_by_one(parts, each)
+            total += made
+            if made < BATCH:
+                break
+        if total:
+            metrics.jobs_created.inc(total)
+            logger.info("callbacks made", extra={"jobs": total})
     return total
 
 
 def _make_batch(parts: Runtime) -> int:
     """Takes endings and stores their callbacks in one transaction, so each end has one callback."""
-    found = registry.get(callbacks.TASK)
     with parts.engine.begin() as connection:
         endings = callbacks.take_ended(connection, BATCH)
-        if not endings:
-            return 0
-        return callbacks.insert_callbacks(
-            connection,
-            endings,
-            [uuid7() for _ in endings],
-            queue=found.queue if found else DEFAULT_QUEUE,
-            timeout=(found and found.timeout) or parts.settings.job_timeout,
-        )
+        return _insert(parts, connection, endings) if endings else 0
+
+
+def _make_one_by_one(parts: Runtime, each: Each) -> int:
+    """The same where one of the endings raises: it is left for the next pass, and the others are told of."""
+    done = of_rows(
+        parts.engine,
+        each,
+        lambda connection: callbacks.take_ended(connection, BATCH),
+        lambda ending: ending.id,
+        lambda connection, ending: _insert(parts, connection, [ending]),
+    )
+    return sum(made for _, made in done)
+
+
+def _insert(parts: Runtime, connection: Connection, endings: Sequence[callbacks.Ending]) -> int:
+    found = registry.get(callbacks.TASK)
+    return callbacks.insert_callbacks(
+        connection,
+        endings,
+        [uuid7() for _ in endings],
+        queue=found.queue if found else DEFAULT_QUEUE,
+        timeout=(found and found.timeout) or parts.settings.job_timeout,
+    )

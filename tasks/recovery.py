@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from sqlalchemy import Connection, Engine
 
 from tasks import dead_letter
 from tasks.runtime import Runtime, runtime
+from tasks.sweeps import Each, of_rows, sweep
 from webapp import logs, metrics, traces
-from webapp.broker import celery
 from webapp.jobs import bulk, expiry, intake, steering, store
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
 from webapp.jobs.report import ErrorReport
@@ -47,7 +48,7 @@ PRUNE_WINDOW = 20.0
 LOST = ErrorReport("djps.Lost", "the process that ran the job died, or its lease ran out")
 
 
-@celery.task(name="tasks.dispatch_due", send_events=False)  # type: ignore[untyped-decorator] # Celery ships no types
+@sweep("dispatch_due")
 def dispatch_due() -> None:
     """Sends due jobs to their broker queues for one second, or once when this worker is behind with its messages."""
     parts = runtime()
@@ -55,23 +56,25 @@ def dispatch_due() -> None:
     run_dispatch(parts, 0.0 if is_behind else DISPATCH_WINDOW)
 
 
-@celery.task(name="tasks.recover_stuck", send_events=False)  # type: ignore[untyped-decorator] # Celery ships no types
+@sweep("recover_stuck")
 def recover_stuck() -> None:
     """Takes over jobs whose lease ran out."""
     run_recovery(runtime())
 
 
-@celery.task(name="tasks.expire", send_events=False)  # type: ignore[untyped-decorator] # Celery ships no types
+@sweep("expire")
 def expire() -> None:
     """Cancels jobs that were not started by their `expires_at`."""
     run_expiry(runtime())
 
 
-@celery.task(name="tasks.prune", send_events=False)  # type: ignore[untyped-decorator] # Celery ships no types
+@sweep("prune")
 def prune() -> None:
     """Deletes final jobs older than RETENTION_DAYS and idempotency keys that have run out."""
-    run_key_prune(runtime(), PRUNE_WINDOW)
-    run_prune(runtime(), PRUNE_WINDOW)
+    parts = runtime()
+    with Each("rows") as each:
+        each.do("idempotency keys", lambda: run_key_prune(parts, PRUNE_WINDOW))
+        each.do("final jobs", lambda: run_prune(parts, PRUNE_WINDOW))
 
 
 def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
@@ -82,30 +85,31 @@ def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
     """
     end = time.monotonic() + window
     queues = registry.queues()
-    parts.queue.refill()
     total = 0
-    while True:
-        sent = sum(
-            sum(
-                parts.queue.dispatch(
-                    name,
-                    buffer=parts.settings.broker_buffer,
-                    redispatch_after=parts.settings.redispatch_after,
-                ).values()
-            )
-            for name in queues
-        )
-        total += sent
-        left = end - time.monotonic()
-        if left <= 0:
-            break
-        time.sleep(min(left, _pause(parts, queues, left)))
+    with Each("queue") as each:
+        each.do("refill", parts.queue.refill)
+        while True:
+            total += sum(each.do(name, partial(_fill, parts, name)) or 0 for name in queues)
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            # The jobs of a queue that fails stay due, and are no reason to look again at once.
+            time.sleep(min(left, _pause(parts, [name for name in queues if name not in each.failed], left)))
     if total:
         logger.info("jobs dispatched", extra={"jobs": total})
     return total
 
 
-def _pause(parts: Runtime, queues: tuple[str, ...], left: float) -> float:
+def _fill(parts: Runtime, queue: str) -> int:
+    """Fills one broker queue; returns how many messages were sent."""
+    settings = parts.settings
+    sent = parts.queue.dispatch(
+        queue, buffer=settings.broker_buffer, redispatch_after=settings.redispatch_after
+    )
+    return sum(sent.values())
+
+
+def _pause(parts: Runtime, queues: Sequence[str], left: float) -> float:
     """Seconds until the next look: when the next job is due, and never long."""
     due_in = parts.queue.seconds_to_next_due(queues, left)
     if due_in is None:
@@ -142,21 +146,24 @@ def settle_lost(
         take: locks and returns jobs whose holder is gone.
     """
     total = 0
-    while True:
-        with engine.begin() as connection:
-            taken = take(connection)
-            burials = [_end_lost(connection, policy, held) for held in taken]
-        if not taken:
-            return total
-        total += len(taken)
-        metrics.jobs_recovered.labels(reason).inc(len(taken))
-        for held, burial in zip(taken, burials, strict=True):
-            with logs.bound(**fields_of(held)):
-                logger.warning(
-                    "job recovered", extra={"task": held.task, "reason": reason, "holder": held.worker_id}
-                )
-            if burial is not None:
-                dead_letter.note(burial, held.attempt)
+    with Each("job") as each:
+        while ended := of_rows(
+            engine,
+            each,
+            take,
+            lambda held: held.id,
+            lambda connection, held: _end_lost(connection, policy, held),
+        ):
+            total += len(ended)
+            metrics.jobs_recovered.labels(reason).inc(len(ended))
+            for held, burial in ended:
+                with logs.bound(**fields_of(held)):
+                    logger.warning(
+                        "job recovered", extra={"task": held.task, "reason": reason, "holder": held.worker_id}
+                    )
+                if burial is not None:
+                    dead_letter.note(burial, held.attempt)
+    return total
 
 
 def fields_of(held: store.Held) -> dict[str, str | int | None]:

@@ -95,4 +95,29 @@ def _trouble() -> list[object]:
             "Results that were dropped, in the last 10 minutes: the worker had been away for longer than its lease.",
             [Line("sum(increase(job_leases_lost_total[10m]))", "lost")],
         ),
+        graph(
+            "Sweeps that failed",
+            "ops",
+            "What beat asks for, and what processes do beside their work; each is tried again.",
+            [
+                Line(
+                    'sum by (sweep) (rate(sweep_runs_total{outcome="failed"}[$__rate_interval]))', "{{sweep}}"
+                ),
+                Line(
+                    "sum by (part, step) (rate(background_failures_total[$__rate_interval]))",
+                    "{{part}}: {{step}}",
+                ),
+            ],
+        ),
+        graph(
+            "How long sweeps take",
+            "s",
+            "The 95th percentile of a run; dispatch_due goes on for most of a second on purpose.",
+            [
+                Line(
+                    "histogram_quantile(0.95, sum by (le, sweep) (rate(sweep_seconds_bucket[$__rate_interval])))",
+                    "{{sweep}}",
+                )
+            ],
+        ),
     ]

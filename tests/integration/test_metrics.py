@@ -263,6 +263,19 @@ def test_dead_letters_and_connections_are_read_when_they_are_asked_for(scrape, e
     assert found["database_connections", ("role", "api"), ("state", "active")] >= 1
 
 
+def test_a_queue_that_no_handler_names_any_more_is_seen_to_have_no_worker(scrape, engine, redis):
+    """After a restart with fewer handlers its jobs still wait."""
+    key = ("queue_workers", ("queue", "other"))
+    assert key not in scrape()
+    queued(engine, queue="gone")
+    found = scrape()
+    assert (found[key], found["job_due", ("queue", "other")]) == (0, 1)
+    heartbeats.beat(redis, "w:1:x", 30, json.dumps({"queues": ["gone", "default"]}))
+    assert scrape()[key] == 1
+    queued(engine, queue="gone as well")
+    assert scrape()[key] == 0
+
+
 def test_redis_tells_its_memory_and_what_waits_in_it(scrape, redis):
     redis.rpush("default", "a", "b")
     found = scrape()

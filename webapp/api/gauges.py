@@ -24,7 +24,7 @@ from webapp import VERSION, heartbeats, waits
 from webapp.broker import waiting_in
 from webapp.jobs import backlog, census
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
-from webapp.metrics import queue_label, task_label
+from webapp.metrics import OTHER, queue_label, task_label
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -59,7 +59,10 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "redis_memory_max_bytes": ("Memory that Redis may use; its host's where no limit is set.", ()),
     "broker_messages": ("Messages that wait in Redis.", ("queue",)),
     "active_workers": ("Workers whose heartbeat has not run out.", ()),
-    "queue_workers": ("Live workers that take messages of the queue.", ("queue",)),
+    "queue_workers": (
+        "Live workers that take messages of the queue; `other`: the fewest of a queue with due jobs that no handler here names.",
+        ("queue",),
+    ),
     "worker_up": ("Live workers of this name.", ("worker",)),
     "worker_children": ("Its processes that run jobs.", ("worker",)),
     "worker_busy_children": ("Those of them that are running one.", ("worker",)),
@@ -86,10 +89,17 @@ def _say(source: str, error: Exception) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What PostgreSQL answered to one question; `estimated` when there is more of something than is counted."""
+    """What PostgreSQL answered to one question.
+
+    Args:
+        families: the gauges.
+        estimated: there is more of something than is counted.
+        nameless: queues with due jobs that have no label of their own.
+    """
 
     families: tuple[GaugeMetricFamily, ...]
     estimated: bool = False
+    nameless: frozenset[str] = frozenset()
 
 
 def _depths(connection: Connection) -> Found:
@@ -109,7 +119,8 @@ def _depths(connection: Connection) -> Found:
         _each("job_due", due),
         _each("job_oldest_due_age_seconds", oldest),
     )
-    return Found(families, found.estimated)
+    nameless = frozenset(name for name, one in found.queues.items() if one.due and queue_label(name) == OTHER)
+    return Found(families, found.estimated, nameless)
 
 
 def _letters(connection: Connection) -> Found:
@@ -192,9 +203,18 @@ class LiveGauges(Collector):
         yield _each("broker_messages", {(name,): waiting_in(self._redis, [name]) for name in queues})
         workers = heartbeats.workers(self._redis)
         yield _single("active_workers", len(workers))
-        yield _each("queue_workers", {(name,): sum(name in one.queues for one in workers) for name in queues})
+        listening = Counter(queue for one in workers for queue in set(one.queues))
+        yield _each("queue_workers", {(name,): listening[name] for name in queues} | self._least(listening))
         yield from _of_workers(workers)
         yield _single("beat_last_tick_age_seconds", heartbeats.tick_age(self._redis))
+
+    def _least(self, listening: Counter[str]) -> dict[tuple[str], int]:
+        """Of the queues with due jobs and no label of their own, the fewest workers that one has.
+
+        After a restart with fewer handlers, jobs may wait in a queue that is not known here any more.
+        """
+        found = self._found.get(_depths)
+        return {(OTHER,): min(listening[name] for name in found.nameless)} if found and found.nameless else {}
 
 
 def _of_workers(workers: Iterable[heartbeats.Worker]) -> Iterator[GaugeMetricFamily]:

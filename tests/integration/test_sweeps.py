@@ -1,0 +1,209 @@
+"""What beat asks for is logged, counted, and goes on although a part of it fails."""
+
+from __future__ import annotations
+
+import logging
+from unittest.mock import Mock
+
+import psycopg2
+import pytest
+from billiard.exceptions import WorkerLostError
+from celery import signals
+from factories import age, claimed, completed, letters_of, queued, row_of, waiting
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text
+from sqlalchemy.exc import DataError, OperationalError
+
+import celeryconfig
+from tasks import callbacks as callbacks_sweep
+from tasks import recovery, sweeps
+from tasks.sweeps import Each, run_guarded
+from webapp import metrics
+from webapp.broker import celery
+from webapp.guarded import Step
+from webapp.jobs import callbacks, store
+
+
+def runs(client, sweep, outcome):
+    found = {
+        tuple(sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        for sample in family.samples
+        if sample.name == "sweep_runs_total"
+    }
+    return found[("outcome", outcome), ("sweep", sweep)]
+
+
+def test_beat_asks_for_nothing_else():
+    asked = {line["task"].removeprefix("tasks.") for line in celeryconfig.beat_schedule.values()}
+    assert asked | {"bury_job"} == set(metrics.SWEEPS)
+
+
+SWEEPS = {
+    "dispatch_due": (recovery, "run_dispatch"),
+    "recover_stuck": (recovery, "run_recovery"),
+    "expire": (recovery, "run_expiry"),
+    "prune": (recovery, "run_prune"),
+    "deliver_callbacks": (callbacks_sweep, "run_callbacks"),
+}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("broken"), OperationalError("", {}, psycopg2.OperationalError("away")), MemoryError()],
+)
+def test_what_a_sweep_raises_is_logged_counted_and_goes_no_further(client, monkeypatch, caplog, name, error):
+    where, function = SWEEPS[name]
+    failed, well = runs(client, name, "failed"), runs(client, name, "completed")
+    task = celery.tasks[f"tasks.{name}"]
+    monkeypatch.setattr(where, "DISPATCH_WINDOW", 0.0, raising=False)
+    with monkeypatch.context() as patched, caplog.at_level(logging.INFO):
+        patched.setattr(where, function, Mock(side_effect=error))
+        task()
+    assert runs(client, name, "failed") == failed + 1
+    (record,) = [one for one in caplog.records if one.message == "sweep failed"]
+    assert (record.step, record.exc_info[1]) == (name, error)
+    task()
+    assert runs(client, name, "completed") == well + 1
+    assert f'sweep_seconds_count{{sweep="{name}"}}' in client.get("/metrics").text
+
+
+def test_what_ends_a_process_is_counted_and_passed_on(client):
+    failed = runs(client, "expire", "failed")
+    with pytest.raises(SystemExit):
+        run_guarded(Step("expire", Mock(side_effect=SystemExit)))
+    assert runs(client, "expire", "failed") == failed + 1
+
+
+@pytest.mark.parametrize("name", metrics.SWEEPS)
+@pytest.mark.parametrize("error", [TypeError("too many arguments"), WorkerLostError("signal 9")])
+def test_a_message_that_failed_outside_of_the_runner_is_counted_and_logged(client, caplog, name, error):
+    failed = runs(client, name, "failed")
+    sender = celery.tasks[f"tasks.{name}"]
+    with caplog.at_level(logging.ERROR, sweeps.logger.name):
+        signals.task_failure.send(sender=sender, exception=error, traceback="as the parent knows it")
+        signals.task_failure.send(sender=Mock(), exception=error)
+    assert runs(client, name, "failed") == failed + 1
+    (record,) = caplog.records
+    assert (record.message, record.step, record.exc_info[1]) == ("sweep failed", name, error)
+
+
+def test_a_queue_that_fails_does_not_stop_the_others(parts, engine, redis, monkeypatch, handle):
+    for name in ("a", "b", "c"):
+        queued(engine, task=handle(lambda payload, context: None, queue=name), queue=name)
+    real = parts.queue.dispatch
+    asked = []
+
+    def dispatch(name, **more):
+        asked.append(name)
+        if name == "b":
+            raise ValueError("broken")
+        return real(name, **more)
+
+    monkeypatch.setattr(type(parts.queue), "dispatch", lambda _self, name, **more: dispatch(name, **more))
+    with pytest.raises(ValueError, match="broken"):
+        recovery.run_dispatch(parts, 0.1)
+    assert [len(waiting(redis, name)) for name in ("a", "b", "c")] == [1, 0, 1]
+    assert asked.count("b") == 1, "it is not tried again within the pass"
+    assert asked.count("c") > 1
+
+
+def test_a_refill_that_fails_does_not_stop_dispatch(parts, engine, redis, monkeypatch):
+    queued(engine)
+    monkeypatch.setattr(type(parts.queue), "refill", Mock(side_effect=ValueError("broken")))
+    with pytest.raises(ValueError, match="broken"):
+        recovery.run_dispatch(parts)
+    assert len(waiting(redis)) == 1
+
+
+def test_with_postgresql_away_no_other_queue_is_tried(parts, monkeypatch):
+    away = OperationalError("", {}, psycopg2.OperationalError("away"))
+    dispatch = Mock(side_effect=away)
+    monkeypatch.setattr(type(parts.queue), "dispatch", dispatch)
+    with pytest.raises(OperationalError):
+        recovery.run_dispatch(parts, 5.0)
+    assert dispatch.call_count == 1
+
+
+def test_one_kind_of_old_rows_that_cannot_be_pruned_does_not_keep_the_others(
+    engine, parts, monkeypatch, client
+):
+    old = completed(engine)
+    age(engine, "finished_at", 86_400 * 365, old.id)
+    monkeypatch.setattr(recovery, "run_key_prune", Mock(side_effect=ValueError("broken")))
+    failed = runs(client, "prune", "failed")
+    recovery.prune()
+    assert runs(client, "prune", "failed") == failed + 1
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM jobs")).scalar() == 0
+
+
+def test_a_job_that_cannot_be_recovered_does_not_keep_the_others(parts, engine, monkeypatch, client):
+    rows = [claimed(engine) for _ in range(4)]
+    last = claimed(engine, max_retries=0)
+    age(engine, "lease_expires_at", 1_000)
+    monkeypatch.setattr(store, "seconds_since_start", lambda _: 1e9)
+    real, broken = recovery._end_lost, rows[1].id
+
+    def end(connection, policy, held):
+        if held.id == broken:
+            connection.execute(text("SELECT 1 / 0"))
+        return real(connection, policy, held)
+
+    monkeypatch.setattr(recovery, "_end_lost", end)
+    recovered = client.get("/metrics").text.partition('jobs_recovered_total{reason="lease_expired"} ')[2]
+    with pytest.raises(DataError):
+        recovery.run_recovery(parts)
+    after = client.get("/metrics").text.partition('jobs_recovered_total{reason="lease_expired"} ')[2]
+    assert float(after.split("\n")[0]) - float(recovered.split("\n")[0]) == 4
+    assert [row_of(engine, row.id).status for row in rows] == ["queued", "processing", "queued", "queued"]
+    assert len(letters_of(engine, last.id)) == 1
+    monkeypatch.setattr(recovery, "_end_lost", real)
+    assert recovery.run_recovery(parts) == 1
+    assert row_of(engine, broken).status == "queued"
+
+
+def test_an_end_that_cannot_be_told_of_does_not_keep_the_others(parts, engine, monkeypatch):
+    rows = [completed(engine) for _ in range(4)]
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET callback_url = 'http://localhost/'"))
+    real, broken = callbacks.payload_of, rows[1].id
+
+    def payload_of(ending):
+        if ending.id == broken:
+            raise ValueError("broken")
+        return real(ending)
+
+    monkeypatch.setattr(callbacks, "payload_of", payload_of)
+    for made in (3, 0):
+        before = told(engine)
+        with pytest.raises(ValueError, match="broken"):
+            callbacks_sweep.run_callbacks(parts)
+        assert told(engine) - before == made
+    monkeypatch.setattr(callbacks, "payload_of", real)
+    assert callbacks_sweep.run_callbacks(parts) == 1
+
+
+def told(engine):
+    with engine.connect() as connection:
+        return connection.execute(
+            text("SELECT count(*) FROM jobs WHERE callback_job_id IS NOT NULL")
+        ).scalar_one()
+
+
+def test_each_of_several_things_has_its_turn_once():
+    calls: list[str] = []
+
+    def broken():
+        calls.append("b")
+        raise ValueError("b")
+
+    def do_all():
+        with Each("part") as each:
+            for name, work in (("a", lambda: 1), ("b", broken), ("b", broken), ("c", lambda: 3)):
+                calls.append(f"{name}={each.do(name, work)}")
+
+    with pytest.raises(ValueError, match="b"):
+        do_all()
+    assert calls == ["a=1", "b", "b=None", "b=None", "c=3"]
