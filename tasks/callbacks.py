@@ -48,6 +48,7 @@ def run_callbacks(parts: Runtime) -> int:
                 break
         if total:
             metrics.jobs_created.inc(total)
+            metrics.callbacks_created.inc(total)
             logger.info("callbacks made", extra={"jobs": total})
     return total
 

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from tasks import execution, recycling, surroundings
+from tasks import execution, recovery, recycling, surroundings
 from tasks.execution import JobTask
 from tasks.runtime import Runtime, child_name, runtime
 from tasks.soft_limit import SoftLimit
@@ -172,6 +172,7 @@ class Chunk:
         self.flush()
         if rest:
             released = in_one_trip(self._parts.engine, lambda connection: bulk.release_many(connection, rest))
+            recovery.count_released(released.values())
             logger.info("jobs of a chunk were handed back", extra={"jobs": len(released)})
 
 

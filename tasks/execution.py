@@ -375,6 +375,7 @@ def _settle_again(parts: Runtime, failed: AttemptFailed, outcome: AttemptOutcome
         case JobStatus.CANCELLED:
             _note_cancelled(claim)
         case _ if kept is None:
+            metrics.jobs_snoozed.inc()
             logger.info("job was snoozed", extra={"task": claim.task, "back_in_seconds": delay})
         case _:
             metrics.count_retry(claim.task)
@@ -408,6 +409,7 @@ def _settle_last(parts: Runtime, failed: AttemptFailed, reason: DeathReason) -> 
 
 
 def _note_cancelled(claim: Claim) -> None:
+    metrics.jobs_cancelled.inc()
     logger.info("job was cancelled while it ran", extra={"task": claim.task})
 
 

@@ -284,6 +284,7 @@ class Presence(VitalThread):
         with self._bounded(), self._engine.begin() as connection:
             taken = store.take_held_by(connection, names, BATCH)
             stopped = [held for held in taken if steering.settle_cancelled(connection, held, KILLED)]
+        metrics.jobs_cancelled.inc(len(stopped))
         for held in stopped:
             with logs.bound(**recovery.fields_of(held)):
                 logger.warning("job did not stop when asked and was killed", extra={"task": held.task})
@@ -341,9 +342,12 @@ class Presence(VitalThread):
             return 0
         with self._bounded(), self._engine.begin() as connection:
             taken = store.take_held_by(connection, list(self.to_release), BATCH)
-            for held in taken:
-                if not held.recorded:
-                    store.settle_again(connection, held, AttemptOutcome.RELEASED, None, delay=0.0)
+            ended = [
+                store.settle_again(connection, held, AttemptOutcome.RELEASED, None, delay=0.0)
+                for held in taken
+                if not held.recorded
+            ]
+        recovery.count_released(ended)
         self.to_release.clear()
         return len(taken)
 

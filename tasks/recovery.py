@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from sqlalchemy import Connection, Engine
@@ -21,7 +21,7 @@ from webapp.jobs import bulk, expiry, intake, steering, store
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import Bury, RetryPolicy, TryAgain
-from webapp.jobs.states import AttemptOutcome
+from webapp.jobs.states import AttemptOutcome, JobStatus
 
 logger = logging.getLogger(__name__)
 
@@ -156,14 +156,23 @@ def settle_lost(
         ):
             total += len(ended)
             metrics.jobs_recovered.labels(reason).inc(len(ended))
-            for held, burial in ended:
+            for held, ending in ended:
                 with logs.bound(**fields_of(held)):
                     logger.warning(
                         "job recovered", extra={"task": held.task, "reason": reason, "holder": held.worker_id}
                     )
-                if burial is not None:
-                    dead_letter.note(burial, held.attempt)
+                if isinstance(ending, store.Burial):
+                    dead_letter.note(ending, held.attempt)
+                elif ending is JobStatus.CANCELLED:
+                    metrics.jobs_cancelled.inc()
     return total
+
+
+def count_released(ended: Iterable[JobStatus | None]) -> None:
+    """Counts attempts that were given back, by what became of their jobs: a cancellation that was asked is one then."""
+    statuses = list(ended)
+    metrics.jobs_released.inc(statuses.count(JobStatus.QUEUED))
+    metrics.jobs_cancelled.inc(statuses.count(JobStatus.CANCELLED))
 
 
 def fields_of(held: store.Held) -> dict[str, str | int | None]:
@@ -176,17 +185,20 @@ def fields_of(held: store.Held) -> dict[str, str | int | None]:
     }
 
 
-def _end_lost(connection: Connection, policy: RetryPolicy, held: store.Held) -> store.Burial | None:
-    """Ends one attempt whose process is gone; its job is queued again, or buried and returned."""
+def _end_lost(
+    connection: Connection, policy: RetryPolicy, held: store.Held
+) -> store.Burial | JobStatus | None:
+    """Ends one attempt whose process is gone: its job is queued again, cancelled where that was asked, or buried.
+
+    Returns the job's status, or how it was buried; None when its lease was lost.
+    """
     if not held.recorded:
         match policy.after_loss(retry_count=held.retry_count, max_retries=held.max_retries):
             case TryAgain(delay):
-                store.settle_again(connection, held, AttemptOutcome.LOST, LOST, delay=delay)
-                return None
+                return store.settle_again(connection, held, AttemptOutcome.LOST, LOST, delay=delay)
             case Bury():
                 if not store.record_last(connection, held, AttemptOutcome.LOST, LOST):
-                    steering.settle_cancelled(connection, held, LOST)
-                    return None
+                    return JobStatus.CANCELLED if steering.settle_cancelled(connection, held, LOST) else None
     return store.bury(connection, held.id, held.attempt)
 
 
@@ -200,6 +212,7 @@ def run_expiry(parts: Runtime) -> int:
         if cancelled < EXPIRY_BATCH:
             break
     if total:
+        metrics.jobs_expired.inc(total)
         logger.warning("jobs expired before they were started", extra={"jobs": total})
     return total
 

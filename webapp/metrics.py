@@ -57,6 +57,14 @@ SWEEPS = ("dispatch_due", "deliver_callbacks", "recover_stuck", "expire", "prune
 jobs_created = Counter("jobs_created_total", "Jobs accepted and stored.")
 jobs_completed = Counter("jobs_completed_total", "Jobs that completed.")
 jobs_failed = Counter("jobs_failed_total", "Jobs that went to the dead letter queue.")
+jobs_cancelled = Counter("jobs_cancelled_total", "Jobs that were cancelled on request.")
+jobs_expired = Counter("jobs_expired_total", "Jobs that were cancelled since they were not started in time.")
+jobs_requeued = Counter("jobs_requeued_total", "Failed and cancelled jobs that were queued again on request.")
+jobs_snoozed = Counter("jobs_snoozed_total", "Attempts that asked to come back later; no retry is used up.")
+jobs_released = Counter(
+    "jobs_released_total", "Attempts that were given back before their end; no retry is used up."
+)
+callbacks_created = Counter("job_callbacks_created_total", "Callbacks; each is a created job as well.")
 jobs_retried = Counter("jobs_retried_total", "Attempts that failed and were given another try.")
 jobs_recovered = Counter("jobs_recovered_total", "Jobs taken back from a dead or silent worker.", ["reason"])
 submissions = Counter(

@@ -110,6 +110,24 @@ def _jobs() -> list[object]:
                 Line("sum(rate(jobs_retried_total[$__rate_interval]))", "retried"),
                 Line("sum(rate(jobs_failed_total[$__rate_interval]))", "failed"),
             ],
+            width=8,
+        ),
+        graph(
+            "Other ends, and ways back",
+            "ops",
+            "Cancelled, expired and requeued jobs; attempts that came back without a retry; callbacks among the created.",
+            [
+                Line(f"sum(rate({name}_total[$__rate_interval]))", words)
+                for name, words in (
+                    ("jobs_cancelled", "cancelled"),
+                    ("jobs_expired", "expired"),
+                    ("jobs_requeued", "requeued"),
+                    ("jobs_snoozed", "snoozed"),
+                    ("jobs_released", "released"),
+                    ("job_callbacks_created", "callbacks created"),
+                )
+            ],
+            width=8,
         ),
         graph(
             "Depth of the queues",
@@ -119,6 +137,7 @@ def _jobs() -> list[object]:
                 Line("max by (queue, status) (job_queue_depth)", "{{queue}}, {{status}}"),
                 Line("max by (queue) (job_due)", "{{queue}}, due"),
             ],
+            width=8,
         ),
         graph("Wait", "s", "From due to started, all tasks.", quantiles("job_wait_seconds"), width=8),
         graph("Run", "s", "How long attempts ran, all tasks.", quantiles("job_duration_seconds"), width=8),

@@ -329,7 +329,7 @@ class StoreMachine(RuleBasedStateMachine):
         def run(connection: Connection) -> set[tuple[UUID, bool, bool]]:
             taken = store.take_stuck(connection, MANY)
             ended = [(held, recovery._end_lost(connection, RetryPolicy(), held)) for held in taken]
-            return {(held.id, held.recorded, burial is not None) for held, burial in ended}
+            return {(held.id, held.recorded, isinstance(end, store.Burial)) for held, end in ended}
 
         def plan() -> tuple[set[tuple[UUID, bool, bool]], Rows]:
             answer: set[tuple[UUID, bool, bool]] = set()

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 
 from webapp.database import Statement
 from webapp.jobs.literals import array_of, kept_as_sent, text_array_of
+from webapp.jobs.states import JobStatus
 from webapp.jobs.store import Claim
 
 #: Longest a statement of a batch may run, milliseconds: ten thousand rows on a busy machine.
@@ -85,20 +86,23 @@ _RELEASE_MANY = text(f"""
                dispatched_at = NULL, updated_at = now(), lease_expires_at = NULL, worker_id = NULL
           FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[])) AS given(id, attempt)
          WHERE {_OPEN_ATTEMPT}
-        RETURNING jobs.id, jobs.attempt, jobs.last_attempt_at)
+        RETURNING jobs.id, jobs.attempt, jobs.last_attempt_at, jobs.status)
     INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome)
     SELECT id, attempt, :worker_id, last_attempt_at, 'released' FROM released
-    RETURNING job_id""")
+    RETURNING job_id, (SELECT status FROM released WHERE id = job_id)""")
 
 
-def release_many(connection: Connection, claims: Sequence[Claim]) -> set[UUID]:
-    """Gives claimed jobs back that were not begun: queued again, and no retry is used up."""
+def release_many(connection: Connection, claims: Sequence[Claim]) -> dict[UUID, JobStatus]:
+    """Gives claimed jobs back that were not begun: queued again, and no retry is used up.
+
+    Returns the status of each by now: one whose cancellation was asked is cancelled.
+    """
     values = {
         "ids": array_of(claim.id for claim in claims),
         "attempts": array_of(claim.attempt for claim in claims),
         "worker_id": claims[0].worker_id,
     }
-    return set(connection.execute(_RELEASE_MANY, values).scalars())
+    return {row[0]: JobStatus(row[1]) for row in connection.execute(_RELEASE_MANY, values)}
 
 
 _FORGET_DISPATCHED = text("""

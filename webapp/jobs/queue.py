@@ -365,6 +365,8 @@ class Queue(Lookup):
             if job.status != JobStatus.CANCELLED:
                 raise JobEnded(job_id, job.status)
             return job, steering.CancelAnswer.CANCELLED
+        if answer is steering.CancelAnswer.CANCELLED:
+            metrics.jobs_cancelled.inc()
         logger.info("job's cancellation was asked", extra={"job_id": str(job_id), "answer": answer.value})
         return job, answer
 
@@ -381,6 +383,7 @@ class Queue(Lookup):
             job = self.found(connection, job_id)
         if not changed:
             raise NotForRetry(job_id, job.status)
+        metrics.jobs_requeued.inc()
         logger.info("job was queued once more by request", extra={"job_id": str(job_id)})
         return job
 

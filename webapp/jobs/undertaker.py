@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine
 
+from webapp import metrics
 from webapp.database import in_one_trip
 from webapp.jobs import dead_letters, pages
 from webapp.jobs.dead_letters import Group, Letter, LetterFilter, LetterState, Resolved
@@ -118,6 +119,7 @@ class Undertaker:
             )
 
         report = self._resolve(wish, batch, "dead letters were requeued")
+        metrics.jobs_requeued.inc(report.changed)
         if report.last_run_at is None or wish.rate is None:
             return report
         return replace(report, next_start_at=report.last_run_at + timedelta(seconds=gap))
