@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import resource
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
 import psycopg2.errors
 
-from webapp.jobs import JobContext, handler
+from webapp.jobs import JobContext, Retry, handler
 
 #: Address space an out-of-memory job gets beyond what its process has, bytes.
 MEMORY_LEFT = 64 * 1024**2
@@ -87,6 +89,10 @@ def effect(payload: dict[str, Any], context: JobContext) -> dict[str, Any]:
     return {"attempt": context.attempt, "seq": payload["seq"]}
 
 
+class NoException(BaseException):
+    """An error of the kind that `except Exception` does not catch."""
+
+
 class Unpicklable(Exception):
     """An error that no pickle takes."""
 
@@ -121,29 +127,30 @@ def _spin() -> None:
         pass
 
 
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+#: Every way there is to end badly.
+_POISONS: dict[str, Callable[[], object]] = {
+    "segfault": lambda: ctypes.string_at(0),
+    "exit": lambda: os._exit(3),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "memory": _exhaust_memory,
+    "loop": _spin,
+    "stubborn": _stubborn,
+    "system-exit": lambda: sys.exit("this handler leaves"),
+    "no-exception": lambda: _raise(NoException()),
+    "endless-wait": lambda: Retry(after=1e15),
+    "coroutine": lambda: asyncio.sleep(0),
+    "unpicklable": lambda: _raise(Unpicklable()),
+    "huge-error": lambda: _raise(RuntimeError("x" * HUGE)),
+}
+#: Their names, for the scenario.
+WAYS = tuple(_POISONS)
+
+
 @handler("chaos.poison", max_retries=1, timeout=1)
-def poison(payload: dict[str, Any], context: JobContext) -> None:
+def poison(payload: dict[str, Any], context: JobContext) -> object:
     """Ends badly, in the way that `payload["how"]` names."""
-    match payload["how"]:
-        case "segfault":
-            ctypes.string_at(0)
-        case "exit":
-            os._exit(3)
-        case "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "memory":
-            _exhaust_memory()
-        case "loop":
-            _spin()
-        case "stubborn":
-            _stubborn()
-        case "unpicklable":
-            raise Unpicklable
-        case "huge-error":
-            raise RuntimeError("x" * HUGE)
-        case how:
-            raise ValueError(f"no such poison: {how}")
-
-
-#: Every way there is, for the scenario.
-WAYS = ("segfault", "exit", "kill", "memory", "loop", "stubborn", "unpicklable", "huge-error")
+    return _POISONS[payload["how"]]()

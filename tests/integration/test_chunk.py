@@ -184,7 +184,7 @@ def test_a_handler_may_say_its_chunk_itself(queue, handle):
 
 @pytest.mark.parametrize("chunk", [0, LARGEST_CHUNK + 1, -1])
 def test_a_chunk_out_of_bounds_is_refused(handle, chunk):
-    with pytest.raises(ValueError, match="chunk of handler"):
+    with pytest.raises(ValueError, match="chunk must be an integer from 1"):
         handle(lambda payload, context: None, chunk=chunk)
 
 

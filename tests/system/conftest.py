@@ -40,7 +40,9 @@ CALLBACK_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDC2FVsBQIhrs="
 
 #: A user's own module, outside the packages.
 HANDLERS = """
+    import asyncio
     import os
+    import sys
     import time
 
     from webapp.jobs import Discard, Retry, Snooze, handler
@@ -80,6 +82,44 @@ HANDLERS = """
         if context.attempt == 1:
             raise Retry("not at first", after=0.1)
         return {"traceparent": context.traceparent}
+
+    class OfAnExtension(BaseException):
+        pass
+
+    @handler("leave", max_retries=0)
+    def leave(payload, context):
+        match payload["how"]:
+            case "exit":
+                sys.exit("good bye")
+            case "cancelled":
+                raise asyncio.CancelledError
+            case "interrupt":
+                raise KeyboardInterrupt("by hand")
+            case "extension":
+                raise OfAnExtension("strange")
+            case "causes":
+                try:
+                    {}["to"]
+                except KeyError as error:
+                    raise RuntimeError("no mail") from error
+
+    @handler("async-sleep", max_retries=0, timeout=1)
+    async def async_sleep(payload, context):
+        context.progress(1, 2, "half")
+        await asyncio.sleep(payload["seconds"])
+        context.check_cancelled()
+        return {"slept": payload["seconds"]}
+
+    @handler("async-quick")
+    async def async_quick(payload, context):
+        await asyncio.sleep(0)
+        return payload["n"]
+
+    @handler("async-long", max_retries=0)
+    async def async_long(payload, context):
+        while True:
+            await asyncio.sleep(0.1)
+            context.check_cancelled()
 
     @handler("not-yet")
     def not_yet(payload, context):

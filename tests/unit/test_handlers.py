@@ -6,6 +6,7 @@ import pytest
 
 from webapp.jobs import handlers
 from webapp.jobs.handlers import Handler, HandlerRegistry
+from webapp.jobs.options import MAX_DELAY
 from webapp.settings import SettingsError
 
 
@@ -59,16 +60,42 @@ def test_a_queue_whose_key_could_be_another_s_breaks_the_rule(registry, queue):
         registry.declare([queue])
 
 
-@pytest.mark.parametrize("retries", [-1, 101])
-def test_retries_out_of_bounds_are_refused(registry, retries):
-    with pytest.raises(ValueError, match=rf"max_retries of handler 'a' must be 0 to 100; given: {retries}"):
-        registry.add(Handler("a", run, max_retries=retries))
+WRONG = ["5", True, [5], 1j, float("nan"), float("inf"), -1, 10**400]
 
 
-@pytest.mark.parametrize("timeout", [0, -1, 86_401, float("nan")])
-def test_a_timeout_out_of_bounds_is_refused(registry, timeout):
-    with pytest.raises(ValueError, match=r"timeout of handler 'a' must be above 0 and at most 86400 s"):
-        registry.add(Handler("a", run, timeout=timeout))
+@pytest.mark.parametrize(("limit", "most"), [("max_retries", 100), ("chunk", 500), ("priority", 9)])
+def test_an_integer_out_of_bounds_is_refused_and_shown(registry, limit, most):
+    for given in (*WRONG, 2.5, most + 1):
+        with pytest.raises(
+            ValueError, match=rf"handler 'a': {limit} must be an integer from . to {most}; given: "
+        ) as caught:
+            registry.add(Handler("a", run, **{limit: given}))
+        assert repr(given)[:5] in str(caught.value)
+    registry.add(Handler("a", run, **{limit: most}))
+
+
+@pytest.mark.parametrize(("limit", "most"), [("timeout", 86_400), ("expires_in", MAX_DELAY)])
+def test_seconds_out_of_bounds_are_refused_and_shown(registry, limit, most):
+    for given in (*WRONG, 0, most * 1.1):
+        with pytest.raises(ValueError, match=rf"handler 'a': {limit} must be .*given: "):
+            registry.add(Handler("a", run, **{limit: given}))
+    registry.add(Handler("a", run, **{limit: most}))
+
+
+@pytest.mark.parametrize(
+    "tags", [("",), ("x" * 65,), ("a\x00",), (" a",), (5,), ("\ud800",), tuple(map(str, range(21)))]
+)
+def test_tags_that_a_submission_may_not_have_are_refused(registry, tags):
+    with pytest.raises(ValueError, match="handler 'a': tags must be at most 20 texts, printable"):
+        registry.add(Handler("a", run, tags=tags))
+
+
+def test_one_text_is_one_tag():
+    try:
+        handlers.handler("one-tag", tags="crawl")(run)
+        assert handlers.registry.get("one-tag").tags == ("crawl",)
+    finally:
+        handlers.registry._handlers.pop("one-tag", None)
 
 
 @pytest.mark.parametrize(("retries", "timeout"), [(0, 0.001), (100, 86_400), (None, None)])

@@ -215,17 +215,17 @@ def test_every_field_that_does_not_fit_is_named_with_its_path():
 @pytest.mark.parametrize(
     ("default", "rule"),
     [
-        ({"priority": 10}, r"priority of handler 'a' must be 0 to 9; given: 10"),
-        ({"priority": -1}, r"priority of handler 'a' must be 0 to 9; given: -1"),
+        ({"priority": 10}, r"handler 'a': priority must be an integer from 0 to 9; given: 10"),
+        ({"priority": -1}, r"handler 'a': priority must be an integer from 0 to 9; given: -1"),
         ({"backoff": []}, r"handler 'a': backoff must have 1 to 100 waits"),
         ({"backoff": [-1]}, r"a wait of backoff must be 0 to"),
         ({"backoff": {"cap": 1}}, r"base, max and jitter only; given: 'cap'"),
         ({"backoff": {"base": 0}}, r"backoff.base must be 1 to 100; given: 0"),
         ({"backoff": {"jitter": True}}, r"backoff.jitter must be 0 to 1; given: True"),
         ({"backoff": 3}, r"backoff must be a list of seconds"),
-        ({"tags": ("",)}, r"tags of handler 'a' must be at most 20"),
-        ({"tags": tuple("abcdefghijklmnopqrstu")}, r"tags of handler 'a' must be at most 20"),
-        ({"expires_in": 0}, r"expires_in of handler 'a' must be above 0"),
+        ({"tags": ("",)}, r"handler 'a': tags must be at most 20"),
+        ({"tags": tuple("abcdefghijklmnopqrstu")}, r"handler 'a': tags must be at most 20"),
+        ({"expires_in": 0}, r"handler 'a': expires_in must be above 0"),
     ],
 )
 def test_a_handlers_default_out_of_bounds_is_refused(default, rule):

@@ -23,7 +23,6 @@ from pydantic import (
 
 from webapp.jobs import options
 from webapp.jobs.depth import MAX_DEPTH, is_deeper, readable
-from webapp.jobs.handlers import MAX_RETRIES, MAX_TIMEOUT
 from webapp.jobs.models import MAX_KEY_LENGTH
 from webapp.jobs.options import Options
 from webapp.jobs.queue import Submission
@@ -152,9 +151,9 @@ class SubmitRequest(BaseModel):
     priority: int | None = Field(None, ge=options.LOWEST_PRIORITY, le=options.HIGHEST_PRIORITY)
     run_at: Ahead | None = None
     delay: float | None = Field(None, ge=0, le=options.MAX_DELAY)
-    max_retries: int | None = Field(None, ge=0, le=MAX_RETRIES)
+    max_retries: int | None = Field(None, ge=0, le=options.MAX_RETRIES)
     backoff: Backoff | None = None
-    timeout: float | None = Field(None, gt=0, le=MAX_TIMEOUT)
+    timeout: float | None = Field(None, gt=0, le=options.MAX_TIMEOUT)
     expires_at: Ahead | None = None
     tags: Annotated[list[OneTag], Field(max_length=options.MAX_TAGS), AfterValidator(_each_once)] | None = (
         None

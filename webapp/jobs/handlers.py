@@ -23,17 +23,9 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 
 from webapp import rediskeys
+from webapp.jobs import handler_rules
 from webapp.jobs.errors import Cancelled, PayloadRefused
-from webapp.jobs.functions import check_function, is_coroutine_function, origin
-from webapp.jobs.options import (
-    HIGHEST_PRIORITY,
-    LOWEST_PRIORITY,
-    MAX_DELAY,
-    MAX_TAG_LENGTH,
-    MAX_TAGS,
-    checked_backoff,
-)
-from webapp.pace import LARGEST_CHUNK
+from webapp.jobs.functions import is_coroutine_function, origin
 from webapp.settings import SettingsError
 
 #: Handlers that come with DJPS.
@@ -42,10 +34,6 @@ BUILT_IN = ("tasks.handlers.simulated", "tasks.handlers.demo", "tasks.handlers.h
 DEFAULT_QUEUE = "default"
 #: Queue of DJPS itself: dispatch, recovery, dead letters. No handler may use it.
 MAINTENANCE_QUEUE = "maintenance"
-#: Longest timeout a handler may ask for, seconds.
-MAX_TIMEOUT = 86_400.0
-#: Most retries a handler may ask for.
-MAX_RETRIES = 100
 
 #: Queues that are DJPS's or the broker's own.
 RESERVED_QUEUES = rediskeys.RESERVED | {MAINTENANCE_QUEUE}
@@ -202,18 +190,7 @@ class HandlerRegistry:
             raise ValueError(
                 f"handler {new.name!r} must use another queue than {new.queue!r}: {_WHY_RESERVED}"
             )
-        if new.max_retries is not None and not 0 <= new.max_retries <= MAX_RETRIES:
-            raise ValueError(
-                f"max_retries of handler {new.name!r} must be 0 to {MAX_RETRIES}; given: {new.max_retries}"
-            )
-        if new.timeout is not None and not 0 < new.timeout <= MAX_TIMEOUT:
-            raise ValueError(f"timeout of handler {new.name!r} must be above 0 and at most {MAX_TIMEOUT:g} s")
-        if new.chunk is not None and not 1 <= new.chunk <= LARGEST_CHUNK:
-            raise ValueError(
-                f"chunk of handler {new.name!r} must be 1 to {LARGEST_CHUNK}; given: {new.chunk}"
-            )
-        _check_defaults(new)
-        check_function(new.name, new.run)
+        handler_rules.check(new)
         known = self._handlers.get(new.name)
         if known is not None and _qualname(known.run) != _qualname(new.run):
             raise ValueError(f"handler {new.name!r} is registered twice: {known.run!r} and {new.run!r}")
@@ -249,29 +226,6 @@ registry = HandlerRegistry()
 
 def _qualname(function: HandlerFunction) -> str:
     return getattr(origin(function), "__qualname__", repr(function))
-
-
-def _check_defaults(new: Handler) -> None:
-    """Holds what a handler sets for its jobs to the bounds of a submission.
-
-    Raises:
-        ValueError: something is out of bounds.
-    """
-    if new.priority is not None and not LOWEST_PRIORITY <= new.priority <= HIGHEST_PRIORITY:
-        raise ValueError(
-            f"priority of handler {new.name!r} must be {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}; given: {new.priority}"
-        )
-    if new.backoff is not None:
-        try:
-            checked_backoff(new.backoff)
-        except ValueError as error:
-            raise ValueError(f"handler {new.name!r}: {error}") from None
-    if len(new.tags) > MAX_TAGS or not all(0 < len(tag) <= MAX_TAG_LENGTH for tag in new.tags):
-        raise ValueError(
-            f"tags of handler {new.name!r} must be at most {MAX_TAGS}, of 1 to {MAX_TAG_LENGTH} characters"
-        )
-    if new.expires_in is not None and not 0 < new.expires_in <= MAX_DELAY:
-        raise ValueError(f"expires_in of handler {new.name!r} must be above 0 and at most {MAX_DELAY:g} s")
 
 
 def handler(
@@ -326,7 +280,7 @@ def handler(
                 chunk,
                 priority=priority,
                 backoff=backoff,
-                tags=tuple(tags),
+                tags=(tags,) if isinstance(tags, str) else tuple(tags),
                 expires_in=expires_in,
                 model=model,
             )

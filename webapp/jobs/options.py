@@ -19,6 +19,10 @@ DEFAULT_PRIORITY = 5
 LOWEST_PRIORITY, HIGHEST_PRIORITY = 0, 9
 #: Furthest ahead a job may be due or expire, seconds: a hundred years.
 MAX_DELAY = 100 * 365.25 * 86_400
+#: Longest timeout of an attempt, seconds.
+MAX_TIMEOUT = 86_400.0
+#: Most retries of a job.
+MAX_RETRIES = 100
 #: Most tags of a job.
 MAX_TAGS = 20
 #: Longest tag, characters.
