@@ -210,12 +210,21 @@ def test_what_a_job_past_its_hard_limit_started_ends_with_it(processes, eventual
     eventually(lambda: not running(seconds), 2)
 
 
-def test_what_the_job_of_a_dead_child_started_ends(processes, eventually):
-    killed = processes.post("starts", way="shell", seconds="4323.1")
-    eventually(lambda: running("4323.1"))
+@pytest.mark.parametrize("way", ["shell", "pool"])
+def test_what_the_job_of_a_dead_child_started_ends_before_it_runs_again(processes, eventually, way):
+    seconds = f"4323.{len(way)}"
+    killed = processes.post("starts", way=way, seconds=seconds)
+    eventually(lambda: running(seconds))
+    began = time.monotonic()
     os.kill(processes.child_running(killed), signal.SIGKILL)
     assert processes.wait_for(killed)["result"] == {"attempt": 2}
-    assert not running("4323.1")
+    assert not running(seconds)
+    assert time.monotonic() - began < 8, (
+        "forked processes must not hide from the parent that its child has died"
+    )
+
+
+def test_what_a_job_started_ends_when_its_handler_ends_the_process(processes, eventually):
     dead = processes.wait_for(processes.post("dies", seconds="4323.2"))
     assert dead["status"] == "failed"
     eventually(lambda: not running("4323.2"), 2)
