@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 SUFFIX = ".worker"
 #: Jobs taken back in one transaction.
 BATCH = 200
+#: How long a file of another machine, or of this one before it was started again, is left where it is, seconds.
+FOREIGN_KEPT = 86_400.0
 #: Tells one run of the kernel from all others; machines that share a folder differ in it.
 _KERNEL_RUN = Path("/proc/sys/kernel/random/boot_id")
 
@@ -96,6 +99,8 @@ def find(data_dir: Path, own: str) -> Iterator[DeadWorker]:
             # A lock says nothing of processes on another machine.
             if os.read(held, 100).decode() == _kernel_run():
                 yield DeadWorker(name, file)
+            elif time.time() - os.fstat(held).st_mtime > FOREIGN_KEPT:
+                file.unlink(missing_ok=True)
         except OSError:
             continue
         finally:

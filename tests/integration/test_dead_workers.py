@@ -106,6 +106,21 @@ def test_nothing_is_taken_from_a_worker_of_another_machine(presence, engine, wor
     assert presence.take_over() == 1
 
 
+def test_files_from_before_the_machine_was_started_again_are_swept_up(presence, tmp_path):
+    LifeLock(tmp_path, NAME)
+    file = beacon.folder(tmp_path) / f"{NAME}{dead_workers.SUFFIX}"
+    left = file.with_name(f"left{dead_workers.SUFFIX}")
+    left.write_text("an earlier run of the kernel")
+    presence.take_over()
+    assert left.exists()
+    old = time.time() - dead_workers.FOREIGN_KEPT - 1
+    os.utime(left, (old, old))
+    os.utime(file, (old, old))
+    presence.take_over()
+    assert file.exists(), "its lock is held"
+    assert not left.exists()
+
+
 def test_what_cannot_be_settled_yet_is_found_again(presence, engine, worker, monkeypatch):
     (pid,) = worker()
     claim = claimed(engine, worker_id=f"{NAME}/77")
