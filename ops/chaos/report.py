@@ -33,6 +33,7 @@ class Row:
     told_p99_ms: float | None = None
     counts: dict[str, int] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
+    skipped: str = ""
 
     @property
     def passed(self) -> bool:
@@ -51,8 +52,14 @@ def line(row: Row) -> str:
     return (
         f"{row.name:24} {row.jobs:6} {row.attempts:8} {row.faults:6} {row.restarts:8} {row.affected:6}"
         f" {_seconds(row.recovery_p50)} {_seconds(row.recovery_p99)} {row.within:5.0f}"
-        f" {_milliseconds(row.post_p99_ms_in_fault)}  {'ok' if row.passed else 'FAILED'}"
+        f" {_milliseconds(row.post_p99_ms_in_fault)}  {_verdict(row)}"
     )
+
+
+def _verdict(row: Row) -> str:
+    if row.skipped:
+        return f"skipped: {row.skipped}"
+    return "ok" if row.passed else "FAILED"
 
 
 def followed(row: Row) -> list[str]:

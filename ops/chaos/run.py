@@ -13,11 +13,12 @@ from typing import Any
 
 from ops.chaos import checker, following, report
 from ops.chaos.clients import Load
+from ops.chaos.disk import NotAllowed
 from ops.chaos.followers import FOLLOWED, STEERED, Followers
 from ops.chaos.history import Exchange, History
 from ops.chaos.report import Row, percentile
 from ops.chaos.scenarios import SCENARIOS, Scenario
-from ops.chaos.stage import Stage
+from ops.chaos.stage import Broken, Stage
 from ops.chaos.system import System, await_that
 
 #: Load before the first fault, seconds.
@@ -106,8 +107,12 @@ class Runner:
         try:
             with self._system_for(scenario) as system:
                 self._play(scenario, system, row)
+        except NotAllowed as error:
+            row.skipped = str(error)
         except TimeoutError as error:
             row.findings.append(f"I8: {error}")
+        except Broken as error:
+            row.findings.append(str(error))
         row.seconds = round(time.monotonic() - began, 1)
         if row.findings:
             self._failed = True
@@ -117,7 +122,7 @@ class Runner:
 
     def _play(self, scenario: Scenario, system: System, row: Row) -> None:
         prefix = f"{scenario.name}.{next(_numbers)}"
-        history = History(system.folder / f"history-{prefix}.jsonl")
+        history = History(system.records / f"history-{prefix}.jsonl")
         rng = random.Random(f"{self._seed}/{scenario.name}")
         stage = Stage(system, history, prefix, rng, lambda what: print(f"    {what}", flush=True))
         exits_before = sum(len(member.exits) for member in system.members.values())
@@ -170,6 +175,9 @@ class Runner:
         row.post_p99_ms_in_fault = _p99_ms(during)
         if row.recovery_p99 is not None and row.recovery_p99 > scenario.within * self._slack:
             row.findings.append(f"recovery p99 {row.recovery_p99:.1f} s is over {scenario.within:g} s")
+        wrong = {one.status for one in history.exchanges} - set(scenario.answers)
+        if scenario.answers and wrong:
+            row.findings.append(f"POST answered {sorted(wrong)} (0 is no answer)")
         if not row.jobs:
             row.findings.append("no job was accepted, so nothing was tested")
         if scenario.redis_away:

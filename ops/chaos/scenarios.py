@@ -17,6 +17,7 @@ from ops.chaos.database_faults import (
     terminate_backends,
 )
 from ops.chaos.handlers import WAYS
+from ops.chaos.machine_faults import HEALED_WITHIN, cut_power, full_disk, up_twice
 from ops.chaos.message_faults import drop_messages, duplicate_messages, garbage, shuffle_messages
 from ops.chaos.network_faults import blackhole, delay, reset_connections
 from ops.chaos.process_faults import (
@@ -55,6 +56,9 @@ PROMISED = LEASE + SWEEP + 10.0
 #: Longest recovery after FLUSHALL or a restart of Redis, seconds.
 PROMISED_REDIS = 10.0
 
+#: What POST answers when all is well, and when it is not and says so.
+SERVED = (200, 201, 503)
+
 #: What the network scenarios need; their rate is lower, for every byte passes through Python twice.
 PROXIED = {"proxied": True}
 
@@ -73,6 +77,7 @@ class Scenario:
         redis_away: POSTs must be 201 within 250 ms, and `/health/ready` must say `degraded`.
         database_away: POSTs must be 503 within a second, and taken again within 5 s of its return.
         database_says: what `/health/ready` must say at that time: `unavailable`, or nothing but `ok`.
+        answers: what POST may answer, where not every answer is right; 0 stands for none.
         kinds: what is posted.
         tail: seconds the load goes on after the fault.
         follow: who follows and steers jobs of their own meanwhile: `wait`, `events`, `cancel`.
@@ -88,6 +93,7 @@ class Scenario:
     redis_away: bool = False
     database_away: bool = False
     database_says: str = "unavailable"
+    answers: tuple[int, ...] = ()
     kinds: tuple[Kind, ...] = ORDINARY
     tail: float = 1.0
     follow: tuple[str, ...] = ()
@@ -318,6 +324,24 @@ def _list() -> list[Scenario]:
             system={"environment": {"CHAOS_MUTANT": "deaf"}},
             within=60,
         ),
+        Scenario(
+            "power-cut",
+            "kill -9 of every process at the same moment, servers included",
+            cut_power(1),
+            answers=(0, *SERVED),
+        ),
+        *(
+            Scenario(
+                f"disk-full-{name}" if name != "data" else "disk-full",
+                f"the disk under the {name} folder is full for 8 s",
+                full_disk,
+                system={"disk": name},
+                within=HEALED_WITHIN,
+                answers=SERVED,
+            )
+            for name in ("data", "run")
+        ),
+        Scenario("up-twice", "two `ops up` at the same moment", up_twice, jobs=60, rate=10),
         *_followed("follow", "clients wait and read events", ("wait", "events")),
         *_followed("cancel", "clients cancel and wait", ("cancel",)),
         Scenario("soak", "all of it, at random", soak, jobs=7_000, rate=40),
@@ -354,7 +378,7 @@ SCENARIOS = {scenario.name: scenario for scenario in _list()}
 
 #: Run by `ops test`: one system, about two minutes.
 SHORT = (
-    "worker-kill",
+    "power-cut",
     "child-points",
     "api-points",
     "redis-flush",

@@ -12,6 +12,10 @@ from ops.chaos.history import History
 from ops.chaos.system import System
 
 
+class Broken(Exception):
+    """A promise was broken that the checker cannot see; the message says which."""
+
+
 @dataclass(slots=True)
 class Stage:
     """Where a fault plays: the system, and what is noted about the fault.

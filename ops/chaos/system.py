@@ -23,6 +23,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from ops.chaos import schema
+from ops.chaos.disk import mount, unmount
 from ops.chaos.proxy import Proxy
 from ops.stack import ports, postgres, valkey
 from ops.stack.throwaway import become
@@ -86,6 +87,7 @@ class System:
     Args:
         proxied: puts a TCP proxy before each server, one for the API and one for the workers.
         durable: Valkey keeps an append-only file.
+        disk: the folder that has a small disk of its own: `data` or `run`; empty for none.
         environment: more variables for every process.
         worker_environment: still more, for the worker alone.
     """
@@ -95,11 +97,16 @@ class System:
         *,
         proxied: bool = False,
         durable: bool = True,
+        disk: str = "",
         environment: Mapping[str, str] | None = None,
         worker_environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="djps-chaos-"))
         self.folder.chmod(0o711)
+        #: Where the small disk is.
+        self.disk = mount(self.folder, disk) if disk else None
+        #: Where the harness writes, which must go on while that disk is full.
+        self.records = Path(tempfile.mkdtemp(prefix="djps-chaos-records-")) if disk else self.folder
         self.postgres_port, self.redis_port, self.api_port = ports.free(), ports.free(), ports.free()
         self.url = f"http://{ports.LOOPBACK}:{self.api_port}"
         self.proxies: dict[str, Proxy] = {}
@@ -349,10 +356,19 @@ class System:
             proxy.close()
         for name in ("postgres", "redis", "metrics"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        if keep:
-            return self.folder
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return None
+        return self._clear(keep=keep)
+
+    def _clear(self, *, keep: bool) -> Path | None:
+        """Deletes the folders; returns a copy of them when it is to be kept."""
+        kept = Path(tempfile.mkdtemp(prefix="djps-chaos-kept-")) if keep else None
+        folders = {self.folder, self.records}
+        for folder in folders if kept else ():
+            shutil.copytree(folder, kept, dirs_exist_ok=True)
+        if self.disk is not None:
+            unmount(self.disk)
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+        return kept
 
     @staticmethod
     def _kill_group(process: subprocess.Popen[bytes]) -> None:
