@@ -6,6 +6,7 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
+from ops.stack.evenly import Shares, spread
 from webapp import heap
 from webapp.logs import configuration
 from webapp.settings import current
@@ -57,14 +58,27 @@ logconfig_dict = configuration(_settings.log_level) | {
 }
 
 
-def pre_fork(_server: Any, _worker: Any) -> None:
-    """The workers share what is loaded by now."""
+# Twice as many places as workers: at a reload the new ones are there before the old ones have gone.
+_shares = Shares(2 * workers + 2)
+
+
+def pre_fork(_server: Any, worker: Any) -> None:
+    """The workers share what is loaded by now, and know of each other's connections."""
     heap.share()
+    worker.place = _shares.take()
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """A worker has ended: its connections are gone."""
+    if worker.place is not None:
+        _shares.give_back(worker.place)
 
 
 def post_worker_init(worker: Any) -> None:
     """Requests that wait answer when this worker is told to end, so that nobody waits for them."""
     worker.app.wsgi().extensions["watchers"].is_open = lambda: worker.alive
+    if worker.place is not None:
+        spread(worker, _shares, worker.place, lambda: worker.nr_conns)
 
 
 # Its socket could scale or stop the server, and two stacks of one user would share it.
