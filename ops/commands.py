@@ -93,13 +93,14 @@ def up(stack: Stack, *, detach: bool) -> int:
         return 0
     print("Stop it: Ctrl-C    Logs: python3 -m ops logs --follow", flush=True)
     try:
-        supervisor.wait()
-        print("the supervisor has ended")
+        ended = supervisor.wait()
+        print("the supervisor has ended" if ended == 0 else "the supervisor was killed, and all ends with it")
     except KeyboardInterrupt:
         print("\nstopping ...", flush=True)
+        ended = 0
     finally:
         stack.down()
-    return 0
+    return 0 if ended == 0 else 1
 
 
 def _interrupt(number: int, _frame: object) -> None:

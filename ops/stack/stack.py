@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -127,8 +126,11 @@ class Stack:
 
     def _prepare(self) -> None:
         self.data.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self.data / "metrics", ignore_errors=True)
-        (self.data / "metrics").mkdir()
+        (self.data / "metrics").mkdir(exist_ok=True)
+        for pattern in ("*.db", "slot-*.lock"):
+            # The data folder may be somebody's home, with a folder of this name that is theirs.
+            for file in (self.data / "metrics").glob(pattern):
+                file.unlink(missing_ok=True)
         readiness.forget_all(self.data)
         for process in self._servers:
             if process.name == "postgres":
