@@ -9,7 +9,7 @@ import signal
 import sys
 
 from ops import logs
-from ops.stack import prometheus
+from ops.stack import postgres, prometheus
 from ops.stack.stack import Stack, StackError
 from ops.stack.venv import ROOT
 from webapp.loopback import go_around_proxies
@@ -68,7 +68,7 @@ def run(wanted: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case fo
                 return lock()
     except KeyboardInterrupt:
         return 130
-    except (StackError, SettingsError, prometheus.PrometheusError) as error:
+    except (StackError, SettingsError, postgres.PostgresError, prometheus.PrometheusError) as error:
         print(f"ops: {error}", file=sys.stderr)
         return 1
 
