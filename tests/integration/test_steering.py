@@ -157,6 +157,7 @@ def test_a_job_whose_last_failure_is_recorded_cannot_be_cancelled(engine, client
     answer = client.post(f"/jobs/{claim.id}/cancel")
     assert answer.status_code == 409
     assert "has failed for the last time" in answer.json["detail"]
+    assert client.get(f"/jobs/{claim.id}/explain").json["state"] == "failing"
     assert tables(engine) == before
 
 
@@ -218,7 +219,8 @@ def test_a_requeue_closes_the_dead_letter_and_another_death_opens_a_new_one(engi
     claim = buried(engine)
     with engine.begin() as connection:
         requeue(connection, claim.id)
-        assert dead_letters.jobs(connection, dead_letters.LetterFilter(), limit=10, offset=0) == []
+        rows, _ = dead_letters.jobs(connection, dead_letters.LetterFilter(), limit=10, offset=0)
+        assert rows == []
         (again,) = store.claim(connection, [claim.id], worker_id=WORKER, lease=LEASE)
         store.record_last(connection, again, FAILED, ERROR)
         assert store.bury(connection, again.id, again.attempt)

@@ -51,6 +51,7 @@ CANCELLED = {"status": "cancelled", "finished_at": BEFORE, "cancel_reason": "exp
         (CANCELLED, {}, "final", "(expired)"),
         (RUNS, {}, "running", "held by worker host:1:b/7 until 2026-01-02T03:05:05"),
         (RUNS, {"cancel_asked": True}, "stopping", "attempt 2 was asked to stop"),
+        (RUNS, {"recorded": True}, "failing", "attempt 2 failed and was the last"),
         ({"expires_at": BEFORE}, {}, "expired", "not started by"),
         ({"expires_at": LATER}, {}, "due", "next in queue 'mail'"),
         ({"expires_at": BEFORE, "attempt": 1}, {}, "due", "next"),

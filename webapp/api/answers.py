@@ -52,6 +52,7 @@ class Explained(_Answer):
         "final",
         "running",
         "stopping",
+        "failing",
         "expired",
         "waiting_until",
         "broker_away",

@@ -244,6 +244,7 @@ CANCEL = Examples(
     },
 )
 RETRY = Examples(
+    bodies={"nothing to say": {}},
     answers={
         200: FAILED | {"status": "queued", "retry_count": 0, "finished_at": None},
         409: conflict(NotForRetry(UUID(JOB_ID), "completed")),

@@ -26,6 +26,7 @@ class Situation:
         cancel_asked: its running attempt was asked to stop.
         ahead: due jobs of its queue that come before it, counted to `COUNTED_UP_TO`.
         workers: live workers that listen to its queue; None when Redis does not say.
+        recorded: the end of its running attempt is on record, so it was its last.
     """
 
     job: JobRow
@@ -33,6 +34,7 @@ class Situation:
     cancel_asked: bool
     ahead: int
     workers: int | None
+    recorded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,12 @@ def explain(at: Situation) -> Explanation:
     job = at.job
     if job.status in FINAL:
         return _final(job)
+    if job.status == JobStatus.PROCESSING and at.recorded:
+        return Explanation(
+            "failing",
+            f"attempt {job.attempt} failed and was the last; the job is on its way to the dead letter queue",
+            {"attempt": job.attempt},
+        )
     if job.status == JobStatus.PROCESSING:
         return _running(job, cancel_asked=at.cancel_asked)
     if job.expires_at is not None and job.attempt == 0 and job.expires_at <= at.now:
@@ -128,6 +136,7 @@ def _due(at: Situation) -> Explanation:
 
 _AROUND = text(f"""
     SELECT now(), (SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = :id),
+           EXISTS (SELECT FROM job_attempts WHERE job_id = :id AND attempt = :attempt),
            (SELECT CAST(sum(jobs) AS bigint) FROM generate_series(:priority, {HIGHEST_PRIORITY}) AS more, LATERAL (
                SELECT count(*) AS jobs FROM (SELECT 1 FROM jobs
                 WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL AND priority = more
@@ -146,6 +155,12 @@ def situation(connection: Connection, job: JobRow, workers: int | None) -> Situa
     Args:
         workers: live workers that listen to its queue; None when that is not known.
     """
-    values = {"id": job.id, "queue": job.queue, "priority": job.priority, "run_at": job.run_at}
-    now, asked, ahead = connection.execute(_AROUND, values).one()
-    return Situation(job, now, bool(asked), ahead, workers)
+    values = {
+        "id": job.id,
+        "attempt": job.attempt,
+        "queue": job.queue,
+        "priority": job.priority,
+        "run_at": job.run_at,
+    }
+    now, asked, recorded, ahead = connection.execute(_AROUND, values).one()
+    return Situation(job, now, bool(asked), ahead, workers, recorded)
