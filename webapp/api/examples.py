@@ -248,7 +248,7 @@ RETRY = Examples(
     answers={
         200: FAILED | {"status": "queued", "retry_count": 0, "finished_at": None},
         409: conflict(NotForRetry(UUID(JOB_ID), "completed")),
-    }
+    },
 )
 ATTEMPTS = Examples(
     query={"limit": 100, "before": 5},
