@@ -72,7 +72,8 @@ def _run(function: Callable[..., Coroutine[Any, Any, Any]], payload: dict[str, A
             raise SoftTimeLimitExceeded from error
         raise
     finally:
-        if not terminate_handler_fired():
+        # A process that the coroutine forked has forgotten the loop, which is its parent's.
+        if _own.runner is runner and not terminate_handler_fired():
             _end_leftovers(runner)
 
 

@@ -270,3 +270,26 @@ def test_a_forked_child_makes_a_loop_of_its_own(engine, handle):
     if not pid:
         os._exit(0 if coroutines._own.runner is None else 1)
     assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_handler_may_run_a_loop_of_its_own_between_two_coroutines(end):
+    def own(payload, context):
+        return asyncio.run(count(payload, context))
+
+    for function in (count, own, count):
+        assert end(function).result["n"] == 2
+
+
+def test_what_a_coroutine_forks_ends_without_touching_the_loop(end):
+    async def fork(payload, context):
+        pid = os.fork()
+        if not pid:
+            return None
+        for _ in range(200):
+            await asyncio.sleep(0.001)
+            if os.waitpid(pid, os.WNOHANG)[0]:  # noqa: ASYNC222 - it does not wait
+                return "parent"
+        return "the copy lives on"
+
+    assert end(fork).result == "parent"
+    assert end(count).status == "completed"

@@ -84,3 +84,24 @@ def test_a_number_that_python_does_not_read_is_no_harm(client, engine, change):
     answer = client.get(f"/jobs/{job.id}")
     assert answer.status_code == 200
     assert "djps_not_shown" in json.dumps(answer.json["result"])
+
+
+@pytest.mark.parametrize(
+    ("column", "expression"),
+    [
+        ("backoff", """'"x"'::jsonb"""),
+        ("backoff", """'{"base": "x"}'::jsonb"""),
+        ("progress", "'[1]'::jsonb"),
+        ("tags", "ARRAY[NULL]::text[]"),
+    ],
+)
+def test_a_column_that_was_changed_by_hand_leaves_the_rest_of_the_row_readable(
+    client, engine, change, column, expression
+):
+    other, job = queued(engine), queued(engine)
+    change(job.id, column, expression)
+    answer = client.get(f"/jobs/{job.id}")
+    assert answer.status_code == 200
+    assert (answer.json["task"], answer.json[column]) == ("noop", [] if column == "tags" else None)
+    assert listed(client, job.id) == answer.json
+    assert listed(client, other.id)

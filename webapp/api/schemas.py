@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import (
@@ -17,6 +18,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     Tag,
+    ValidationError,
     ValidationInfo,
     field_validator,
 )
@@ -275,7 +277,7 @@ class JobAnswer(BaseModel):
     @classmethod
     def of(cls, job: JobRow) -> dict[str, Any]:
         """The JSON-ready form of a job."""
-        model = cls.model_validate(job)
+        model = cls._checked(job)
         # These are JSON already; pydantic would copy them, and fails where they are nested deeper than it goes.
         model.payload, model.result = {}, None
         answer = model.model_dump(mode="json")
@@ -284,6 +286,14 @@ class JobAnswer(BaseModel):
             # The reason of a cancellation that was asked, and came too late, is not why the job ended.
             answer["cancel_reason"] = None
         return answer
+
+    @classmethod
+    def _checked(cls, job: JobRow) -> Self:
+        try:
+            return cls.model_validate(job)
+        except (ValidationError, AttributeError):
+            # Columns that hold anything may have been changed by hand; the rest of the row is shown all the same.
+            return cls.model_validate(replace(job, backoff=None, progress=None, tags=[]))
 
 
 class AttemptAnswer(BaseModel):
