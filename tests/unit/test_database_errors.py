@@ -137,6 +137,21 @@ def test_an_error_within_a_sentence_is_described_as_well():
     assert line["message"].startswith("failed: UniqueViolation")
 
 
+@pytest.mark.parametrize(
+    "log",
+    [
+        lambda logger, error: logger.error(error),
+        lambda logger, error: logger.error("failed", extra={"error": error}),
+        lambda logger, error: logger.error("failed", extra={"error": error}, exc_info=error),
+        lambda logger, error: logger.error("%(error)s", {"error": error}),
+    ],
+)
+def test_an_error_in_any_part_of_a_call_is_described(log):
+    line = logged(lambda logger: log(logger, fail(wrapped)))
+    assert SECRET not in json.dumps(line)
+    assert "UniqueViolation" in json.dumps(line)
+
+
 def test_other_tracebacks_are_left_as_python_writes_them():
     line = logged(lambda logger: logger.error("it failed", exc_info=ValueError("what it says")))
     assert line["exc_info"].endswith("ValueError: what it says")
