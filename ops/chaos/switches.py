@@ -236,6 +236,14 @@ def _led_astray() -> None:
     database._replace_all = lambda _engine: None
 
 
+def _every_lock_a_race() -> None:
+    """A submission that waited for any lock in vain is told that another one holds its key."""
+    from webapp import database_errors
+    from webapp.jobs import queue
+
+    queue.is_lock_of = lambda error, _table: database_errors.trouble_of(error) is database_errors.Trouble.BUSY
+
+
 def _deaf() -> None:
     """No mutant of safety: the worker stops asking for messages once the harness says so."""
     from kombu.transport import redis
@@ -268,5 +276,6 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "cancel-in-words": _cancel_in_words,
     "untold": _untold,
     "led-astray": _led_astray,
+    "every-lock-a-race": _every_lock_a_race,
     "deaf": _deaf,
 }
