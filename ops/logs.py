@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
+from webapp.printable import escaped
+
 #: Seconds between two looks for new lines.
 LOOK_EVERY = 0.2
 #: Lines of each log that `--follow` begins with, where nothing else is said.
@@ -134,7 +136,8 @@ def _print(log: Path, lines: Iterable[str], out: TextIO, *, head: bool) -> None:
     for number, line in enumerate(lines):
         if head and number == 0:
             out.write(f"==> {log.stem} <==\n")
-        out.write(line if line.endswith("\n") else f"{line}\n")
+        # A handler may print anything, and the servers quote what they are given.
+        out.write("\t".join(map(escaped, line.rstrip("\n").split("\t"))) + "\n")
 
 
 def _added(log: Path, end: int) -> tuple[list[str], int]:

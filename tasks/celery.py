@@ -186,6 +186,7 @@ def _become_child(**_: Any) -> None:
     global _presence, _exposed
     if os.getppid() != _pid:
         os._exit(0)
+    logs.catch_strays()
     _presence = None
     if _exposed is not None:
         _exposed.forget()

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 from uuid import UUID
 
@@ -241,3 +242,40 @@ def configure(level: str) -> None:
     logging.config.dictConfig(configuration(level))
     logging.captureWarnings(capture=True)
     threading.excepthook = _say_that_a_thread_died
+
+
+def catch_strays() -> None:
+    """Makes errors that nothing in this process catches, in a thread or in a finalizer, lines of the log.
+
+    Python prints them as tracebacks, between the lines.
+    """
+    threading.excepthook = _thread_failed
+    sys.unraisablehook = _unraisable
+
+
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    if args.exc_type is SystemExit:
+        return
+    name = args.thread.name if args.thread is not None else None
+    _log_stray("thread failed", args.exc_type, args.exc_value, args.exc_traceback, of=name)
+
+
+def _unraisable(args: sys.UnraisableHookArgs) -> None:
+    _log_stray(
+        "error that nothing could catch",
+        args.exc_type,
+        args.exc_value,
+        args.exc_traceback,
+        of=described(args.object),
+    )
+
+
+def _log_stray(
+    sentence: str,
+    kind: type[BaseException],
+    error: BaseException | None,
+    trace: TracebackType | None,
+    **fields: str | None,
+) -> None:
+    told = error if error is not None else kind()
+    logging.getLogger("python").error(sentence, exc_info=(kind, told, trace), extra=fields)

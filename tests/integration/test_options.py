@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 from factories import age, attempts_of, claimed, new_job, queued, row_of, tables, waiting
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 from sqlalchemy import text
 
 from tasks import recovery
@@ -417,3 +417,26 @@ def test_a_key_is_not_taken_when_its_job_is_not_stored(engine):
         connection.rollback()
     assert keys(engine) == []
     assert attempts_of(engine, new_job().id) == []
+
+
+class Broken(BaseModel):
+    to: str
+
+    @field_validator("to")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        return {"ada": "ada@example.org"}[value]
+
+
+def test_a_model_that_is_broken_refuses_the_payload_and_says_so(client, handle, engine):
+    name = handle(lambda payload, context: None, model=Broken)
+    answer = client.post("/jobs", json={"payload": {"task": name, "to": "bob"}})
+    assert answer.status_code == 422
+    assert (
+        answer.json["errors"][0]["rule"]
+        == f"could not be checked: the model of handler {name!r} raised KeyError"
+    )
+    items = client.post(
+        "/jobs/batch", json={"jobs": [{"payload": {"task": name, "to": to}} for to in ("bob", "ada")]}
+    ).json
+    assert [item["outcome"] for item in items["items"]] == ["invalid", "created"]

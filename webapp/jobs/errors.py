@@ -127,6 +127,17 @@ def closest_to(name: object, known: tuple[str, ...]) -> str | None:
     return by_form[found[0]] if found else None
 
 
+class PayloadUnchecked(OptionRefused):
+    """The model of the payload's handler raised something else than what is wrong with the payload."""
+
+    def __init__(self, task: str, error: Exception) -> None:
+        super().__init__(
+            "payload",
+            f"could not be checked: the model of handler {task!r} raised {type(error).__name__}",
+            "a payload",
+        )
+
+
 class UnknownQueue(OptionRefused):
     """Nobody listens to this queue."""
 

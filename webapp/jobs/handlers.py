@@ -24,9 +24,11 @@ from pydantic import BaseModel, ValidationError
 
 from webapp import rediskeys
 from webapp.jobs import handler_rules
-from webapp.jobs.errors import Cancelled, PayloadRefused
+from webapp.jobs.errors import Cancelled, PayloadRefused, PayloadUnchecked
 from webapp.jobs.functions import is_coroutine_function, origin
 from webapp.settings import SettingsError
+
+logger = logging.getLogger(__name__)
 
 #: Handlers that come with DJPS.
 BUILT_IN = ("tasks.handlers.simulated", "tasks.handlers.demo", "tasks.handlers.http")
@@ -145,6 +147,7 @@ class Handler:
 
         Raises:
             PayloadRefused: it does not fit.
+            PayloadUnchecked: the model itself is broken.
         """
         if self.model is None:
             return
@@ -155,6 +158,12 @@ class Handler:
         except ValidationError as error:
             secret = bool(self.model.model_config.get("hide_input_in_errors"))
             raise PayloadRefused(self.name, error, secret=secret) from error
+        except Exception as error:  # noqa: BLE001 - a validator of the handler's own may raise anything
+            # What it was given stays out of the log.
+            logger.warning(
+                "model of a handler is broken", extra={"task": self.name, "error_type": type(error).__name__}
+            )
+            raise PayloadUnchecked(self.name, error) from None
 
 
 class HandlerRegistry:
