@@ -74,10 +74,10 @@ def api_of(environment: dict[str, str]) -> str:
     return f"http://127.0.0.1:{environment['API_PORT']}"
 
 
-def completes(environment: dict[str, str]) -> bool:
+def completes(environment: dict[str, str], task: str = "noop") -> bool:
     """True if a job is taken and done right now."""
     try:
-        job = requests.post(f"{api_of(environment)}/jobs", json={"payload": {"task": "noop"}}, timeout=5)
+        job = requests.post(f"{api_of(environment)}/jobs", json={"payload": {"task": task}}, timeout=5)
         if job.status_code != requests.codes.created:
             return False
         found = requests.get(f"{api_of(environment)}/jobs/{job.json()['id']}?wait=5", timeout=10).json()

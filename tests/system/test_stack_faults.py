@@ -38,7 +38,7 @@ def up(environment):
     (modules / "my_handlers.py").write_text("")
     nowhere = f"http://127.0.0.1:{ports.free()}"
     environment |= {"HTTP_PROXY": nowhere, "http_proxy": nowhere, "ALL_PROXY": nowhere}
-    environment |= {"PYTHONPATH": str(modules), "HANDLERS": "my_handlers"}
+    environment |= {"PYTHONPATH": str(modules), "HANDLERS": "my_handlers", "SIMULATED_FAILURE_RATE": "0"}
     twice = [start(environment, "up", "--detach") for _ in range(2)]
     said = [one.communicate(timeout=120)[0] for one in twice]
     try:
@@ -69,6 +69,8 @@ def _one_of_two_starts(environment, up):
     assert "Traceback" not in up[0] + up[1]
     assert {one["state"] for one in status(environment)["processes"].values()} == {"RUNNING"}
     assert completes(environment)
+    # Its service listens on loopback, and is not asked through the proxy.
+    assert completes(environment, "simulated")
 
 
 def _flask_reaches_it(environment):
