@@ -78,7 +78,13 @@ def post_worker_init(worker: Any) -> None:
     """Requests that wait answer when this worker is told to end, so that nobody waits for them."""
     worker.app.wsgi().extensions["watchers"].is_open = lambda: worker.alive
     if worker.place is not None:
-        spread(worker, _shares, worker.place, lambda: worker.nr_conns)
+        spread(worker, _shares, worker.place, lambda: _connections(worker))
+
+
+def _connections(worker: Any) -> int:
+    """How many connections a worker has: one with a loop of its own knows that better than gunicorn's count."""
+    loop = getattr(worker, "_loop", None)
+    return int(worker.nr_conns if loop is None else len(loop.connections))
 
 
 # Its socket could scale or stop the server, and two stacks of one user would share it.
