@@ -6,29 +6,12 @@ import re
 
 import pytest
 import schemathesis
+from described import answers_as_described
 from factories import buried, completed, queued
-from hypothesis import HealthCheck, Phase, given, settings
 from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    negative_data_rejection,
-    response_schema_conformance,
-    status_code_conformance,
-    unsupported_method,
-)
 
 from webapp.api.openapi import document, operation_of
-
-CHECKS = (
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_schema_conformance,
-    negative_data_rejection,
-    unsupported_method,
-)
 
 #: Requests to each operation.
 EXAMPLES = 25
@@ -57,6 +40,25 @@ def test_every_operation_has_words_and_every_schema_is_one(described):
             assert operation["responses"]
     for schema in described["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
+
+
+def test_what_names_a_job_is_linked_to_all_that_can_be_asked_of_one(described):
+    of_a_job = {
+        operation["operationId"]
+        for path, methods in described["paths"].items()
+        for operation in methods.values()
+        if "{job_id}" in path
+    }
+    assert len(of_a_job) >= 8
+    for method, path, status in (
+        ("post", "/jobs", "201"),
+        ("post", "/jobs", "200"),
+        ("post", "/jobs/batch", "200"),
+        ("get", "/jobs", "200"),
+        ("get", "/dlq", "200"),
+    ):
+        links = described["paths"][path][method]["responses"][status]["links"]
+        assert {one["operationId"] for one in links.values()} == of_a_job
 
 
 def test_the_description_is_sent_once(client):
@@ -90,26 +92,4 @@ def test_whatever_is_sent_is_answered_as_described(schema, mode):
 
     That one that fits is never refused is not asked: no schema says that a text must not hold NUL, or that a queue exists.
     """
-    for found in schema.get_all_operations():
-        operation = found.ok()
-        if operation.path.endswith(("/events", "/metrics")):
-            # The one is a stream, the other has its own tests.
-            continue
-        if mode is GenerationMode.NEGATIVE and not (
-            operation.query or operation.body or operation.path_parameters
-        ):
-            continue
-
-        @settings(
-            max_examples=EXAMPLES,
-            derandomize=True,
-            deadline=None,
-            database=None,
-            phases=[Phase.explicit, Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(case=operation.as_strategy(generation_mode=mode))
-        def answered(case):
-            case.call_and_validate(checks=CHECKS)
-
-        answered()
+    answers_as_described(schema, mode, EXAMPLES)

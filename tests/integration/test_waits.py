@@ -80,6 +80,29 @@ def test_a_statement_past_its_budget_loses_its_connection_and_the_next_gets_a_ne
     eventually(lambda: ask(engine)[1] is None, 5)
 
 
+def test_a_slow_statement_shuts_nobody_else_out(engine):
+    """While one connection waits in vain for its statement, others are answered: the server is there."""
+    told = []
+    slow = threading.Thread(target=lambda: told.append(ask(engine, "SELECT pg_sleep(5)")))
+    slow.start()
+    others = []
+    while slow.is_alive():
+        others.append(ask(engine)[1])
+    others += [ask(engine)[1] for _ in range(20)]
+    slow.join()
+    assert "in time" in told[0][1]
+    assert len(others) > 20
+    assert set(others) == {None}
+
+
+def test_the_rest_of_a_time_that_had_gone_before_says_nothing_of_the_server(engine):
+    with waits.within(0.5), engine.connect() as connection:
+        connection.execute(text("SELECT pg_sleep(0.4)"))
+        with pytest.raises(OperationalError):
+            connection.execute(text("SELECT pg_sleep(5)"))
+    assert ask(engine)[1] is None
+
+
 def test_without_a_bound_a_thread_waits_as_long_as_it_takes(engine):
     with engine.connect() as connection:
         assert connection.execute(text("SELECT pg_sleep(0.5)")).first() is not None

@@ -35,6 +35,7 @@ BATCH_BUDGET = 20.0
     body=BatchRequest,
     headers={"traceparent": "W3C Trace Context: the jobs' attempts belong to this trace."},
     examples=examples.BATCH,
+    names_job="/items/0/id",
 )
 def submit_many() -> Response:
     """Stores up to 10,000 jobs; 200 with an answer for each, in their order: created, existing or invalid."""

@@ -43,7 +43,7 @@ def the_undertaker() -> Undertaker:
 
 
 @bp.get("/dlq")
-@documented({200: Jobs}, 422, 503, query=DeadLetterQuery, examples=dlq_examples.JOBS)
+@documented({200: Jobs}, 422, 503, query=DeadLetterQuery, examples=dlq_examples.JOBS, names_job="/0/id")
 def index() -> Response:
     """The dead letter queue as an array of jobs, the newest first.
 

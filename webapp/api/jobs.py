@@ -75,6 +75,7 @@ def job_id_of(given: str) -> UUID:
         "traceparent": "W3C Trace Context: the job's attempts belong to this trace.",
     },
     examples=examples.SUBMIT,
+    names_job="/id",
 )
 def submit() -> tuple[Response, int]:
     """Stores a job: 201 when it is new, 200 when its key was used for the same request before."""
@@ -89,7 +90,7 @@ def submit() -> tuple[Response, int]:
 
 
 @bp.get("/jobs")
-@documented({200: JobPage}, 422, 503, query=PageQuery, examples=examples.PAGE)
+@documented({200: JobPage}, 422, 503, query=PageQuery, examples=examples.PAGE, names_job="/items/0/id")
 def index() -> Response:
     """A page of jobs, the newest first, with how many there are in all.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +25,21 @@ from webapp.api.schemas import Problem
 
 bp = Blueprint("openapi", __name__)
 
+#: The schemas of what has no model; that of a stream is the one of its events.
+_PLAIN: dict[str, dict[str, Any]] = {
+    "application/json": {"type": "object"},
+    "text/event-stream": {
+        "type": ["string", "object"],
+        "properties": {
+            "event": {"enum": ["state", "progress", "final"]},
+            "id": {"type": "string"},
+            "data": {"type": "string", "contentMediaType": "application/json"},
+        },
+        "required": ["event", "id", "data"],
+    },
+}
+#: What the id of a job is called in a route.
+JOB_PARAMETER = "job_id"
 #: Where the page is.
 DOCS = "/docs"
 #: What the page may load: only what comes with it.
@@ -60,6 +75,7 @@ class Operation:
         query: the model of the query.
         headers: request headers beside the body's: name and description.
         examples: what it may be sent, and what it says.
+        names_job: where in its answer the id of a job is, as a JSON pointer; None: nowhere.
     """
 
     answers: Mapping[int, type[BaseModel] | str | None]
@@ -69,6 +85,7 @@ class Operation:
     query: type[BaseModel] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     examples: Examples = field(default_factory=Examples)
+    names_job: str | None = None
 
 
 _operations: dict[Callable[..., Any], Operation] = {}
@@ -82,6 +99,7 @@ def documented(
     query: type[BaseModel] | None = None,
     headers: Mapping[str, str] | None = None,
     examples: Examples | None = None,
+    names_job: str | None = None,
 ) -> Callable[[View], View]:
     """Says what a view takes and answers; the arguments are those of `Operation`.
 
@@ -92,7 +110,7 @@ def documented(
 
     def note(view: View) -> View:
         _operations[view] = Operation(
-            answers, problems, body, body_optional, query, headers or {}, examples or Examples()
+            answers, problems, body, body_optional, query, headers or {}, examples or Examples(), names_job
         )
         return view
 
@@ -117,11 +135,13 @@ def document(app: Flask) -> dict[str, Any]:
         if (operation := operation_of(view := app.view_functions[rule.endpoint])) is not None
     ]
     schemas, definitions = _schemas(operation for _, _, operation in found)
+    of_a_job = [_operation_id(rule.endpoint) for rule, _, _ in found if rule.arguments == {JOB_PARAMETER}]
     paths: dict[str, Any] = {}
     for rule, view, operation in sorted(found, key=lambda one: one[0].rule):
         path = paths.setdefault(_PATH_PARAMETER.sub(r"{\1}", rule.rule), {})
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             described = _described(rule.rule, rule.endpoint, view, operation, schemas)
+            described["responses"] = _linked(operation, described["responses"], of_a_job)
             path[method.lower()] = described
             for status in ANYWHERE if method in _UNCHANGING else (*ANYWHERE, *TO_CHANGES):
                 described["responses"].setdefault(
@@ -152,6 +172,22 @@ def _version() -> str:
         return "1"
 
 
+def _operation_id(endpoint: str) -> str:
+    return endpoint.replace(".", "_")
+
+
+def _linked(operation: Operation, responses: dict[str, Any], of_a_job: Sequence[str]) -> dict[str, Any]:
+    """The responses of an operation; what names a job is linked to all that can be asked of one."""
+    if operation.names_job is None:
+        return responses
+    parameters = {JOB_PARAMETER: f"$response.body#{operation.names_job}"}
+    links = {name: {"operationId": name, "parameters": parameters} for name in sorted(of_a_job)}
+    return {
+        status: answer | {"links": links} if int(status) in operation.answers else answer
+        for status, answer in responses.items()
+    }
+
+
 Schemas = dict[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
 
 
@@ -171,7 +207,7 @@ def _described(
 ) -> dict[str, Any]:
     summary, _, more = (view.__doc__ or "").strip().partition("\n")
     described: dict[str, Any] = {
-        "operationId": endpoint.replace(".", "_"),
+        "operationId": _operation_id(endpoint),
         "tags": [endpoint.partition(".")[0]],
         "summary": summary,
         "parameters": [*_path_parameters(rule), *_headers(operation), *_query_parameters(operation)],
@@ -265,7 +301,7 @@ def _problem(status: int, example: object, schemas: Schemas) -> dict[str, Any]:
 def _media_of(answer: type[BaseModel] | str, schemas: Schemas) -> tuple[str, dict[str, Any]]:
     """An answer's media type and schema."""
     if isinstance(answer, str):
-        return answer, {"type": "object" if answer == "application/json" else "string"}
+        return answer, _PLAIN.get(answer, {"type": "string"})
     return "application/json", schemas[answer, "serialization"]
 
 
