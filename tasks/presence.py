@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -101,8 +102,8 @@ class Presence(VitalThread):
         self._stopped = threading.Event()
         self._suspicious = False
         self._drain_by: float | None = None
-        #: When a worker that ends in a hurry is ended; None: it is in no hurry.
-        self._end_by: float | None = None
+        #: When a worker that ends in a hurry is ended.
+        self._end_by = math.inf
         self._received = 0
         self._claimed_at = time.monotonic()
         self._leased_at: dict[UUID, float] = {}
@@ -126,7 +127,7 @@ class Presence(VitalThread):
             Step("dead workers", self.take_over, period=DEAD_WORKERS_EVERY),
             Step("watchdog", self._watch, period=LOOK_EVERY, when=lambda: self._drain_by is None),
             Step("drain", lambda: self.release_running(running_jobs()), when=self._grace_is_over),
-            Step("hurry", self._end_at_last, when=lambda: self._end_by is not None),
+            Step("hurry", self._end_at_last, when=lambda: time.monotonic() >= self._end_by),
             Step(LIVENESS, self._say_alive),
         ]
 
@@ -170,10 +171,8 @@ class Presence(VitalThread):
 
     def hurry(self) -> None:
         """The worker must end now: what runs is released. Called in signal handlers, too."""
-        now = time.monotonic()
-        self._drain_by = now
-        if self._end_by is None:
-            self._end_by = now + HURRY_PATIENCE
+        self._drain_by = time.monotonic()
+        self._end_by = min(self._end_by, self._drain_by + HURRY_PATIENCE)
 
     def stop(self) -> None:
         """The worker is gone."""
@@ -318,9 +317,8 @@ class Presence(VitalThread):
 
     def _end_at_last(self) -> None:
         """Ends a worker that was told to hurry and is still there; what it could not give back, its successor will."""
-        if self._end_by is not None and time.monotonic() >= self._end_by:
-            logger.warning("worker is ended, it was told to hurry")
-            os._exit(shutdown.EXIT_CODE)
+        logger.warning("worker is ended, it was told to hurry")
+        os._exit(shutdown.EXIT_CODE)
 
     def _stop_for_release(self, pids: Iterable[int]) -> None:
         """Stops children, and remembers that their jobs are to be given back."""
@@ -333,7 +331,7 @@ class Presence(VitalThread):
     def release_running(self, running: dict[UUID, int]) -> int:
         """Stops what still runs and gives it back: queued again, no retry burnt; returns how many jobs."""
         self._stop_for_release(running.values())
-        if self._end_by is not None:
+        if self._end_by < math.inf:
             # Celery may not have heard yet of a job that was claimed a moment ago.
             with self._bounded(), self._engine.connect() as connection:
                 held_by = store.holders(connection, self._family)
