@@ -34,15 +34,13 @@ def is_deeper(value: Any, limit: int, *, most: int | None = None) -> bool:
             seen += len(one)
             if most is not None and seen > most:
                 return True
-            inner += [each for each in _items(one) if isinstance(each, _CONTAINERS)]
+            for each in one.values() if isinstance(one, dict) else one:
+                if isinstance(each, _CONTAINERS):
+                    inner.append(each)  # noqa: PERF401 - most have none, and a list for each costs more
         if not inner:
             return False
         level = inner
     return True
-
-
-def _items(container: Any) -> Any:
-    return container.values() if isinstance(container, dict) else container
 
 
 def readable(value: Any) -> Any:
