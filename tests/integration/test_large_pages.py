@@ -162,3 +162,35 @@ def test_a_field_that_is_none_is_named(client, path, fields):
     answer = client.get(f"{path}?fields={fields}")
     assert answer.status_code == 422
     assert answer.get_json(force=True)["errors"][0]["field"].startswith("fields")
+
+
+def test_attempts_with_long_tracebacks_come_in_pages_that_are_not_too_large(client, engine):
+    job = queued(engine)
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+            INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, traceback)
+            SELECT :id, n, 'w', now(), 'failed', repeat('é', 16000) FROM generate_series(1, 150) AS n"""),
+            {"id": job.id},
+        )
+    seen, on = [], ""
+    while True:
+        answer = client.get(f"/jobs/{job.id}/attempts?limit=1000{on}")
+        seen.append([one["attempt"] for one in answer.json["items"]])
+        assert len(seen[-1]) * 32_000 <= pages.PAGE_BYTES
+        if answer.json["next_before"] is None:
+            break
+        on = f"&before={answer.json['next_before']}"
+    assert [one for page in seen for one in page] == list(range(150, 0, -1))
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["of-the-request", "of-the-payload"])
+def test_a_batch_of_nonsense_is_answered_in_few_words(client, inside):
+    wrong = {f"wrong{number}": 1 for number in range(20)}
+    item = {"payload": {"task": "http", **wrong}} if inside else {"payload": {}, **wrong}
+    answer = client.post("/jobs/batch", json={"jobs": [item] * 3_000})
+    assert answer.json["invalid"] == 3_000
+    assert all(one["errors"] for one in answer.json["items"])
+    assert [len(one["errors"]) for one in (answer.json["items"][0], answer.json["items"][-1])] == [20, 1]
+    assert len(answer.data) < 1_000_000

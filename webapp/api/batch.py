@@ -16,13 +16,15 @@ from webapp.api.errors import breaches_of, broken_option
 from webapp.api.jobs import limited, the_queue
 from webapp.api.keys import HEADER
 from webapp.api.openapi import documented
-from webapp.api.schemas import BatchRequest, SubmitRequest
+from webapp.api.schemas import BatchRequest, Breach, SubmitRequest
 from webapp.jobs.errors import JobError, KeyReused, OptionRefused, PayloadRefused
 from webapp.jobs.queue import Placed, Submission
 from webapp.plainjson import size_of
 
 bp = Blueprint("batch", __name__)
 
+#: Broken rules of items that are named in one answer; beyond, the first of each item.
+MOST_BREACHES = 1_000
 #: How long a batch may wait for PostgreSQL, seconds: ten thousand rows on a busy machine.
 BATCH_BUDGET = 20.0
 
@@ -45,35 +47,38 @@ def submit_many() -> Response:
     request.max_content_length = largest_batch(largest)
     given = BatchRequest.model_validate(json_body()).jobs
     waits.bound(BATCH_BUDGET)
-    answers: list[dict[str, Any] | None] = [None] * len(given)
+    answers: list[dict[str, Any]] = [{}] * len(given)
     valid: dict[int, Submission] = {}
+    named = 0
     for number, item in enumerate(given):
         try:
             wanted = SubmitRequest.model_validate(item)
         except ValidationError as error:
-            answers[number] = _invalid([breach.model_dump() for breach in breaches_of(error)])
+            answers[number] = _invalid_by(breaches_of(error), named)
+            named += len(answers[number]["errors"])
         else:
             if (size := size_of(item)) > largest:
                 answers[number] = _invalid([_too_large(size, largest)])
                 continue
             valid[number] = wanted.submission(wanted.idempotency_key)
     for number, placed in zip(valid, the_queue().submit_many(list(valid.values())), strict=True):
-        answers[number] = _answer(placed)
+        answers[number] = _answer(placed, named)
+        named += len(answers[number].get("errors", ()))
     counts = dict.fromkeys(("created", "existing", "invalid"), 0)
     for answer in answers:
-        counts[(answer or {})["outcome"]] += 1
+        counts[answer["outcome"]] += 1
     outcomes.count_items(counts)
     return jsonify({**counts, "items": answers})
 
 
-def _answer(placed: Placed | JobError) -> dict[str, Any]:
+def _answer(placed: Placed | JobError, named: int) -> dict[str, Any]:
     match placed:
         case Placed(id=job_id, created=created):
             return {"outcome": "created" if created else "existing", "id": str(job_id)}
         case KeyReused():
             return _invalid([{"field": "idempotency_key", "rule": str(placed), "given": placed.key}])
         case PayloadRefused(error=error, secret=secret):
-            return _invalid([breach.model_dump() for breach in breaches_of(error, "payload", secret=secret)])
+            return _invalid_by(breaches_of(error, "payload", secret=secret), named)
         case OptionRefused():
             return _invalid([broken_option(placed).model_dump()])
         case _:
@@ -83,6 +88,16 @@ def _answer(placed: Placed | JobError) -> dict[str, Any]:
 def _too_large(size: int, largest: int) -> dict[str, Any]:
     """An item of a batch may have the size of a body of its own."""
     return {"field": "body", "rule": f"must be at most {largest} bytes as JSON", "given": f"{size} bytes"}
+
+
+def _invalid_by(breaches: list[Breach], named: int) -> dict[str, Any]:
+    """An item that broke rules.
+
+    Args:
+        named: broken rules that this batch's answer names already.
+    """
+    told = breaches if named < MOST_BREACHES else breaches[:1]
+    return _invalid([breach.model_dump() for breach in told])
 
 
 def _invalid(errors: list[dict[str, Any]]) -> dict[str, Any]:

@@ -51,11 +51,11 @@ def retry(job_id: str) -> Response:
 def attempts(job_id: str) -> Response:
     """A job's attempts from the newest on, with errors and tracebacks; the one that runs has no outcome yet."""
     query = AttemptsQuery.model_validate(query_values())
-    rows = the_queue().attempts(job_id_of(job_id), before=query.before, limit=query.limit)
+    rows, goes_on = the_queue().attempts(job_id_of(job_id), before=query.before, limit=query.limit)
     return jsonify(
         {
             "items": [AttemptAnswer.of(row) for row in rows],
-            "next_before": rows[-1].attempt if len(rows) == query.limit else None,
+            "next_before": rows[-1].attempt if goes_on else None,
         }
     )
 

@@ -75,7 +75,7 @@ def list_jobs(*, as_json: bool, tag: tuple[str, ...], **given: Any) -> None:
 def show(job_id: UUID, *, with_attempts: bool, as_json: bool) -> None:
     """One job."""
     answer = JobAnswer.of(_queue().get(job_id))
-    rows = _queue().attempts(job_id, before=None, limit=ATTEMPTS) if with_attempts else []
+    rows, _ = _queue().attempts(job_id, before=None, limit=ATTEMPTS) if with_attempts else ([], False)
     attempts = [AttemptAnswer.of(row) for row in rows]
     if as_json:
         show_json(answer | ({"attempts": attempts} if with_attempts else {}))

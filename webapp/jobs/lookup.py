@@ -66,8 +66,10 @@ class Lookup:
 
         return explain.explain(in_one_trip(self._engine, look))
 
-    def attempts(self, job_id: UUID, *, before: int | None, limit: int) -> list[steering.AttemptRow]:
-        """A job's attempts from the newest on.
+    def attempts(
+        self, job_id: UUID, *, before: int | None, limit: int
+    ) -> tuple[list[steering.AttemptRow], bool]:
+        """A job's attempts from the newest on, as many as fit into a page; and whether there may be more.
 
         Args:
             before: only attempts with a smaller number.
@@ -77,13 +79,15 @@ class Lookup:
             JobGone: it was deleted for its age.
         """
         newest = before if before is not None else store.MAX_ATTEMPT
-        rows = in_one_trip(
+        rows, goes_on = in_one_trip(
             self._engine,
-            lambda connection: steering.attempts(connection, job_id, before=newest, limit=limit),
+            lambda connection: steering.attempts(
+                connection, job_id, before=newest, limit=limit, room=pages.PAGE_BYTES
+            ),
         )
         if not rows:
             self.get(job_id)
-        return rows
+        return rows, goes_on
 
     def page(
         self,

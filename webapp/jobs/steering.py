@@ -161,23 +161,36 @@ class AttemptRow:
 
 
 _ATTEMPTS = text("""
-    SELECT attempt, worker_id, outcome, started_at, ended_at, error_type, error_message, traceback
-      FROM job_attempts WHERE job_id = :id AND attempt < :before
-     UNION ALL
-    SELECT attempt, worker_id, NULL, last_attempt_at, NULL, NULL, NULL, NULL
-      FROM jobs WHERE id = :id AND status = 'processing' AND attempt < :before AND NOT EXISTS (
-           SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs.id AND ended.attempt = jobs.attempt)
-     ORDER BY attempt DESC LIMIT :limit""")
+    WITH newest AS (
+        SELECT attempt, worker_id, outcome, started_at, ended_at, error_type, error_message, traceback
+          FROM job_attempts WHERE job_id = :id AND attempt < :before
+         UNION ALL
+        SELECT attempt, worker_id, NULL, last_attempt_at, NULL, NULL, NULL, NULL
+          FROM jobs WHERE id = :id AND status = 'processing' AND attempt < :before AND NOT EXISTS (
+               SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs.id AND ended.attempt = jobs.attempt)
+         ORDER BY attempt DESC LIMIT :limit),
+    measured AS (
+        SELECT *, sum(coalesce(octet_length(traceback), 0) + coalesce(octet_length(error_message), 0)) OVER last AS bytes,
+               count(*) OVER () AS found, row_number() OVER last AS number
+          FROM newest WINDOW last AS (ORDER BY attempt DESC))
+    SELECT attempt, worker_id, outcome, started_at, ended_at, error_type, error_message, traceback, found
+      FROM measured WHERE bytes <= :room OR number = 1 ORDER BY attempt DESC""")
 
 
-def attempts(connection: Connection, job_id: UUID, *, before: int, limit: int) -> list[AttemptRow]:
-    """A job's attempts from the newest on, the running one among them.
+def attempts(
+    connection: Connection, job_id: UUID, *, before: int, limit: int, room: int
+) -> tuple[list[AttemptRow], bool]:
+    """A job's attempts from the newest on, the running one among them; and whether there may be more.
 
     Args:
         before: only attempts with a smaller number.
+        limit: most attempts.
+        room: largest page, bytes of messages and tracebacks.
     """
-    values = {"id": job_id, "before": before, "limit": limit}
-    return [AttemptRow(*row) for row in connection.execute(_ATTEMPTS, values)]
+    values = {"id": job_id, "before": before, "limit": limit, "room": room}
+    rows = connection.execute(_ATTEMPTS, values).all()
+    found = rows[0].found if rows else 0
+    return [AttemptRow(*row[:-1]) for row in rows], found == limit or len(rows) < found
 
 
 _WATCH = text("""
