@@ -284,7 +284,10 @@ def _function_of(claim: Claim) -> HandlerFunction:
 
 
 def _failure(claim: Claim, error: BaseException, raised: BaseException) -> AttemptFailed:
-    return AttemptFailed(claim, meant(error), ErrorReport.of(error, trace_of(raised)))
+    try:
+        return AttemptFailed(claim, meant(error), ErrorReport.of(error, trace_of(raised)))
+    except Exception as broken:  # noqa: BLE001 - a handler's exception class may raise wherever it is looked at
+        return AttemptFailed(claim, error, ErrorReport.undescribed(error, broken))
 
 
 class NotStorable(Exception):

@@ -25,11 +25,29 @@ STANDARD = frozenset(
     }
 )
 
+#: Arguments by name that a log call takes.
+_KNOWN = {"exc_info", "extra", "stack_info", "stacklevel"}
+
 logs.let_through(SoftTimeLimitExceeded)
 
 
 class HandlerLogger(logging.Logger):
     """Python's logger, but a field whose name is taken stands beside it as `extra_...` instead of raising a KeyError."""
+
+    def log(self, level: Any, msg: object, *args: object, **named: Any) -> None:
+        """Logs at a level, by number or by name; one that there is not is INFO."""
+        number = (
+            level
+            if isinstance(level, int)
+            else logging.getLevelNamesMapping().get(str(level).upper(), logging.INFO)
+        )
+        super().log(number, msg, *args, **named)
+
+    def _log(self, level: int, msg: object, args: Any, /, **named: Any) -> None:  # type: ignore[override] # any name
+        """A call; arguments by name that Python's logger does not know are fields."""
+        fields = {name: named.pop(name) for name in named.keys() - _KNOWN}
+        extra = {**_fields_of(named.pop("extra", None)), **fields}
+        super()._log(level, msg, args, extra=extra or None, **named)
 
     def makeRecord(  # noqa: N802, PLR0917 - logging's name and arguments
         self,

@@ -92,6 +92,27 @@ def test_an_error_that_is_no_exception_is_a_failed_attempt(end, error, kind, mes
     assert row.last_error.startswith(kind.rpartition(".")[2])
 
 
+class Untouchable(Exception):
+    @property
+    def __cause__(self):
+        raise RuntimeError("do not look")
+
+
+class Shapeless(ExceptionGroup):
+    @property
+    def exceptions(self):
+        raise RuntimeError("do not look")
+
+
+@pytest.mark.parametrize(
+    "error", [Untouchable("x"), Shapeless("g", [ValueError("x")])], ids=["cause", "members"]
+)
+def test_an_error_that_cannot_be_looked_at_is_a_failed_attempt_all_the_same(end, error):
+    row, attempt = end(raising(error))
+    assert (row.status, row.retry_count, attempt["outcome"]) == ("queued", 1, "failed")
+    assert row.last_error == f"{type(error).__name__}: (it could not be described: RuntimeError)"
+
+
 def test_a_job_that_leaves_python_by_sys_exit_has_failed(end):
     row, _ = end(lambda payload, context: sys.exit("no mail today"))
     assert row.last_error == "SystemExit: no mail today"

@@ -218,3 +218,17 @@ def test_a_line_that_cannot_be_written_is_lost_and_nothing_else(capsys):
 def test_other_loggers_are_pythons_own():
     assert type(logging.getLogger("a.handlers.own")) is logging.Logger
     assert type(handler_log.logger) is handler_log.HandlerLogger
+
+
+def test_fields_may_be_given_by_name(said):
+    found = said("x", to="ada", level="FORGED", extra={"n": 1})
+    assert (found["to"], found["n"], found["extra_level"]) == ("ada", 1, "FORGED")
+
+
+@pytest.mark.parametrize("level", [20, "INFO", "info", "loud", None, Mute()])
+def test_a_level_may_be_named(said, level):
+    class Shown:
+        def __str__(self):
+            return "info"
+
+    assert said(Shown() if isinstance(level, Mute) else level, "x", at="log")["message"] == "x"

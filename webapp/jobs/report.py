@@ -36,6 +36,12 @@ class ErrorReport:
             traceback=_storable(traceback[-MAX_TRACEBACK_CHARACTERS:]) if traceback else None,
         )
 
+    @classmethod
+    def undescribed(cls, error: BaseException, broken: BaseException) -> ErrorReport:
+        """What is left to say of an error that raises another one when it is looked at."""
+        name = _storable(type.__getattribute__(type(error), "__name__"))[:200]
+        return cls(name, f"(it could not be described: {type(broken).__name__})")
+
     @property
     def summary(self) -> str:
         """The class and the message, as a job shows its last error: `KeyError: 'to'`."""
