@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 #: How long Redis may take to answer one question of a scrape, seconds.
 SCRAPE_TIMEOUT = 0.5
 #: How long PostgreSQL may take to say that it is there, and to answer one question (its own limit is shorter), seconds.
-ANSWER_TIMEOUT, QUESTION_TIMEOUT = 0.6, 0.9
+ANSWER_TIMEOUT, QUESTION_TIMEOUT = 0.6, 1.2
 
 #: Every gauge: what it tells, and its labels.
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {

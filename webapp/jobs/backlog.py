@@ -14,13 +14,13 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, text
 
 #: Rows counted in one look, all queues or all tasks together, where there are few of them.
-COUNTED = 200_000
+COUNTED = 100_000
 #: The fewest and the most that are counted of one queue or task.
-COUNTED_OF_ONE = range(1_000, 50_000)
+COUNTED_OF_ONE = range(1_000, 20_000)
 #: Most queues or tasks that are counted: more than have labels of their own.
 MOST_NAMES = 250
 #: Longest one statement of a look may run, and wait for a lock, milliseconds.
-STATEMENT_MS, LOCK_MS = 700, 200
+STATEMENT_MS, LOCK_MS = 1_000, 200
 
 #: Statistics of a table that has just filled up say that it is empty; by them whole tables would be read and sorted.
 _BOUNDED = text(f"""
@@ -71,7 +71,7 @@ def counted_up_to(names: int) -> int:
 
     Example:
         >>> counted_up_to(1), counted_up_to(10), counted_up_to(1_000)
-        (50000, 20000, 1000)
+        (20000, 10000, 1000)
     """
     return max(COUNTED_OF_ONE.start, min(COUNTED_OF_ONE.stop, COUNTED // max(1, names)))
 
