@@ -1,8 +1,4 @@
-"""The store's counts and pages: what operators and clients see of many jobs at once.
-
-Like `webapp.jobs.store`, of which this is a part: functions take a connection and never commit. None of them gets
-slower as the tables grow: pages go by id, and counts above a bound are the planner's estimate.
-"""
+"""Our connections to PostgreSQL, for the gauges."""
 
 from __future__ import annotations
 
