@@ -16,8 +16,9 @@ from webapp.broker import Broker
 from webapp.database import engine_options, watch_idle
 from webapp.hosts import go_through_hosts
 from webapp.jobs.handlers import registry
-from webapp.jobs.queue import Limits, Queue
+from webapp.jobs.queue import Queue
 from webapp.jobs.retry import RetryPolicy
+from webapp.jobs.submission import Limits
 from webapp.settings import Settings, current
 
 #: Connections a forked child keeps open: one runs jobs.

@@ -39,7 +39,7 @@ def create_app(
     from webapp.broker import Broker, bind_celery
     from webapp.database import engine_options, watch_idle
     from webapp.extensions import QuickJSON, db
-    from webapp.jobs import handlers, queue, undertaker
+    from webapp.jobs import handlers, queue, submission, undertaker
     from webapp.settings import current
 
     settings = settings or current()
@@ -84,7 +84,7 @@ def create_app(
             most=settings.max_tasks_per_child,
         ),
         handlers.registry,
-        queue.Limits.of(settings),
+        submission.Limits.of(settings),
     )
     app.extensions["undertaker"] = undertaker.Undertaker(engine)
     api.init_app(app, settings, engine)

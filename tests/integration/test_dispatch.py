@@ -10,7 +10,8 @@ from sqlalchemy import text
 from tasks import recovery
 from webapp.broker import Broker
 from webapp.jobs.handlers import registry
-from webapp.jobs.queue import FIRST_MESSAGES, Limits, Queue, Submission
+from webapp.jobs.queue import FIRST_MESSAGES, Queue
+from webapp.jobs.submission import Limits, Submission
 from webapp.transport import list_of, lists_of
 
 REDISPATCH = 60.0

@@ -15,7 +15,7 @@ from tasks import recovery
 from webapp import heartbeats, paces, rediskeys
 from webapp import settings as settings_module
 from webapp.broker import Broker
-from webapp.jobs.queue import Submission
+from webapp.jobs.submission import Submission
 from webapp.rediskeys import EPOCH, PACE
 from webapp.transport import lists_of
 

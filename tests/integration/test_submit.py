@@ -17,7 +17,8 @@ from webapp.database import engine_options
 from webapp.jobs import intake
 from webapp.jobs.errors import KeyOfPruned, KeyRace, KeyReused, UnknownTask
 from webapp.jobs.handlers import registry
-from webapp.jobs.queue import Limits, Queue, Submission, fingerprint
+from webapp.jobs.queue import Queue
+from webapp.jobs.submission import Limits, Submission, fingerprint
 from webapp.logs import bound
 
 LIMITS = Limits(max_retries=3, timeout=300.0, default_handler="simulated")

@@ -17,7 +17,8 @@ from tasks.runtime import child_name
 from webapp import transport
 from webapp.jobs import tickets
 from webapp.jobs.bulk import Completed
-from webapp.jobs.queue import FIRST_MESSAGES, Submission
+from webapp.jobs.queue import FIRST_MESSAGES
+from webapp.jobs.submission import Submission
 from webapp.jobs.tickets import LOOKED_AT, MOST_TICKETS, Taker, Ticket, Waiting, tickets_for
 from webapp.paces import FIRST_TTL
 

@@ -20,7 +20,7 @@ from tasks.execution import execute_job
 from webapp import traceparent, traces
 from webapp.jobs import Retry, Snooze, store
 from webapp.jobs.errors import Cancelled
-from webapp.jobs.queue import Submission
+from webapp.jobs.submission import Submission
 from webapp.logs import bound_field
 from webapp.traceparent import of_attempt
 

@@ -10,7 +10,7 @@ from webapp.api.schemas import SubmitRequest
 from webapp.jobs.errors import PayloadRefused
 from webapp.jobs.handlers import Handler, HandlerRegistry
 from webapp.jobs.options import MAX_DELAY, NO_OPTIONS, Options, checked_backoff
-from webapp.jobs.queue import Submission, fingerprint
+from webapp.jobs.submission import Submission, fingerprint
 
 NOW = datetime.now(UTC)
 SOON, LATER = NOW + timedelta(hours=1), NOW + timedelta(hours=2)

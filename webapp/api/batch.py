@@ -18,7 +18,7 @@ from webapp.api.keys import HEADER
 from webapp.api.openapi import documented
 from webapp.api.schemas import BatchRequest, Breach, SubmitRequest
 from webapp.jobs.errors import JobError, KeyReused, OptionRefused, PayloadRefused
-from webapp.jobs.queue import Placed, Submission
+from webapp.jobs.submission import Placed, Submission
 from webapp.plainjson import size_of
 
 bp = Blueprint("batch", __name__)

@@ -27,10 +27,10 @@ from webapp.jobs import options
 from webapp.jobs.depth import MAX_DEPTH, is_deeper, readable
 from webapp.jobs.models import MAX_KEY_LENGTH
 from webapp.jobs.options import Options
-from webapp.jobs.queue import Submission
 from webapp.jobs.states import AttemptOutcome, JobStatus
 from webapp.jobs.steering import AttemptRow
 from webapp.jobs.store import MAX_ATTEMPT, JobRow
+from webapp.jobs.submission import Submission
 from webapp.moments import iso
 from webapp.outbound.urls import MAX_URL, written_url
 

@@ -21,7 +21,7 @@ from webapp.database import Statement
 from webapp.jobs.columns import columns_of
 from webapp.jobs.literals import array_of, kept_as_sent, text_array_of
 from webapp.jobs.options import DEFAULT_PRIORITY, PLAIN, Terms
-from webapp.jobs.store import FIELDS, JobRow
+from webapp.jobs.store import FIELDS, JobRow, find
 
 #: The table of idempotency keys.
 KEYS = "idempotency_keys"
@@ -199,6 +199,19 @@ def find_by_key(connection: Connection, key: str) -> KeyOwner | None:
     if row is None:
         return None
     return KeyOwner(row[0], bytes(row[1]), JobRow(*row[2:]) if row[2] is not None else None)
+
+
+def insert_or_find(
+    connection: Connection, job: NewJob, *, dispatched: bool, key_ttl: float
+) -> tuple[JobRow | None, KeyOwner | None]:
+    """Stores a job, or finds the one that is in its way: its key's owner, or itself from a first try."""
+    inserted = insert_once(connection, job, dispatched=dispatched, key_ttl=key_ttl)
+    if inserted is not None:
+        return inserted, None
+    if job.idempotency_key is not None:
+        return None, find_by_key(connection, job.idempotency_key)
+    row = find(connection, job.id)
+    return None, KeyOwner(job.id, job.fingerprint, row) if row is not None else None
 
 
 _GIVEN = """given AS MATERIALIZED (

@@ -6,17 +6,14 @@ quicker than the commit would find nothing to claim.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice, zip_longest
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from uuid_utils.compat import uuid7
 
@@ -26,7 +23,6 @@ from webapp.database import in_one_trip, in_transaction
 from webapp.database_errors import is_lock_of
 from webapp.jobs import bulk, intake, steering, store, tickets
 from webapp.jobs.errors import (
-    CallbackRefused,
     ExpiredAlready,
     JobEnded,
     JobError,
@@ -42,87 +38,33 @@ from webapp.jobs.errors import (
 from webapp.jobs.handlers import Handler, HandlerRegistry
 from webapp.jobs.literals import json_of
 from webapp.jobs.lookup import Lookup
-from webapp.jobs.options import DEFAULT_PRIORITY, NO_OPTIONS, Options, Terms
+from webapp.jobs.options import NO_OPTIONS
 from webapp.jobs.outbox import Outbox
 from webapp.jobs.states import JobStatus
+from webapp.jobs.submission import (
+    Accepted,
+    Limits,
+    Placed,
+    Submission,
+    check_callback,
+    fingerprint,
+    first_given,
+    terms_of,
+)
 from webapp.jobs.tickets import LOOKED_AT, MOST_TICKETS, Ticket, Waiting, tickets_for
 from webapp.logs import bound_field
-from webapp.outbound.urls import TargetRefused, callable_url
-from webapp.settings import Settings
 from webapp.traceparent import here
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 #: A job that was sent and not claimed is sent again after this long when its queue is empty, seconds.
 REDISPATCH_WHEN_EMPTY = 5.0
 #: Messages of a queue while the pace of a task at its head is not known.
 FIRST_MESSAGES = 16
-#: How payloads are compared; `json.dumps` would make an encoder each time.
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 #: Refusals of a batch that name the handler that was meant; ten thousand of them would take many seconds.
 MOST_SUGGESTIONS = 100
 #: Why a request is refused by what is known today: its answer is another where its key was used before.
 REFUSALS = (OptionRefused, PayloadRefused)
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What a client asked for."""
-
-    payload: dict[str, Any]
-    idempotency_key: str | None = None
-    options: Options = NO_OPTIONS
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A job that is stored; `created` is False when its key had been used for the same request before."""
-
-    job: store.JobRow
-    created: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A job of a batch that is stored; `created` is False when its key had been used for the same request before."""
-
-    id: UUID
-    created: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a job gets when its handler does not say.
-
-    Args:
-        max_retries: retries after the first attempt.
-        timeout: seconds an attempt may take.
-        default_handler: runs jobs whose payload names no handler; empty: they are refused.
-        only_known: whether a payload must name a known handler where it names one; else the default runs it.
-        key_ttl: seconds an idempotency key lives.
-        retention_days: days a final job is kept; 0: for ever.
-    """
-
-    max_retries: int
-    timeout: float
-    default_handler: str
-    key_ttl: float = intake.KEY_TTL
-    only_known: bool = False
-    retention_days: int = 0
-
-    @classmethod
-    def of(cls, settings: Settings) -> Limits:
-        """Those that the settings say."""
-        return cls(
-            settings.max_job_retries,
-            settings.job_timeout,
-            settings.default_handler,
-            settings.idempotency_ttl,
-            only_known=bool(settings.handler_modules),
-            retention_days=settings.retention_days,
-        )
 
 
 class Queue(Lookup):
@@ -262,7 +204,7 @@ class Queue(Lookup):
         if asked.queue is not None and asked.queue not in (known := self._registry.queues()):
             raise UnknownQueue(asked.queue, known)
         if asked.callback_url is not None:
-            _check_callback(asked.callback_url)
+            check_callback(asked.callback_url)
         if asked.expires_at is not None and asked.is_late(datetime.now(UTC)):
             # By this machine's clock, as a courtesy; a job that is stored is judged by PostgreSQL's.
             raise ExpiredAlready(asked.expires_at)
@@ -272,13 +214,13 @@ class Queue(Lookup):
             task=found.name,
             payload=json_of(submission.payload),
             queue=asked.queue or found.queue,
-            max_retries=_first(asked.max_retries, found.max_retries, self._limits.max_retries),
-            timeout=_first(asked.timeout, found.timeout, self._limits.timeout),
+            max_retries=first_given(asked.max_retries, found.max_retries, self._limits.max_retries),
+            timeout=first_given(asked.timeout, found.timeout, self._limits.timeout),
             idempotency_key=submission.idempotency_key,
             fingerprint=fingerprint(submission),
             request_id=str(request_id) if request_id is not None else None,
             traceparent=here(),
-            terms=_terms(found, asked) if asked is not NO_OPTIONS or found.sets_terms else None,
+            terms=terms_of(found, asked) if asked is not NO_OPTIONS or found.sets_terms else None,
         )
 
     def _answered_before(self, submission: Submission) -> Accepted | None:
@@ -317,7 +259,7 @@ class Queue(Lookup):
         try:
             inserted, owner = in_one_trip(
                 self._engine,
-                lambda connection: _insert_or_find(
+                lambda connection: intake.insert_or_find(
                     connection, job, dispatched=dispatched, key_ttl=self._limits.key_ttl
                 ),
             )
@@ -467,60 +409,5 @@ class Queue(Lookup):
             return store.seconds_to_next_due(connection, queues, within)
 
 
-def _insert_or_find(
-    connection: Connection, job: intake.NewJob, *, dispatched: bool, key_ttl: float
-) -> tuple[store.JobRow | None, intake.KeyOwner | None]:
-    """Stores a job, or finds the one that is in its way: its key's owner, or itself from a first try."""
-    inserted = intake.insert_once(connection, job, dispatched=dispatched, key_ttl=key_ttl)
-    if inserted is not None:
-        return inserted, None
-    if job.idempotency_key is not None:
-        return None, intake.find_by_key(connection, job.idempotency_key)
-    row = store.find(connection, job.id)
-    return None, intake.KeyOwner(job.id, job.fingerprint, row) if row is not None else None
-
-
 def _hint(job: intake.NewJob) -> store.Hint:
     return store.Hint(job.id, job.task, job.queue, job.timeout, job.priority)
-
-
-def _check_callback(url: str) -> None:
-    """Judges a callback's URL by the settings of today.
-
-    Raises:
-        CallbackRefused: they do not allow it to be called.
-    """
-    try:
-        callable_url(url)
-    except TargetRefused as refused:
-        raise CallbackRefused(url, str(refused)) from None
-
-
-def _first(asked: T | None, of_handler: T | None, default: T) -> T:
-    if asked is not None:
-        return asked
-    return default if of_handler is None else of_handler
-
-
-def _terms(found: Handler, asked: Options) -> Terms:
-    """What the client asked for, and the handler's defaults where it did not."""
-    backoff = asked.backoff if asked.backoff is not None else found.backoff
-    return Terms(
-        priority=_first(asked.priority, found.priority, DEFAULT_PRIORITY),
-        run_at=asked.run_at,
-        delay=asked.delay or 0.0,
-        expires_at=asked.expires_at,
-        expires_in=found.expires_in,
-        backoff=None if backoff is None else json.dumps(backoff),
-        tags=tuple(dict.fromkeys((*asked.tags, *found.tags))),
-        callback_url=asked.callback_url,
-    )
-
-
-def fingerprint(submission: Submission) -> bytes:
-    """SHA-256 of the request in a canonical form: the order of keys and the white space do not count."""
-    canonical = _CANONICAL.encode(submission.payload)
-    if submission.options is not NO_OPTIONS:
-        # JSON text has no bare line feed, so no payload alone reads like a payload with options.
-        canonical += "\n" + submission.options.canonical()
-    return hashlib.sha256(canonical.encode()).digest()
