@@ -32,9 +32,9 @@ task_reject_on_worker_lost = False
 task_default_queue = "default"
 task_create_missing_queues = False
 task_send_sent_event = False
-# Soft and hard limits travel with each message; these bound a message that carries none.
-task_soft_time_limit = 86_400
-task_time_limit = 86_430
+# A job's limit is set where it runs, so that it strikes the handler and neither claim nor settle. A message carries a hard limit
+# far beyond it; this one bounds a message that carries none.
+task_time_limit = 90_030
 
 worker_prefetch_multiplier = 1
 worker_max_tasks_per_child = _settings.max_tasks_per_child

@@ -45,10 +45,11 @@ from tasks import (  # noqa: E402
     process_group,
     recovery,  # noqa: F401
     recycling,
+    run_table,
     shutdown,
 )
 from tasks.dead_workers import LifeLock  # noqa: E402
-from tasks.presence import Presence  # noqa: E402
+from tasks.presence import Presence, jobs_of  # noqa: E402
 from tasks.runtime import forget_parent, worker_name  # noqa: E402
 
 app = celery
@@ -108,6 +109,7 @@ def _share_memory(**_: Any) -> None:
     heap.share()
     try:
         _life_lock = LifeLock(settings.data_dir, worker_name())
+        run_table.keep_in(_life_lock.runs)
     except OSError as error:
         logger.warning(
             "should this worker die, its jobs wait for their leases to run out",
@@ -153,10 +155,16 @@ def _start_presence(sender: Any, **_: Any) -> None:
 
 
 @signals.task_failure.connect
-def _child_lost(**_: Any) -> None:
-    """In the parent this means that a child died or is about to be killed by its hard time limit."""
+def _child_lost(args: Any = None, **_: Any) -> None:
+    """In the parent this means that a child died or is about to be killed by its message's hard time limit."""
     if _presence is not None:
-        _presence.child_lost()
+        _presence.child_lost(jobs_of(args))
+
+
+@signals.worker_before_create_process.connect
+def _choose_slot(**_: Any) -> None:
+    """The child that is forked next has a place to write down what it runs."""
+    run_table.current().next_slot(process_group.is_child)
 
 
 @signals.worker_shutting_down.connect
@@ -194,6 +202,7 @@ def _become_child(**_: Any) -> None:
     waits.uninstall()
     forget_parent()
     pools.reset()
+    run_table.current().take(os.getpid())
     process_group.lead()
     cleanup.note_birth()
     forked_copies.allow()

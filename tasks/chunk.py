@@ -16,8 +16,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from tasks import execution, recovery, recycling, surroundings
+from tasks import execution, lost_jobs, recycling, run_table, surroundings
 from tasks.execution import JobTask
+from tasks.insistence import insist
 from tasks.runtime import Runtime, child_name, runtime
 from tasks.soft_limit import SoftLimit
 from webapp import logs, metrics
@@ -72,7 +73,19 @@ def execute_due(self: JobTask, queue: str, task: str, timeout: float) -> None:
 def claim_due(parts: Runtime, ticket: Ticket) -> list[Claim]:
     """Claims what is due of a ticket's jobs, as many as make a chunk."""
     taker = _taker(parts, ticket)
-    return in_one_trip(parts.engine, lambda connection: tickets.claim_due(connection, ticket, taker))
+    again = False
+
+    def claim(connection: Connection) -> list[Claim]:
+        nonlocal again
+        own = execution.claimed_before(connection) if again else []
+        again = True
+        return own or tickets.claim_due(connection, ticket, taker)
+
+    return insist(
+        lambda: in_one_trip(parts.engine, claim),
+        parts.settings.stuck_job_threshold,
+        "jobs could not be claimed yet",
+    )
 
 
 def _taker(parts: Runtime, ticket: Ticket) -> Taker:
@@ -127,6 +140,7 @@ class Chunk:
         finally:
             timer.cancel()
             self.hand_back()
+            run_table.current().clear()
 
     def _next(self) -> Claim | None:
         with self._lock:
@@ -171,9 +185,28 @@ class Chunk:
             self._waiting.clear()
         self.flush()
         if rest:
-            released = in_one_trip(self._parts.engine, lambda connection: bulk.release_many(connection, rest))
-            recovery.count_released(released.values())
-            logger.info("jobs of a chunk were handed back", extra={"jobs": len(released)})
+            self._release(rest)
+
+    def _release(self, claims: Sequence[Claim]) -> None:
+        """Gives back what has not begun; should the database be away for most of a lease, the sweeper does."""
+        # Whatever comes of it: the thread that runs jobs must not take them for jobs it has just claimed.
+        execution.give_up(claims)
+        try:
+            released = insist(
+                lambda: in_one_trip(
+                    self._parts.engine, lambda connection: bulk.release_many(connection, claims)
+                ),
+                self._parts.settings.stuck_job_threshold,
+                "jobs of a chunk could not be handed back yet",
+            )
+        except execution.DATABASE_ERRORS as error:
+            logger.error(  # noqa: TRY400 - the error's text may quote a payload
+                "jobs of a chunk could not be handed back",
+                extra={"jobs": len(claims), "error_type": type(error).__name__},
+            )
+            return
+        lost_jobs.count_released(released)
+        logger.info("jobs of a chunk were handed back", extra={"jobs": len(released)})
 
 
 def _observe(done: Sequence[Completed]) -> None:
@@ -188,29 +221,39 @@ def _observe(done: Sequence[Completed]) -> None:
 
 def settle_many(parts: Runtime, done: Sequence[Completed], ticket: Ticket | None = None) -> list[Claim]:
     """Writes completed attempts, except those whose lease was lost; returns the next jobs of the ticket, if there is one."""
+    ids = {one.claim.id for one in done}
+    again = False
 
     def write(connection: Connection) -> tuple[set[UUID], list[Claim]]:
-        """What an earlier try settled, whose answer did not come through, counts as settled as well."""
-        count, claims = (
-            (bulk.settle_many(connection, done), [])
-            if ticket is None
-            else tickets.settle_and_claim(connection, done, ticket, _taker(parts, ticket))
+        """What an earlier try settled and claimed, whose answer did not come through, counts as well."""
+        nonlocal again
+        claims = (
+            [claim for claim in execution.claimed_before(connection) if claim.id not in ids]
+            if again and ticket
+            else []
         )
+        again = True
+        if ticket is None or claims:
+            count = bulk.settle_many(connection, done)
+        else:
+            count, claims = tickets.settle_and_claim(connection, done, ticket, _taker(parts, ticket))
         if count == len(done):
-            return {one.claim.id for one in done}, claims
+            return ids, claims
         return {one.claim.id for one in done if store.status_after(connection, one.claim)}, claims
 
     settled: set[UUID] = set()
     claims: list[Claim] = []
-    tries = execution.Insistence(parts.settings.stuck_job_threshold)
     try:
-        while tries.goes_on():
-            with tries:
-                settled, claims = in_one_trip(parts.engine, write)
+        settled, claims = insist(
+            lambda: in_one_trip(parts.engine, write),
+            parts.settings.stuck_job_threshold,
+            "attempts could not be settled yet",
+        )
     except Exception as error:
-        if not never_works(error):
+        if never_works(error):
+            return _settle_each(parts, done, ticket)
+        if not isinstance(error, execution.DATABASE_ERRORS):
             raise
-        return _settle_each(parts, done, ticket)
     _note_settled(done, settled)
     return claims
 
@@ -233,6 +276,7 @@ def _note_settled(done: Sequence[Completed], settled: Container[UUID]) -> None:
     logs.info_each(logger, "job completed", [_about(one) for one in kept])
     if len(kept) == len(done):
         return
+    execution.give_up(one.claim for one in done if one.claim.id not in settled)
     for one in done:
         if one.claim.id not in settled:
             metrics.leases_lost.inc()

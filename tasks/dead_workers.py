@@ -21,7 +21,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import Engine
 
-from tasks import beacon, recovery
+from tasks import beacon, lost_jobs, run_table
+from tasks.lost_jobs import Witness, no_witness
 from webapp import heartbeats
 from webapp.jobs import store
 from webapp.jobs.retry import RetryPolicy
@@ -30,8 +31,8 @@ logger = logging.getLogger(__name__)
 
 #: The ending of the files.
 SUFFIX = ".worker"
-#: Jobs taken back in one transaction.
-BATCH = 200
+#: The ending of the files that say what a worker's children run.
+RUNS_SUFFIX = ".runs"
 #: How long a file of another machine, or of this one before it was started again, is left where it is, seconds.
 FOREIGN_KEPT = 86_400.0
 #: Tells one run of the kernel from all others; machines that share a folder differ in it.
@@ -54,6 +55,8 @@ class LifeLock:
 
     def __init__(self, data_dir: Path, worker: str) -> None:
         self.file = beacon.folder(data_dir) / f"{worker}{SUFFIX}"
+        #: Where this worker's table of running jobs is kept, for the worker that comes after it.
+        self.runs = _runs_beside(self.file)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         # Nobody may find the file before it is locked.
         draft = self.file.with_suffix(".draft")
@@ -65,6 +68,7 @@ class LifeLock:
     def give_up(self) -> None:
         """The worker ends in order, and holds nothing any more."""
         self.file.unlink(missing_ok=True)
+        self.runs.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,16 @@ class DeadWorker:
     def forget(self) -> None:
         """Nothing is left to take back."""
         self.file.unlink(missing_ok=True)
+        _runs_beside(self.file).unlink(missing_ok=True)
+
+    def witness(self) -> Witness:
+        """What tells which job each of its children ran when it died."""
+        table = run_table.read(_runs_beside(self.file))
+        return no_witness if table is None else table.last_seen
+
+
+def _runs_beside(file: Path) -> Path:
+    return file.with_name(file.name.removesuffix(SUFFIX) + RUNS_SUFFIX)
 
 
 def find(data_dir: Path, own: str) -> Iterator[DeadWorker]:
@@ -101,6 +115,7 @@ def find(data_dir: Path, own: str) -> Iterator[DeadWorker]:
                 yield DeadWorker(name, file)
             elif time.time() - os.fstat(held).st_mtime > FOREIGN_KEPT:
                 file.unlink(missing_ok=True)
+                _runs_beside(file).unlink(missing_ok=True)
         except OSError:
             continue
         finally:
@@ -124,7 +139,7 @@ def take_over(data_dir: Path, own: str, engine: Engine, redis: Redis, policy: Re
     for dead in find(data_dir, own):
         with engine.connect() as connection:
             held_by = store.holders(connection, dead.name + "/")
-        taken = _settle(engine, policy, held_by) if held_by else 0
+        taken = _settle(engine, policy, held_by, dead.witness()) if held_by else 0
         dead.forget()
         total += taken
         logger.warning(
@@ -135,7 +150,11 @@ def take_over(data_dir: Path, own: str, engine: Engine, redis: Redis, policy: Re
     return total
 
 
-def _settle(engine: Engine, policy: RetryPolicy, held_by: list[str]) -> int:
-    return recovery.settle_lost(
-        engine, policy, "worker_died", lambda connection: store.take_held_by(connection, held_by, BATCH)
+def _settle(engine: Engine, policy: RetryPolicy, held_by: list[str], witness: Witness) -> int:
+    return lost_jobs.settle(
+        engine,
+        policy,
+        "worker_died",
+        lambda connection: store.take_held_by(connection, held_by),
+        witness=witness,
     )

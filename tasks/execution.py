@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
@@ -24,10 +23,11 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from tasks import forked_copies, handler_log, surroundings
+from tasks import forked_copies, handler_log, run_table, surroundings
 from tasks.cancellation import CancelWatch
 from tasks.coroutines import callable_of
 from tasks.dead_letter import bury
+from tasks.insistence import insist
 from tasks.progress import ProgressReport
 from tasks.results import keepable
 from tasks.runtime import Runtime, child_name, runtime
@@ -50,11 +50,6 @@ if TYPE_CHECKING:
     from webapp.spans import RunningSpan
 
 logger = logging.getLogger(__name__)
-
-#: Pause between tries to write the end of an attempt while the database is away, seconds.
-SETTLE_PAUSE = 0.5
-#: Share of the lease during which the end of an attempt is tried to be written; then the sweeper owns the job.
-SETTLE_SHARE = 0.75
 
 #: Seconds between two reports of a task's pace where it has not changed much, ...
 PACE_EVERY = 30.0
@@ -79,6 +74,8 @@ class Pace:
 
 
 _paces: dict[str, Pace] = {}
+#: Attempts of this process whose end could not be written, by job and number; as many as a child runs jobs.
+_given_up: set[tuple[UUID, int]] = set()
 
 
 class HandlerMissing(Exception):
@@ -138,7 +135,8 @@ def execute_job(self: JobTask, job_id: str) -> None:
         metrics.observe_wait(claim.task, claim.queue, claim.waited)
         began = time.monotonic()
         try:
-            result = run(parts, claim)
+            with SoftLimit(is_for_one=True) as limited:
+                result = run(parts, claim, limited)
         finally:
             metrics.observe_run(claim.task, claim.queue, time.monotonic() - began)
         settle_completed(parts, claim, result)
@@ -167,19 +165,47 @@ def claim_one(parts: Runtime, job_id: UUID) -> Claim | None:
 
 
 def claim_all(parts: Runtime, ids: Sequence[UUID]) -> list[Claim]:
-    """Takes the leases of those jobs that are queued and due, and commits."""
+    """Takes the leases of those jobs that are queued and due, and commits.
+
+    Raises:
+        DBAPIError: the database did not answer for most of a lease.
+    """
+    taker = child_name()
     lease = parts.settings.stuck_job_threshold
-    return in_one_trip(
-        parts.engine,
-        lambda connection: store.claim(connection, ids, worker_id=child_name(), lease=lease),
-    )
+    again = False
+
+    def claim(connection: Connection) -> list[Claim]:
+        nonlocal again
+        own = claimed_before(connection, ids) if again else []
+        again = True
+        return own + store.claim(connection, ids, worker_id=taker, lease=lease)
+
+    return insist(lambda: in_one_trip(parts.engine, claim), lease, "jobs could not be claimed yet")
 
 
-def run(parts: Runtime, claim: Claim, limited: SoftLimit | None = None) -> str | None:
+def claimed_before(connection: Connection, ids: Container[UUID] | None = None) -> list[Claim]:
+    """What this process claimed with an earlier try whose answer was lost.
+
+    Args:
+        ids: the jobs that were to be claimed; None: any.
+    """
+    return [
+        claim
+        for claim in store.claimed_by(connection, child_name())
+        if (ids is None or claim.id in ids) and (claim.id, claim.attempt) not in _given_up
+    ]
+
+
+def give_up(claims: Iterable[Claim]) -> None:
+    """Remembers attempts whose end could not be written: should they be met again, they are not run again."""
+    _given_up.update((claim.id, claim.attempt) for claim in claims)
+
+
+def run(parts: Runtime, claim: Claim, limited: SoftLimit) -> str | None:
     """Calls the job's handler, in a span of its own where there are traces; returns its result as JSON text.
 
     Args:
-        limited: sets the soft time limit; None where Celery does, for a message with one job.
+        limited: sets the soft time limit.
 
     Raises:
         AttemptFailed: the handler raised, ran past its time limit, or is not known here.
@@ -213,7 +239,7 @@ def _note_failure(span: RunningSpan, failed: AttemptFailed) -> None:
         span.fail(failed.report.type, message, trace)
 
 
-def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> str | None:
+def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> str | None:
     around = surroundings.own()
     started = time.monotonic()
     progress = ProgressReport(parts.engine, claim)
@@ -229,14 +255,14 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> str | None
         claim.callback_of,
     )
     logger.debug("job started", extra={"task": claim.task})
+    runs = run_table.current()
+    runs.begin(claim.id, claim.attempt, claim.timeout)
     try:
         function = _function_of(claim)
-        limit = parts.settings.max_result_bytes
-        if limited is None:
-            return keepable(forked_copies.call(function, claim.payload, context), limit)
         limited.begin(claim.timeout)
         try:
-            return keepable(forked_copies.call(function, claim.payload, context), limit)
+            result = forked_copies.call(function, claim.payload, context)
+            return keepable(result, parts.settings.max_result_bytes)
         finally:
             limited.end()
     except SoftTimeLimitExceeded as error:
@@ -249,10 +275,10 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit | None) -> str | None
     finally:
         seconds = time.monotonic() - started
         # Before anything is said to a server: a job may have closed the connections, and opened other files in their places.
-        if around is not None and (limited is None or around.wants_look(claim.task, seconds)):
-            around.put_back(claim.task, alarm=limited is None)
-            if limited is not None:
-                limited.take_back()
+        if around is not None and (limited.is_for_one or around.wants_look(claim.task, seconds)):
+            around.put_back(claim.task, alarm=False)
+            limited.take_back()
+        runs.ended()
         progress.flush()
         measure(parts, claim.task, seconds)
 
@@ -436,55 +462,23 @@ def _settle(
     commit whose answer was lost is no problem: the write is fenced, and the second one finds the attempt
     on record.
     """
-    tries = Insistence(parts.settings.stuck_job_threshold)
-    status: JobStatus | None = None
-    while tries.goes_on():
-        with tries:
-            status = in_one_trip(
+    try:
+        status = insist(
+            lambda: in_one_trip(
                 parts.engine, lambda connection: write(connection) or store.status_after(connection, claim)
-            )
-    if status is not None and tries.came_through:
+            ),
+            parts.settings.stuck_job_threshold,
+            "attempt could not be settled yet",
+        )
+    except DATABASE_ERRORS as error:
+        if never_works(error):
+            raise
+        status = None
+    finally:
+        run_table.current().clear()
+    if status is not None:
         return status
+    give_up([claim])
     metrics.leases_lost.inc()
     logger.error("lease was lost, the attempt's outcome is dropped", extra={"task": claim.task})
     return None
-
-
-class Insistence:
-    """Tries of one write, again and again while the database is away, for three quarters of a lease.
-
-    Example:
-        >>> tries = Insistence(60)
-        >>> while tries.goes_on():
-        ...     with tries:
-        ...         pass  # write and commit
-    """
-
-    def __init__(self, lease: float) -> None:
-        self._deadline = time.monotonic() + lease * SETTLE_SHARE
-        self.came_through = False
-        self.count = 0
-
-    def goes_on(self) -> bool:
-        """True until a try came through, or the time is over."""
-        if self.came_through or (self.count and time.monotonic() > self._deadline):
-            return False
-        if self.count:
-            time.sleep(SETTLE_PAUSE)
-        return True
-
-    def __enter__(self) -> None:
-        """One try begins."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        """It is over; an error of the database is swallowed, and so is a time limit that strikes this late."""
-        if error is None:
-            self.came_through = True
-            return False
-        if not isinstance(error, (*DATABASE_ERRORS, SoftTimeLimitExceeded)) or never_works(error):
-            return False
-        self.count += 1
-        logger.warning("attempt could not be settled yet", extra={"error_type": type(error).__name__})
-        return True

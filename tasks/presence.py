@@ -13,8 +13,10 @@ import math
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -23,18 +25,18 @@ from redis.exceptions import RedisError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from tasks import dead_workers, process_group, recovery, shutdown
+from tasks import dead_workers, lost_jobs, process_group, run_table, shutdown
 from tasks.beacon import FRESH, Beacon
 from tasks.process_group import is_alive, is_child, kill
 from tasks.runtime import child_name, unpooled_engine, worker_name
 from tasks.watchdog import EXIT_CODE, LOOK_EVERY, Watchdog
 from webapp import forks, heartbeats, logs, metrics, waits
-from webapp.broker import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS, waiting_in
+from webapp.broker import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS, HARD_LIMIT_GRACE, waiting_in
 from webapp.guarded import Step, Steps, VitalThread
-from webapp.jobs import steering, store, tickets
+from webapp.jobs import bulk, steering, store
+from webapp.jobs.loss import LastSeen
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import RetryPolicy
-from webapp.jobs.states import AttemptOutcome
 from webapp.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -51,9 +53,6 @@ BEAT_AGAIN = 2.0
 LEASE_SHARE = 0.75
 #: Share of a lease that one step may wait for PostgreSQL.
 WAIT_SHARE = 1 / 6
-#: Seconds added to the age of a ticket: connecting and the server's clock must not make it look younger than its jobs. What
-#: a child claimed before and could not settle is far older, for it tried for most of a lease.
-TICKET_SLACK = 5.0
 #: How long Redis may take to take a heartbeat, seconds.
 REDIS_TIMEOUT = 1.0
 #: Seconds between two looks for jobs that should have stopped.
@@ -64,8 +63,8 @@ DEAD_WORKERS_EVERY = 1.0
 HURRY_PATIENCE = 5.0
 #: What is kept of an attempt that was killed because it did not stop.
 KILLED = ErrorReport("djps.Killed", "the handler did not stop within CANCEL_GRACE of being asked")
-#: Jobs taken back in one transaction.
-BATCH = 200
+#: The tasks that run jobs.
+EXECUTING = frozenset({EXECUTE_JOB, EXECUTE_JOBS, EXECUTE_DUE})
 #: The step that writes the liveness file.
 LIVENESS = "liveness file"
 #: What a step raises when a server is away.
@@ -107,8 +106,10 @@ class Presence(VitalThread):
         self._received = 0
         self._claimed_at = time.monotonic()
         self._leased_at: dict[UUID, float] = {}
-        self._ticket_since: dict[tuple[int, str], float] = {}
-        self._looked_at = time.monotonic()
+        #: Seconds that a handler was allowed whose child was killed because it took longer, by the child's name.
+        self._timed_out: dict[str, float] = {}
+        #: Jobs whose message a child took and died with; it may not have claimed them.
+        self._unclaimed: deque[UUID] = deque()
         #: Children that were stopped, and whose jobs are still to be given back.
         self.to_release: set[str] = set()
         self.steps = Steps(self._duties(), metrics.count_failed_step("presence"))
@@ -117,16 +118,17 @@ class Presence(VitalThread):
         """What is looked at, in this order."""
         lease = self._lease / RENEWALS_PER_LEASE
         return [
-            Step("tickets", self._note_tickets),
             Step("claims", self._note_claims),
+            Step("late", self._stop_late),
             Step("unrenewed", self._stop_unrenewed),
             Step("renewal", self._renew, period=lease, when=_something_runs),
             Step("heartbeat", self._beat, period=self._beat_every, again=BEAT_AGAIN),
             Step("cancels", self.stop_cancelled, period=CANCELS_EVERY, when=_something_runs),
+            Step("lost messages", self._give_back_unclaimed, when=lambda: bool(self._unclaimed)),
             Step("dead children", self.recover_dead_children, when=lambda: self._suspicious),
             Step("dead workers", self.take_over, period=DEAD_WORKERS_EVERY),
             Step("watchdog", self._watch, period=LOOK_EVERY, when=lambda: self._drain_by is None),
-            Step("drain", lambda: self.release_running(running_jobs()), when=self._grace_is_over),
+            Step("drain", self._release, when=self._has_to_release),
             Step("hurry", self._end_at_last, when=lambda: time.monotonic() >= self._end_by),
             Step(LIVENESS, self._say_alive),
         ]
@@ -155,10 +157,23 @@ class Presence(VitalThread):
         trouble = next(failing, "")
         self._beacon.light(ready=not trouble, says=trouble)
 
-    def child_lost(self) -> None:
-        """A child died, or is about to: look at once, and until no dead child holds a job."""
+    def child_lost(self, job_ids: Iterable[UUID] = ()) -> None:
+        """A child died: look at once, and until no dead child holds a job.
+
+        Args:
+            job_ids: those that its message names.
+        """
+        self._unclaimed.extend(job_ids)
         self._suspicious = True
         self._wake.set()
+
+    def _give_back_unclaimed(self) -> None:
+        """Leaves jobs to the dispatcher whose message is gone with a child that had not claimed them."""
+        ids = list(self._unclaimed)
+        with self._bounded(), self._engine.begin() as connection:
+            store.mark_undispatched(connection, ids)
+        for _ in ids:
+            self._unclaimed.popleft()
 
     def drain(self) -> None:
         """The worker is shutting down: what runs gets SHUTDOWN_GRACE, what is left is released.
@@ -184,6 +199,10 @@ class Presence(VitalThread):
         except RedisError:
             logger.warning("heartbeat could not be taken back")
 
+    def _has_to_release(self) -> bool:
+        """True while jobs of stopped children are to be given back, and once the grace of a drain is over."""
+        return bool(self.to_release) or self._grace_is_over()
+
     def _grace_is_over(self) -> bool:
         return self._drain_by is not None and time.monotonic() >= self._drain_by
 
@@ -195,15 +214,14 @@ class Presence(VitalThread):
 
     def _beat(self) -> None:
         """Writes the heartbeat; Redis may have lost the key when it is back, so a failure is made up for soon."""
-        running = running_jobs()
         described = json.dumps(
             {
                 "role": self._role,
                 "pid": os.getpid(),
                 "queues": self._queues,
                 "children": self._capacity,
-                "running": len(running),
-                "busy": len(set(running.values())),
+                "running": len(running_jobs()),
+                "busy": len(busy_children()),
                 "idle": round(time.monotonic() - self._claimed_at, 1),
             }
         )
@@ -229,43 +247,45 @@ class Presence(VitalThread):
             logger.critical(
                 "worker takes no messages and ends", extra={"waiting": length, "received": received}
             )
-            self.release_running(running_jobs())
+            self.release_running()
             os._exit(EXIT_CODE)
-
-    def _note_tickets(self) -> None:
-        """Keeps for each child that works on a ticket a moment that was before it got it: the look before."""
-        now = time.monotonic()
-        self._ticket_since = {
-            ticket: self._ticket_since.get(ticket, self._looked_at) for ticket in ticket_holders().items()
-        }
-        self._looked_at = now
 
     def _renew(self) -> None:
         """Renews the leases of what runs; from then on it is looked whether its children live."""
         running = running_jobs()
         workers = [child_name(pid) for pid in set(running.values())]
-        now = time.monotonic()
-        holders = {
-            child_name(pid): now - since + TICKET_SLACK for (pid, _), since in self._ticket_since.items()
-        }
         with self._bounded(), self._engine.begin() as connection:
             store.renew(connection, list(running), workers=workers, lease=self._lease)
-            if holders:
-                tickets.renew_held(connection, holders, lease=self._lease)
-        # Jobs that were not renewed are settled, and Celery has not noticed yet: nothing is left to protect.
+        # Jobs that were not renewed are settled, and the table of running jobs is a moment ahead: nothing is left to protect.
         self._leased_at |= dict.fromkeys(running, time.monotonic())
         self._suspicious = True
 
     def _stop_unrenewed(self) -> None:
-        """Stops children whose lease could not be renewed for three quarters of its time."""
+        """Stops children whose lease could not be renewed for three quarters of its time; their jobs are given back."""
         running, now = running_jobs(), time.monotonic()
         self._leased_at = {job_id: self._leased_at.get(job_id, now) for job_id in running}
         for job_id, pid in running.items():
             if now - self._leased_at[job_id] > self._lease * LEASE_SHARE and is_child(pid):
                 logger.error("lease could not be renewed, the job is stopped", extra={"job_id": str(job_id)})
-                kill([pid])
+                self._stop_for_release([pid])
                 self._leased_at.pop(job_id)
+
+    def _stop_late(self) -> None:
+        """Stops children whose handler runs on although its time is over; their attempts have failed."""
+        for pid, run in run_table.current().running():
+            if run.is_late(time.monotonic(), HARD_LIMIT_GRACE) and is_child(pid):
+                logger.error(
+                    "job did not stop at its time limit and was killed",
+                    extra={"job_id": str(run.job_id), "attempt": run.attempt, "timeout": run.timeout},
+                )
+                kill([pid])
+                self._timed_out[child_name(pid)] = run.timeout
                 self._suspicious = True
+
+    def _last_seen(self, holder: str) -> LastSeen:
+        """What a child ran when it died, and whether it was killed because that took too long."""
+        seen = run_table.current().last_seen(holder)
+        return replace(seen, timed_out=self._timed_out.get(holder))
 
     def stop_cancelled(self) -> int:
         """Stops children whose job was asked to stop and did not within CANCEL_GRACE; returns how many jobs were cancelled.
@@ -281,11 +301,11 @@ class Presence(VitalThread):
             return 0
         kill([pids[name] for name in names])
         with self._bounded(), self._engine.begin() as connection:
-            taken = store.take_held_by(connection, names, BATCH)
+            taken = store.take_held_by(connection, names)
             stopped = [held for held in taken if steering.settle_cancelled(connection, held, KILLED)]
         metrics.jobs_cancelled.inc(len(stopped))
         for held in stopped:
-            with logs.bound(**recovery.fields_of(held)):
+            with logs.bound(**lost_jobs.fields_of(held)):
                 logger.warning("job did not stop when asked and was killed", extra={"task": held.task})
         self._suspicious = True
         return len(stopped)
@@ -299,13 +319,21 @@ class Presence(VitalThread):
         dead = [name for name in held_by if not is_alive(int(name.rpartition("/")[2]))]
         self._suspicious = any(name not in dead and not is_tracked(name) for name in held_by)
         if not dead:
+            self._timed_out.clear()
             return 0
         for name in dead:
             process_group.end_rest_of_dead(int(name.rpartition("/")[2]))
         with self._bounded():
-            return recovery.settle_lost(
-                self._engine, self._policy, "child_died", lambda c: store.take_held_by(c, dead, BATCH)
+            settled = lost_jobs.settle(
+                self._engine,
+                self._policy,
+                "child_died",
+                lambda connection: store.take_held_by(connection, dead),
+                witness=self._last_seen,
             )
+        for name in dead:
+            self._timed_out.pop(name, None)
+        return settled
 
     def take_over(self) -> int:
         """Takes back the jobs of dead workers of this machine; returns how many."""
@@ -328,26 +356,38 @@ class Presence(VitalThread):
             kill(living)
             self.to_release |= {child_name(pid) for pid in living}
 
-    def release_running(self, running: dict[UUID, int]) -> int:
+    def release_running(self) -> int:
         """Stops what still runs and gives it back: queued again, no retry burnt; returns how many jobs."""
-        self._stop_for_release(running.values())
+        self._stop_for_release(busy_children())
         if self._end_by < math.inf:
             # Celery may not have heard yet of a job that was claimed a moment ago.
             with self._bounded(), self._engine.connect() as connection:
                 held_by = store.holders(connection, self._family)
             self._stop_for_release(int(name.rpartition("/")[2]) for name in held_by)
+        return self._give_back()
+
+    def _give_back(self) -> int:
+        """Queues the jobs of stopped children again; returns how many."""
         if not self.to_release:
             return 0
         with self._bounded(), self._engine.begin() as connection:
-            taken = store.take_held_by(connection, list(self.to_release), BATCH)
-            ended = [
-                store.settle_again(connection, held, AttemptOutcome.RELEASED, None, delay=0.0)
-                for held in taken
-                if not held.recorded
+            taken = store.take_held_by(connection, list(self.to_release))
+            released = [
+                one
+                for name in self.to_release
+                if (held := [job for job in taken if job.worker_id == name and not job.recorded])
+                for one in bulk.release_many(connection, held)
             ]
-        recovery.count_released(ended)
+        lost_jobs.count_released(released)
         self.to_release.clear()
         return len(taken)
+
+    def _release(self) -> None:
+        """Gives back what is to be given back, after the grace of a drain all that runs."""
+        if self._grace_is_over():
+            self.release_running()
+        else:
+            self._give_back()
 
 
 def _active_requests() -> list[Any]:
@@ -360,23 +400,18 @@ def _active_requests() -> list[Any]:
             continue
 
 
+def busy_children() -> set[int]:
+    """The pids of the children that have accepted a message with jobs, and are not done with it."""
+    return {request.worker_pid for request in _active_requests() if request.type in EXECUTING}
+
+
 def running_jobs() -> dict[UUID, int]:
-    """The jobs that children of this worker have accepted, with the pid of each; a ticket counts as one."""
-    return {
-        job_id: request.worker_pid
-        for request in _active_requests()
-        if request.type in {EXECUTE_JOB, EXECUTE_JOBS, EXECUTE_DUE}
-        for job_id in _jobs_of([request.id] if request.type == EXECUTE_DUE else request.args)
-    }
+    """The jobs that living children of this worker run, or are about to settle, with the pid of each."""
+    return {run.job_id: pid for pid, run in run_table.current().running() if is_child(pid)}
 
 
-def ticket_holders() -> dict[int, str]:
-    """The children of this worker that work on a ticket: pid, and the ticket's number."""
-    return {request.worker_pid: request.id for request in _active_requests() if request.type == EXECUTE_DUE}
-
-
-def _jobs_of(args: Any) -> list[UUID]:
-    """The jobs a message is about; a forged message is about none."""
+def jobs_of(args: Any) -> list[UUID]:
+    """The jobs that a message names; a ticket and a forged message name none."""
     try:
         (given,) = args
         return [UUID(one) for one in (given if isinstance(given, list) else [given])]
@@ -385,7 +420,7 @@ def _jobs_of(args: Any) -> list[UUID]:
 
 
 def _something_runs() -> bool:
-    return bool(running_jobs())
+    return bool(busy_children() or running_jobs())
 
 
 def _in_words(name: str, error: Exception) -> str:
@@ -395,5 +430,5 @@ def _in_words(name: str, error: Exception) -> str:
 
 
 def is_tracked(name: str) -> bool:
-    """Tells whether a lease holder is running a job that Celery knows of."""
-    return int(name.rpartition("/")[2]) in running_jobs().values()
+    """True if a lease holder is at work on a message that Celery knows of."""
+    return int(name.rpartition("/")[2]) in busy_children()

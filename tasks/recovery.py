@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
-from tasks import dead_letter
+from tasks import lost_jobs
 from tasks.runtime import Runtime, runtime
-from tasks.sweeps import Each, of_rows, sweep
-from webapp import logs, metrics, traces
-from webapp.jobs import bulk, expiry, intake, steering, store
+from tasks.sweeps import Each, sweep
+from webapp import metrics
+from webapp.jobs import bulk, expiry, intake, store
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
-from webapp.jobs.report import ErrorReport
-from webapp.jobs.retry import Bury, RetryPolicy, TryAgain
-from webapp.jobs.states import AttemptOutcome, JobStatus
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +41,6 @@ EXPIRY_BATCH = 1_000
 PRUNE_REST = 3.0
 #: How long one prune pass goes on, seconds.
 PRUNE_WINDOW = 20.0
-
-LOST = ErrorReport("djps.Lost", "the process that ran the job died, or its lease ran out")
 
 
 @sweep("dispatch_due")
@@ -128,78 +123,13 @@ def run_recovery(parts: Runtime) -> int:
     with parts.engine.connect() as connection:
         if store.seconds_since_start(connection) < parts.settings.stuck_job_threshold:
             return 0
-    return settle_lost(
+    return lost_jobs.settle(
         parts.engine,
         parts.policy,
         "lease_expired",
         lambda connection: store.take_stuck(connection, RECOVERY_BATCH),
+        send_alone=parts.queue.send_each,
     )
-
-
-def settle_lost(
-    engine: Engine, policy: RetryPolicy, reason: str, take: Callable[[Connection], list[store.Held]]
-) -> int:
-    """Ends the attempts that `take` finds, as lost: their jobs are tried again at once, or buried.
-
-    Args:
-        reason: label of `jobs_recovered_total`.
-        take: locks and returns jobs whose holder is gone.
-    """
-    total = 0
-    with Each("job") as each:
-        while ended := of_rows(
-            engine,
-            each,
-            take,
-            lambda held: held.id,
-            lambda connection, held: _end_lost(connection, policy, held),
-        ):
-            total += len(ended)
-            metrics.jobs_recovered.labels(reason).inc(len(ended))
-            for held, ending in ended:
-                with logs.bound(**fields_of(held)):
-                    logger.warning(
-                        "job recovered", extra={"task": held.task, "reason": reason, "holder": held.worker_id}
-                    )
-                if isinstance(ending, store.Burial):
-                    dead_letter.note(ending, held.attempt)
-                elif ending is JobStatus.CANCELLED:
-                    metrics.jobs_cancelled.inc()
-    return total
-
-
-def count_released(ended: Iterable[JobStatus | None]) -> None:
-    """Counts attempts that were given back, by what became of their jobs: a cancellation that was asked is one then."""
-    statuses = list(ended)
-    metrics.jobs_released.inc(statuses.count(JobStatus.QUEUED))
-    metrics.jobs_cancelled.inc(statuses.count(JobStatus.CANCELLED))
-
-
-def fields_of(held: store.Held) -> dict[str, str | int | None]:
-    """What every line about an attempt says whose process does not speak for it any more."""
-    return {
-        "job_id": str(held.id),
-        "attempt": held.attempt,
-        "request_id": held.request_id,
-        **traces.fields_of(held.id, held.attempt, held.traceparent),
-    }
-
-
-def _end_lost(
-    connection: Connection, policy: RetryPolicy, held: store.Held
-) -> store.Burial | JobStatus | None:
-    """Ends one attempt whose process is gone: its job is queued again, cancelled where that was asked, or buried.
-
-    Returns the job's status, or how it was buried; None when its lease was lost.
-    """
-    if not held.recorded:
-        match policy.after_loss(retry_count=held.retry_count, max_retries=held.max_retries):
-            case TryAgain(delay):
-                return store.settle_again(connection, held, AttemptOutcome.LOST, LOST, delay=delay)
-            case Bury():
-                if not store.record_last(connection, held, AttemptOutcome.LOST, LOST):
-                    return JobStatus.CANCELLED if steering.settle_cancelled(connection, held, LOST) else None
-    return store.bury(connection, held.id, held.attempt)
 
 
 def run_expiry(parts: Runtime) -> int:

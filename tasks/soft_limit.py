@@ -24,13 +24,17 @@ class SoftLimit:
 
     Signals reach the main thread only, which is where a prefork child runs its jobs; elsewhere there is no limit.
 
+    Args:
+        is_for_one: True for the only job of a message.
+
     Example:
         >>> with SoftLimit() as limit:
         ...     limit.begin(30.0)
         ...     limit.end()
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_for_one: bool = False) -> None:
+        self.is_for_one = is_for_one
         self._works = threading.current_thread() is threading.main_thread()
         self._ends_at: float | None = None
         self._rings_at = math.inf

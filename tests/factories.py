@@ -7,12 +7,14 @@ from typing import Any
 from uuid import UUID
 
 from redis import Redis
-from sqlalchemy import Engine, RowMapping, text
+from sqlalchemy import Connection, Engine, RowMapping, text
 from uuid_utils.compat import uuid7
 
+from tasks import lost_jobs
 from webapp.jobs import intake, store
+from webapp.jobs.loss import LOST
 from webapp.jobs.report import ErrorReport
-from webapp.jobs.retry import DeathReason
+from webapp.jobs.retry import DeathReason, RetryPolicy
 from webapp.jobs.states import AttemptOutcome
 from webapp.transport import lists_of
 
@@ -121,3 +123,11 @@ def tables(engine: Engine) -> list[RowMapping]:
 def waiting(redis: Redis, queue: str = "default") -> list[str]:
     """The messages of a queue, in the order in which workers take them."""
     return [one for name in lists_of(queue) for one in reversed(redis.lrange(name, 0, -1))]
+
+
+def end_lost(connection: Connection, held: store.Held) -> store.Burial | None:
+    """Ends an attempt whose process is gone, as the sweeper does with one that was alone in its process."""
+    if held.recorded:
+        return store.bury(connection, held.id, held.attempt)
+    decision = RetryPolicy().after_loss(retry_count=held.retry_count, max_retries=held.max_retries)
+    return lost_jobs.end_lost(connection, held, LOST, decision)

@@ -43,6 +43,9 @@ PAUSE_AFTER_FAILURE = 1.0
 LENGTH_TTL = 0.1
 #: Seconds a handler gets after its soft time limit before its process is killed.
 HARD_LIMIT_GRACE = 5.0
+#: Seconds that a message may run beyond its handler's limits, before Celery ends its process: a claim and a settle insist for
+#: a share of a lease while the database is away. The worker's presence has long ended a handler by then.
+CLAIM_AND_SETTLE = 3_600.0
 #: Most messages put into a list with one command.
 PUSHED_AT_ONCE = 500
 #: Connections of one process to Redis for sending.
@@ -175,7 +178,7 @@ class Message:
 
 
 def _message(hints: Sequence[JobHint]) -> Message:
-    """A message for one job, or for several; a chunk has no soft limit, for each of its jobs has its own.
+    """A message for one job, or for several; it has no soft limit, for each of its jobs has its own.
 
     Flower shows the handler as the message's name, and the id of the (first) job as its id.
     """
@@ -183,11 +186,20 @@ def _message(hints: Sequence[JobHint]) -> Message:
     first, timeout = str(one.id), one.timeout
     where = (one.queue, transport.kombu_priority(one.priority), one.task)
     if len(hints) == 1:
-        envelope = Envelope(EXECUTE_JOB, *where, timeout + HARD_LIMIT_GRACE, timeout)
+        envelope = Envelope(EXECUTE_JOB, *where, _limit(timeout))
         return Message(envelope, [first], first, "1 job")
-    envelope = Envelope(EXECUTE_JOBS, *where, CHUNK_WINDOW + timeout + HARD_LIMIT_GRACE)
+    envelope = Envelope(EXECUTE_JOBS, *where, _limit(CHUNK_WINDOW + timeout))
     ids = [str(hint.id) for hint in hints]
     return Message(envelope, [ids], first, f"{len(ids)} jobs from this one on")
+
+
+def _limit(running: float) -> float:
+    """Seconds after which Celery ends the process that runs a message.
+
+    Args:
+        running: seconds that its handlers may take.
+    """
+    return running + HARD_LIMIT_GRACE + CLAIM_AND_SETTLE
 
 
 class JobTicket(Protocol):
@@ -212,7 +224,7 @@ class JobTicket(Protocol):
 
 def _ticket_message(ticket: JobTicket) -> Message:
     """A message for a moment of work; it has no soft limit, for each of the jobs has its own."""
-    limit = TICKET_WINDOW + CHUNK_WINDOW + ticket.timeout + HARD_LIMIT_GRACE
+    limit = _limit(TICKET_WINDOW + CHUNK_WINDOW + ticket.timeout)
     priority = transport.kombu_priority(ticket.priority)
     envelope = Envelope(EXECUTE_DUE, ticket.queue, priority, ticket.task, limit)
     args = [ticket.queue, ticket.task, ticket.timeout]
@@ -353,6 +365,10 @@ class Broker:
                 for part in _parts(list(group), self.chunk_size(task))
             ]
         )
+
+    def send_each(self, hints: Sequence[JobHint]) -> bool:
+        """Sends a message for each job; False when some may not have arrived."""
+        return self._send([_message([hint]) for hint in hints])
 
     def send_tickets(self, tickets: Sequence[JobTicket]) -> bool:
         """Sends tickets; False when some may not have arrived, which costs nothing but time."""

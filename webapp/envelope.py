@@ -35,7 +35,6 @@ class Envelope:
         priority: as kombu counts it.
         name: how Flower calls it; None for the task's own name.
         time_limit: seconds after which the child that runs it is killed; None for the task's own.
-        soft_time_limit: seconds after which it is told to stop; None for none.
     """
 
     task: str
@@ -43,7 +42,6 @@ class Envelope:
     priority: int
     name: str | None = None
     time_limit: float | None = None
-    soft_time_limit: float | None = None
 
     def seal(self, celery: Celery, args: Sequence[Any], *, task_id: str, shown: str) -> str:
         """The message as it stands in Redis.
@@ -80,7 +78,6 @@ def _pattern(celery: Celery, envelope: Envelope) -> _Pattern:
         shadow=envelope.name,
         root_id=_ID,
         time_limit=envelope.time_limit,
-        soft_time_limit=envelope.soft_time_limit,
         ignore_result=True,
     )
     # Nobody else has this connection, and nothing is sent: the memory transport keeps the message in a dict.

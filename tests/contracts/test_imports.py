@@ -95,6 +95,7 @@ def test_only_those_who_own_a_transaction_commit():
         "tasks/execution.py",
         "tasks/chunk.py",
         "tasks/dead_letter.py",
+        "tasks/lost_jobs.py",
         "tasks/recovery.py",
         "tasks/sweeps.py",
         "tasks/presence.py",

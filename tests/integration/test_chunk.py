@@ -13,7 +13,7 @@ from factories import age, attempts_of, letters_of, queued, row_of, waiting
 from sqlalchemy import text
 
 from tasks import chunk as chunk_module
-from tasks import execution
+from tasks import execution, insistence
 from tasks.chunk import Chunk, execute_jobs, settle_many
 from tasks.runtime import child_name
 from webapp.jobs import bulk, store
@@ -160,7 +160,7 @@ def test_a_database_that_stays_away_leaves_the_chunk_to_the_sweeper(engine, part
         connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     monkeypatch.setattr(bulk, "settle_many", broken)
-    monkeypatch.setattr(chunk_module.execution, "SETTLE_SHARE", 0.0)
+    monkeypatch.setattr(insistence, "SHARE", 0.0)
     settle_many(parts, [Completed(claim, None, 0.0, 0.1) for claim in claims])
     assert statuses(engine, claims) == ["processing", "processing"]
 

@@ -13,7 +13,7 @@ from factories import age, attempts_of, claimed, letters_of, queued, row_of, tab
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from tasks import execution
+from tasks import execution, insistence
 from tasks.dead_letter import bury, bury_job
 from tasks.execution import execute_job
 from tasks.runtime import child_name
@@ -246,7 +246,7 @@ def test_an_attempt_whose_lease_was_lost_drops_its_result(run, engine):
     def overtaken(payload, context):
         # Meanwhile the sweeper gave the job to another worker, which completed it.
         with engine.begin() as connection:
-            (held,) = store.take_held_by(connection, [child_name()], 1)
+            (held,) = store.take_held_by(connection, [child_name()])
             store.settle_again(connection, held, store.AttemptOutcome.LOST, None, delay=0)
             (other,) = store.claim(connection, [context.job_id], worker_id="other/1", lease=60)
             store.settle_completed(connection, other, '"theirs"')
@@ -262,7 +262,7 @@ def test_an_attempt_whose_lease_was_lost_drops_its_result(run, engine):
 def test_a_failure_whose_lease_was_lost_is_dropped_too(run, engine, redis, retries):
     def overtaken(payload, context):
         with engine.begin() as connection:
-            (held,) = store.take_held_by(connection, [child_name()], 1)
+            (held,) = store.take_held_by(connection, [child_name()])
             store.settle_again(connection, held, store.AttemptOutcome.RELEASED, None, delay=0)
         raise ValueError("late")
 
@@ -332,7 +332,7 @@ def test_settling_is_given_up_before_the_sweeper_may_own_the_job(engine, parts):
 
 
 def test_a_commit_whose_answer_was_lost_counts_as_done(engine, parts, monkeypatch):
-    monkeypatch.setattr(execution, "SETTLE_PAUSE", 0.0)
+    monkeypatch.setattr(insistence, "PAUSE", 0.0)
     claim = claimed(engine)
 
     def write(connection):
@@ -347,7 +347,7 @@ def test_a_commit_whose_answer_was_lost_counts_as_done(engine, parts, monkeypatc
 
 
 def test_a_time_limit_that_strikes_while_settling_does_not_lose_the_result(engine, parts, monkeypatch):
-    monkeypatch.setattr(execution, "SETTLE_PAUSE", 0.0)
+    monkeypatch.setattr(insistence, "PAUSE", 0.0)
     claim = claimed(engine)
     strikes = iter([True])
 

@@ -26,7 +26,7 @@ from factories import (
 from sqlalchemy import create_engine, event, func, select, text
 from uuid_utils.compat import uuid7
 
-from tasks import cancellation, recovery
+from tasks import cancellation, lost_jobs
 from tasks.cancellation import CancelWatch
 from tasks.execution import execute_job
 from tasks.recovery import run_prune
@@ -369,8 +369,8 @@ def test_who_lost_the_lease_should_stop_as_well(engine):
 def test_the_sweeper_cancels_what_was_asked_to_stop_and_died(engine, parts, monkeypatch, max_retries):
     claim = claimed(engine, max_retries=max_retries)
     ask(engine, claim.id)
-    recovery.settle_lost(
-        engine, parts.policy, "lease_expired", lambda c: store.take_held_by(c, [claim.worker_id], 10)
+    lost_jobs.settle(
+        engine, parts.policy, "lease_expired", lambda c: store.take_held_by(c, [claim.worker_id])
     )
     assert row_of(engine, claim.id).status == "cancelled"
     assert letters_of(engine, claim.id) == []

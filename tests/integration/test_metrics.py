@@ -11,10 +11,11 @@ from factories import age, buried, claimed, completed, queued
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.parser import text_string_to_metric_families
 
-from tasks import recovery
+from tasks import lost_jobs
 from tasks.dead_letter import bury_job
 from tasks.execution import execute_job
 from webapp import heartbeats, metrics, rediskeys
+from webapp.jobs import store
 from webapp.jobs.handlers import registry
 
 PROMISED = {
@@ -120,11 +121,11 @@ def test_each_outcome_is_counted_once(scrape, engine, handle, redis):
 def test_recoveries_are_counted_by_their_reason(scrape, engine, parts):
     before = scrape()
     claimed(engine)
-    recovery.settle_lost(
+    lost_jobs.settle(
         engine,
         parts.policy,
         "child_died",
-        lambda connection: recovery.store.take_held_by(connection, ["host:1:boot/2"], 10),
+        lambda connection: store.take_held_by(connection, ["host:1:boot/2"]),
     )
     key = ("jobs_recovered_total", ("reason", "child_died"))
     assert scrape()[key] - before.get(key, 0) == 1

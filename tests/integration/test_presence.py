@@ -18,15 +18,15 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from tasks import presence as presence_module
-from tasks import process_group
+from tasks import process_group, run_table
 from tasks.beacon import Beacon, look
-from tasks.presence import Presence, is_alive, is_child, kill, running_jobs
+from tasks.presence import Presence, busy_children, is_alive, is_child, jobs_of, kill, running_jobs
 from tasks.runtime import child_name, worker_name
 from tasks.watchdog import EXIT_CODE, PATIENCE
 from webapp import forks, heartbeats
-from webapp.broker import BURY_JOB, EXECUTE_DUE, EXECUTE_JOB
+from webapp.broker import BURY_JOB, EXECUTE_DUE, EXECUTE_JOB, HARD_LIMIT_GRACE
 from webapp.heartbeats import key_of
-from webapp.jobs import store
+from webapp.jobs import loss, store
 from webapp.jobs.states import AttemptOutcome
 from webapp.jobs.steering import ask_cancel
 
@@ -83,6 +83,24 @@ def accept() -> Iterator[Callable[..., None]]:
         state.active_requests.discard(one)
 
 
+@pytest.fixture
+def runs() -> Iterator[Callable[..., None]]:
+    """Writes down that a child runs a job, as the child does itself."""
+    table = run_table.current()
+    taken: list[int] = []
+
+    def begin(pid: int, claim: store.Claim, *, timeout: float = 300.0) -> None:
+        table.next_slot()
+        table.take(pid)
+        taken.append(table._at)
+        table.begin(claim.id, claim.attempt, timeout)
+        table._at = None
+
+    yield begin
+    for at in taken:
+        table._memory[at : at + run_table._SLOT] = bytes(run_table._SLOT)
+
+
 def end(pid):
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -113,11 +131,11 @@ def test_the_heartbeat_says_who_lives_and_runs_out(presence, redis, settings):
     assert heartbeats.live_workers(redis) == []
 
 
-def test_without_redis_leases_are_renewed_all_the_same(settings, engine, closed_port, accept, child):
+def test_without_redis_leases_are_renewed_all_the_same(settings, engine, closed_port, runs, child):
     away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{closed_port}/0"})
     pid = child()
     claim = held_by(engine, pid)
-    accept(claim.id, pid)
+    runs(pid, claim)
     before = row_of(engine, claim.id).lease_expires_at
     alone = Presence(away, role="w")
     alone.run_once()
@@ -125,36 +143,24 @@ def test_without_redis_leases_are_renewed_all_the_same(settings, engine, closed_
     alone.stop()
 
 
-def test_running_jobs_are_those_that_a_child_has_accepted(accept):
-    mine, reserved, other = uuid4(), uuid4(), uuid4()
-    accept(mine, 1234)
-    accept(reserved, None)
-    accept(other, 1234, BURY_JOB)
-    assert running_jobs() == {mine: 1234}
+def test_busy_are_the_children_that_have_accepted_a_message_about_jobs(accept):
+    accept(uuid4(), 1234)
+    accept(uuid4(), None)
+    accept(uuid4(), 1235, BURY_JOB)
+    accept(uuid4(), 1236, EXECUTE_DUE)
+    assert busy_children() == {1234, 1236}
 
 
-def test_what_was_claimed_with_a_ticket_is_renewed_while_its_child_works_on_it(presence, engine, child):
-    pid = child()
-    claim = held_by(engine, pid)
-    ticket = Accepted(["default", "noop", 300.0], pid, EXECUTE_DUE, str(uuid4()))
-    state.active_requests.add(ticket)
-    try:
-        assert running_jobs() == {UUID(ticket.id): pid}
-        before = row_of(engine, claim.id).lease_expires_at
-        presence.run_once()
-        assert row_of(engine, claim.id).lease_expires_at > before
-        since = presence._ticket_since[pid, ticket.id]
-        presence.run_once()
-        assert presence._ticket_since[pid, ticket.id] == since
-    finally:
-        state.active_requests.discard(ticket)
-    presence.run_once()
-    assert presence._ticket_since == {}
+def test_running_jobs_are_those_that_a_living_child_runs(engine, runs, child):
+    alive, dead = child(), child()
+    mine, gone = held_by(engine, alive), held_by(engine, dead)
+    runs(alive, mine)
+    runs(dead, gone)
+    end(dead)
+    assert running_jobs() == {mine.id: alive}
 
 
 def test_the_set_may_change_while_it_is_read(monkeypatch):
-    mine = uuid4()
-
     class Changing(list):
         tries = 0
 
@@ -164,47 +170,122 @@ def test_the_set_may_change_while_it_is_read(monkeypatch):
                 raise RuntimeError("Set changed size during iteration")
             return super().__iter__()
 
-    monkeypatch.setattr(state, "active_requests", Changing([Accepted([str(mine)], 1)]))
-    assert running_jobs() == {mine: 1}
+    monkeypatch.setattr(state, "active_requests", Changing([Accepted([str(uuid4())], 1)]))
+    assert busy_children() == {1}
 
 
-def test_leases_are_renewed_for_what_really_runs_and_for_nothing_else(
-    presence, engine, accept, child, settings
-):
-    pid = child()
-    runs, ended = held_by(engine, pid), held_by(engine, pid)
-    elsewhere, waiting = claimed(engine, worker_id="other:1:x/9"), queued(engine)
-    for job_id in (runs.id, elsewhere.id, waiting.id):
-        accept(job_id, pid)
+def test_leases_are_renewed_for_what_really_runs_and_for_nothing_else(presence, engine, runs, child):
+    pid, confused = child(), child()
+    running, waiting_in_chunk = held_by(engine, pid), held_by(engine, pid)
+    elsewhere = claimed(engine, worker_id="other:1:x/9")
+    runs(pid, running)
+    runs(confused, elsewhere)
     age(engine, "lease_expires_at", 40)
-    before = {one.id: row_of(engine, one.id) for one in (runs, ended, elsewhere)}
+    before = {one.id: row_of(engine, one.id) for one in (running, waiting_in_chunk, elsewhere)}
     presence.run_once()
-    now = row_of(engine, runs.id)
-    assert (now.lease_expires_at - before[runs.id].lease_expires_at).total_seconds() > 35
-    assert row_of(engine, ended.id) == before[ended.id]
+    now = row_of(engine, running.id)
+    assert (now.lease_expires_at - before[running.id].lease_expires_at).total_seconds() > 35
+    assert row_of(engine, waiting_in_chunk.id) == before[waiting_in_chunk.id]
     assert row_of(engine, elsewhere.id) == before[elsewhere.id]
-    assert row_of(engine, waiting.id) == waiting
     presence.run_once()
-    assert row_of(engine, runs.id) == now, "a lease is renewed only three times in its life"
+    assert row_of(engine, running.id) == now, "a lease is renewed only three times in its life"
 
 
-def test_the_jobs_of_a_child_that_was_killed_are_queued_again_at_once(presence, engine, accept, child):
+@pytest.mark.parametrize("max_retries", [0, 1, 3])
+def test_a_child_that_died_costs_the_job_that_ran_and_no_other(presence, engine, runs, child, max_retries):
     dead, alive = child(), child()
-    lost, last, recorded = held_by(engine, dead), held_by(engine, dead, max_retries=0), held_by(engine, dead)
-    runs = held_by(engine, alive)
-    accept(runs.id, alive)
+    cause = held_by(engine, dead, max_retries=max_retries)
+    ended, waiting = (held_by(engine, dead, max_retries=0) for _ in range(2))
+    recorded, elsewhere = held_by(engine, dead), held_by(engine, alive)
+    runs(dead, cause)
     with engine.begin() as connection:
         store.record_last(connection, recorded, AttemptOutcome.FAILED, ERROR)
     end(dead)
     presence.child_lost()
     presence.run_once()
-    row = row_of(engine, lost.id)
-    assert (row.status, row.retry_count, row.run_at) == ("queued", 1, row.updated_at)
-    assert [attempt["outcome"] for attempt in attempts_of(engine, lost.id)] == ["lost"]
-    assert row_of(engine, last.id).status == "failed"
+    row = row_of(engine, cause.id)
+    assert (row.status, row.retry_count) == (("queued", 1) if max_retries else ("failed", 0))
+    assert [attempt["outcome"] for attempt in attempts_of(engine, cause.id)] == ["lost"]
+    for innocent in (ended, waiting):
+        row = row_of(engine, innocent.id)
+        assert (row.status, row.retry_count, row.last_error, row.dispatched_at) == ("queued", 0, None, None)
+        (attempt,) = attempts_of(engine, innocent.id)
+        assert (attempt["outcome"], attempt["error_type"]) == ("released", "djps.ProcessDied")
     assert letters_of(engine, recorded.id)[0]["error_message"] == "broken"
-    assert row_of(engine, runs.id).status == "processing"
-    assert not presence._suspicious
+    assert row_of(engine, elsewhere.id).status == "processing"
+
+
+def test_a_child_that_died_between_two_jobs_costs_none_of_them_a_retry(presence, engine, runs, child):
+    dead = child()
+    settled, held = held_by(engine, dead), held_by(engine, dead, max_retries=0)
+    runs(dead, settled)
+    with engine.begin() as connection:
+        assert store.settle_completed(connection, settled, None)
+    end(dead)
+    presence.child_lost()
+    presence.run_once()
+    assert (row_of(engine, held.id).status, row_of(engine, held.id).retry_count) == ("queued", 0)
+
+
+def test_a_job_whose_processes_die_although_they_do_not_run_it_is_spared_so_often_only(
+    presence, engine, child
+):
+    """It may be what kills them all the same: its payload, when it is read, or its result, when it is written."""
+    job_id = queued(engine, max_retries=0).id
+    for _ in range(loss.MOST_SPARED + 1):
+        pid = child()
+        with engine.begin() as connection:
+            assert store.claim(connection, [job_id], worker_id=child_name(pid), lease=LEASE)
+        end(pid)
+        presence.child_lost()
+        presence.run_once()
+    outcomes = [attempt["outcome"] for attempt in attempts_of(engine, job_id)]
+    assert outcomes == ["released"] * loss.MOST_SPARED + ["lost"]
+    assert row_of(engine, job_id).status == "failed"
+
+
+def test_jobs_whose_message_was_lost_with_a_child_are_sent_again(presence, engine):
+    lost = queued(engine, dispatched=True)
+    assert lost.dispatched_at is not None
+    presence.child_lost([lost.id, uuid4()])
+    presence.run_once()
+    assert row_of(engine, lost.id).dispatched_at is None
+    assert not presence._unclaimed
+
+
+@pytest.mark.parametrize("max_retries", [0, 3])
+def test_a_handler_that_ignores_its_time_limit_is_killed_and_its_attempt_has_failed(
+    presence, engine, runs, child, max_retries
+):
+    pid = child()
+    claim, innocent = held_by(engine, pid, max_retries=max_retries), held_by(engine, pid, max_retries=0)
+    runs(pid, claim, timeout=-HARD_LIMIT_GRACE - 1)
+    presence.run_once()
+    assert not is_child(pid)
+    row = row_of(engine, claim.id)
+    (attempt,) = attempts_of(engine, claim.id)
+    assert (attempt["outcome"], attempt["error_type"]) == ("failed", "webapp.jobs.errors.JobTimeout")
+    if max_retries:
+        assert (row.status, row.retry_count) == ("queued", 1)
+        assert (row.run_at - row.updated_at).total_seconds() == pytest.approx(presence._policy.delay(1))
+    else:
+        assert row.status == "failed"
+    assert (row_of(engine, innocent.id).status, row_of(engine, innocent.id).retry_count) == ("queued", 0)
+
+
+def test_a_job_that_is_being_settled_has_no_time_limit_and_keeps_its_lease(presence, engine, runs, child):
+    pid = child()
+    claim = held_by(engine, pid)
+    runs(pid, claim, timeout=-HARD_LIMIT_GRACE - 1)
+    table = run_table.current()
+    table._at = table._slot * run_table._SLOT
+    table.ended()
+    table._at = None
+    age(engine, "lease_expires_at", 40)
+    before = row_of(engine, claim.id).lease_expires_at
+    presence.run_once()
+    assert is_child(pid)
+    assert row_of(engine, claim.id).lease_expires_at > before
 
 
 def test_a_child_that_dies_a_moment_later_is_not_forgotten(presence, engine, child):
@@ -255,11 +336,11 @@ def test_the_jobs_of_another_worker_are_not_touched(presence, engine):
 
 
 def test_a_job_whose_lease_cannot_be_renewed_is_stopped_before_the_sweeper_may_take_it(
-    presence, engine, accept, child, eventually
+    presence, engine, runs, child
 ):
     pid = child()
-    claim = held_by(engine, pid)
-    accept(claim.id, pid)
+    claim, held = held_by(engine, pid), held_by(engine, pid)
+    runs(pid, claim)
     with engine.begin() as connection:
         # The row is somebody else's by now, so the renewal does not reach it.
         connection.execute(text("UPDATE jobs SET worker_id = 'other/1' WHERE id = :id"), {"id": claim.id})
@@ -269,6 +350,7 @@ def test_a_job_whose_lease_cannot_be_renewed_is_stopped_before_the_sweeper_may_t
     presence.run_once()
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
     assert row_of(engine, claim.id).worker_id == "other/1"
+    assert (row_of(engine, held.id).status, row_of(engine, held.id).retry_count) == ("queued", 0)
 
 
 def test_what_still_runs_after_the_grace_is_given_back_and_burns_no_retry(presence, engine, accept, child):
@@ -297,9 +379,10 @@ def test_within_the_grace_nothing_is_stopped(presence, engine, accept, child):
     assert row_of(engine, claim.id).status == "processing"
 
 
-def test_a_drain_with_nothing_running_does_nothing(presence):
-    assert presence.release_running({}) == 0
-    assert presence.release_running({uuid4(): 4_194_303}) == 0
+def test_a_drain_with_nothing_running_does_nothing(presence, accept):
+    assert presence.release_running() == 0
+    accept(uuid4(), 4_194_303)
+    assert presence.release_running() == 0
 
 
 def test_a_process_is_known_as_a_child_until_it_has_ended(child):
@@ -362,14 +445,14 @@ def test_a_thread_that_dies_takes_its_process_along(settings, exits, error):
 
 
 def test_a_liveness_file_that_cannot_be_written_costs_nothing_but_itself(
-    presence, engine, accept, child, tmp_path
+    presence, engine, runs, child, tmp_path
 ):
     presence._beacon = Beacon(tmp_path, "w")
     folder = tmp_path / "run" / "w.beacon"
     folder.mkdir(parents=True)
     pid = child()
     claim = held_by(engine, pid)
-    accept(claim.id, pid)
+    runs(pid, claim)
     for _ in range(2):
         age(engine, "lease_expires_at", 40)
         presence.steps["renewal"].due_at = 0.0
@@ -466,21 +549,23 @@ def test_presence_keeps_a_beacon_lit_and_says_what_is_wrong(settings, closed_por
         extensions.set_wait_callback(waits_before)
 
 
-def test_a_forged_message_is_about_no_job(accept):
-    accept("no uuid", 7)
-    state.active_requests.add(forged := Accepted([], 7))
-    assert running_jobs() == {}
-    state.active_requests.discard(forged)
+@pytest.mark.parametrize("args", [["no uuid"], [], [["a", "b"]], [None], None, ["default", "noop", 300.0]])
+def test_a_ticket_and_a_forged_message_name_no_job(args):
+    assert jobs_of(args) == []
 
 
-def test_a_job_that_is_settled_and_not_yet_acknowledged_costs_its_child_nothing(
-    presence, accept, child, engine
-):
+def test_a_message_names_one_job_or_several():
+    ids = [uuid4(), uuid4()]
+    assert jobs_of([str(ids[0])]) == ids[:1]
+    assert jobs_of([[str(one) for one in ids]]) == ids
+
+
+def test_a_job_that_is_settled_and_still_in_the_table_costs_its_child_nothing(presence, runs, child, engine):
     pid = child()
     claim = claimed(engine, worker_id=child_name(pid))
     with engine.begin() as connection:
         assert store.settle_completed(connection, claim, None)
-    accept(claim.id, pid)
+    runs(pid, claim)
     for _ in range(3):
         presence.steps["renewal"].due_at = 0.0
         presence._leased_at[claim.id] = time.monotonic() - presence._lease * 0.7

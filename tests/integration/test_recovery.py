@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 
 import pytest
@@ -16,10 +17,13 @@ from factories import (
     queued,
     row_of,
     tables,
+    waiting,
 )
 
-from tasks import recovery
+from tasks import lost_jobs, recovery
+from webapp.broker import Broker
 from webapp.jobs import store
+from webapp.jobs.loss import LOST
 from webapp.jobs.retry import RetryPolicy
 from webapp.jobs.states import AttemptOutcome
 
@@ -56,9 +60,33 @@ def test_a_lost_attempt_without_retries_left_is_buried(parts, engine):
     expire(engine)
     assert recovery.run_recovery(parts) == 1
     row = row_of(engine, claim.id)
-    assert (row.status, row.last_error) == ("failed", recovery.LOST.summary)
+    assert (row.status, row.last_error) == ("failed", LOST.summary)
     assert [attempt["outcome"] for attempt in attempts_of(engine, claim.id)] == ["lost"]
     assert letters_of(engine, claim.id)[0]["reason"] == "exhausted"
+
+
+def test_of_several_jobs_of_a_process_that_is_gone_none_is_taken_for_the_cause(parts, engine, redis):
+    """No one knows which of them ran. Each comes back in a message of its own, so the next death tells."""
+    claims = [claimed(engine, max_retries=0) for _ in range(3)]
+    alone = claimed(engine, worker_id="other/1", max_retries=0)
+    expire(engine)
+    assert recovery.run_recovery(parts) == 4
+    for claim in claims:
+        row = row_of(engine, claim.id)
+        assert (row.status, row.retry_count) == ("queued", 0)
+        assert row.dispatched_at is not None
+    assert row_of(engine, alone.id).status == "failed"
+    named = {json.loads(message)["headers"]["id"] for message in waiting(redis)}
+    assert named == {str(claim.id) for claim in claims}
+
+
+def test_jobs_that_cannot_be_sent_alone_are_left_to_the_dispatcher(parts, engine, closed_port, monkeypatch):
+    claims = [claimed(engine) for _ in range(2)]
+    expire(engine)
+    away = Broker(f"redis://127.0.0.1:{closed_port}/0", buffer=10)
+    monkeypatch.setattr(parts.queue, "_broker", away)
+    assert recovery.run_recovery(parts) == 2
+    assert {row_of(engine, claim.id).dispatched_at for claim in claims} == {None}
 
 
 def test_a_burial_that_a_dead_worker_left_half_done_is_finished(parts, engine):
@@ -106,7 +134,7 @@ def test_more_jobs_than_one_transaction_takes_are_all_recovered(parts, engine, m
 
 
 def test_sweepers_at_once_recover_every_job_once(parts, engine):
-    claims = [claimed(engine) for _ in range(20)]
+    claims = [claimed(engine, worker_id=f"host:1:boot/{number}") for number in range(20)]
     expire(engine)
     barrier, counts = threading.Barrier(3), []
 
@@ -128,10 +156,10 @@ def test_only_what_is_taken_is_settled_as_lost(engine):
     mine, theirs = claimed(engine), claimed(engine, worker_id="other/1")
 
     def take(connection):
-        return store.take_held_by(connection, [WORKER], 10)
+        return store.take_held_by(connection, [WORKER])
 
-    assert recovery.settle_lost(engine, RetryPolicy(), "child_died", take) == 1
-    assert recovery.settle_lost(engine, RetryPolicy(), "child_died", take) == 0
+    assert lost_jobs.settle(engine, RetryPolicy(), "child_died", take) == 1
+    assert lost_jobs.settle(engine, RetryPolicy(), "child_died", take) == 0
     assert row_of(engine, mine.id).status == "queued"
     assert row_of(engine, theirs.id).status == "processing"
 

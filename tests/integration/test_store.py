@@ -159,7 +159,7 @@ def test_a_final_job_is_neither_claimed_nor_settled_nor_renewed_nor_dispatched(e
         assert store.take_due(connection, "default", 10) == []
         assert store.take_unclaimed(connection, "default", 10, 0) == []
         assert store.take_stuck(connection, 10) == []
-        assert store.take_held_by(connection, [WORKER], 10) == []
+        assert store.take_held_by(connection, [WORKER]) == []
         assert store.seconds_to_next_due(connection, ["default"], 60) is None
     assert tables(engine) == before
 
@@ -362,9 +362,8 @@ def test_holders_are_found_by_the_beginning_of_their_name_literally(engine):
     claimed(engine, worker_id="ab:1/3")
     with engine.begin() as connection:
         assert sorted(store.holders(connection, "a%:1/")) == ["a%:1/2", "a%:1/3"]
-        assert len(store.take_held_by(connection, ["a%:1/2"], 10)) == 2
-        assert len(store.take_held_by(connection, ["a%:1/2"], 1)) == 1
-        assert store.take_held_by(connection, [], 10) == []
+        assert len(store.take_held_by(connection, ["a%:1/2"])) == 2
+        assert store.take_held_by(connection, []) == []
 
 
 def test_only_old_final_jobs_are_pruned_with_all_that_belongs_to_them(engine):

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from factories import LEASE, new_job
+from factories import LEASE, end_lost, new_job
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -34,9 +34,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 from uuid_utils.compat import uuid7
 
-from tasks import recovery
 from webapp.jobs import intake, steering, store
-from webapp.jobs.retry import RetryPolicy
 from webapp.jobs.states import FINAL, AttemptOutcome, JobStatus
 from webapp.jobs.steering import CancelAnswer
 
@@ -328,7 +326,7 @@ class StoreMachine(RuleBasedStateMachine):
 
         def run(connection: Connection) -> set[tuple[UUID, bool, bool]]:
             taken = store.take_stuck(connection, MANY)
-            ended = [(held, recovery._end_lost(connection, RetryPolicy(), held)) for held in taken]
+            ended = [(held, end_lost(connection, held)) for held in taken]
             return {(held.id, held.recorded, isinstance(end, store.Burial)) for held, end in ended}
 
         def plan() -> tuple[set[tuple[UUID, bool, bool]], Rows]:

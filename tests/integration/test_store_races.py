@@ -11,12 +11,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from factories import ERROR, LEASE, age, attempts_of, buried, claimed, letters_of, new_job, queued
+from factories import ERROR, LEASE, age, attempts_of, buried, claimed, end_lost, letters_of, new_job, queued
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from tasks import recovery
 from webapp.jobs import bulk, intake, steering, store
-from webapp.jobs.retry import RetryPolicy
 from webapp.jobs.states import AttemptOutcome
 from webapp.jobs.steering import CancelAnswer
 
@@ -44,7 +42,7 @@ Move = Callable[[Connection, Case], bool]
 def recover(connection: Connection, case: Case) -> bool:
     taken = store.take_stuck(connection, MANY)
     for held in taken:
-        recovery._end_lost(connection, RetryPolicy(), held)
+        end_lost(connection, held)
     return case.id in {held.id for held in taken}
 
 

@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 from sqlalchemy import create_engine, text
 
 from webapp import metrics
-from webapp.broker import LENGTH_TTL, PAUSE_AFTER_FAILURE, Broker
+from webapp.broker import CLAIM_AND_SETTLE, LENGTH_TTL, PAUSE_AFTER_FAILURE, Broker
 from webapp.database import engine_options
 from webapp.jobs import intake
 from webapp.jobs.errors import KeyOfPruned, KeyRace, KeyReused, UnknownTask
@@ -54,7 +54,7 @@ def test_a_job_is_stored_and_its_message_carries_ids_only(queue, engine, redis):
     (message,) = messages(redis)
     assert message["headers"]["task"] == "tasks.execute_job"
     assert message["headers"]["id"] == str(accepted.job.id)
-    assert message["headers"]["timelimit"] == [305.0, 300.0]
+    assert message["headers"]["timelimit"] == [305.0 + CLAIM_AND_SETTLE, None]
     assert "sesame" not in json.dumps(message)
     assert created_total() == before + 1
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DataError, OperationalError
 
 import celeryconfig
 from tasks import callbacks as callbacks_sweep
-from tasks import recovery, sweeps
+from tasks import lost_jobs, recovery, sweeps
 from tasks.sweeps import Each, run_guarded
 from webapp import metrics
 from webapp.broker import celery
@@ -140,18 +140,18 @@ def test_one_kind_of_old_rows_that_cannot_be_pruned_does_not_keep_the_others(
 
 
 def test_a_job_that_cannot_be_recovered_does_not_keep_the_others(parts, engine, monkeypatch, client):
-    rows = [claimed(engine) for _ in range(4)]
-    last = claimed(engine, max_retries=0)
+    rows = [claimed(engine, worker_id=f"host:1:boot/{number}") for number in range(4)]
+    last = claimed(engine, max_retries=0, worker_id="host:1:boot/9")
     age(engine, "lease_expires_at", 1_000)
     monkeypatch.setattr(store, "seconds_since_start", lambda _: 1e9)
-    real, broken = recovery._end_lost, rows[1].id
+    real, broken = lost_jobs.end_lost, rows[1].id
 
-    def end(connection, policy, held):
+    def end(connection, held, *more):
         if held.id == broken:
             connection.execute(text("SELECT 1 / 0"))
-        return real(connection, policy, held)
+        return real(connection, held, *more)
 
-    monkeypatch.setattr(recovery, "_end_lost", end)
+    monkeypatch.setattr(lost_jobs, "end_lost", end)
     recovered = client.get("/metrics").text.partition('jobs_recovered_total{reason="lease_expired"} ')[2]
     with pytest.raises(DataError):
         recovery.run_recovery(parts)
@@ -159,7 +159,7 @@ def test_a_job_that_cannot_be_recovered_does_not_keep_the_others(parts, engine, 
     assert float(after.split("\n")[0]) - float(recovered.split("\n")[0]) == 4
     assert [row_of(engine, row.id).status for row in rows] == ["queued", "processing", "queued", "queued"]
     assert len(letters_of(engine, last.id)) == 1
-    monkeypatch.setattr(recovery, "_end_lost", real)
+    monkeypatch.setattr(lost_jobs, "end_lost", real)
     assert recovery.run_recovery(parts) == 1
     assert row_of(engine, broken).status == "queued"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import time
-from uuid import uuid4
 
 import pytest
 from factories import age, attempts_of, queued, row_of, waiting
@@ -297,16 +296,3 @@ def test_the_head_of_a_queue_is_counted_by_task_and_no_further_than_it_is_looked
     with engine.connect() as connection:
         head = tickets.look_at_head(connection, "default")
     assert head == {other: Waiting(1, 7.0, 5), name: Waiting(LOOKED_AT - 1, LONGEST, 5)}
-
-
-def test_leases_are_prolonged_for_what_was_claimed_with_this_ticket_only(engine, quick):
-    name, _ = quick
-    jobs(engine, name, 2)
-    old, new = claim_due(engine, name, 1)[0], claim_due(engine, name, 1)[0]
-    age(engine, "last_attempt_at", 100, old.id)
-    age(engine, "lease_expires_at", 30)
-    before = {one.id: row_of(engine, one.id).lease_expires_at for one in (old, new)}
-    with engine.begin() as connection:
-        assert tickets.renew_held(connection, {child_name(): 5.0, f"{uuid4()}/1": 500.0}, lease=60.0) == 1
-    assert row_of(engine, new.id).lease_expires_at > before[new.id]
-    assert row_of(engine, old.id).lease_expires_at == before[old.id]

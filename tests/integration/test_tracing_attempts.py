@@ -14,7 +14,7 @@ from opentelemetry import trace as opentelemetry_trace
 from psycopg2.errors import UniqueViolation
 from sqlalchemy import text
 
-from tasks import callbacks, dead_letter, recovery
+from tasks import callbacks, dead_letter, lost_jobs
 from tasks.chunk import execute_jobs
 from tasks.execution import execute_job
 from webapp import traceparent, traces
@@ -279,7 +279,9 @@ def test_lines_about_an_attempt_that_was_lost_or_buried_name_its_request(engine,
     if on:
         request.getfixturevalue("collector")
     lost = claimed(engine, request_id="of-lost", traceparent=TRACEPARENT)
-    ended = claimed(engine, request_id="of-ended", traceparent=TRACEPARENT, max_retries=0)
+    ended = claimed(
+        engine, request_id="of-ended", traceparent=TRACEPARENT, max_retries=0, worker_id="other/1"
+    )
     age(engine, "lease_expires_at", 1_000)
     seen = set()
 
@@ -288,12 +290,12 @@ def test_lines_about_an_attempt_that_was_lost_or_buried_name_its_request(engine,
         seen.add((record.getMessage(), *(bound_field(name) for name in names)))
         return True
 
-    for module in (recovery, dead_letter):
+    for module in (lost_jobs, dead_letter):
         module.logger.addFilter(keep)
     try:
-        recovery.settle_lost(engine, parts.policy, "lease_expired", lambda c: store.take_stuck(c, 10))
+        lost_jobs.settle(engine, parts.policy, "lease_expired", lambda c: store.take_stuck(c, 10))
     finally:
-        for module in (recovery, dead_letter):
+        for module in (lost_jobs, dead_letter):
             module.logger.removeFilter(keep)
 
     def line(message, job, request_id):

@@ -14,8 +14,9 @@ from sqlalchemy import Connection, text
 
 from webapp.database import Statement
 from webapp.jobs.literals import array_of, kept_as_sent, text_array_of
+from webapp.jobs.report import ErrorReport
 from webapp.jobs.states import JobStatus
-from webapp.jobs.store import Claim
+from webapp.jobs.store import Claim, Held
 
 #: Longest a statement of a batch may run, milliseconds: ten thousand rows on a busy machine.
 BATCH_TIMEOUT_MS = 15_000
@@ -83,26 +84,56 @@ _RELEASE_MANY = text(f"""
         UPDATE jobs
            SET status = CASE WHEN cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
                finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN now() END,
-               dispatched_at = NULL, updated_at = now(), lease_expires_at = NULL, worker_id = NULL
+               dispatched_at = CASE WHEN :sent AND cancel_requested_at IS NULL THEN now() END,
+               updated_at = now(), lease_expires_at = NULL, worker_id = NULL
           FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS int[])) AS given(id, attempt)
          WHERE {_OPEN_ATTEMPT}
-        RETURNING jobs.id, jobs.attempt, jobs.last_attempt_at, jobs.status)
-    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome)
-    SELECT id, attempt, :worker_id, last_attempt_at, 'released' FROM released
-    RETURNING job_id, (SELECT status FROM released WHERE id = job_id)""")
+        RETURNING jobs.id, jobs.attempt, jobs.last_attempt_at, jobs.task, jobs.queue, jobs.timeout, jobs.priority,
+                  jobs.status),
+    recorded AS (
+        INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, error_type, error_message)
+        SELECT id, attempt, :worker_id, last_attempt_at, 'released', :type, :message FROM released)
+    SELECT id, task, queue, timeout, priority, status FROM released""")
 
 
-def release_many(connection: Connection, claims: Sequence[Claim]) -> dict[UUID, JobStatus]:
-    """Gives claimed jobs back that were not begun: queued again, and no retry is used up.
+class Released(NamedTuple):
+    """A job that was given back: what a message about it is made from, and its status by now."""
 
-    Returns the status of each by now: one whose cancellation was asked is cancelled.
+    id: UUID
+    task: str
+    queue: str
+    timeout: float
+    priority: int
+    status: str
+
+    @property
+    def is_queued(self) -> bool:
+        """True if it waits; one whose cancellation was asked is cancelled."""
+        return self.status == JobStatus.QUEUED
+
+
+def release_many(
+    connection: Connection,
+    claims: Sequence[Claim | Held],
+    why: ErrorReport | None = None,
+    *,
+    sent: bool = False,
+) -> list[Released]:
+    """Gives jobs of one process back that it does not run: queued again, and no retry is used up; returns those it was.
+
+    Args:
+        why: kept with the attempts; None where the process itself hands them back.
+        sent: their messages follow; else the dispatcher sends them.
     """
     values = {
         "ids": array_of(claim.id for claim in claims),
         "attempts": array_of(claim.attempt for claim in claims),
         "worker_id": claims[0].worker_id,
+        "sent": sent,
+        "type": why.type if why else None,
+        "message": why.message if why else None,
     }
-    return {row[0]: JobStatus(row[1]) for row in connection.execute(_RELEASE_MANY, values)}
+    return [Released(*row) for row in connection.execute(_RELEASE_MANY, values)]
 
 
 _FORGET_DISPATCHED = text("""

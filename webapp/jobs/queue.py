@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from uuid_utils.compat import uuid7
 
 from webapp import metrics
-from webapp.broker import Broker
+from webapp.broker import Broker, JobHint
 from webapp.database import in_one_trip, in_transaction
 from webapp.database_errors import is_lock_of
 from webapp.jobs import bulk, intake, steering, store, tickets
@@ -387,6 +387,13 @@ class Queue(Lookup):
         in_turn = (ticket for turn in zip_longest(*each) for ticket in turn if ticket is not None)
         wanted = list(islice(in_turn, max(0, room)))
         return len(wanted) if wanted and self._broker.send_tickets(wanted) else 0
+
+    def send_each(self, hints: Sequence[JobHint]) -> bool:
+        """Sends a message for each of these jobs, which are marked as dispatched; False when they are left to the dispatcher."""
+        sent = self._broker.send_each(hints)
+        if not sent:
+            self._hand_back([hint.id for hint in hints])
+        return sent
 
     def flush(self) -> bool:
         """Waits until the hints of what was submitted here are on their way; False when that takes too long."""

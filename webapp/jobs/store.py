@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, text
 from webapp.database import Statement
 from webapp.jobs.columns import as_sent, columns_of
 from webapp.jobs.literals import array_of, kept_as_sent
+from webapp.jobs.loss import SPARED
 from webapp.jobs.options import DEFAULT_PRIORITY
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import DeathReason
@@ -87,7 +88,12 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A job that is processing under somebody's lease; `recorded` when this attempt's end is already written."""
+    """A job that is processing under a lease.
+
+    Args:
+        recorded: True when this attempt's end is already written.
+        spared: how many attempts its process died in without running it.
+    """
 
     id: UUID
     task: str
@@ -99,6 +105,8 @@ class Held:
     recorded: bool
     request_id: str | None = None
     traceparent: str | None = None
+    backoff: dict[str, float] | list[float] | None = None
+    spared: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +225,18 @@ def claim(connection: Connection, ids: Sequence[UUID], *, worker_id: str, lease:
     """
     found = _CLAIM.run(connection, {"ids": array_of(ids), "worker_id": worker_id, "lease": lease})
     return [Claim._make(row) for row in found.rows]
+
+
+_CLAIMED_BY = Statement(f"""
+    SELECT {CLAIMS} FROM jobs
+     WHERE status = 'processing' AND worker_id = :worker_id AND NOT EXISTS (
+           SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs.id AND ended.attempt = jobs.attempt)
+     ORDER BY priority DESC, run_at""")
+
+
+def claimed_by(connection: Connection, worker_id: str) -> list[Claim]:
+    """What a process has claimed and not settled, the most urgent first: for one that did not hear the answer to its claim."""
+    return [Claim._make(row) for row in _CLAIMED_BY.run(connection, {"worker_id": worker_id}).rows]
 
 
 #: The fence: the attempt is the job's newest, and no end of it is on record.
@@ -398,17 +418,26 @@ def renew(connection: Connection, ids: Sequence[UUID], *, workers: Sequence[str]
     return {row.id for row in rows}
 
 
-_HELD = """SELECT j.id, j.task, j.queue, j.attempt, j.retry_count, j.max_retries, j.worker_id, a.job_id IS NOT NULL,
-           j.request_id, j.traceparent
+_HELD = f"""SELECT j.id, j.task, j.queue, j.attempt, j.retry_count, j.max_retries, j.worker_id, a.job_id IS NOT NULL,
+           j.request_id, j.traceparent, j.backoff,
+           (SELECT count(*)::int FROM job_attempts AS before
+             WHERE before.job_id = j.id AND before.error_type = '{SPARED.type}')
       FROM jobs j LEFT JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
      WHERE j.status = 'processing' AND """
 
-_TAKE_STUCK = text(f"{_HELD} j.lease_expires_at < now() ORDER BY j.lease_expires_at LIMIT :limit "
-                   "FOR UPDATE OF j SKIP LOCKED")  # fmt: skip
+#: All of a holder's jobs at once: how many it held is part of what is decided.
+_TAKE_STUCK = text(f"""{_HELD} j.lease_expires_at < now() AND j.worker_id IN (
+           SELECT worker_id FROM jobs WHERE status = 'processing' AND lease_expires_at < now()
+            ORDER BY lease_expires_at LIMIT :limit)
+       FOR UPDATE OF j SKIP LOCKED""")
 
 
 def take_stuck(connection: Connection, limit: int) -> list[Held]:
-    """Locks jobs whose lease ran out."""
+    """Locks jobs whose lease ran out.
+
+    Args:
+        limit: how many of them are looked at; the others of their holders come with them.
+    """
     return [Held(*row) for row in connection.execute(_TAKE_STUCK, {"limit": limit})]
 
 
@@ -422,14 +451,12 @@ def holders(connection: Connection, family: str) -> list[str]:
     return list(connection.execute(_HOLDERS, {"family": family}).scalars())
 
 
-_TAKE_HELD_BY = text(f"{_HELD} j.worker_id = ANY(:workers) LIMIT :limit FOR UPDATE OF j SKIP LOCKED")
+_TAKE_HELD_BY = text(f"{_HELD} j.worker_id = ANY(:workers) FOR UPDATE OF j SKIP LOCKED")
 
 
-def take_held_by(connection: Connection, workers: Sequence[str], limit: int) -> list[Held]:
-    """Locks the jobs that these processes hold; their callers know that the processes are dead."""
-    return [
-        Held(*row) for row in connection.execute(_TAKE_HELD_BY, {"workers": list(workers), "limit": limit})
-    ]
+def take_held_by(connection: Connection, workers: Sequence[str]) -> list[Held]:
+    """Locks the jobs that these processes hold, a chunk each at most; their callers know that the processes are dead."""
+    return [Held(*row) for row in connection.execute(_TAKE_HELD_BY, {"workers": list(workers)})]
 
 
 _UP_FOR = text("SELECT extract(epoch FROM now() - pg_postmaster_start_time())::float8")

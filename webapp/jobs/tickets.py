@@ -11,7 +11,7 @@ Like `webapp.jobs.store`, of which this is a part: functions take a connection a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,23 +163,3 @@ def settle_and_claim(
     values = bulk.values_of(done) | _claim_values(ticket, taker)
     rows = _SETTLE_AND_CLAIM.run(connection, values).rows
     return rows[0][0], _urgent_first(row[1:] for row in rows if row[1] is not None)
-
-
-_RENEW_HELD = text("""
-    UPDATE jobs SET lease_expires_at = now() + make_interval(secs => :lease)
-      FROM unnest(CAST(:workers AS text[]), CAST(:ages AS float8[])) AS holder(name, age)
-     WHERE status = 'processing' AND worker_id = holder.name
-       AND last_attempt_at >= now() - make_interval(secs => holder.age)""")
-
-
-def renew_held(connection: Connection, holders: Mapping[str, float], *, lease: float) -> int:
-    """Prolongs the leases of what processes claimed with the ticket they work on; returns how many there are.
-
-    What a process claimed before that, and could not settle, is not prolonged: it is not running any more.
-
-    Args:
-        holders: for each process, seconds since before it got its ticket.
-        lease: seconds.
-    """
-    values = {"workers": list(holders), "ages": list(holders.values()), "lease": lease}
-    return connection.execute(_RENEW_HELD, values).rowcount
