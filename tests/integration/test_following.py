@@ -212,6 +212,13 @@ def test_what_is_gone_is_told_by_the_age_of_an_id(client, another_app):
     assert client.get(f"/jobs/{UUID(int=id_of(timedelta(days=60)).int, version=4)}").status_code == 404
 
 
+@pytest.mark.parametrize("time_of_id", [0, 1, 2**47, 2**48 - 1])
+def test_an_id_of_any_time_is_answered(client, time_of_id):
+    job_id = UUID(int=time_of_id << 80 | uuid7().int & (2**80 - 1))
+    assert client.get(f"/jobs/{job_id}").status_code == (404 if time_of_id > 1 else 410)
+    assert client.get(f"/jobs?cursor={job_id}").status_code == 200
+
+
 def test_an_old_job_that_is_there_is_not_gone(client, engine):
     job = queued(engine, id=id_of(timedelta(days=60)))
     assert client.get(f"/jobs/{job.id}").json["id"] == str(job.id)

@@ -21,7 +21,8 @@ from factories import (
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from webapp.jobs import bulk, census, dead_letters, intake, store
+from webapp.jobs import bulk, dead_letters, intake, pages, search, store
+from webapp.jobs.filters import Filter
 from webapp.jobs.retry import DeathReason
 from webapp.jobs.states import AttemptOutcome
 
@@ -75,9 +76,9 @@ def test_a_page_has_the_newest_first(engine):
         with engine.connect() as connection:
             return [
                 row.id
-                for row in census.page(
-                    connection, census.Filter(status=how.pop("status", None)), **({"limit": 2} | how)
-                )
+                for row in pages.page(
+                    connection, Filter(status=how.pop("status", None)), **({"limit": 2} | how)
+                ).jobs
             ]
 
     assert ids(offset=1) == [rows[4].id, rows[3].id]
@@ -91,12 +92,10 @@ def test_jobs_are_counted_exactly_up_to_a_bound_and_reckoned_above(engine, monke
     for _ in range(30):
         queued(engine)
     completed(engine)
-    with engine.connect() as connection:
-        assert census.total(connection, census.Filter()) == census.Total(31, is_estimate=False)
-        assert census.total(connection, census.Filter(status="completed")) == census.Total(
-            1, is_estimate=False
-        )
-        assert census.total(connection, census.Filter(status="failed")) == census.Total(0, is_estimate=False)
+    for status, count in ((None, 31), ("completed", 1), ("failed", 0)):
+        with engine.connect() as connection:
+            found = search.search(connection, Filter(status=status), limit=1)
+        assert (found.total, found.is_estimate) == (count, False)
 
 
 def test_many_jobs_are_reckoned_and_the_answer_says_so(engine, client):
@@ -108,10 +107,10 @@ def test_many_jobs_are_reckoned_and_the_answer_says_so(engine, client):
             )
         )
         connection.execute(text("ANALYZE jobs"))
-        found = census.total(connection, census.Filter())
+        found = search.search(connection, Filter(), limit=1)
         assert found.is_estimate
-        assert 11_000 < found.jobs < 13_000
-        assert census.total(connection, census.Filter(status="queued")).is_estimate
+        assert 11_000 < found.total < 13_000
+        assert search.search(connection, Filter(status="queued"), limit=1).is_estimate
     body = client.get("/jobs?status=queued&limit=1").get_json()
     assert body["total_is_estimate"] is True
 
@@ -254,12 +253,11 @@ def test_dead_letters_are_listed_newest_first_until_they_are_requeued(engine):
         connection.execute(
             text("UPDATE dead_letters SET requeued_at = now() WHERE job_id = :id"), {"id": second.id}
         )
-        assert [
-            row.id for row in dead_letters.jobs(connection, dead_letters.LetterFilter(), limit=10, offset=0)
-        ] == [third.id, first.id]
-        assert [
-            row.id for row in dead_letters.jobs(connection, dead_letters.LetterFilter(), limit=1, offset=1)
-        ] == [first.id]
+        for limit, offset, ids, goes_on in ((10, 0, [third.id, first.id], False), (1, 1, [first.id], True)):
+            jobs, more = dead_letters.jobs(
+                connection, dead_letters.LetterFilter(), limit=limit, offset=offset
+            )
+            assert ([job.id for job in jobs], more) == (ids, goes_on)
 
 
 def test_a_lease_is_renewed_for_its_holder_alone(engine):
@@ -377,7 +375,7 @@ def test_only_old_final_jobs_are_pruned_with_all_that_belongs_to_them(engine):
         assert store.find(connection, dead.id) is None
         assert bulk.prune(connection, days=30, limit=10) == 1
         assert bulk.prune(connection, days=30, limit=10) == 0
-        left = {row.id for row in census.page(connection, census.Filter(), limit=100)}
+        left = {row.id for row in pages.page(connection, Filter(), limit=100).jobs}
     assert left == {fresh.id, running.id, waiting.id}
     assert attempts_of(engine, dead.id) == letters_of(engine, dead.id) == []
 

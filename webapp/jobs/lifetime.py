@@ -7,11 +7,16 @@ from uuid import UUID
 
 #: The version of the ids that jobs get (RFC 9562, 5.7); its first 48 bits are milliseconds since 1970.
 _VERSION = 7
+#: The last second that a `datetime` can be, since 1970.
+_LAST_SECOND = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 
 
 def made_at(job_id: UUID) -> datetime:
-    """When a job with this UUIDv7 was submitted, by the clock of the process that took it in."""
-    return datetime.fromtimestamp((job_id.int >> 80) / 1_000, UTC)
+    """When a job with this UUIDv7 was submitted, by the clock of the process that took it in.
+
+    Ids from outside may say any time; one beyond the year 9999 is the end of it.
+    """
+    return datetime.fromtimestamp(min((job_id.int >> 80) / 1_000, _LAST_SECOND), UTC)
 
 
 def is_past(job_id: UUID, now: datetime, retention_days: int) -> bool:
