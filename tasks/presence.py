@@ -293,14 +293,14 @@ class Presence(VitalThread):
         What else a child held (the done ones of its chunk are settled by then) is recovered as the dead child's.
         """
         grace = self._settings.cancel_grace
-        with self._bounded(), self._engine.connect() as connection:
-            overdue = steering.overdue_holders(connection, self._family, grace=grace)
-        pids = {name: int(name.rpartition("/")[2]) for name in overdue}
-        names = [name for name, pid in pids.items() if is_child(pid)]
-        if not names:
-            return 0
-        kill([pids[name] for name in names])
         with self._bounded(), self._engine.begin() as connection:
+            overdue = steering.overdue_holders(connection, self._family, grace=grace)
+            pids = {name: int(name.rpartition("/")[2]) for name in overdue}
+            names = [name for name, pid in pids.items() if is_child(pid)]
+            if not names:
+                return 0
+            # While their jobs are locked, for a child that had ended its attempt would be running somebody else's job.
+            kill([pids[name] for name in names])
             taken = store.take_held_by(connection, names)
             stopped = [held for held in taken if steering.settle_cancelled(connection, held, KILLED)]
         metrics.jobs_cancelled.inc(len(stopped))

@@ -15,6 +15,7 @@ from factories import ERROR, LEASE, age, attempts_of, claimed, letters_of, queue
 from psycopg2 import extensions
 from redis.exceptions import RedisError
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from tasks import presence as presence_module
@@ -23,8 +24,9 @@ from tasks.beacon import Beacon, look
 from tasks.presence import Presence, busy_children, is_alive, is_child, jobs_of, kill, running_jobs
 from tasks.runtime import child_name, worker_name
 from tasks.watchdog import EXIT_CODE, PATIENCE
-from webapp import forks, heartbeats
+from webapp import database_errors, forks, heartbeats
 from webapp.broker import BURY_JOB, EXECUTE_DUE, EXECUTE_JOB, HARD_LIMIT_GRACE
+from webapp.database_errors import Trouble
 from webapp.heartbeats import key_of
 from webapp.jobs import loss, store
 from webapp.jobs.states import AttemptOutcome
@@ -326,6 +328,33 @@ def test_a_child_whose_job_does_not_stop_when_asked_is_killed_after_the_grace(
     presence.run_once()
     assert row_of(engine, other.id).status == "queued"
     assert presence.stop_cancelled() == 0
+
+
+def test_while_a_child_is_killed_for_its_job_it_cannot_begin_another(
+    presence, engine, accept, child, monkeypatch
+):
+    """Between the look and the kill it could have ended that job, and would be running somebody else's."""
+    pid = child()
+    stubborn = held_by(engine, pid)
+    accept(stubborn.id, pid)
+    with engine.begin() as connection:
+        ask_cancel(connection, stubborn.id)
+    age(engine, "cancel_requested_at", 1_000, stubborn.id)
+    ends = []
+
+    def kill_late(pids):
+        with engine.connect() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = '100ms'"))
+            try:
+                ends.append(store.settle_completed(connection, stubborn, "1"))
+            except DBAPIError as error:
+                ends.append(database_errors.trouble_of(error))
+        kill(pids)
+
+    monkeypatch.setattr("tasks.presence.kill", kill_late)
+    assert presence.stop_cancelled() == 1
+    assert ends == [Trouble.BUSY]
+    assert row_of(engine, stubborn.id).status == "cancelled"
 
 
 def test_the_jobs_of_another_worker_are_not_touched(presence, engine):

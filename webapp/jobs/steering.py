@@ -13,6 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from webapp.jobs.literals import array_of
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.store import OPEN_ATTEMPT, Claim, Held
 
@@ -129,21 +130,31 @@ def is_cancel_asked(connection: Connection, job_id: UUID, attempt: int) -> bool:
     return asked is None or asked
 
 
-_OVERDUE = text(f"""
-    SELECT DISTINCT worker_id FROM jobs
+_LOCK_OVERDUE = text(f"""
+    SELECT id FROM jobs
      WHERE {_STILL_RUNS} AND cancel_requested_at < now() - make_interval(secs => :grace)
-       AND starts_with(worker_id, :family)""")
+       AND starts_with(worker_id, :family)
+       FOR NO KEY UPDATE SKIP LOCKED""")
+
+_HOLDERS_OF = text(
+    f"SELECT DISTINCT worker_id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND {_STILL_RUNS}"
+)
 
 
 def overdue_holders(connection: Connection, family: str, *, grace: float) -> list[str]:
     """The processes of one worker that run a job which was asked to stop more than `grace` seconds ago.
 
-    A job whose last attempt's end is on record waits for its dead letter; its process runs another job by now.
+    The jobs are locked: until the transaction ends none of these processes can end its job's attempt and begin another
+    job's. A job whose last attempt's end is on record waits for its dead letter; its process runs another job by now.
 
     Args:
         family: what their ids begin with.
     """
-    return list(connection.execute(_OVERDUE, {"family": family, "grace": grace}).scalars())
+    ids = list(connection.execute(_LOCK_OVERDUE, {"family": family, "grace": grace}).scalars())
+    if not ids:
+        return []
+    # An end that was recorded while the first statement ran is seen by the second.
+    return list(connection.execute(_HOLDERS_OF, {"ids": array_of(ids)}).scalars())
 
 
 @dataclass(frozen=True, slots=True)
