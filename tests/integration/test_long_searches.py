@@ -13,7 +13,7 @@ from factories import buried, completed, queued, row_of
 from sqlalchemy import text
 
 from webapp.api import searching
-from webapp.jobs import explain, search
+from webapp.jobs import explain, filters, search
 from webapp.jobs.filters import Filter
 from webapp.jobs.lifetime import made_at
 from webapp.jobs.options import PLAIN
@@ -111,6 +111,21 @@ def test_a_slice_looks_at_no_more_than_it_may(engine, monkeypatch):
             text("SELECT count(*) FROM jobs WHERE id >= :reached"), {"reached": found.reached}
         ).scalar_one()
     assert (found.ids, looked_at) == ([], search.FIRST_SLICE)
+
+
+@pytest.mark.usefixtures("backlog")
+def test_a_slice_that_takes_too_long_is_tried_again_with_fewer_jobs(client, engine, monkeypatch):
+    """As if each job that is looked at took half a millisecond, for its payload is large."""
+    slow = "(SELECT pg_sleep(0.0005) FROM generate_series(1, 1) WHERE id IS NOT NULL) IS NOT NULL AND payload @> "
+    monkeypatch.setitem(filters.CONDITIONS, "payload", f"{slow} CAST(:payload AS jsonb)")
+    monkeypatch.setattr(search, "FIRST_SLICE", 2_000)
+    search._slice_by.cache_clear()
+    try:
+        page = client.get('/jobs?payload={"rare": true}').json
+    finally:
+        search._slice_by.cache_clear()
+    assert page["ended_early"] == "time"
+    assert page["items"] == [] or page["items"][0]["id"] in wanted_ids(engine)
 
 
 @pytest.mark.usefixtures("backlog", "hurried")
@@ -215,7 +230,8 @@ def test_what_is_ahead_of_a_job_is_counted_without_reading_what_is_behind_it(eng
         ahead = explain.situation(connection, row_of(engine, first.id), 1).ahead
     # Of each priority every other job is due; those of odd numbers are.
     assert ahead == BACKLOG // 10 * len([one for one in range(priority + 1, 10) if one % 2])
-    values = {"id": first.id, "queue": "default", "priority": 9, "run_at": row_of(engine, first.id).run_at}
+    values = {name: getattr(row_of(engine, first.id), name) for name in ("id", "attempt", "queue", "run_at")}
+    values["priority"] = 9
     with engine.begin() as connection:
         plan = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {explain._AROUND.text}"), values)
         whole = plan.scalar_one()[0]["Plan"]

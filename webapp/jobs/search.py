@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.exc import DBAPIError
 
+from webapp.database_errors import Trouble, trouble_of
 from webapp.jobs.filters import GIVEN, Filter, Part, all_of, parts_of
 from webapp.jobs.literals import array_of
 
@@ -30,6 +32,8 @@ LARGEST_LEAP = 200_000
 GROWTH = 8
 #: How long a slice should take, seconds.
 SLICE_SECONDS = 0.1
+#: How long a slice may take, milliseconds: one with payloads of many megabytes is ended, and tried again with fewer jobs.
+SLICE_TIMEOUT_MS = 300
 #: How long a page is searched for, seconds.
 PAGE_SECONDS = 0.8
 #: How long is counted, seconds; from there on the total is an estimate.
@@ -82,7 +86,9 @@ def _slice_by(names: frozenset[str], parts: tuple[Part, ...]) -> TextClause:
     matching = " UNION ALL ".join(
         f"SELECT id FROM looked{number} WHERE matches" for number in range(len(parts))
     )
+    # Both statements are one message, and so one transaction where none was begun.
     return text(f"""
+        SET LOCAL statement_timeout = {SLICE_TIMEOUT_MS};
         WITH {looked},
         reached AS (SELECT id FROM ({ends}) AS ends ORDER BY id DESC LIMIT 1),
         matching AS (SELECT id FROM ({matching}) AS together
@@ -125,11 +131,17 @@ class _Walk:
         end = time.monotonic() + seconds
         matching = given = 0
         while True:
-            began = time.monotonic()
             if not self._is_search:
                 # All that it looks at matches.
                 self._size = min(max(enough - matching, 1), LARGEST_LEAP)
-            one = self._next(max(0, skip - matching), want - given)
+            began = time.monotonic()
+            try:
+                one = self._next(max(0, skip - matching), want - given)
+            except DBAPIError as error:
+                if trouble_of(error) is not Trouble.SLOW or self._size == 1 or time.monotonic() >= end:
+                    raise
+                self._size = max(1, self._size // GROWTH)
+                continue
             yield one
             matching, given = matching + one.matching, given + len(one.ids)
             if one.reached is None:
@@ -139,7 +151,7 @@ class _Walk:
             if matching >= enough or now >= end:
                 return
             fits = int(self._size * SLICE_SECONDS / max(now - began, 0.001))
-            self._size = max(FIRST_SLICE, min(fits, self._size * GROWTH, LARGEST_SLICE))
+            self._size = max(1, min(fits, self._size * GROWTH, LARGEST_SLICE))
 
     def _next(self, skip: int, want: int) -> _Slice:
         values = self._values | ({} if self._to is None else {"to_id": self._to})
