@@ -29,7 +29,7 @@ _CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 
 def request(method: str, path: str, body: bytes = b"") -> bytes:
     """A complete request."""
-    head = f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAccept: application/json\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: {LOOPBACK}\r\nAccept: application/json\r\n"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"\r\n" + body

@@ -9,6 +9,7 @@ from gunicorn.glogging import Logger
 from ops.stack.evenly import Shares, spread
 from webapp import heap
 from webapp.logs import configuration
+from webapp.server.worker import PatientWorker
 from webapp.settings import current
 from webapp.starting import one_sentence
 
@@ -41,10 +42,12 @@ bind = f"{_settings.api_host}:{_settings.api_port}"
 workers = _settings.api_workers
 # Those that wait for a job need a thread each, beside those that work; a thread is made when it is needed.
 threads = _settings.api_threads + _settings.max_waiters
-worker_class = "gthread"
+worker_class = PatientWorker
 timeout = 30
 graceful_timeout = 20
 keepalive = 5
+# Most connections of a process. Beyond it those are closed that are missed least.
+worker_connections = 1_000
 # The application is imported once and forked: it opens no connection before its first request.
 preload_app = True
 accesslog = "-"
@@ -75,16 +78,13 @@ def child_exit(_server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Requests that wait answer when this worker is told to end, so that nobody waits for them."""
-    worker.app.wsgi().extensions["watchers"].is_open = lambda: worker.alive
+    """Tells the worker what to expect; requests that wait answer when it is told to end, so that nobody waits for them."""
+    extensions = worker.app.wsgi().extensions
+    extensions["watchers"].is_open = lambda: worker.alive
+    worker.largest_body = extensions["largest_body"]
+    worker.prompt_paths = {"/health"}
     if worker.place is not None:
-        spread(worker, _shares, worker.place, lambda: _connections(worker))
-
-
-def _connections(worker: Any) -> int:
-    """How many connections a worker has: one with a loop of its own knows that better than gunicorn's count."""
-    loop = getattr(worker, "_loop", None)
-    return int(worker.nr_conns if loop is None else len(loop.connections))
+        spread(worker, _shares, worker.place, lambda: worker.connections)
 
 
 # Its socket could scale or stop the server, and two stacks of one user would share it.

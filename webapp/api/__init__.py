@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 from webapp import logs, ratelimit, rediskeys, waits
 from webapp.api import (
     batch,
+    bodies,
     dlq,
     errors,
     following,
@@ -60,6 +61,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
         RATELIMIT_SWALLOW_ERRORS=True,
         RATELIMIT_KEY_PREFIX="djps",
     )
+    app.extensions["largest_body"] = bodies.largest_of(settings)
     # `/jobs//x` is no path of ours; it is not found, and not sent elsewhere.
     app.url_map.merge_slashes = False
     # The place comes before a request's time begins to run: it may have to wait for it.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 from flask import request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from webapp.api.strictjson import read_json
+from webapp.settings import Settings
 
 #: Largest body of a batch, in bodies of single jobs, and at most, bytes.
 BATCH_BODIES, MAX_BATCH_BYTES = 64, 16 * 1024**2
@@ -16,6 +20,12 @@ _UTF8 = frozenset({"utf-8", "utf8", "us-ascii"})
 def largest_batch(largest_body: int) -> int:
     """Most bytes of a batch, where a single job's body may have so many."""
     return min(BATCH_BODIES * largest_body, MAX_BATCH_BYTES)
+
+
+def largest_of(settings: Settings) -> Callable[[str], int]:
+    """The size of the largest body that a path takes, bytes."""
+    sizes = {"/jobs/batch": largest_batch(settings.max_payload_bytes)}
+    return lambda path: sizes.get(path, settings.max_payload_bytes)
 
 
 def json_body() -> object:
@@ -46,22 +56,22 @@ def json_body_if_any() -> object:
 
 def _received() -> bytes:
     """The bytes, however they are framed: with a length or in chunks."""
-    largest = request.max_content_length
+    largest = request.max_content_length or sys.maxsize
     announced = request.content_length
-    if announced is None and largest is not None:
-        # At the bound werkzeug stops to read, and what it has looks like all there is.
+    if announced is not None and announced <= largest:
+        # The server's own stream hands a whole body over; werkzeug's would copy it in pieces.
+        body: bytes = request.environ["wsgi.input"].read(announced)
+        if len(body) < announced:
+            raise BadRequest(
+                f"the body ended after {len(body)} of the {announced} bytes that Content-Length announced"
+            )
+        return body
+    if announced is None:
+        # At its bound werkzeug stops to read, and what it has looks like all there is.
         request.max_content_length = largest + 1
-    try:
-        body = request.get_data(cache=False)
-    except RequestEntityTooLarge:
-        body = None
-    if body is None or (largest is not None and len(body) > largest):
-        raise RequestEntityTooLarge(f"the body must be at most {largest} bytes")
-    if announced is not None and len(body) < announced:
-        raise BadRequest(
-            f"the body ended after {len(body)} of the {announced} bytes that Content-Length announced"
-        )
-    return body
+        if len(body := request.get_data(cache=False)) <= largest:
+            return body
+    raise RequestEntityTooLarge(f"the body must be at most {largest} bytes")
 
 
 def _be_plain_json() -> None:
