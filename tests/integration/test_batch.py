@@ -9,6 +9,11 @@ import pytest
 from factories import waiting
 from sqlalchemy import text
 
+from webapp.jobs import intake
+
+#: Most characters of a statement's payloads: all jobs in one, a few in each, one in each.
+statements = pytest.mark.parametrize("statement", [intake.STATEMENT_CHARACTERS, 60, 1])
+
 
 def post(client, *jobs, **more):
     return client.post("/jobs/batch", json={"jobs": list(jobs), **more})
@@ -23,7 +28,9 @@ def count(engine):
         return connection.execute(text("SELECT count(*) FROM jobs")).scalar()
 
 
-def test_every_job_is_stored_and_named_in_order(client, engine, queue, redis):
+@statements
+def test_every_job_is_stored_and_named_in_order(client, queue, redis, monkeypatch, statement):
+    monkeypatch.setattr(intake, "STATEMENT_CHARACTERS", statement)
     answer = post(client, *(noop(n=n) for n in range(30)))
     assert answer.status_code == 200
     body = answer.get_json()
@@ -34,7 +41,9 @@ def test_every_job_is_stored_and_named_in_order(client, engine, queue, redis):
     assert len(waiting(redis)) == 30
 
 
-def test_each_job_has_an_answer_of_its_own(client, engine):
+@statements
+def test_each_job_has_an_answer_of_its_own(client, engine, monkeypatch, statement):
+    monkeypatch.setattr(intake, "STATEMENT_CHARACTERS", statement)
     first = client.post("/jobs", json=noop("taken")).get_json()
     client.post("/jobs", json=noop("other", n=1))
     items = post(
@@ -122,7 +131,9 @@ def test_a_batch_larger_than_redis_should_hold_is_left_to_the_dispatcher(another
         )
 
 
-def test_batches_with_the_same_keys_at_once_make_one_job_to_a_key(app, engine):
+@statements
+def test_batches_with_the_same_keys_at_once_make_one_job_to_a_key(app, engine, monkeypatch, statement):
+    monkeypatch.setattr(intake, "STATEMENT_CHARACTERS", statement)
     keys = [f"key-{number}" for number in range(100)]
     answers = []
 

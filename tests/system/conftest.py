@@ -352,3 +352,19 @@ def another_fleet(tmp_path):
     yield make
     for fleet in made:
         fleet.stop_all()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """An API with one process, and nothing behind it that runs jobs."""
+    with database_of_its_own("djps_api_alone") as url:
+        made = Fleet(tmp_path_factory.mktemp("api-alone"), url)
+        made.environment |= {"API_WORKERS": "1", "MAX_WAITERS": "4"}
+        try:
+            made.start("redis")
+            made.migrate()
+            made.start("api")
+            made.wait_until(made.ready)
+            yield made
+        finally:
+            made.stop_all()

@@ -9,7 +9,6 @@ import socket
 import time
 
 import pytest
-from conftest import Fleet, database_of_its_own
 
 from webapp.server import limits
 
@@ -18,22 +17,6 @@ pytestmark = pytest.mark.system
 PROBLEM = "application/problem+json"
 #: Longest that a connection which is late may be kept, seconds: until the next look for such, and to see its answer.
 SLACK = 2.0
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """An API with one process, and nothing behind it that runs jobs."""
-    with database_of_its_own("djps_hostile") as url:
-        fleet = Fleet(tmp_path_factory.mktemp("hostile"), url)
-        fleet.environment |= {"API_WORKERS": "1", "MAX_WAITERS": "4"}
-        try:
-            fleet.start("redis")
-            fleet.migrate()
-            fleet.start("api")
-            fleet.wait_until(fleet.ready)
-            yield fleet
-        finally:
-            fleet.stop_all()
 
 
 def connected(server, *, receive=None):

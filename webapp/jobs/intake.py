@@ -8,7 +8,7 @@ for IDEMPOTENCY_TTL, however soon its job is pruned; one that has run out is tak
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import product
@@ -263,6 +263,10 @@ _INSERT_MANY = {
 }
 
 
+#: Most of payloads that one statement carries, characters: on its way it is copied six times, by psycopg2 and libpq.
+STATEMENT_CHARACTERS = 2 * 1024**2
+
+
 def insert_many(
     connection: Connection, jobs: Sequence[NewJob], *, dispatched: bool, key_ttl: float = KEY_TTL
 ) -> dict[UUID, bool]:
@@ -275,6 +279,34 @@ def insert_many(
     Returns:
         The ids that were stored, each with whether a message is to be published for it.
     """
+    stored: dict[UUID, bool] = {}
+    for some in in_statements(jobs):
+        stored |= _insert_some(connection, some, dispatched=dispatched, key_ttl=key_ttl)
+    return stored
+
+
+def in_statements(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
+    """The jobs of each statement of a batch: all of them, unless their payloads are large.
+
+    Then they come in the order of their keys, as one statement locks these; of the same key twice, the first one is before.
+    """
+    if sum(len(job.payload) for job in jobs) <= STATEMENT_CHARACTERS:
+        yield jobs
+        return
+    some: list[NewJob] = []
+    size = 0
+    for job in sorted(jobs, key=lambda job: (job.idempotency_key or "", job.id)):
+        if some and size + len(job.payload) > STATEMENT_CHARACTERS:
+            yield some
+            some, size = [], 0
+        some.append(job)
+        size += len(job.payload)
+    yield some
+
+
+def _insert_some(
+    connection: Connection, jobs: Sequence[NewJob], *, dispatched: bool, key_ttl: float
+) -> dict[UUID, bool]:
     values: dict[str, Any] = {
         "ids": array_of(job.id for job in jobs),
         "tasks": text_array_of(job.task for job in jobs),
