@@ -50,6 +50,7 @@ MUTANTS = (
     Mutant("untold", "nobody who waits is woken", "follow-flush"),
     Mutant("led-astray", "connections to a read-only server are kept", "pg-read-only"),
     Mutant("every-lock-a-race", "a lock wait is a race for a key", "pg-locked", "POST answered [409]"),
+    Mutant("all-the-time", "a client may take as long as it likes", "slow-clients"),
 )
 
 
@@ -66,7 +67,7 @@ def run(seed: int) -> int:
             row = runner.run(replace(SCENARIOS[mutant.scenario], jobs=200))
         finally:
             runner.close()
-        broken = [name for name, count in row.counts.items() if count and name.startswith(("I", "F"))]
+        broken = [name for name, count in row.counts.items() if count and name.startswith(("I", "F", "S"))]
         # A system that never gets ready again is not asked about the others.
         broken += ["I8 not drained"] if any(one.startswith("I8") for one in row.findings) else []
         if mutant.by:

@@ -27,6 +27,8 @@ WARM_UP = 1.0
 QUIET_PATIENCE = 180.0
 #: With Redis away a POST is answered within this at p99, seconds.
 POST_WITHOUT_REDIS = 0.25
+#: A POST as quick as this at p99 is not compared with a quicker one, seconds.
+QUICK_POST = 0.02
 #: With PostgreSQL away a POST is refused within this at p99, seconds.
 REFUSED_WITHIN = 1.0
 #: And it is taken again within this after PostgreSQL's return, seconds.
@@ -124,7 +126,9 @@ class Runner:
         prefix = f"{scenario.name}.{next(_numbers)}"
         history = History(system.records / f"history-{prefix}.jsonl")
         rng = random.Random(f"{self._seed}/{scenario.name}")
-        stage = Stage(system, history, prefix, rng, lambda what: print(f"    {what}", flush=True))
+        stage = Stage(
+            system, history, prefix, rng, lambda what: print(f"    {what}", flush=True), slack=self._slack
+        )
         exits_before = sum(len(member.exits) for member in system.members.values())
         load = Load(
             system.api_port, history, prefix, rate=scenario.rate, seed=self._seed, kinds=scenario.kinds
@@ -180,6 +184,10 @@ class Runner:
             row.findings.append(f"POST answered {sorted(wrong)} (0 is no answer)")
         if not row.jobs:
             row.findings.append("no job was accepted, so nothing was tested")
+        row.counts |= dict.fromkeys(stage.broken, 1)
+        row.findings += stage.broken.values()
+        if scenario.slower_at_most is not None:
+            row.findings += self._slower(scenario.slower_at_most, history.exchanges, during)
         if scenario.redis_away:
             row.findings += self._without_redis(during, load, stage)
         if scenario.database_away:
@@ -210,6 +218,14 @@ class Runner:
         ]
         if missing:
             row.findings.append(f"nobody was answered {', '.join(missing)}, so nothing was tested")
+
+    def _slower(self, most: float, exchanges: list[Exchange], during: list[Exchange]) -> list[str]:
+        inside = {id(one) for one in during}
+        before, meanwhile = _p99_ms([one for one in exchanges if id(one) not in inside]), _p99_ms(during)
+        if before is None or meanwhile is None:
+            return ["no POST was measured, so nothing was tested"]
+        bar = most * max(before, QUICK_POST * 1000) * self._slack
+        return [f"POST took {meanwhile:.0f} ms at p99, {before:.0f} without"] if meanwhile > bar else []
 
     def _without_redis(self, during: list[Exchange], load: Load, stage: Stage) -> list[str]:
         found = []

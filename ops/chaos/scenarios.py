@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ops.chaos.client_faults import slow_clients
 from ops.chaos.clients import ORDINARY, Kind
 from ops.chaos.database_faults import (
     database_deadlocks,
@@ -78,6 +79,7 @@ class Scenario:
         database_away: POSTs must be 503 within a second, and taken again within 5 s of its return.
         database_says: what `/health/ready` must say at that time: `unavailable`, or nothing but `ok`.
         answers: what POST may answer, where not every answer is right; 0 stands for none.
+        slower_at_most: how many times as long as without the fault POSTs may take at p99.
         kinds: what is posted.
         tail: seconds the load goes on after the fault.
         follow: who follows and steers jobs of their own meanwhile: `wait`, `events`, `cancel`.
@@ -94,6 +96,7 @@ class Scenario:
     database_away: bool = False
     database_says: str = "unavailable"
     answers: tuple[int, ...] = ()
+    slower_at_most: float | None = None
     kinds: tuple[Kind, ...] = ORDINARY
     tail: float = 1.0
     follow: tuple[str, ...] = ()
@@ -342,6 +345,14 @@ def _list() -> list[Scenario]:
             for name in ("data", "run")
         ),
         Scenario("up-twice", "two `ops up` at the same moment", up_twice, jobs=60, rate=10),
+        Scenario(
+            "slow-clients",
+            "200 clients send a byte a second, 16 half a body, 300 do not read their answers",
+            slow_clients,
+            rate=30,
+            tail=10,
+            slower_at_most=3,
+        ),
         *_followed("follow", "clients wait and read events", ("wait", "events")),
         *_followed("cancel", "clients cancel and wait", ("cancel",)),
         Scenario("soak", "all of it, at random", soak, jobs=7_000, rate=40),

@@ -21,7 +21,9 @@ class Stage:
     """Where a fault plays: the system, and what is noted about the fault.
 
     Args:
+        slack: factor on the bars for response times.
         faults: begin and end of each fault, seconds since the epoch.
+        broken: promises about the fault itself that were broken, and how.
     """
 
     system: System
@@ -29,7 +31,9 @@ class Stage:
     prefix: str
     rng: random.Random
     say: Callable[[str], None]
+    slack: float = 1.0
     faults: list[tuple[float, float]] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
     def fault(self, what: str) -> Iterator[None]:

@@ -263,6 +263,14 @@ def _deaf() -> None:
     redis.Channel._brpop_start = start
 
 
+def _all_the_time() -> None:
+    """A client may take as long as it likes to send its request and to read its answer."""
+    from webapp.server import limits
+
+    limits.HEAD_SECONDS = limits.STALL_SECONDS = limits.ROOM_SECONDS = 3_600.0
+    limits.body_seconds = limits.answer_seconds = lambda _size: 3_600.0
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "no-fence": _no_fence,
     "early-ack": _early_ack,
@@ -277,5 +285,6 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "untold": _untold,
     "led-astray": _led_astray,
     "every-lock-a-race": _every_lock_a_race,
+    "all-the-time": _all_the_time,
     "deaf": _deaf,
 }
