@@ -15,6 +15,7 @@ from ops.stack.ports import LOOPBACK
 
 #: Connections that send a byte a second, that stop in the middle of a body, and that read nothing of their answer.
 TRICKLING, HALF_SENT, NOT_READING = 200, 16, 300
+SLOW_CLIENTS = f"{TRICKLING} clients send a byte a second, {HALF_SENT} half a body, {NOT_READING} do not read"
 #: Each of them is ended within this, seconds.
 ENDED_WITHIN = 30.0
 #: `/health` meanwhile, at p99, seconds.
@@ -56,9 +57,7 @@ def slow_clients(stage: Stage) -> None:
     latencies: list[float] = []
     over = threading.Event()
     prober = threading.Thread(target=_probe, args=(port, latencies, over), daemon=True)
-    with stage.fault(
-        f"{TRICKLING} clients send a byte a second, {HALF_SENT} half a body, {NOT_READING} do not read"
-    ):
+    with stage.fault(SLOW_CLIENTS):
         prober.start()
         slow = [
             *(_open(port, _OPENINGS[number % 2], trickles=True) for number in range(TRICKLING)),

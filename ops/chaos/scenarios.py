@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ops.chaos.client_faults import slow_clients
+from ops.chaos.client_faults import SLOW_CLIENTS, slow_clients
 from ops.chaos.clients import ORDINARY, Kind
 from ops.chaos.database_faults import (
     database_deadlocks,
@@ -345,14 +345,7 @@ def _list() -> list[Scenario]:
             for name in ("data", "run")
         ),
         Scenario("up-twice", "two `ops up` at the same moment", up_twice, jobs=60, rate=10),
-        Scenario(
-            "slow-clients",
-            "200 clients send a byte a second, 16 half a body, 300 do not read their answers",
-            slow_clients,
-            rate=30,
-            tail=10,
-            slower_at_most=3,
-        ),
+        Scenario("slow-clients", SLOW_CLIENTS, slow_clients, rate=30, tail=10, slower_at_most=3),
         *_followed("follow", "clients wait and read events", ("wait", "events")),
         *_followed("cancel", "clients cancel and wait", ("cancel",)),
         Scenario("soak", "all of it, at random", soak, jobs=7_000, rate=40),
