@@ -6,14 +6,20 @@ import contextlib
 import json
 import select
 import socket
+import threading
 import time
+from pathlib import Path
 
+import psutil
 import pytest
+import requests
+import yaml
 
 from webapp.server import limits
 
 pytestmark = pytest.mark.system
 
+ROOT = Path(__file__).resolve().parents[2]
 PROBLEM = "application/problem+json"
 #: Longest that a connection which is late may be kept, seconds: until the next look for such, and to see its answer.
 SLACK = 2.0
@@ -282,14 +288,72 @@ def test_a_client_that_hangs_up_gives_its_place_back(server, eventually):
     job = server.post("sleep", seconds=1)
     wait = get(f"/jobs/{job['id']}?wait=60")
     events = get(f"/jobs/{job['id']}/events")
-    lines = [connected(server) for _ in range(4)]
-    for line, request in zip(lines, (wait, events, wait + get("/health"), events), strict=True):
+    sent = {connected(server): request for request in (wait, events, wait + get("/health"), events)}
+    for line, request in sent.items():
         line.sendall(request)
 
     def has_place():
         return server.http.get(f"{server.url}/jobs/{job['id']}?wait=0.01", timeout=5).status_code == 200
 
-    eventually(lambda: not has_place(), 5)
-    for line in lines:
+    def all_wait():
+        for line in _readable(*sent):
+            if b" 503 " in line.recv(65_536):
+                # This test's own question had the place.
+                line.sendall(sent[line])
+        return not has_place()
+
+    eventually(all_wait)
+    for line in sent:
         line.close()
     eventually(has_place, 2)
+
+
+#: A text that takes most memory beside its bytes: four for each character, and more in JSON's escapes.
+HEAVY = "é\U0001f600" * 42_000
+BATCHES = 8
+
+
+def memory_limits():
+    """What the shipped files give to the API, bytes."""
+    compose = yaml.safe_load((ROOT / "ops/docker/compose.yaml").read_text())
+    given = compose["services"]["api"]["deploy"]["resources"]["limits"]["memory"]
+    pod = next(yaml.safe_load_all((ROOT / "ops/kubernetes/api.yaml").read_text()))
+    container = pod["spec"]["template"]["spec"]["containers"][0]
+    return int(given.removesuffix("M")) * 1024**2, int(
+        container["resources"]["limits"]["memory"].removesuffix("Mi")
+    ) * 1024**2
+
+
+def test_the_largest_load_that_is_allowed_stays_below_the_memory_that_is_given(another_fleet, database):
+    fleet = another_fleet("memory", database)
+    fleet.start("redis")
+    fleet.migrate()
+    fleet.start("api")
+    fleet.wait_until(fleet.ready)
+    job = {"payload": {"task": "noop", "text": HEAVY}}
+    body = json.dumps({"jobs": [job] * 65}, ensure_ascii=False).encode()
+    assert 15 * 1024**2 < len(body) <= 16 * 1024**2
+    master = psutil.Process(fleet.processes["api"].pid)
+    processes = [master, *master.children()]
+    peak, answers = 0, []
+
+    def send():
+        answers.append(
+            requests.post(
+                f"{fleet.url}/jobs/batch", data=body, headers={"Content-Type": "application/json"}, timeout=60
+            )
+        )
+
+    senders = [threading.Thread(target=send) for _ in range(BATCHES)]
+    for sender in senders:
+        sender.start()
+    while any(sender.is_alive() for sender in senders):
+        peak = max(peak, sum(one.memory_full_info().pss for one in processes))
+        time.sleep(0.02)
+    # What is left is for the kernel's buffers.
+    assert peak < 0.85 * min(memory_limits()), f"{peak / 1024**2:.0f} MiB"
+    assert [one.status_code for one in answers if one.status_code not in (200, 503)] == []
+    assert len(answers) == BATCHES
+    assert sum(one.status_code == 200 for one in answers) >= 2
+    assert all(one.headers["Retry-After"] for one in answers if one.status_code == 503)
+    assert [one.pid for one in master.children()] == [one.pid for one in processes[1:]]
