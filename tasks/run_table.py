@@ -33,7 +33,7 @@ _HEAD = struct.Struct("=IB")
 #: A record: phase, attempt, job, seconds it may take, and when it began on the monotonic clock.
 _RECORD = struct.Struct("=Bi16sdd")
 #: Where a slot's two records begin, and how long a slot is, bytes.
-_FIRST, _SECOND, _SLOT = 8, 48, 88
+_RECORDS_AT, _SLOT = (8, 48), 88
 #: Where the byte is that says which record counts.
 _WHICH = 4
 
@@ -96,8 +96,10 @@ class RunTable:
         kept = None if file is None else _file_memory(file)
         self._memory = mmap.mmap(-1, SLOTS * _SLOT) if kept is None else kept
         self._slot = 0
-        #: Where this process writes; None in one that has no slot.
+        #: Where this process's slot begins; None in one that has none.
         self._at: int | None = None
+        #: Which of its records counts, and where that begins.
+        self._which, self._record = 0, 0
 
     def next_slot(self, is_alive: Callable[[int], bool] = lambda _: False) -> None:
         """Chooses the slot of the child that is forked next: one of no process that lives.
@@ -116,15 +118,15 @@ class RunTable:
         at = self._slot * _SLOT
         self._memory[at : at + _SLOT] = bytes(_SLOT)
         _HEAD.pack_into(self._memory, at, pid, 0)
-        self._at = at
+        self._at, self._which, self._record = at, 0, at + _RECORDS_AT[0]
 
     def begin(self, job_id: UUID, attempt: int, timeout: float) -> None:
         """Writes that this process runs a job from now on."""
         if self._at is None:
             return
-        # A process that is killed in the middle of it leaves the record that counted before.
-        which = 1 - self._memory[self._at + _WHICH]
-        record = self._at + (_SECOND if which else _FIRST)
+        # Into the record that does not count yet: a process that is killed in the middle of it leaves the other one.
+        self._which = which = 1 - self._which
+        self._record = record = self._at + _RECORDS_AT[which]
         _RECORD.pack_into(
             self._memory, record, Phase.RUNNING, attempt, job_id.bytes, timeout, time.monotonic()
         )
@@ -132,15 +134,13 @@ class RunTable:
 
     def ended(self) -> None:
         """Writes that the handler is done, and what it came to is not settled yet."""
-        self._set_phase(Phase.ENDED)
+        if self._at is not None:
+            self._memory[self._record] = Phase.ENDED
 
     def clear(self) -> None:
         """Writes that this process runs nothing."""
-        self._set_phase(Phase.NONE)
-
-    def _set_phase(self, phase: Phase) -> None:
         if self._at is not None:
-            self._memory[self._at + (_SECOND if self._memory[self._at + _WHICH] else _FIRST)] = phase
+            self._memory[self._record] = Phase.NONE
 
     def of(self, pid: int) -> Run | None:
         """What a child does, or did when it died; None when it runs nothing, or is not known."""
@@ -176,7 +176,7 @@ class RunTable:
 
     def _read(self, slot: int) -> Run | None:
         at = slot * _SLOT
-        record = at + (_SECOND if self._memory[at + _WHICH] else _FIRST)
+        record = at + _RECORDS_AT[self._memory[at + _WHICH]]
         phase, attempt, job_id, timeout, began_at = _RECORD.unpack_from(self._memory, record)
         if phase not in (Phase.RUNNING, Phase.ENDED):
             return None

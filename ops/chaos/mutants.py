@@ -47,6 +47,16 @@ MUTANTS = (
     Mutant(
         "left-alone", "what a dead child's jobs had started is left alone", "child-kill", "I9 left behind"
     ),
+    Mutant("blame-all", "whatever a dead process held counts as what it ran", "poison-chunk", "paid for it"),
+    Mutant(
+        "limit-all", "a job's time limit goes on while it is settled", "short-timeout-pg-away", "ended with"
+    ),
+    Mutant(
+        "fork-any-time",
+        "children are born while presence is in a library",
+        "child-death-retry",
+        "was run again",
+    ),
     Mutant("untold", "nobody who waits is woken", "follow-flush"),
     Mutant("led-astray", "connections to a read-only server are kept", "pg-read-only"),
     Mutant("every-lock-a-race", "a lock wait is a race for a key", "pg-locked", "POST answered [409]"),

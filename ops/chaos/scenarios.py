@@ -17,6 +17,7 @@ from ops.chaos.database_faults import (
     table_locked,
     terminate_backends,
 )
+from ops.chaos.death_faults import kill_and_retry, limits_while_away, poison_chunk
 from ops.chaos.handlers import WAYS
 from ops.chaos.machine_faults import HEALED_WITHIN, cut_power, full_disk, up_twice
 from ops.chaos.message_faults import drop_messages, duplicate_messages, garbage, shuffle_messages
@@ -106,10 +107,17 @@ def _poison(rng: random.Random) -> dict[str, Any]:
     return {"task": "chaos.poison", "how": rng.choice(WAYS)}
 
 
+def _plain_payload(_rng: random.Random) -> dict[str, Any]:
+    return {"task": "noop"}
+
+
 def _long(rng: random.Random) -> dict[str, Any]:
     return {"task": "chaos.effect", "ms": rng.randrange(8_000, 11_000)}
 
 
+#: Only the scenarios themselves post these.
+WITH_KILLER = (*ORDINARY, Kind("killer", 0.0, _plain_payload, ("failed",)))
+WITH_ASLEEP = (*ORDINARY, Kind("asleep", 0.0, _plain_payload))
 WITH_POISON = (*ORDINARY, Kind("poison", 0.06, _poison, ("failed",)))
 WITH_LONG = (*ORDINARY, Kind("long", 0.03, _long))
 WITH_MEDIUM = (
@@ -305,6 +313,34 @@ def _list() -> list[Scenario]:
             rate=15,
         ),
         Scenario(
+            "poison-chunk",
+            "one of 200 quick jobs kills its process, with 0, 1 and 3 retries",
+            poison_chunk,
+            kinds=WITH_KILLER,
+            rate=20,
+            jobs=60,
+        ),
+        Scenario(
+            "child-death-retry",
+            "jobs that kill their process, tried again a thousand times, beside one that runs on",
+            kill_and_retry,
+            kinds=WITH_KILLER,
+            rate=2,
+            jobs=40,
+        ),
+        Scenario(
+            "short-timeout-pg-away",
+            "jobs end while PostgreSQL is away for longer than their time limit",
+            limits_while_away,
+            kinds=WITH_ASLEEP,
+            system={"environment": {"STUCK_JOB_THRESHOLD": "60"}},
+            rate=10,
+            jobs=100,
+            database_away=True,
+            # What was claimed when PostgreSQL went away is taken back when its lease of a minute is over.
+            within=90.0,
+        ),
+        Scenario(
             "long-job",
             "jobs longer than the visibility timeout (5 s) and than their lease",
             nothing,
@@ -384,6 +420,7 @@ SCENARIOS = {scenario.name: scenario for scenario in _list()}
 SHORT = (
     "power-cut",
     "child-points",
+    "poison-chunk",
     "api-points",
     "redis-flush",
     "pg-immediate",

@@ -221,6 +221,30 @@ def _cancel_in_words() -> None:
     steering.ask_cancel = ask
 
 
+def _blame_all() -> None:
+    """Every job that a dead process held is taken for the one that it ran."""
+    from tasks import lost_jobs
+    from webapp.jobs.loss import Fate
+
+    lost_jobs.fates = lambda held, _seen: [Fate.LOST for _ in held]
+
+
+def _limit_all() -> None:
+    """A job's time limit goes on when its handler is done."""
+    from tasks.run_table import Run
+
+    Run.is_late = lambda self, now, grace: now > self.began_at + self.timeout + grace
+
+
+def _fork_any_time() -> None:
+    """Children are born while presence is inside a library with locks of its own."""
+    from contextlib import nullcontext
+
+    from webapp import forks
+
+    forks.held_off = lambda **_: nullcontext()
+
+
 def _untold() -> None:
     """Nobody who waits is woken: neither by a notification nor by the looks that make up for a lost one."""
     from webapp.watchers import Watchers
@@ -282,6 +306,9 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "lazy-commit": _lazy_commit,
     "any-claim": _any_claim,
     "cancel-in-words": _cancel_in_words,
+    "blame-all": _blame_all,
+    "limit-all": _limit_all,
+    "fork-any-time": _fork_any_time,
     "untold": _untold,
     "led-astray": _led_astray,
     "every-lock-a-race": _every_lock_a_race,

@@ -1,0 +1,201 @@
+"""Faults of jobs that kill their process, and of the limits around a job: what is lost must be the job that ran, and no other."""
+
+from __future__ import annotations
+
+import json
+import time
+from http import HTTPStatus
+from typing import Any
+
+from ops.chaos.clients import Line
+from ops.chaos.history import Event, Exchange
+from ops.chaos.stage import Broken, Stage
+from ops.chaos.system import await_that
+from webapp.broker import HARD_LIMIT_GRACE
+
+#: Sequence numbers of the jobs of this module, apart from those of the load and of other faults.
+FIRST = 20_000_000
+#: Quick jobs in a batch beside the one that kills its process.
+NEIGHBOURS = 199
+#: Longest until all of such a batch is final, seconds.
+BATCH_PATIENCE = 30.0
+#: Jobs that kill their process each time they run, and how often each is tried again.
+KILLERS, RETRIES = 48, 20
+#: Of those, how many at once, beside one that runs on.
+AT_ONCE = 4
+#: Longest until a job is run again whose process died: at p99, and ever, seconds.
+AGAIN_P99, AGAIN_EVER = 2.0, 5.0
+#: How long the job beside them runs, milliseconds.
+BESIDE_MS = 25_000
+#: Seconds for which PostgreSQL is away from jobs whose time is over by then: longer than limit and grace together.
+AWAY, SHORT_LIMIT = 11.0, 3.0
+#: How long those jobs run, seconds.
+RUNS = 2.0
+#: Jobs with a limit of milliseconds, and that limit, seconds.
+HASTY, HASTY_LIMIT = 50, 0.05
+
+
+class _Posts:
+    """Posts jobs of the harness's own, and notes them in the history."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._next = FIRST
+        self._line = Line(stage.system.api_port, timeout=30.0)
+
+    def post(self, jobs: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> list[str]:
+        """Posts a batch of jobs, each given as kind, payload and options; returns their ids.
+
+        Raises:
+            Broken: not all of them were accepted.
+        """
+        items, operations = [], []
+        for kind, payload, options in jobs:
+            self._next += 1
+            operation = self._stage.history.begin(self._next, f"{self._stage.prefix}-{self._next}", kind)
+            self._stage.history.invoke(operation)
+            operations.append(operation)
+            items.append(
+                {"payload": {"seq": self._next, **payload}, "idempotency_key": operation.key, **options}
+            )
+        began = time.time()
+        status, _, answer = self._line.ask("POST", "/jobs/batch", json.dumps({"jobs": items}).encode())
+        exchange = Exchange(began, time.time() - began, status, retry_after=False)
+        answers = json.loads(answer)["items"] if status == HTTPStatus.OK else []
+        if len(answers) != len(jobs) or any("id" not in one for one in answers):
+            raise Broken(f"a batch of {len(jobs)} was answered {status}: {answer[:200]!r}")
+        for operation, one in zip(operations, answers, strict=True):
+            self._stage.history.end(operation, Event.OK, exchange, one["id"])
+        return [one["id"] for one in answers]
+
+    def await_final(self, ids: list[str], patience: float) -> None:
+        """Waits until these jobs are final.
+
+        Raises:
+            TimeoutError: they are not in time.
+        """
+        await_that(
+            lambda: (
+                self._stage.system.rows(
+                    "SELECT count(*) FROM jobs WHERE id = ANY(%s::uuid[]) AND status IN ('queued', 'processing')",
+                    ids,
+                )
+                == [(0,)]
+            ),
+            patience,
+            "its jobs to be final",
+        )
+
+
+def _outcomes(stage: Stage, ids: list[str]) -> dict[str, int]:
+    """How the attempts of jobs ended."""
+    return dict(
+        stage.system.rows(
+            "SELECT outcome, count(*) FROM job_attempts WHERE job_id = ANY(%s::uuid[]) GROUP BY 1", ids
+        )
+    )
+
+
+def poison_chunk(stage: Stage) -> None:
+    """Among 200 quick jobs of one task there is one that kills its process, for three budgets of retries.
+
+    Raises:
+        Broken: a neighbour's attempt was lost, or did not complete.
+    """
+    posts = _Posts(stage)
+    for max_retries in (0, 1, 3):
+        options = {"max_retries": max_retries}
+        jobs = [("plain", {"task": "chaos.effect", "ms": 0}, options) for _ in range(NEIGHBOURS)]
+        cause = stage.rng.randrange(NEIGHBOURS)
+        jobs.insert(cause, ("killer", {"task": "chaos.effect", "exit": 139}, options))
+        with stage.fault(f"a job with {max_retries} retries kills its process beside {NEIGHBOURS} others"):
+            ids = posts.post(jobs)
+            posts.await_final(ids, BATCH_PATIENCE)
+        killer = ids.pop(cause)
+        neighbours, own = _outcomes(stage, ids), _outcomes(stage, [killer])
+        stage.say(f"attempts of the neighbours: {neighbours}; its own: {own}")
+        if neighbours.get("completed") != NEIGHBOURS or set(neighbours) - {"completed", "released"}:
+            raise Broken(f"neighbours of a job that killed its process paid for it: {neighbours}")
+        if own != {"lost": max_retries + 1}:
+            raise Broken(f"a job with {max_retries} retries that kills its process ended with {own}")
+
+
+def kill_and_retry(stage: Stage) -> None:
+    """Jobs that kill their process are tried again at once, twenty times each, beside a job that runs on.
+
+    Raises:
+        Broken: one was not run again in time, the worker ended itself, or the job beside them ran twice.
+    """
+    posts = _Posts(stage)
+    exits = len(stage.system.members["worker"].exits)
+    for _ in range(KILLERS // AT_ONCE):
+        with stage.fault(f"{AT_ONCE} jobs kill their process {RETRIES + 1} times each"):
+            beside = posts.post([("plain", {"task": "chaos.effect", "ms": BESIDE_MS}, {})])
+            killers = posts.post(
+                [("killer", {"task": "chaos.effect", "exit": 139}, {"max_retries": RETRIES, "timeout": 60})]
+                * AT_ONCE
+            )
+            posts.await_final(killers, 60.0)
+        gaps = _gaps(stage, killers)
+        stage.say(f"run again after {gaps[len(gaps) // 2]:.2f} s (p50), {gaps[-1]:.2f} s at most")
+        _judge_gaps(gaps)
+        posts.await_final(beside, 2 * BESIDE_MS / 1000)
+        if (found := _outcomes(stage, beside)) != {"completed": 1}:
+            raise Broken(f"the job beside those that kill their processes ended with {found}")
+    if len(stage.system.members["worker"].exits) != exits:
+        raise Broken("the worker ended although only children of it died")
+
+
+def _gaps(stage: Stage, ids: list[str]) -> list[float]:
+    """Seconds from the end of each attempt to the beginning of the job's next one, the shortest first."""
+    rows = stage.system.rows(
+        "SELECT gap FROM (SELECT extract(epoch FROM started_at - lag(started_at)"
+        " OVER (PARTITION BY job_id ORDER BY attempt))::float8 AS gap"
+        " FROM job_attempts WHERE job_id = ANY(%s::uuid[])) AS gaps WHERE gap IS NOT NULL ORDER BY gap",
+        ids,
+    )
+    return [gap for (gap,) in rows]
+
+
+def _judge_gaps(gaps: list[float]) -> None:
+    p99 = gaps[int(len(gaps) * 0.99)]
+    if p99 > AGAIN_P99 or gaps[-1] > AGAIN_EVER:
+        raise Broken(
+            f"a job was run again {p99:.1f} s (p99), {gaps[-1]:.1f} s (at most) after its process died"
+        )
+
+
+def limits_while_away(stage: Stage) -> None:
+    """Jobs end while PostgreSQL is away for longer than their time limit; others have a limit of milliseconds.
+
+    Raises:
+        Broken: one of them was run again, or did not complete.
+    """
+    posts = _Posts(stage)
+    sleepers = [
+        ("asleep", {"task": "sleep", "seconds": RUNS}, {"timeout": SHORT_LIMIT, "max_retries": 0})
+    ] * 2
+    ids = posts.post(sleepers)
+    await_that(
+        lambda: (
+            stage.system.rows(
+                "SELECT count(*) FROM jobs WHERE id = ANY(%s::uuid[]) AND status = 'processing'", ids
+            )
+            == [(len(ids),)]
+        ),
+        10,
+        "the jobs to run",
+        0.02,
+    )
+    with stage.fault(
+        f"PostgreSQL away for {AWAY:g} s; jobs' limit and grace are {SHORT_LIMIT + HARD_LIMIT_GRACE:g} s"
+    ):
+        stage.system.stop("postgres")
+        stage.hold(AWAY)
+        stage.system.start("postgres")
+    hasty = {"timeout": HASTY_LIMIT, "max_retries": 0}
+    await_that(lambda: stage.system.ready() == "ok", 30, "the API to be ready")
+    ids += posts.post([("asleep", {"task": "noop"}, hasty)] * HASTY)
+    posts.await_final(ids, BATCH_PATIENCE)
+    if (found := _outcomes(stage, ids)) != {"completed": len(ids)}:
+        raise Broken(f"jobs that ended within their time limit ended with {found}")
