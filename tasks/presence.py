@@ -272,15 +272,21 @@ class Presence(VitalThread):
 
     def _stop_late(self) -> None:
         """Stops children whose handler runs on although its time is over; their attempts have failed."""
-        for pid, run in run_table.current().running():
-            if run.is_late(time.monotonic(), HARD_LIMIT_GRACE) and is_child(pid):
-                logger.error(
-                    "job did not stop at its time limit and was killed",
-                    extra={"job_id": str(run.job_id), "attempt": run.attempt, "timeout": run.timeout},
-                )
-                kill([pid])
-                self._timed_out[child_name(pid)] = run.timeout
-                self._suspicious = True
+        table = run_table.current()
+        for pid, run in list(table.running()):
+            if not run.is_late(time.monotonic(), HARD_LIMIT_GRACE) or not is_child(pid):
+                continue
+            kill([pid])
+            if table.of(pid) != run:
+                # It ended at the last moment, so its child died with a job that is not to blame.
+                self.to_release.add(child_name(pid))
+                continue
+            logger.error(
+                "job did not stop at its time limit and was killed",
+                extra={"job_id": str(run.job_id), "attempt": run.attempt, "timeout": run.timeout},
+            )
+            self._timed_out[child_name(pid)] = run.timeout
+            self._suspicious = True
 
     def _last_seen(self, holder: str) -> LastSeen:
         """What a child ran when it died, and whether it was killed because that took too long."""

@@ -275,6 +275,26 @@ def test_a_handler_that_ignores_its_time_limit_is_killed_and_its_attempt_has_fai
     assert (row_of(engine, innocent.id).status, row_of(engine, innocent.id).retry_count) == ("queued", 0)
 
 
+def test_a_handler_that_ended_at_the_last_moment_and_what_came_after_it_are_not_to_blame(
+    presence, engine, runs, child, monkeypatch
+):
+    pid = child()
+    late, after = held_by(engine, pid, max_retries=0), held_by(engine, pid, max_retries=0)
+    runs(pid, late, timeout=-HARD_LIMIT_GRACE - 1)
+    real = presence_module.kill
+
+    def kill_after_another_began(pids):
+        runs(pid, after)
+        real(pids)
+
+    monkeypatch.setattr(presence_module, "kill", kill_after_another_began)
+    presence.run_once()
+    assert not is_child(pid)
+    for claim in (late, after):
+        assert (row_of(engine, claim.id).status, row_of(engine, claim.id).retry_count) == ("queued", 0)
+        assert [one["outcome"] for one in attempts_of(engine, claim.id)] == ["released"]
+
+
 def test_a_job_that_is_being_settled_has_no_time_limit_and_keeps_its_lease(presence, engine, runs, child):
     pid = child()
     claim = held_by(engine, pid)
