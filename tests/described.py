@@ -1,6 +1,9 @@
-"""Whether an application answers as its description says."""
+"""Whether an application answers as its description says: each operation by itself, and one after the other."""
 
 from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
 
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
@@ -50,3 +53,72 @@ def answers_as_described(schema: BaseSchema, mode: GenerationMode, examples: int
             case.call_and_validate(checks=CHECKS)
 
         answered()
+
+
+#: Requests of one walk.
+STEPS = 12
+#: Longest a request of a walk waits for a job, seconds.
+WAIT = 0.2
+#: What can be asked of a job, and is asked of one that is there.
+OF_A_JOB = {
+    "steering_attempts",
+    "steering_cancel",
+    "steering_explain",
+    "steering_retry",
+    "following_show",
+    "following_events",
+    "dlq_requeue_one",
+    "dlq_discard_one",
+}
+#: What depends on what other walks have left behind, so that no walk is the same twice.
+ELSEWHERE = ["jobs_index", "batch_submit_many", "dlq_index", "dlq_requeue_many", "dlq_discard_many"]
+
+
+def walk_from_jobs(
+    schema: BaseSchema, cancel: Callable[[str], object], *, walks: int, timeout: float | None = None
+) -> None:
+    """Submits jobs, follows the links of the answers, and compares each answer with the description.
+
+    Args:
+        cancel: cancels a job; a stream of events lasts until its job is final.
+        walks: most walks.
+        timeout: longest wait for an answer, seconds; None where nothing is sent over a network.
+    """
+    answers = defaultdict(set)
+    schema.config.generation.update(modes=[GenerationMode.POSITIVE])
+
+    class Walk(schema.exclude(operation_id=ELSEWHERE).as_state_machine()):
+        def before_call(self, case):
+            if "wait" in (case.query or {}):
+                case.query["wait"] = WAIT
+            # A request is made again with what was drawn, and must then be answered in the same way.
+            case.headers.pop("Idempotency-Key", None)
+            if isinstance(case.body, dict):
+                for field in ("idempotency_key", "expires_at", "run_at", "delay"):
+                    case.body.pop(field, None)
+            if case.operation.path.endswith("/events"):
+                cancel(case.path_parameters["job_id"])
+
+        def get_call_kwargs(self, case):
+            return {} if timeout is None else {"timeout": timeout}
+
+        def after_call(self, response, case):
+            answers[case.operation.definition.raw["operationId"]].add(response.status_code)
+
+        def validate_response(self, response, case, **kwargs):
+            case.validate_response(response, checks=ALWAYS)
+
+    Walk.run(
+        settings=settings(
+            max_examples=walks,
+            stateful_step_count=STEPS,
+            derandomize=True,
+            deadline=None,
+            database=None,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+    )
+    assert 201 in answers["jobs_submit"]
+    reached = {name for name, statuses in answers.items() if statuses & {200, 202, 204, 409}}
+    assert reached >= OF_A_JOB, answers

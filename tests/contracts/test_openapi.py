@@ -6,7 +6,7 @@ import re
 
 import pytest
 import schemathesis
-from described import answers_as_described
+from described import answers_as_described, walk_from_jobs
 from factories import buried, completed, queued
 from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
@@ -84,6 +84,10 @@ def schema(app, engine, clean):
     completed(engine)
     buried(engine)
     return schemathesis.openapi.from_wsgi("/openapi.json", app)
+
+
+def test_every_way_from_a_job_is_answered_as_described(schema, client):
+    walk_from_jobs(schema, lambda job_id: client.post(f"/jobs/{job_id}/cancel"), walks=60)
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))
