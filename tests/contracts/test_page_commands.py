@@ -22,7 +22,7 @@ INLINE = re.compile(r"`((?:python3 -m ops|flask --app wsgi) [^`]+)`")
 NAMED = re.compile(r"(?<![\w/.-])(?:ops|tests|webapp|tasks|migrations)/[\w./-]*\w")
 
 #: What a sentence's placeholders may be.
-STANDS_FOR = {"N": "1", "S": "1", "P": "1", "TIME": "1s"}
+STANDS_FOR = {"N": "1", "S": "1", "P": "1", "TIME": "90s"}
 
 
 def every_command():

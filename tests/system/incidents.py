@@ -39,7 +39,13 @@ def provoke(stack: Clone) -> None:
     site.post("fail", max_retries=0)
     site.stop_the_database()
     site.until(lambda: site.job(deaf)["status"] == "failed")
-    for name, line in (("worker", "Hard time limit"), ("worker", "lease was lost"), ("api", '"status":503')):
+    shown = (
+        ("worker", "Hard time limit"),
+        ("worker", "lease was lost"),
+        ("maintenance", "job recovered"),
+        ("api", '"status":503'),
+    )
+    for name, line in shown:
         site.until(lambda name=name, line=line: line in site.log(name))
 
 
