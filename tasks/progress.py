@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 #: Shortest time between two writes, seconds; of what is said in between, the last is written at the end.
 WRITE_EVERY = 0.5
+#: Digits after the point that are kept of a number: what sums of fractions leave behind them is of no use to anybody.
+DIGITS = 6
 #: Longest note, characters.
 MAX_NOTE = 200
 
@@ -52,7 +54,7 @@ class ProgressReport:
         whole = None if total is None else checked_number("total", total, 0, sys.float_info.max)
         # A note may come from anywhere; PostgreSQL keeps neither NUL nor lone surrogates.
         words = str(note)[:MAX_NOTE].replace("\x00", "").encode("utf-8", "replace").decode()
-        self._unsaid = (given, whole, words)
+        self._unsaid = (round(given, DIGITS), whole if whole is None else round(whole, DIGITS), words)
         now = time.monotonic()
         if now >= self._write_at or (given == whole and now >= self._last_write_at):
             self._write(now)

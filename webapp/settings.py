@@ -120,7 +120,9 @@ class Settings(BaseSettings):
     )
     retention_days: int = Field(30, ge=0, le=36_500, description="Days a final job is kept; 0: for ever.")
 
-    rate_limit: str = Field("10 per minute", description="Submissions per client address; empty: no limit.")
+    rate_limit: str = Field(
+        "10 per minute", description="Submissions per client address; off (or empty): no limit."
+    )
     trusted_proxies: int = Field(0, ge=0, le=10, description="Proxies whose X-Forwarded-For is believed.")
     trusted_hosts: str = Field(
         "",

@@ -27,6 +27,11 @@ def _seconds(value: float) -> str:
     return f"{1000 * value:,.0f} ms" if value < 1 else f"{value:,.1f} s"
 
 
+def _busy(share: float) -> str:
+    """How busy something is; where more is asked of it than it can do, how many times as much is needed."""
+    return f"{share:.0%} busy" if share <= 1 else f"all busy: {share:,.1f} times as many are needed"
+
+
 def plan(load: Load, costs: Costs, made: Plan) -> str:
     """A plan as a table of two columns."""
     waits = made.waits
@@ -37,12 +42,12 @@ def plan(load: Load, costs: Costs, made: Plan) -> str:
         ),
         ("objective", f"{load.objective_share:.4g} of the jobs start within {load.objective_seconds:g} s"),
         ("children needed", f"{made.children_needed:,}"),
-        ("children looked at", f"{waits.children:,}, {waits.utilisation:.0%} busy"),
+        ("children looked at", f"{waits.children:,}, {_busy(waits.utilisation)}"),
         ("wait mean / p50 / p99", " / ".join(_seconds(one) for one in (waits.mean, waits.p50, waits.p99))),
         ("start in time", f"{waits.within_objective:.2%}"),
         ("worker processes, at least", f"{made.worker_processes:,}"),
         ("gunicorn workers, at least", f"{made.api_processes:,}"),
-        ("PostgreSQL's processors", f"{made.database_share:.0%} of {load.database_cores:g} busy"),
+        ("PostgreSQL's processors", f"{load.database_cores:g}, {_busy(made.database_share)}"),
         ("commits", f"{made.commits_per_s:,.0f}/s"),
         ("written ahead", f"{made.wal_mib_per_s:,.2f} MiB/s"),
         ("tables grow by", f"{made.gib_a_day:,.1f} GiB a day"),

@@ -32,10 +32,12 @@ def sleep(payload: dict[str, Any], context: JobContext) -> dict[str, float]:
             f"payload.seconds must be a number from 0 to {MAX_SLEEP:g}; given: {str(seconds)[:50]!r}"
         )
     end = time.monotonic() + seconds
+    done = 0.0
     while (left := end - time.monotonic()) > LOOK_EVERY:
         time.sleep(LOOK_EVERY)
+        done += LOOK_EVERY
         context.check_cancelled()
-        context.progress(seconds - left + LOOK_EVERY, seconds)
+        context.progress(done, seconds)
     time.sleep(max(0.0, left))
     return {"slept": float(seconds)}
 

@@ -11,6 +11,8 @@ from factories import buried, completed, queued
 from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
 
+from webapp import VERSION
+from webapp.api.examples import JOB_ID
 from webapp.api.openapi import document, operation_of
 
 #: Requests to each operation.
@@ -26,8 +28,7 @@ def test_every_route_is_described(app, described):
     bare = {
         rule.rule
         for rule in app.url_map.iter_rules()
-        if operation_of(app.view_functions[rule.endpoint]) is None
-        and not rule.endpoint.startswith("swagger_ui")
+        if operation_of(app.view_functions[rule.endpoint]) is None and not rule.endpoint.startswith("docs.")
     }
     assert bare == set()
     assert len(described["paths"]) >= 18
@@ -97,3 +98,52 @@ def test_whatever_is_sent_is_answered_as_described(schema, mode):
     That one that fits is never refused is not asked: no schema says that a text must not hold NUL, or that a queue exists.
     """
     answers_as_described(schema, mode, EXAMPLES)
+
+
+def test_the_description_names_the_version_that_runs(client):
+    assert client.get("/openapi.json").json["info"]["version"] == VERSION == client.get("/").json["version"]
+
+
+def test_the_index_leads_to_what_is_there(client):
+    named = {value for value in client.get("/").json.values() if value.startswith("/")}
+    assert {"/docs/", "/openapi.json", "/health"} <= named
+    for path in named:
+        with client.get(path) as answer:
+            assert answer.status_code == 200, path
+
+
+def test_the_page_runs_only_files_that_come_with_it(client):
+    page = client.get("/docs/")
+    policy = dict(
+        part.strip().partition(" ")[::2] for part in page.headers["Content-Security-Policy"].split(";")
+    )
+    assert policy["script-src"] == "'self'"
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", page.text, re.DOTALL)
+    assert scripts
+    for attributes, inner in scripts:
+        assert inner == ""
+        with client.get(re.search(r'src="([^"]+)"', attributes)[1]) as script:
+            assert script.status_code == 200
+            assert script.mimetype in {"text/javascript", "application/javascript"}
+    assert not re.findall(r"\son\w+=|javascript:", page.text)
+    for link in re.findall(r'href="([^"]+)"', page.text):
+        with client.get(link) as file:
+            assert file.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/"),
+        ("GET", "/none"),
+        ("GET", "/openapi.json"),
+        ("GET", "/health"),
+        ("GET", "/jobs?limit=none"),
+        ("PUT", "/jobs"),
+        ("POST", "/jobs"),
+        ("GET", f"/jobs/{JOB_ID}"),
+        ("GET", "/docs/none.js"),
+    ],
+)
+def test_an_answer_ends_its_last_line(client, method, path):
+    assert client.open(path, method=method).data.endswith(b"\n")

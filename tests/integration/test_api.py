@@ -37,6 +37,7 @@ ANSWERED = {
     "expires_at",
     "backoff",
     "callback_url",
+    "callback_job_id",
     "cancel_reason",
     "progress",
 }
@@ -356,7 +357,7 @@ def test_the_dead_letter_queue_is_an_array_of_jobs_newest_first(client, engine):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nothing", "/jobs/", "/jobs/a/b", "/health/", "/static/x", "/jobs//x"]
+    "path", ["/nothing", "/docs/nothing", "/jobs/", "/jobs/a/b", "/health/", "/static/x", "/jobs//x"]
 )
 def test_an_unknown_path_is_a_problem_document(client, path):
     assert_problem(client.get(path), 404)

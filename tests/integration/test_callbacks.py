@@ -86,6 +86,15 @@ def test_a_callback_waits_for_the_dispatcher_and_retries_for_a_day(parts, engine
     assert parts.queue.dispatch("default", buffer=10, redispatch_after=60.0) == {"due": 1}
 
 
+def test_a_job_names_the_job_that_tells_of_it(parts, engine, client):
+    job = completed(engine)
+    with_callback(engine, job.id)
+    assert client.get(f"/jobs/{job.id}").json["callback_job_id"] is None
+    delivering.run_callbacks(parts)
+    told_by = client.get(f"/jobs/{job.id}").json["callback_job_id"]
+    assert client.get(f"/jobs/{told_by}").json["task"] == "http"
+
+
 def test_failed_and_cancelled_jobs_are_told_of_too(parts, engine):
     failed, cancelled = buried(engine), queued(engine)
     with engine.begin() as connection:

@@ -106,6 +106,8 @@ def test_a_dry_run_says_how_many_and_changes_nothing(client, engine):
         answer = post(client, what, filter={"error_type": "requests.Timeout"}, dry_run=True)
         assert answer.status_code == 200
         assert (answer.json["matched"], answer.json["changed"], answer.json["dry_run"]) == (2, 0, True)
+        # To send it again would do no more.
+        assert answer.json["more"] is False
     assert tables(engine) == before
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -15,6 +16,7 @@ from factories import ERROR, LEASE, WORKER, age, attempts_of, buried, claimed, c
 from sqlalchemy import create_engine, text
 
 from tasks.execution import execute_job
+from tasks.handlers import demo
 from tasks.progress import MAX_NOTE, ProgressReport
 from tasks.recovery import run_prune
 from webapp import watchers as watchers_module
@@ -393,6 +395,21 @@ def test_a_note_is_kept_short_and_printable(engine):
     note = row_of(engine, claim.id).progress["note"]
     assert len(note) < MAX_NOTE
     assert note.startswith("?x")
+
+
+def test_what_sums_of_fractions_leave_behind_is_not_shown(engine):
+    claim = claimed(engine)
+    ProgressReport(engine, claim)(0.1 + 0.2, 1 / 3)
+    kept = row_of(engine, claim.id).progress
+    assert (kept["done"], kept["total"]) == (0.3, 0.333333)
+
+
+def test_a_sleeping_job_counts_the_steps_it_took(monkeypatch):
+    told = []
+    context = SimpleNamespace(check_cancelled=lambda: None, progress=lambda *given: told.append(given))
+    monkeypatch.setattr(demo, "LOOK_EVERY", 0.25)
+    demo.sleep({"seconds": 1}, context)
+    assert told[:2] == [(0.25, 1), (0.5, 1)]
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 
 from ops import __main__ as command_line
 from ops import capacity
-from ops.capacity import costs, model
+from ops.capacity import costs, model, report
 
 FREE = costs.Costs(held_ms=1e-9, delivery_ms=1e-9)
 
@@ -132,3 +133,18 @@ def test_the_command_says_what_is_wrong_and_when_postgresql_cannot(capsys):
     assert "rate must be above 0" in capsys.readouterr().err
     assert ask("--rate", "9000", "--run", "0.001") == 0
     assert "PostgreSQL cannot do this" in capsys.readouterr().out
+
+
+def test_nothing_is_said_to_be_busier_than_it_can_be():
+    load = model.Load(rate=14_000, run_seconds=0.1, variability=1.0)
+    said = report.plan(load, costs.Costs(), model.plan(load, costs.Costs(), 6))
+    assert [share for share in re.findall(r"([\d.]+)% busy", said) if float(share) > 100] == []
+    assert len(re.findall(r"all busy: [\d,]+\.\d times as many are needed", said)) == 2
+
+
+def test_the_pages_count_connections_as_the_model_does():
+    pages = Path(command_line.__file__).parent / "docs"
+    most = f"`API_THREADS` + {model.API_EXTRA}"
+    for page in ("operating.md", "runbooks/DatabaseConnectionsHigh.md"):
+        said = re.findall(r"`API_THREADS` \+ \d+", (pages / page).read_text())
+        assert set(said) == {most}, page

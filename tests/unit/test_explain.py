@@ -37,6 +37,7 @@ JOB = JobRow(
     expires_at=None,
     backoff=None,
     callback_url=None,
+    callback_job_id=None,
     cancel_reason=None,
     progress=None,
 )

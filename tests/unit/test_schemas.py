@@ -219,6 +219,7 @@ def test_times_are_answered_in_utc():
         expires_at=None,
         backoff=None,
         callback_url=None,
+        callback_job_id=None,
         cancel_reason=None,
         progress=None,
     )

@@ -13,10 +13,12 @@ from webapp.api import (
     batch,
     bodies,
     dlq,
+    docs,
     errors,
     following,
     guard,
     health,
+    index,
     jobs,
     metrics,
     openapi,
@@ -72,7 +74,17 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     app.before_request(_begin_time)
     app.after_request(_name_request)
     app.teardown_request(_close_request)
-    for view in (jobs.bp, batch.bp, following.bp, steering.bp, dlq.bp, health.bp, metrics.bp):
+    for view in (
+        jobs.bp,
+        batch.bp,
+        following.bp,
+        steering.bp,
+        dlq.bp,
+        health.bp,
+        metrics.bp,
+        index.bp,
+        docs.bp,
+    ):
         app.register_blueprint(view)
     searching.init_app(app)
     openapi.init_app(app)

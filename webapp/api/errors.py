@@ -119,7 +119,7 @@ def problem(
         errors=errors,
     )
     response = Response(
-        document.model_dump_json(exclude_none=True), status, mimetype="application/problem+json"
+        document.model_dump_json(exclude_none=True) + "\n", status, mimetype="application/problem+json"
     )
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)

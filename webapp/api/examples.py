@@ -63,6 +63,7 @@ QUEUED: dict[str, Any] = {
     "expires_at": None,
     "backoff": None,
     "callback_url": None,
+    "callback_job_id": None,
     "cancel_reason": None,
     "progress": None,
 }
@@ -292,5 +293,19 @@ READY = Examples(
 )
 METRICS = Examples(answers={200: "# TYPE jobs_created_total counter\njobs_created_total 3.0\n"})
 OPENAPI = Examples(
-    answers={200: {"openapi": "3.1.0", "info": {"title": "DJPS", "version": "1"}, "paths": {}}}
+    answers={200: {"openapi": "3.1.0", "info": {"title": "DJPS", "version": "1.0.0"}, "paths": {}}}
+)
+INDEX = Examples(
+    answers={
+        200: {
+            "name": "DJPS",
+            "version": "1.0.0",
+            "docs": "/docs/",
+            "openapi": "/openapi.json",
+            "jobs": "/jobs",
+            "health": "/health",
+            "ready": "/health/ready",
+            "metrics": "/metrics",
+        }
+    }
 )

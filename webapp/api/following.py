@@ -39,7 +39,18 @@ RECONNECT_MS = 1_000
 
 
 #: What is answered however busy this process is: it asks PostgreSQL nothing, or only within bounds of its own.
-PLACELESS = frozenset({None, "health.alive", "metrics.exposition", "openapi.openapi", "swagger_ui.show"})
+PLACELESS = frozenset(
+    {
+        None,
+        "health.alive",
+        "metrics.exposition",
+        "openapi.openapi",
+        "index.index",
+        "docs.page",
+        "docs.start",
+        "docs.file",
+    }
+)
 
 
 class Desk:

@@ -1,4 +1,4 @@
-"""`/openapi.json` and `/docs`: the API described in OpenAPI 3.1, from the very models that the views use.
+"""`/openapi.json`: the API described in OpenAPI 3.1, from the very models that the views use.
 
 A view says with `documented` what it takes and answers; its docstring is its description. The document is built once, from the
 routes of the application, so a request costs nothing more than without it.
@@ -12,14 +12,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar, cast
 
 from flask import Blueprint, Flask, Response, current_app, request
-from flask_swagger_ui import get_swaggerui_blueprint  # type: ignore[import-untyped] # it ships no types
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from webapp import VERSION
 from webapp.api.examples import JOB_ID, OPENAPI, PROBLEMS, Examples
 from webapp.api.schemas import Problem
 
@@ -40,14 +39,6 @@ _PLAIN: dict[str, dict[str, Any]] = {
 }
 #: What the id of a job is called in a route.
 JOB_PARAMETER = "job_id"
-#: Where the page is.
-DOCS = "/docs"
-#: What the page may load: only what comes with it.
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline';"
-    " img-src 'self' data:; connect-src 'self'; font-src 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-
 #: What any request may be answered before a view sees it: by the server, and by the guard.
 ANYWHERE = (400, 408, 413, 414, 417, 421, 431, 501, 503)
 #: What is only said to requests that change something.
@@ -151,7 +142,7 @@ def document(app: Flask) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "DJPS",
-            "version": _version(),
+            "version": VERSION,
             "description": "A background job platform: an accepted job is never lost and never finishes twice.",
         },
         "paths": paths,
@@ -163,13 +154,6 @@ def document(app: Flask) -> dict[str, Any]:
             },
         },
     }
-
-
-def _version() -> str:
-    try:
-        return version("djps")
-    except PackageNotFoundError:
-        return "1"
 
 
 def _operation_id(endpoint: str) -> str:
@@ -317,26 +301,13 @@ def openapi() -> Response:
 
 
 def _keep(app: Flask) -> tuple[bytes, str]:
-    body = json.dumps(document(app)).encode()
+    body = json.dumps(document(app)).encode() + b"\n"
     kept = (body, hashlib.sha256(body).hexdigest()[:16])
     app.extensions["openapi"] = kept
     return kept
 
 
-def _only_what_comes_with_it(response: Response) -> Response:
-    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
-    return response
-
-
 def init_app(app: Flask) -> None:
-    """Adds the description and its page, which loads nothing from elsewhere."""
+    """Adds the description."""
     app.extensions["openapi"] = None
     app.register_blueprint(bp)
-    page = get_swaggerui_blueprint(
-        DOCS,
-        "/openapi.json",
-        config={"validatorUrl": None, "deepLinking": True, "docExpansion": "list", "app_name": "DJPS"},
-    )
-
-    page.after_request(_only_what_comes_with_it)
-    app.register_blueprint(page, url_prefix=DOCS)

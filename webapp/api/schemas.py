@@ -271,6 +271,7 @@ class JobAnswer(BaseModel):
     expires_at: Moment | None
     backoff: dict[str, float] | list[float] | None
     callback_url: str | None
+    callback_job_id: UUID | None
     cancel_reason: str | None
     progress: Annotated[dict[str, Any] | None, BeforeValidator(_as_reported)]
 
@@ -315,6 +316,21 @@ class AttemptAnswer(BaseModel):
         """The JSON-ready form of an attempt."""
         took = None if row.ended_at is None else (row.ended_at - row.started_at).total_seconds()
         return {**cls.model_validate(row).model_dump(mode="json"), "duration": took}
+
+
+class IndexAnswer(BaseModel):
+    """The answer of `GET /`: paths of this API."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Literal["DJPS"] = "DJPS"
+    version: str
+    docs: str = "/docs/"
+    openapi: str = "/openapi.json"
+    jobs: str = "/jobs"
+    health: str = "/health"
+    ready: str = "/health/ready"
+    metrics: str = "/metrics"
 
 
 class HealthAnswer(BaseModel):

@@ -145,7 +145,7 @@ def _carry_out(wish: Wish, resolve: Callable[[Wish], Report], *, as_json: bool) 
     """Repeats a wish until it is fulfilled, with a progress bar on stderr."""
     first = report = resolve(wish)
     changed = report.changed
-    if report.more and not wish.dry_run:
+    if report.more:
         with click.progressbar(length=first.matched, label="letters", file=sys.stderr) as bar:
             bar.update(report.changed)
             while report.more and report.changed and changed < first.matched:

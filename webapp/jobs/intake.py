@@ -182,6 +182,7 @@ def _new_row(
         expires_at=expires_at,
         backoff=json.loads(terms.backoff) if terms.backoff else None,
         callback_url=terms.callback_url,
+        callback_job_id=None,
         cancel_reason=None,
         progress=None,
     )

@@ -57,6 +57,7 @@ class JobRow:
     expires_at: datetime | None
     backoff: dict[str, float] | list[float] | None
     callback_url: str | None
+    callback_job_id: UUID | None
     cancel_reason: str | None
     progress: dict[str, Any] | None
 

@@ -56,7 +56,7 @@ class Report:
     Args:
         matched: letters that matched when the request came.
         changed: letters that were dealt with.
-        more: whether there are others that match.
+        more: whether the same request should be sent again to deal with the rest; never after a dry run.
         last_run_at: when the last requeued job is due.
         next_start_at: the `start_at` with which the same request goes on at the same rate.
     """
@@ -143,7 +143,7 @@ class Undertaker:
         wanted = replace(wish.wanted, state=LetterState.OPEN)
         matched = in_one_trip(self._engine, lambda connection: dead_letters.count(connection, wanted))
         if wish.dry_run:
-            return Report(matched, 0, more=matched > 0)
+            return Report(matched, 0, more=False)
         end = time.monotonic() + WINDOW
         changed, last = 0, None
         # What dies meanwhile is left alone: a job that fails at once would be requeued again and again.
