@@ -26,10 +26,13 @@ CHECKS = (
 BIN = Path(sys.prefix) / "bin"
 #: The fault suite's short run takes as long as a third of the other system tests.
 FAULTS = "tests/system/test_chaos.py"
-#: The halves of the suite that run side by side: one computes, the other waits for processes most of its time.
-HALVES = (
+#: These build images and type the pages' commands; they wait for others most of their time.
+IMAGE, PAGES = "tests/system/test_image.py", "tests/system/test_pages.py"
+#: The parts of the suite that run side by side: the first computes, the others wait for processes and downloads.
+PARTS = (
     ("tests/unit", "tests/contracts", "tests/integration", FAULTS),
-    ("tests/system", f"--ignore={FAULTS}"),
+    ("tests/system", f"--ignore={FAULTS}", f"--ignore={IMAGE}", f"--ignore={PAGES}"),
+    (PAGES, IMAGE),
 )
 #: Settings of a developer's own that must not reach the tests.
 FOREIGN = (
@@ -123,27 +126,30 @@ def _passes(name: str, command: Sequence[str]) -> bool:
 
 
 def _measured() -> int:
-    """Runs both halves of the suite side by side, and judges what they cover together."""
+    """Runs the parts of the suite side by side, and judges what they cover together."""
     coverage = [sys.executable, "-m", "coverage"]
-    with ExitStack() as stack, tempfile.TemporaryFile("w+") as later:
-        environments = [stack.enter_context(_surroundings()) for _ in HALVES]
+    with ExitStack() as stack:
+        environments = [stack.enter_context(_surroundings()) for _ in PARTS]
+        # What the first part says is shown as it comes, that of the others when all have ended.
+        outputs = [None, *(stack.enter_context(tempfile.TemporaryFile("w+")) for _ in PARTS[1:])]
         runs = [
             subprocess.Popen(
-                [*coverage, "run", "--rcfile=setup.cfg", "-m", "pytest", *half],
+                [*coverage, "run", "--rcfile=setup.cfg", "-m", "pytest", *part],
                 cwd=ROOT,
                 env=environment,
-                stdout=later if number else None,
-                stderr=subprocess.STDOUT if number else None,
+                stdout=output,
+                stderr=subprocess.STDOUT if output else None,
             )
-            for number, (half, environment) in enumerate(zip(HALVES, environments, strict=True))
+            for part, environment, output in zip(PARTS, environments, outputs, strict=True)
         ]
         try:
             codes = [run.wait() for run in runs]
         finally:
             for run in runs:
                 run.terminate()
-        later.seek(0)
-        print(later.read(), flush=True)
+        for output in outputs[1:]:
+            output.seek(0)
+            print(output.read(), flush=True)
         if any(codes):
             return next(code for code in codes if code)
         data = [str(Path(environment["DJPS_DATA_DIR"])) for environment in environments]

@@ -9,7 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg2
@@ -328,6 +328,13 @@ def fleet(tmp_path_factory):
             yield made
         finally:
             made.stop_all()
+
+
+@pytest.fixture(scope="session")
+def empty_database():
+    """Makes empty databases that last as long as the run; gives the URL of one."""
+    with ExitStack() as kept:
+        yield lambda name: kept.enter_context(database_of_its_own(name))
 
 
 @pytest.fixture
