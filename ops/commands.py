@@ -10,7 +10,7 @@ import sys
 
 from ops import logs
 from ops.stack import postgres, prometheus
-from ops.stack.stack import Stack, StackError
+from ops.stack.stack import NAMES, Stack, StackError
 from ops.stack.venv import ROOT
 from webapp.loopback import go_around_proxies
 from webapp.settings import Settings, SettingsError
@@ -160,6 +160,9 @@ def show_logs(stack: Stack, wanted: argparse.Namespace) -> int:
     """
     folder = stack.data / "logs"
     found = sorted(folder.glob(f"{wanted.name or '*'}.log"))
+    if not found and wanted.name in NAMES:
+        print(f"{wanted.name} has written nothing yet", file=sys.stderr)
+        return 0
     if not found:
         known = ", ".join(sorted(one.stem for one in folder.glob("*.log"))) or "none yet"
         raise StackError(f"there is no log named {wanted.name!r} in {folder} (there are: {known})")
