@@ -16,7 +16,7 @@ from schemathesis import GenerationMode
 pytestmark = pytest.mark.system
 
 #: Walks from a job to what can be asked of it: about half a minute.
-WALKS = 60
+WALKS = 30
 #: Requests to each operation by itself, of those that fit the description and of those that do not: half a minute more.
 EXAMPLES = 10
 #: What came in, and what went out.

@@ -102,6 +102,8 @@ class _Walk:
 
     Args:
         before: begins with what is older than this one.
+
+    `is_search` says that what it looks at need not match.
     """
 
     def __init__(
@@ -113,13 +115,8 @@ class _Walk:
         if few is not None:
             self._values["few"] = array_of(few)
         self._to = min((one for one in (before, self._values.get("to_id")) if one is not None), default=None)
-        self._is_search = few is None and wanted.is_search
+        self.is_search = wanted.is_search
         self._size = FIRST_SLICE
-
-    @property
-    def position(self) -> UUID | None:
-        """What is older than this one was not looked at yet."""
-        return self._to
 
     def slices(self, skip: int, want: int, seconds: float, enough: int) -> Iterator[_Slice]:
         """Slices until all was looked at, `enough` jobs match, or the time is over.
@@ -131,7 +128,7 @@ class _Walk:
         end = time.monotonic() + seconds
         matching = given = 0
         while True:
-            if not self._is_search:
+            if not self.is_search:
                 # All that it looks at matches.
                 self._size = min(max(enough - matching, 1), LARGEST_LEAP)
             began = time.monotonic()
@@ -194,13 +191,31 @@ def search(
         is_counted = False
     else:
         is_counted = reached is None
-    if not is_counted and matching <= COUNTED_UP_TO:
+    if not is_counted and not walk.is_search:
+        matching = _count(connection, wanted)
+        is_counted = matching <= COUNTED_UP_TO
+    elif not is_counted and matching <= COUNTED_UP_TO:
         for one in walk.slices(0, 0, COUNT_SECONDS, COUNTED_UP_TO + 1 - matching):
             matching += one.matching
             is_counted = one.reached is None
     if is_counted:
         return Found(ids, reached, matching, is_estimate=False)
     return Found(ids, reached, max(matching, _expected(connection, wanted)), is_estimate=True)
+
+
+@cache
+def _count_by(names: frozenset[str], parts: tuple[Part, ...]) -> TextClause:
+    counted = " UNION ALL ".join(
+        f"(SELECT 1 FROM {part.rows} WHERE {part.bounds(names)} LIMIT {COUNTED_UP_TO + 1})" for part in parts
+    )
+    return text(f"SELECT count(*) FROM ({counted}) AS counted")
+
+
+def _count(connection: Connection, wanted: Filter) -> int:
+    """How many jobs match, counted to one beyond `COUNTED_UP_TO`; for what indexes answer alone."""
+    values = wanted.values()
+    statement = _count_by(frozenset(values), parts_of(wanted))
+    return int(connection.execute(statement, values).scalar_one())
 
 
 @cache
