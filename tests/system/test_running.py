@@ -124,6 +124,8 @@ def test_every_line_of_every_process_is_json_and_shows_no_payload(fleet, eventua
         for name in ("api", "worker", "maintenance", "beat"):
             text = (fleet.folder / f"{name}.log").read_text()
             assert canary not in text
+            strange = [line for line in text.splitlines() if not line.startswith("{")]
+            assert not strange, f"in the log of {name}: {strange[:50]}"
             found[name] = [json.loads(line) for line in text.splitlines()]
         return found
 
