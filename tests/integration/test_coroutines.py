@@ -78,7 +78,9 @@ def test_two_hundred_share_a_loop_and_a_chunk(engine, handle):
 
     name = handle(look)
     rows = [queued(engine, task=name, payload={"task": name, "n": n}) for n in range(200)]
-    execute_jobs.run([str(row.id) for row in rows])
+    for _ in range(20):
+        # What a busy machine has not begun within a chunk's second is handed back.
+        execute_jobs.run([str(row.id) for row in rows])
     found = [row_of(engine, row.id) for row in rows]
     assert [(row.status, row.result) for row in found] == [("completed", n) for n in range(200)]
     assert len(loops) == 1
