@@ -142,8 +142,9 @@ def _push(client: Any, key: str, texts: Sequence[str]) -> int:
     try:
         return int(client.lpush(key, *texts))
     except ResponseError as error:
-        if not rediskeys.is_wrong_type(error) or not rediskeys.remove_wrong(client, {key: "list"}):
+        if not rediskeys.is_wrong_type(error):
             raise
+        rediskeys.remove_wrong(client, {key: "list"})
         return int(client.lpush(key, *texts))
 
 

@@ -95,7 +95,8 @@ class Paces:
         try:
             client.hset(name, task, seconds)
         except ResponseError as error:
-            if not rediskeys.is_wrong_type(error) or not rediskeys.remove_wrong(client, {name: "hash"}):
+            if not rediskeys.is_wrong_type(error):
                 raise
+            rediskeys.remove_wrong(client, {name: "hash"})
             client.hset(name, task, seconds)
         client.expire(name, KEPT)

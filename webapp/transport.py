@@ -139,7 +139,7 @@ class Channel(redis.Channel):
     def once_more(
         self, work: Callable[[], T], queues: Iterable[str] = (), exchanges: Iterable[str] = ()
     ) -> T:
-        """Does something with kombu's keys; again when keys of a wrong type were in the way and are gone.
+        """Does something with kombu's keys; again when keys of a wrong type were in the way, which are removed.
 
         Args:
             queues: those it is about, beside the ones that messages are taken from.
@@ -151,8 +151,10 @@ class Channel(redis.Channel):
         try:
             return work()
         except ResponseError as error:
-            if not rediskeys.is_wrong_type(error) or not self._remove_wrong(queues, exchanges):
+            if not rediskeys.is_wrong_type(error):
                 raise
+            # Another process may have removed them already.
+            self._remove_wrong(queues, exchanges)
             return work()
 
     def _remove_wrong(self, queues: Iterable[str] = (), exchanges: Iterable[str] = ()) -> list[str]:
@@ -189,8 +191,9 @@ class Channel(redis.Channel):
                 self.basic_reject(tag, requeue=False)
             return True
         except ResponseError as error:
-            if not rediskeys.is_wrong_type(error) or not self._remove_wrong():
+            if not rediskeys.is_wrong_type(error):
                 raise
+            self._remove_wrong()
             raise Empty from error
 
     def _receive_one(self, c: Any) -> Any:

@@ -25,8 +25,8 @@ from ops.chaos.system import System, await_that
 WARM_UP = 1.0
 #: Seconds everything may take to be final once the load and the fault are over.
 QUIET_PATIENCE = 180.0
-#: With Redis away a POST is answered within this at p99, seconds.
-POST_WITHOUT_REDIS = 0.25
+#: With Redis away or poisoned a POST is answered within this at p99, seconds.
+POST_IN_FAULT = 0.25
 #: A POST as quick as this at p99 is not compared with a quicker one, seconds.
 QUICK_POST = 0.02
 #: With PostgreSQL away a POST is refused within this at p99, seconds.
@@ -156,6 +156,8 @@ class Runner:
         self._judge(scenario, history, load, stage, row)
         self._judge_following(scenario, followers, stage, row)
         row.restarts = sum(len(member.exits) for member in system.members.values()) - exits_before
+        if scenario.unharmed and row.restarts:
+            row.findings.append(f"{row.restarts} processes ended")
 
     def _judge(self, scenario: Scenario, history: History, load: Load, stage: Stage, row: Row) -> None:
         system = stage.system
@@ -188,8 +190,12 @@ class Runner:
         row.findings += stage.broken.values()
         if scenario.slower_at_most is not None:
             row.findings += self._slower(scenario.slower_at_most, history.exchanges, during)
+        if scenario.redis_away or scenario.unharmed:
+            row.findings += self._taken(during)
         if scenario.redis_away:
-            row.findings += self._without_redis(during, load, stage)
+            says = {look.says for look in load.looks if _inside(look.at, stage)}
+            if "degraded" not in says:
+                row.findings.append(f"/health/ready never said degraded, but {sorted(says)}")
         if scenario.database_away:
             row.refused_p99_ms = _p99_ms([one for one in during if one.status == UNAVAILABLE])
             row.findings += self._without_database(history.exchanges, during, load, stage)
@@ -227,17 +233,15 @@ class Runner:
         bar = most * max(before, QUICK_POST * 1000) * self._slack
         return [f"POST took {meanwhile:.0f} ms at p99, {before:.0f} without"] if meanwhile > bar else []
 
-    def _without_redis(self, during: list[Exchange], load: Load, stage: Stage) -> list[str]:
+    def _taken(self, during: list[Exchange]) -> list[str]:
+        """What is wrong where the fault must not be felt by a client that posts."""
         found = []
         refused = sorted({one.status for one in during if one.status not in (200, 201)})
         if refused:
-            found.append(f"with Redis away POST answered {refused}")
+            found.append(f"during the fault POST answered {refused}")
         p99 = percentile([one.seconds for one in during], 0.99)
-        if p99 is not None and p99 > POST_WITHOUT_REDIS * self._slack:
-            found.append(f"with Redis away POST took {p99 * 1000:.0f} ms at p99")
-        says = {look.says for look in load.looks if _inside(look.at, stage)}
-        if "degraded" not in says:
-            found.append(f"/health/ready never said degraded, but {sorted(says)}")
+        if p99 is not None and p99 > POST_IN_FAULT * self._slack:
+            found.append(f"during the fault POST took {p99 * 1000:.0f} ms at p99")
         return found
 
     def _without_database(

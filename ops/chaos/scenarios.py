@@ -19,6 +19,7 @@ from ops.chaos.database_faults import (
 )
 from ops.chaos.death_faults import kill_and_retry, limits_while_away, poison_chunk
 from ops.chaos.handlers import WAYS
+from ops.chaos.key_faults import poison_keys
 from ops.chaos.machine_faults import HEALED_WITHIN, cut_power, full_disk, up_twice
 from ops.chaos.message_faults import drop_messages, duplicate_messages, garbage, shuffle_messages
 from ops.chaos.network_faults import blackhole, delay, reset_connections
@@ -51,6 +52,7 @@ from ops.chaos.redis_faults import (
 )
 from ops.chaos.soak import soak
 from ops.chaos.stage import Fault, Stage
+from ops.chaos.sweep_faults import sweeps_raise
 from ops.chaos.system import LEASE, SWEEP
 
 #: Longest recovery that is promised, seconds: a lease, a sweep, and ten more.
@@ -76,6 +78,7 @@ class Scenario:
         jobs: how many are posted, at `rate` a second.
         system: arguments of the `System` it needs, when the ordinary one will not do.
         within: longest recovery at p99, seconds.
+        unharmed: POSTs must be 201 within 250 ms, and no process may end.
         redis_away: POSTs must be 201 within 250 ms, and `/health/ready` must say `degraded`.
         database_away: POSTs must be 503 within a second, and taken again within 5 s of its return.
         database_says: what `/health/ready` must say at that time: `unavailable`, or nothing but `ok`.
@@ -93,6 +96,7 @@ class Scenario:
     rate: float = 80.0
     system: Mapping[str, Any] = field(default_factory=dict)
     within: float = PROMISED
+    unharmed: bool = False
     redis_away: bool = False
     database_away: bool = False
     database_says: str = "unavailable"
@@ -200,6 +204,14 @@ def _list() -> list[Scenario]:
         Scenario("redis-flush", "FLUSHALL, three times", flush, within=PROMISED_REDIS),
         Scenario("redis-del-queue", "DEL of the queue with messages in it", delete_queue),
         Scenario("redis-del-unacked", "DEL of unacked and unacked_index", delete_unacked),
+        Scenario(
+            "redis-poison-keys",
+            "every key gets another type or nonsense for a value, and none is put right",
+            poison_keys,
+            within=PROMISED_REDIS,
+            unharmed=True,
+            jobs=600,
+        ),
         Scenario("redis-full", "maxmemory reached for 6 s (noeviction)", redis_full),
         Scenario(
             "redis-stop",
@@ -299,6 +311,13 @@ def _list() -> list[Scenario]:
             kinds=WITH_MEDIUM,
             rate=20,
             jobs=200,
+        ),
+        Scenario(
+            "sweep-raises",
+            "every sweep raises for 4 s; then one queue does, and the others' messages are flushed",
+            sweeps_raise,
+            within=PROMISED_REDIS,
+            unharmed=True,
         ),
         Scenario("msg-duplicate", "every message in the queue three times", duplicate_messages),
         Scenario("msg-shuffle", "messages in another order", shuffle_messages),
@@ -422,7 +441,8 @@ SHORT = (
     "child-points",
     "poison-chunk",
     "api-points",
-    "redis-flush",
+    "redis-poison-keys",
+    "sweep-raises",
     "pg-immediate",
     "pg-read-only",
     "msg-garbage",

@@ -23,6 +23,12 @@ from webapp.database import Statement
 PLACES = ("before-commit", "after-commit", "after-claim", "before-settle", "after-settle")
 
 
+#: Places that raise while their file says so: every sweep, and dispatch of a queue that comes before all others.
+SWEEPS_RAISE, QUEUE_THAT_RAISES = "raise-sweeps", "raise-queue"
+#: That queue; no job is in it.
+BROKEN_QUEUE = "a-broken-queue"
+
+
 def die_if_asked(place: str) -> None:
     """Kills this process when the harness has put the place's file down; each file kills one process."""
     marker = Path(os.environ["CHAOS_FOLDER"]) / f"die-{place}"
@@ -36,11 +42,48 @@ def die_if_asked(place: str) -> None:
 def throw() -> None:
     """Throws every switch that the environment names."""
     _places_to_die()
+    _places_to_raise()
     if os.environ.get("CHAOS_VISIBILITY_TIMEOUT"):
         _visibility_timeout(int(os.environ["CHAOS_VISIBILITY_TIMEOUT"]))
     mutant = os.environ.get("CHAOS_MUTANT", "")
     if mutant:
         MUTANTS[mutant]()
+
+
+def raise_if_asked(place: str) -> None:
+    """Raises while the harness asks for it: the place's file says until when."""
+    try:
+        until = float((Path(os.environ["CHAOS_FOLDER"]) / place).read_text() or 0)
+    except FileNotFoundError:
+        return
+    if time.time() < until:
+        raise RuntimeError(f"asked to raise: {place}")
+
+
+def _places_to_raise() -> None:
+    from tasks import callbacks, recovery
+    from webapp.jobs import queue
+
+    def before(owner: Any, name: str, ask: Callable[..., None]) -> None:
+        real = getattr(owner, name)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            ask(*args)
+            return real(*args, **kwargs)
+
+        setattr(owner, name, wrapped)
+
+    for owner, names in (
+        (recovery, ("run_dispatch", "run_recovery", "run_expiry", "run_key_prune", "run_prune")),
+        (callbacks, ("run_callbacks",)),
+    ):
+        for name in names:
+            before(owner, name, lambda *_: raise_if_asked(SWEEPS_RAISE))
+    before(
+        queue.Queue,
+        "dispatch",
+        lambda _, name: raise_if_asked(QUEUE_THAT_RAISES) if name == BROKEN_QUEUE else None,
+    )
 
 
 def _around(owner: Any, name: str, before: str | None = None, after: str | None = None) -> None:
@@ -268,6 +311,20 @@ def _every_lock_a_race() -> None:
     queue.is_lock_of = lambda error, _table: database_errors.trouble_of(error) is database_errors.Trouble.BUSY
 
 
+def _trusting() -> None:
+    """Keys of a wrong type are left where they are."""
+    from webapp import rediskeys
+
+    rediskeys.remove_wrong = lambda *_args: []
+
+
+def _unguarded() -> None:
+    """Of the parts of a sweep, one that raises stops those after it."""
+    from tasks import sweeps
+
+    sweeps.Each.do = lambda _self, _name, work: work()
+
+
 def _deaf() -> None:
     """No mutant of safety: the worker stops asking for messages once the harness says so."""
     from kombu.transport import redis
@@ -313,5 +370,7 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "led-astray": _led_astray,
     "every-lock-a-race": _every_lock_a_race,
     "all-the-time": _all_the_time,
+    "trusting": _trusting,
+    "unguarded": _unguarded,
     "deaf": _deaf,
 }

@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 from ops.chaos import schema
 from ops.chaos.disk import mount, unmount
 from ops.chaos.proxy import Proxy
+from ops.chaos.switches import BROKEN_QUEUE
 from ops.stack import ports, postgres, valkey
 from ops.stack.throwaway import become
 from ops.stack.venv import ROOT
@@ -133,6 +134,7 @@ class System:
             "DJPS_ENV_FILE": "",
             "PROMETHEUS_MULTIPROC_DIR": str(self.folder / "metrics"),
             "HANDLERS": "ops.chaos.handlers",
+            "QUEUES": BROKEN_QUEUE,
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "CHAOS_FOLDER": str(self.folder),
