@@ -22,13 +22,14 @@ from tasks.insistence import insist
 from tasks.runtime import Runtime, child_name, runtime
 from tasks.soft_limit import SoftLimit
 from webapp import logs, metrics
-from webapp.broker import CHUNK_WINDOW, TICKET_WINDOW, celery
+from webapp.broker import celery
 from webapp.database import in_one_trip
 from webapp.database_errors import never_works
 from webapp.jobs import bulk, store, tickets
 from webapp.jobs.bulk import Completed
 from webapp.jobs.store import Claim
 from webapp.jobs.tickets import Taker, Ticket
+from webapp.messages import CHUNK_WINDOW, TICKET_WINDOW
 
 logger = logging.getLogger(__name__)
 

@@ -31,12 +31,13 @@ from tasks.process_group import is_alive, is_child, kill
 from tasks.runtime import child_name, unpooled_engine, worker_name
 from tasks.watchdog import EXIT_CODE, LOOK_EVERY, Watchdog
 from webapp import forks, heartbeats, logs, metrics, waits
-from webapp.broker import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS, HARD_LIMIT_GRACE, waiting_in
+from webapp.broker import waiting_in
 from webapp.guarded import Step, Steps, VitalThread
 from webapp.jobs import bulk, steering, store
 from webapp.jobs.loss import LastSeen
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import RetryPolicy
+from webapp.messages import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS, HARD_LIMIT_GRACE
 from webapp.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,8 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
-from uuid import UUID, uuid4
+from typing import Any, TypeVar
+from uuid import UUID
 
 from celery import Celery
 from kombu import pools
@@ -24,7 +23,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError, ResponseError
 
 from webapp import pace, rediskeys, transport
-from webapp.envelope import Envelope
+from webapp.messages import JobHint, JobTicket, Message, burial_message, job_message, ticket_message
 from webapp.paces import FIRST_TTL, Paces
 from webapp.server_urls import redis_url_for_kombu
 
@@ -41,25 +40,10 @@ PUBLISH_TIMEOUT = 0.1
 PAUSE_AFTER_FAILURE = 1.0
 #: How long a queue's measured length is believed, seconds.
 LENGTH_TTL = 0.1
-#: Seconds a handler gets after its soft time limit before its process is killed.
-HARD_LIMIT_GRACE = 5.0
-#: Seconds that a message may run beyond its handler's limits, before Celery ends its process: a claim and a settle insist for
-#: a share of a lease while the database is away. The worker's presence has long ended a handler by then.
-CLAIM_AND_SETTLE = 3_600.0
 #: Most messages put into a list with one command.
 PUSHED_AT_ONCE = 500
 #: Connections of one process to Redis for sending.
 CONNECTIONS = 8
-
-EXECUTE_JOB = "tasks.execute_job"
-EXECUTE_JOBS = "tasks.execute_jobs"
-EXECUTE_DUE = "tasks.execute_due"
-BURY_JOB = "tasks.bury_job"
-
-#: How long a chunk's message runs before its jobs that have not begun are handed back, seconds.
-CHUNK_WINDOW = 1.0
-#: How long a ticket's message goes on claiming, seconds: other queues have their turn after that.
-TICKET_WINDOW = 0.5
 
 #: What sending may raise: Redis away, slow, full or read-only, or no free connection in time.
 SEND_ERRORS = (RedisError, KombuError, OSError)
@@ -92,30 +76,6 @@ def waiting_in(client: Any, queues: Iterable[str]) -> int:
             rediskeys.remove_wrong(client, dict.fromkeys(names, "list"))
             break
     return sum(length for length in lengths if isinstance(length, int))
-
-
-class JobHint(Protocol):
-    """What a message about a job is made from."""
-
-    @property
-    def id(self) -> UUID:
-        """The job."""
-
-    @property
-    def task(self) -> str:
-        """Its handler."""
-
-    @property
-    def queue(self) -> str:
-        """Where it waits."""
-
-    @property
-    def timeout(self) -> float:
-        """Seconds an attempt may take."""
-
-    @property
-    def priority(self) -> int:
-        """0 to 9, higher first."""
 
 
 def _decoded(value: bytes | str | None) -> str | None:
@@ -151,85 +111,6 @@ def _push(client: Any, key: str, texts: Sequence[str]) -> int:
 def _parts(whole: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(whole), size):
         yield whole[start : start + size]
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message about to be sent.
-
-    Args:
-        args: the Celery task's arguments.
-        task_id: how Celery and Flower name it.
-        shown: its arguments, for people.
-    """
-
-    envelope: Envelope
-    args: list[Any]
-    task_id: str
-    shown: str
-
-    @property
-    def key(self) -> str:
-        """The Redis list where it waits."""
-        return transport.list_at(self.envelope.queue, self.envelope.priority)
-
-    def sealed(self) -> str:
-        """Its text in that list."""
-        return self.envelope.seal(celery, self.args, task_id=self.task_id, shown=self.shown)
-
-
-def _message(hints: Sequence[JobHint]) -> Message:
-    """A message for one job, or for several; it has no soft limit, for each of its jobs has its own.
-
-    Flower shows the handler as the message's name, and the id of the (first) job as its id.
-    """
-    one = hints[0]
-    first, timeout = str(one.id), one.timeout
-    where = (one.queue, transport.kombu_priority(one.priority), one.task)
-    if len(hints) == 1:
-        envelope = Envelope(EXECUTE_JOB, *where, _limit(timeout))
-        return Message(envelope, [first], first, "1 job")
-    envelope = Envelope(EXECUTE_JOBS, *where, _limit(CHUNK_WINDOW + timeout))
-    ids = [str(hint.id) for hint in hints]
-    return Message(envelope, [ids], first, f"{len(ids)} jobs from this one on")
-
-
-def _limit(running: float) -> float:
-    """Seconds after which Celery ends the process that runs a message.
-
-    Args:
-        running: seconds that its handlers may take.
-    """
-    return running + HARD_LIMIT_GRACE + CLAIM_AND_SETTLE
-
-
-class JobTicket(Protocol):
-    """What a message about a queue's backlog is made from."""
-
-    @property
-    def queue(self) -> str:
-        """Where the jobs wait."""
-
-    @property
-    def task(self) -> str:
-        """Their handler."""
-
-    @property
-    def timeout(self) -> float:
-        """Longest an attempt may take, seconds."""
-
-    @property
-    def priority(self) -> int:
-        """How urgent the most urgent of them is."""
-
-
-def _ticket_message(ticket: JobTicket) -> Message:
-    """A message for a moment of work; it has no soft limit, for each of the jobs has its own."""
-    limit = _limit(TICKET_WINDOW + CHUNK_WINDOW + ticket.timeout)
-    priority = transport.kombu_priority(ticket.priority)
-    envelope = Envelope(EXECUTE_DUE, ticket.queue, priority, ticket.task, limit)
-    args = [ticket.queue, ticket.task, ticket.timeout]
-    return Message(envelope, args, str(uuid4()), "a ticket: the next due jobs")
 
 
 class Broker:
@@ -361,7 +242,7 @@ class Broker:
         )
         return self._send(
             [
-                _message(part)
+                job_message(part)
                 for (task, *_), group in alike
                 for part in _parts(list(group), self.chunk_size(task))
             ]
@@ -369,11 +250,11 @@ class Broker:
 
     def send_each(self, hints: Sequence[JobHint]) -> bool:
         """Sends a message for each job; False when some may not have arrived."""
-        return self._send([_message([hint]) for hint in hints])
+        return self._send([job_message([hint]) for hint in hints])
 
     def send_tickets(self, tickets: Sequence[JobTicket]) -> bool:
         """Sends tickets; False when some may not have arrived, which costs nothing but time."""
-        return self._send([_ticket_message(ticket) for ticket in tickets])
+        return self._send([ticket_message(ticket) for ticket in tickets])
 
     def is_quick(self, task: str) -> bool:
         """Tells whether a job of this task is known to be quick work, or its handler says that several are."""
@@ -401,10 +282,7 @@ class Broker:
 
     def send_burial(self, job_id: UUID, attempt: int, queue: str) -> bool:
         """Asks the dead letter task to move a job; False when the message may not have arrived."""
-        envelope = Envelope(BURY_JOB, queue, transport.kombu_priority(transport.MOST_URGENT))
-        return self._send(
-            [Message(envelope, [str(job_id), attempt], str(uuid4()), f"{job_id}, attempt {attempt}")]
-        )
+        return self._send([burial_message(job_id, attempt, queue)])
 
     def _send(self, messages: Sequence[Message]) -> bool:
         """Puts messages into their lists, those of one list in one command."""
@@ -412,7 +290,7 @@ class Broker:
             return False
         lists: dict[str, list[str]] = defaultdict(list)
         for message in messages:
-            lists[message.key].append(message.sealed())
+            lists[message.key].append(message.sealed(celery))
         pushes = [(key, part) for key, texts in lists.items() for part in _parts(texts, PUSHED_AT_ONCE)]
         return self._ask(lambda client: [_push(client, key, part) for key, part in pushes]) is not None
 

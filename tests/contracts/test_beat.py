@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from webapp.broker import BURY_JOB, EXECUTE_JOB, celery
+from webapp.broker import celery
+from webapp.messages import BURY_JOB, EXECUTE_JOB
 from webapp.settings import Settings
 
 

@@ -169,7 +169,7 @@ def test_hints_of_quick_tasks_share_messages_and_those_of_unknown_ones_do_not(pa
     quick, unknown = handle(lambda p, c: None), handle(lambda p, c: None)
     parts.broker.tell_pace(quick, 0.02)
     hints = [queued(engine, task=quick) for _ in range(12)] + [queued(engine, task=unknown)]
-    parts.broker._paces_read_at = -10.0
+    parts.broker._paces._read_at = -10.0
     assert parts.broker.send_hints(hints)
     bodies = [json.loads(one) for one in waiting(redis)]
     assert [one["headers"]["task"] for one in bodies] == ["tasks.execute_jobs"] * 3 + ["tasks.execute_job"]

@@ -10,8 +10,9 @@ import pytest
 from factories import waiting
 from kombu import Connection
 
-from webapp.broker import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS, celery
+from webapp.broker import celery
 from webapp.envelope import Envelope
+from webapp.messages import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS
 
 #: What is new in every message, and who sent it.
 CHANGING = ("id", "root_id", "origin", "argsrepr", "kwargsrepr", "correlation_id", "reply_to", "delivery_tag")

@@ -25,12 +25,12 @@ from tasks.presence import Presence, busy_children, is_alive, is_child, jobs_of,
 from tasks.runtime import child_name, worker_name
 from tasks.watchdog import EXIT_CODE, PATIENCE
 from webapp import database_errors, forks, heartbeats
-from webapp.broker import BURY_JOB, EXECUTE_DUE, EXECUTE_JOB, HARD_LIMIT_GRACE
 from webapp.database_errors import Trouble
 from webapp.heartbeats import key_of
 from webapp.jobs import loss, store
 from webapp.jobs.states import AttemptOutcome
 from webapp.jobs.steering import ask_cancel
+from webapp.messages import BURY_JOB, EXECUTE_DUE, EXECUTE_JOB, HARD_LIMIT_GRACE
 
 
 @dataclass(frozen=True, eq=False)

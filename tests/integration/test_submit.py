@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 from sqlalchemy import create_engine, text
 
 from webapp import metrics
-from webapp.broker import CLAIM_AND_SETTLE, LENGTH_TTL, PAUSE_AFTER_FAILURE, Broker
+from webapp.broker import LENGTH_TTL, PAUSE_AFTER_FAILURE, Broker
 from webapp.database import engine_options
 from webapp.jobs import intake
 from webapp.jobs.errors import KeyOfPruned, KeyRace, KeyReused, UnknownTask
@@ -20,6 +20,7 @@ from webapp.jobs.handlers import registry
 from webapp.jobs.queue import Queue
 from webapp.jobs.submission import Limits, Submission, fingerprint
 from webapp.logs import bound
+from webapp.messages import CLAIM_AND_SETTLE
 
 LIMITS = Limits(max_retries=3, timeout=300.0, default_handler="simulated")
 #: Longest a submission may take while the broker is away, seconds.

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from uuid_utils.compat import uuid7
 
 from webapp import metrics
-from webapp.broker import Broker, JobHint
+from webapp.broker import Broker
 from webapp.database import in_one_trip, in_transaction
 from webapp.database_errors import is_lock_of
 from webapp.jobs import bulk, intake, steering, store, tickets
@@ -53,6 +53,7 @@ from webapp.jobs.submission import (
 )
 from webapp.jobs.tickets import LOOKED_AT, MOST_TICKETS, Ticket, Waiting, tickets_for
 from webapp.logs import bound_field
+from webapp.messages import JobHint
 from webapp.traceparent import here
 
 logger = logging.getLogger(__name__)
