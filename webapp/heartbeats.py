@@ -15,7 +15,9 @@ from webapp import rediskeys
 #: Keys looked at in one step of a scan.
 _SCAN_STEP = 1_000
 #: Most heartbeats that are looked at.
-MOST_WORKERS = 10_000
+MOST_WORKERS = 2_000
+#: Longest that a heartbeat lives, seconds: the most that WORKER_HEARTBEAT_TTL may be.
+LONGEST_TTL = 3_600
 #: Most workers that metrics name one by one.
 MOST_SHOWN = 200
 #: Longest name that is believed, characters, and most queues of a worker.
@@ -85,15 +87,28 @@ class Worker:
 def workers(redis: Redis) -> list[Worker]:
     """The live workers, sorted by name; one whose description cannot be read listens to nothing.
 
+    A key that would stay for ever, or is no text, is no heartbeat.
+
     Raises:
         RedisError: Redis is not answering.
     """
     names = live_workers(redis)
-    described = redis.mget([key_of(name) for name in names]) if names else []
-    return [_worker(name, given) for name, given in zip(names, described, strict=True) if given is not None]
+    pipe = redis.pipeline(transaction=False)
+    for name in names:
+        pipe.get(key_of(name))
+        pipe.pttl(key_of(name))
+    answers = pipe.execute(raise_on_error=False)
+    found = []
+    for name, described, left in zip(names, answers[::2], answers[1::2], strict=True):
+        for answer in (described, left):
+            if isinstance(answer, Exception) and not rediskeys.is_wrong_type(answer):
+                raise answer
+        if isinstance(described, str) and 0 <= left <= LONGEST_TTL * 1_000:
+            found.append(_worker(name, described))
+    return found
 
 
-def _worker(name: str, described: bytes | str) -> Worker:
+def _worker(name: str, described: str) -> Worker:
     try:
         given = json.loads(described)
     except (ValueError, RecursionError):

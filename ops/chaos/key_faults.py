@@ -41,7 +41,7 @@ def _commands() -> Iterator[tuple[bytes | str, ...]]:
     for text in NONSENSE:
         yield "HSET", pace, "chaos.effect", text
         yield "SET", epoch, text
-        yield "SET", key_of("forged:1:x"), text
+        yield "SET", key_of("forged:1:x"), text, "EX", "3"
     yield "SET", beat, "x"
     for name in (pace, epoch, beat, *lists_of(QUEUE), *lists_of("maintenance")):
         yield "SADD", name, "x"

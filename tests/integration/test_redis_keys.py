@@ -123,11 +123,13 @@ def test_an_epoch_of_a_wrong_type_is_one_that_is_over(settings, redis):
 def test_a_heartbeat_that_makes_no_sense_is_a_worker_that_says_nothing(
     client, redis, settings, described, role
 ):
-    redis.set(heartbeats.key_of("w:1:x"), described)
+    redis.set(heartbeats.key_of("w:1:x"), described, ex=30)
     redis.hset(heartbeats.key_of("hash:1:x"), "a", "b")
-    redis.set(heartbeats.key_of("").encode() + b"\xff:1", "{}")
+    redis.set(heartbeats.key_of("for-ever:1:x"), '{"queues": ["default"]}')
+    redis.set(heartbeats.key_of("too-long:1:x"), '{"queues": ["default"]}', ex=1_000_000)
+    redis.set(heartbeats.key_of("").encode() + b"\xff:1", "{}", ex=30)
     mine = heartbeats.connect(settings.redis_url, 1.0)
-    (worker,) = [one for one in heartbeats.workers(mine) if one.name == "w:1:x"]
+    (worker,) = heartbeats.workers(mine)
     assert (worker.role, worker.children, worker.running, worker.busy) == (role, 0, 0, 0)
     assert math.isfinite(worker.idle)
     assert heartbeats.listening_to(mine, "default") == 0
@@ -138,7 +140,8 @@ def test_a_heartbeat_that_makes_no_sense_is_a_worker_that_says_nothing(
 
 def test_no_more_heartbeats_are_looked_at_than_there_can_be_workers(redis, settings, monkeypatch):
     monkeypatch.setattr(heartbeats, "MOST_WORKERS", 50)
-    redis.mset({heartbeats.key_of(str(number)): "{}" for number in range(200)})
+    for number in range(200):
+        heartbeats.beat(redis, str(number), 30, "{}")
     assert len(heartbeats.workers(heartbeats.connect(settings.redis_url, 1.0))) == 50
 
 
