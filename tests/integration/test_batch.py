@@ -10,6 +10,7 @@ from factories import waiting
 from sqlalchemy import text
 
 from webapp.jobs import intake
+from webapp.jobs.handlers import registry
 
 #: Most characters of a statement's payloads: all jobs in one, a few in each, one in each.
 statements = pytest.mark.parametrize("statement", [intake.STATEMENT_CHARACTERS, 60, 1])
@@ -75,7 +76,7 @@ def test_a_job_without_a_handler_is_refused_alone(another_app):
     assert body["items"][0]["errors"] == [
         {
             "field": "payload.task",
-            "rule": "must name a registered handler (fail, http, noop, simulated, sleep)",
+            "rule": f"must name a registered handler ({', '.join(registry.names())})",
             "given": "'nobody'",
         }
     ]
