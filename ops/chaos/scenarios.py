@@ -208,7 +208,6 @@ def _list() -> list[Scenario]:
             "redis-poison-keys",
             "every key gets another type or nonsense for a value, and none is put right",
             poison_keys,
-            within=PROMISED_REDIS,
             unharmed=True,
             jobs=600,
         ),
