@@ -92,7 +92,8 @@ def test_an_attempt_that_runs_too_long_is_stopped(fleet):
 def test_a_handler_that_ignores_its_time_limit_is_killed(fleet):
     job = fleet.wait_for(fleet.post("stubborn"))
     assert job["status"] == "failed"
-    assert fleet.attempts(job) == [(1, "lost")]
+    assert job["last_error"] == "JobTimeout: the attempt ran longer than its timeout of 0.5 s"
+    assert fleet.attempts(job) == [(1, "failed")]
 
 
 def test_a_second_beat_does_no_harm(fleet, eventually):
