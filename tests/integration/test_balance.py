@@ -13,11 +13,10 @@ from factories import LEASE, age, row_of
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from tasks import callbacks, chunk, recovery
+from tasks import callbacks, chunk, lost_jobs, recovery
 from tasks.dead_letter import bury_job
 from tasks.execution import execute_job
-from webapp.jobs import Cancelled, Discard, Retry, Snooze, store
-from webapp.jobs.states import AttemptOutcome
+from webapp.jobs import Cancelled, Discard, Retry, Snooze, bulk, store
 
 #: What came in, ...
 IN = ("jobs_created_total", "jobs_requeued_total")
@@ -133,7 +132,7 @@ def test_a_job_that_is_cancelled_is_counted_once_wherever_it_was(jobs, counted, 
         jobs.claim(lost)
         jobs.post(f"/jobs/{lost}/cancel")
         age(engine, "lease_expires_at", 1_000, UUID(lost))
-        recovery.settle_lost(engine, parts.policy, "child_died", lambda one: store.take_stuck(one, 10))
+        lost_jobs.settle(engine, parts.policy, "child_died", lambda one: store.take_stuck(one, 10))
     assert counted() == {"jobs_created": 7, "jobs_cancelled": 6, "jobs_completed": 1}
 
 
@@ -160,11 +159,8 @@ def test_what_a_worker_gives_back_at_its_end_is_counted(jobs, counted, engine):
     (kept, withdrawn) = jobs.claim(jobs.submit(), jobs.submit())
     jobs.post(f"/jobs/{withdrawn.id}/cancel")
     with engine.begin() as connection:
-        ended = [
-            store.settle_again(connection, one, AttemptOutcome.RELEASED, None, delay=0.0)
-            for one in (kept, withdrawn)
-        ]
-    recovery.count_released(ended)
+        released = bulk.release_many(connection, [kept, withdrawn])
+    lost_jobs.count_released(released)
     assert counted() == {"jobs_created": 2, "jobs_released": 1, "jobs_cancelled": 1}
 
 
