@@ -29,9 +29,11 @@ def poison_keys(stage: Stage) -> None:
             try:
                 client.execute_command(*command)
             except ResponseError:
-                # A key that is poisoned already takes no other poison of its old type.
-                client.delete(command[1])
-                client.execute_command(*command)
+                # A key that has another type takes this only in one transaction: the product makes it anew at any moment.
+                with client.pipeline() as pipe:
+                    pipe.delete(command[1])
+                    pipe.execute_command(*command)
+                    pipe.execute()
             stage.hold(PAUSE)
 
 

@@ -315,7 +315,6 @@ def _list() -> list[Scenario]:
             "sweep-raises",
             "every sweep raises for 4 s; then one queue does, and the others' messages are flushed",
             sweeps_raise,
-            within=PROMISED_REDIS,
             unharmed=True,
         ),
         Scenario("msg-duplicate", "every message in the queue three times", duplicate_messages),
