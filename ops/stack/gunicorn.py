@@ -83,6 +83,7 @@ def post_worker_init(worker: Any) -> None:
     extensions["watchers"].is_open = lambda: worker.alive
     worker.largest_body = extensions["largest_body"]
     worker.prompt_paths = {"/health"}
+    worker.light_paths = ("/metrics", "/openapi.json", "/docs")
     if worker.place is not None:
         spread(worker, _shares, worker.place, lambda: worker.connections)
 

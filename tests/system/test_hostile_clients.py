@@ -212,6 +212,26 @@ def test_a_client_that_has_shut_its_side_is_answered(server):
     assert ask(server, sized(len(JOB), JOB), end=True)[0] == 201
 
 
+def test_a_client_that_has_shut_its_side_and_reads_slowly_gets_all_of_its_answer(server):
+    for version, count in (("HTTP/1.0", 1), ("HTTP/1.1", 8)):
+        with connected(server, receive=4_096) as line:
+            line.sendall(get("/openapi.json", version) * count)
+            line.shutdown(socket.SHUT_WR)
+            time.sleep(1)
+            answer = read_all(line)
+        _, headers, body = parsed(answer)
+        assert answer.count(b" 200 OK\r\n") == count
+        assert len(body) >= count * int(headers["content-length"])
+
+
+def test_an_answer_that_is_never_read_is_dropped_with_all_that_the_kernel_has_of_it(server):
+    with connected(server, receive=4_096) as line:
+        line.sendall(get("/openapi.json"))
+        poller = select.poll()
+        poller.register(line, select.POLLRDHUP)
+        assert poller.poll(1_000 * (limits.ANSWER_SECONDS + 2 * SLACK))
+
+
 def test_slow_clients_are_ended_in_time(server):
     """All at once: each has a deadline of its own."""
     lines = {

@@ -41,7 +41,6 @@ RECONNECT_MS = 1_000
 #: What is answered however busy this process is: it asks PostgreSQL nothing, or only within bounds of its own.
 PLACELESS = frozenset(
     {
-        None,
         "health.alive",
         "metrics.exposition",
         "openapi.openapi",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
 import struct
+import sys
+import termios
 from collections import deque
 from enum import Enum, auto
 from itertools import islice
 from typing import Any
 
 from webapp.server.arrival import Arrival
-from webapp.server.limits import MAX_AHEAD, answer_seconds
+from webapp.server.limits import MAX_AHEAD, SEND_BUFFER, answer_seconds
 
 #: Most pieces that are sent at once.
 _PIECES = 16
@@ -51,6 +54,7 @@ class Connection:
 
     def __init__(self, cfg: Any, own: socket.socket, client: Any, server: Any) -> None:
         own.settimeout(0)
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self.socket = own
         self.client = client
         self.server = server
@@ -142,6 +146,13 @@ class Connection:
             if sent:
                 self._unsent[0] = self._unsent[0][sent:]
         return True
+
+    def undelivered(self) -> int:
+        """Bytes that the client's side has not acknowledged: it is slow, or reads nothing."""
+        try:
+            return int.from_bytes(fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
 
     def shutdown(self, _how: int) -> None:
         """Refused: the loop closes connections, gunicorn's helpers would block a thread over it.

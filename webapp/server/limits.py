@@ -28,6 +28,8 @@ ROOM = 16 * 1024**2
 FRAMING_BYTES, BODY_BYTES_PER_FRAMING_BYTE = 64 * 1024, 8
 #: Most that clients have not read of their answers, in all of a process, bytes. Beyond it the one that is longest at it goes.
 MAX_UNREAD = 32 * 1024**2
+#: What the kernel takes of an answer before its client reads, bytes; it would take megabytes, and keep them for minutes.
+SEND_BUFFER = 128 * 1024
 #: How far a stream may be ahead of its client before it waits, bytes.
 MAX_AHEAD = 2 * 1024**2
 

@@ -144,7 +144,9 @@ class Loop:
             return
         if connection.state is State.LINGERING:
             connection.lingered += count
-            if not count or connection.lingered > limits.LINGER_BYTES:
+            if not count:
+                self._end_when_read(connection)
+            elif connection.lingered > limits.LINGER_BYTES:
                 self._close(connection)
         elif not count:
             self._end_early(connection)
@@ -157,11 +159,18 @@ class Loop:
     def _end_early(self, connection: Connection) -> None:
         """The client sends no more, and its request is not complete."""
         if connection.state is State.IDLE:
-            self._close(connection)
+            self._end_when_read(connection)
         elif connection.state is State.HEAD:
             self._refuse(connection, HTTPStatus.BAD_REQUEST, "the request ended within its head")
         else:
             self._refuse(connection, HTTPStatus.BAD_REQUEST, f"the body ended {connection.arrival.progress}")
+
+    def _end_when_read(self, connection: Connection) -> None:
+        """Closes a connection whose client sends no more, once the client has read what it asked for before."""
+        self._deafen(connection)
+        connection.state = State.LINGERING
+        if not self._may_still_read(connection):
+            self._close(connection)
 
     def _advance(self, connection: Connection) -> None:
         """Does with what has arrived what can be done."""
@@ -263,8 +272,20 @@ class Loop:
             self._refuse(connection, _TOO_LATE, f"the body did not arrive in time: it stopped {progress}")
         elif connection.state is State.QUEUED:
             self._refuse(connection, _NO_ROOM, "there is no room for a body of this size now")
-        else:
+        elif not self._may_still_read(connection):
             self._close(connection)
+
+    def _may_still_read(self, connection: Connection) -> bool:
+        """Gives a connection that is over more time where its client has not read all of the answer, and may yet do so.
+
+        The kernel has the rest and would keep it for minutes: the end of a connection comes after all that was sent.
+        """
+        undelivered = 0 if connection.state is State.ANSWERING else connection.undelivered()
+        now, until = time.monotonic(), connection.since + limits.answer_seconds(undelivered)
+        if not undelivered or now >= until:
+            return False
+        connection.deadline = min(now + 1.0, until)
+        return True
 
     def _refuse_size(self, connection: Connection, largest: int) -> None:
         status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -295,10 +316,9 @@ class Loop:
         if connection.state is State.CLOSED:
             return
         self._deafen(connection)
-        is_unread = connection.state is State.ANSWERING
-        if is_unread:
+        if connection.state is State.ANSWERING:
             self._unread -= connection.unsent
-        connection.close(reset=is_unread)
+        connection.close(reset=connection.undelivered() > 0)
         self.connections.discard(connection)
         self._give_room_back(connection)
 

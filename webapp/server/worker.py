@@ -25,8 +25,9 @@ from webapp.server.loop import Loop, refusal
 
 logger = logging.getLogger(__name__)
 
-#: Threads that answer probes, beside those for everything else.
-PROMPT_THREADS = 2
+#: Threads that answer probes, and those for what needs no place at the desk; beside those for everything else. They are
+#: few: a hundred of them at work would each have a turn before the one that answers a probe.
+PROMPT_THREADS = LIGHT_THREADS = 2
 #: Seconds between two looks for connections that are late.
 LOOK_EVERY = 0.5
 #: Descriptors that a process needs beside its connections.
@@ -45,10 +46,13 @@ class PatientWorker(ThreadWorker):
         self._look_at = 0.0
         self._loop: Loop | None = None
         self._prompt: ThreadPoolExecutor
+        self._light: ThreadPoolExecutor
         #: The size of the largest body that a path takes; gunicorn's configuration puts the application's answer here.
         self.largest_body: Callable[[str], int] = lambda _path: limits.ROOM
         #: Paths that are answered whatever else is going on.
         self.prompt_paths: Collection[str] = ()
+        #: How the paths begin that need neither a place nor a connection to PostgreSQL.
+        self.light_paths: tuple[str, ...] = ()
 
     @property
     def connections(self) -> int:
@@ -79,10 +83,12 @@ class PatientWorker(ThreadWorker):
     def run(self) -> None:
         """Serves until it is told to end."""
         self._prompt = ThreadPoolExecutor(PROMPT_THREADS, "prompt")
+        self._light = ThreadPoolExecutor(LIGHT_THREADS, "light")
         most = self._connections_allowed()
         self._loop = Loop(self.cfg, self.poller, self._work, self.largest_body, most)
         super().run()
         self._prompt.shutdown(wait=False)
+        self._light.shutdown(wait=False)
 
     def _connections_allowed(self) -> int:
         """Most connections at once, and no more than files may be open."""
@@ -127,7 +133,11 @@ class PatientWorker(ThreadWorker):
 
     def _work(self, connection: Connection) -> None:
         """Gives a complete request to a thread."""
-        pool = self._prompt if connection.arrival.request.path in self.prompt_paths else self.tpool
+        pool, path = self.tpool, connection.arrival.request.path
+        if path in self.prompt_paths:
+            pool = self._prompt
+        elif path.startswith(self.light_paths):
+            pool = self._light
         done: Future[bool] = pool.submit(self.handle, connection)
         done.add_done_callback(
             lambda future: self.method_queue.defer(self.finish_request, connection, future)
