@@ -41,7 +41,6 @@ class _Posts:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._next = FIRST
-        self._line = Line(stage.system.api_port, timeout=30.0)
 
     def post(self, jobs: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> list[str]:
         """Posts a batch of jobs, each given as kind, payload and options; returns their ids.
@@ -59,7 +58,10 @@ class _Posts:
                 {"payload": {"seq": self._next, **payload}, "idempotency_key": operation.key, **options}
             )
         began = time.time()
-        status, _, answer = self._line.ask("POST", "/jobs/batch", json.dumps({"jobs": items}).encode())
+        # Kept open between two batches, the connection would be closed by the API.
+        line = Line(self._stage.system.api_port, timeout=30.0)
+        status, _, answer = line.ask("POST", "/jobs/batch", json.dumps({"jobs": items}).encode())
+        line.close()
         exchange = Exchange(began, time.time() - began, status, retry_after=False)
         answers = json.loads(answer)["items"] if status == HTTPStatus.OK else []
         if len(answers) != len(jobs) or any("id" not in one for one in answers):
