@@ -25,6 +25,8 @@ KILLERS, RETRIES = 48, 20
 AT_ONCE = 4
 #: Longest until a job is run again whose process died: at p99, and ever, seconds.
 AGAIN_P99, AGAIN_EVER = 2.0, 5.0
+#: Longest until all of them are final, seconds.
+KILLERS_PATIENCE = 120.0
 #: How long the job beside them runs, milliseconds.
 BESIDE_MS = 25_000
 #: Seconds for which PostgreSQL is away from jobs whose time is over by then: longer than limit and grace together.
@@ -137,7 +139,7 @@ def kill_and_retry(stage: Stage) -> None:
                 [("killer", {"task": "chaos.effect", "exit": 139}, {"max_retries": RETRIES, "timeout": 60})]
                 * AT_ONCE
             )
-            posts.await_final(killers, 60.0)
+            posts.await_final(killers, KILLERS_PATIENCE)
         gaps = _gaps(stage, killers)
         stage.say(f"run again after {gaps[len(gaps) // 2]:.2f} s (p50), {gaps[-1]:.2f} s at most")
         _judge_gaps(gaps)
