@@ -244,6 +244,8 @@ def between_messages(monkeypatch, play: Callable[[Waiting], Any]) -> Any:
 
     def begin() -> Any:
         worker = Waiting()
+        # Jobs that other tests ran in this process are none of the child's.
+        execution._paces.clear()
         monkeypatch.setattr(recycling, "current_process", lambda: SimpleNamespace(_target=worker))
         recycling.limit(2)
         return play(worker)
