@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from tasks import execution, lost_jobs, recycling, run_table, surroundings
-from tasks.execution import JobTask
+from tasks.execution import JobsFailed, JobTask
 from tasks.insistence import insist
 from tasks.runtime import Runtime, child_name, runtime
 from tasks.soft_limit import SoftLimit
@@ -27,6 +27,7 @@ from webapp.database import in_one_trip
 from webapp.database_errors import never_works
 from webapp.jobs import bulk, store, tickets
 from webapp.jobs.bulk import Completed
+from webapp.jobs.states import JobStatus
 from webapp.jobs.store import Claim
 from webapp.jobs.tickets import Taker, Ticket
 from webapp.messages import CHUNK_WINDOW, TICKET_WINDOW
@@ -47,7 +48,9 @@ def execute_jobs(self: JobTask, job_ids: list[str]) -> None:
         metrics.jobs_refused.inc(len(ids) - len(claims))
     if claims:
         order = {job_id: place for place, job_id in enumerate(ids)}
-        Chunk(parts, sorted(claims, key=lambda claim: order[claim.id])).run()
+        chunk = Chunk(parts, sorted(claims, key=lambda claim: order[claim.id]))
+        chunk.run()
+        _tell_failures(chunk.failures)
 
 
 def _as_many_as_this_child_may(parts: Runtime, ids: list[UUID]) -> list[UUID]:
@@ -66,9 +69,23 @@ def execute_due(self: JobTask, queue: str, task: str, timeout: float) -> None:
     parts = runtime()
     ticket = Ticket(queue, task, timeout)
     end = time.monotonic() + TICKET_WINDOW
+    failures = 0
     claims = claim_due(parts, ticket)
     while claims:
-        claims = Chunk(parts, claims, ticket=ticket if time.monotonic() < end else None).run()
+        chunk = Chunk(parts, claims, ticket=ticket if time.monotonic() < end else None)
+        claims = chunk.run()
+        failures += chunk.failures
+    _tell_failures(failures)
+
+
+def _tell_failures(failures: int) -> None:
+    """Ends a message as a failure, for Celery and Flower, where one of its jobs failed for good.
+
+    Raises:
+        JobsFailed: it did.
+    """
+    if failures:
+        raise JobsFailed(f"{failures} of this message's jobs failed")
 
 
 def claim_due(parts: Runtime, ticket: Ticket) -> list[Claim]:
@@ -121,6 +138,8 @@ class Chunk:
         self._task = claims[0].task
         self._done: list[Completed] = []
         self._flushed_at = self._claimed_at
+        #: Jobs that failed for good.
+        self.failures = 0
 
     def run(self) -> list[Claim]:
         """Runs them all, or as many as the window allows; returns the ticket's next jobs."""
@@ -155,7 +174,7 @@ class Chunk:
             except execution.AttemptFailed as failed:
                 metrics.observe_wait(claim.task, claim.queue, claim.waited + began - self._claimed_at)
                 metrics.observe_run(claim.task, claim.queue, time.monotonic() - began)
-                execution.settle_failed(self._parts, failed)
+                self.failures += execution.settle_failed(self._parts, failed) is JobStatus.FAILED
                 return
         ended = time.monotonic()
         with self._lock:

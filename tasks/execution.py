@@ -95,6 +95,13 @@ class AttemptFailed(Exception):
         self.report = report
 
 
+class JobsFailed(Exception):
+    """What a message ends with whose job failed for good: Celery's events, and so Flower, call it a failure.
+
+    All of it is settled by then. Its text names the error's class at most, for others may read Celery's events.
+    """
+
+
 class JobTask(Task):  # type: ignore[misc] # Celery ships no types
     """The base of tasks that run jobs: a retry is a row that is queued again, not a message."""
 
@@ -113,14 +120,19 @@ class JobTask(Task):  # type: ignore[misc] # Celery ships no types
 
         Raises:
             celery.exceptions.Retry: the row is settled, acknowledge the message.
+            JobsFailed: the same, and there is no other attempt.
             celery.exceptions.Ignore: nothing was claimed (the database was away); the dispatcher sends
                 the job again.
         """
+        if isinstance(exc, JobsFailed):
+            raise exc
         if not isinstance(exc, AttemptFailed):
             logger.warning("job could not be claimed", extra={"error_type": type(exc).__name__})
             raise Ignore from exc
-        settle_failed(runtime(), exc)
-        raise MessageDone(message=exc.report.type, exc=exc)
+        if settle_failed(runtime(), exc) is JobStatus.FAILED:
+            raise JobsFailed(exc.report.type) from None
+        # The handler's own exception may not be one that can be sent to the parent.
+        raise MessageDone(message=exc.report.type, exc=JobsFailed(exc.report.type))
 
 
 @celery.task(name="tasks.execute_job", base=JobTask, bind=True)  # type: ignore[untyped-decorator] # Celery ships no types
@@ -354,13 +366,14 @@ def settle_completed(parts: Runtime, claim: Claim, kept: str | None) -> None:
         logger.info("job completed", extra={"task": claim.task, "waited_seconds": round(claim.waited, 3)})
 
 
-def settle_failed(parts: Runtime, failed: AttemptFailed) -> None:
+def settle_failed(parts: Runtime, failed: AttemptFailed) -> JobStatus | None:
     """Writes an attempt that did not complete: its job is queued again for later, or goes to the dead letter queue.
 
-    What cannot be stored of it is given up, and said instead.
+    What cannot be stored of it is given up, and said instead. Returns the job's status by then; None when the attempt's end
+    was not written.
     """
     try:
-        _settle_failed(parts, failed)
+        return _settle_failed(parts, failed)
     except Exception as error:
         if not never_works(error):
             raise
@@ -368,11 +381,11 @@ def settle_failed(parts: Runtime, failed: AttemptFailed) -> None:
             logger.exception(
                 "attempt's end cannot be stored, its lease will run out", extra=fields_of(failed.claim)
             )
-            return
-        settle_failed(parts, _unstorable(failed.claim, error))
+            return None
+        return settle_failed(parts, _unstorable(failed.claim, error))
 
 
-def _settle_failed(parts: Runtime, failed: AttemptFailed) -> None:
+def _settle_failed(parts: Runtime, failed: AttemptFailed) -> JobStatus | None:
     claim = failed.claim
     decision = parts.policy.of_job(claim.backoff).after_failure(
         failed.error, retry_count=claim.retry_count, max_retries=claim.max_retries
@@ -381,14 +394,16 @@ def _settle_failed(parts: Runtime, failed: AttemptFailed) -> None:
     with attempt_of(claim):
         match decision:
             case TryAgain(delay):
-                _settle_again(parts, failed, AttemptOutcome.FAILED, delay)
+                return _settle_again(parts, failed, AttemptOutcome.FAILED, delay)
             case ComeBack(delay):
-                _settle_again(parts, failed, AttemptOutcome.SNOOZED, delay)
+                return _settle_again(parts, failed, AttemptOutcome.SNOOZED, delay)
             case Bury(reason):
-                _settle_last(parts, failed, reason)
+                return _settle_last(parts, failed, reason)
 
 
-def _settle_again(parts: Runtime, failed: AttemptFailed, outcome: AttemptOutcome, delay: float) -> None:
+def _settle_again(
+    parts: Runtime, failed: AttemptFailed, outcome: AttemptOutcome, delay: float
+) -> JobStatus | None:
     """Queues the job once more, unless its cancellation was asked."""
     claim, report = failed.claim, failed.report
     kept = report if outcome is AttemptOutcome.FAILED else None
@@ -398,9 +413,9 @@ def _settle_again(parts: Runtime, failed: AttemptFailed, outcome: AttemptOutcome
             return JobStatus.CANCELLED
         return store.settle_again(connection, claim, outcome, kept, delay=delay)
 
-    match _settle(parts, claim, write):
+    match status := _settle(parts, claim, write):
         case None:
-            return
+            pass
         case JobStatus.CANCELLED:
             _note_cancelled(claim)
         case _ if kept is None:
@@ -412,9 +427,10 @@ def _settle_again(parts: Runtime, failed: AttemptFailed, outcome: AttemptOutcome
                 "job failed and will be retried",
                 extra={"task": claim.task, "error_type": report.type, "retry_in_seconds": delay},
             )
+    return status
 
 
-def _settle_last(parts: Runtime, failed: AttemptFailed, reason: DeathReason) -> None:
+def _settle_last(parts: Runtime, failed: AttemptFailed, reason: DeathReason) -> JobStatus | None:
     """Leaves the job to the dead letter task, unless its cancellation was asked."""
     claim, report = failed.claim, failed.report
 
@@ -424,9 +440,9 @@ def _settle_last(parts: Runtime, failed: AttemptFailed, reason: DeathReason) -> 
             return JobStatus.FAILED
         return JobStatus.CANCELLED if steering.settle_cancelled(connection, claim, report) else None
 
-    match _settle(parts, claim, write):
+    match status := _settle(parts, claim, write):
         case None:
-            return
+            pass
         case JobStatus.CANCELLED:
             _note_cancelled(claim)
         case _:
@@ -435,6 +451,7 @@ def _settle_last(parts: Runtime, failed: AttemptFailed, reason: DeathReason) -> 
                 extra={"task": claim.task, "error_type": report.type, "reason": reason.value},
             )
             send_to_dead_letters(parts, claim)
+    return status
 
 
 def _note_cancelled(claim: Claim) -> None:

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+from celery.exceptions import Retry
 from redis import Redis
 from sqlalchemy import Connection, Engine, RowMapping, text
 from uuid_utils.compat import uuid7
 
 from tasks import lost_jobs
+from tasks.execution import JobsFailed
 from webapp.jobs import intake, store
 from webapp.jobs.loss import LOST
 from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import DeathReason, RetryPolicy
 from webapp.jobs.states import AttemptOutcome
 from webapp.transport import lists_of
+
+#: What a message about a job that did not complete ends with.
+ENDS = (Retry, JobsFailed)
+
+
+def ended(task: Any, *arguments: object) -> None:
+    """Has a message's task run to its end, whatever became of its jobs."""
+    with suppress(*ENDS):
+        task.run(*arguments)
+
 
 WORKER = "host:1:boot/2"
 #: Lease of jobs that tests claim, seconds.

@@ -8,8 +8,7 @@ from uuid import UUID
 
 import pytest
 from celery.exceptions import Ignore
-from celery.exceptions import Retry as MessageDone
-from factories import LEASE, age, row_of
+from factories import ENDS, LEASE, age, row_of
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
@@ -67,7 +66,7 @@ class Jobs:
     def run(self, does=lambda payload, context: None, **options):
         """Submits a job and runs an attempt of it."""
         job_id = self.submit(does, **options)
-        with suppress(MessageDone, Ignore):
+        with suppress(ENDS, Ignore):
             execute_job.run(job_id)
         attempt = row_of(self.engine, UUID(job_id)).attempt
         bury_job.run(job_id, attempt)

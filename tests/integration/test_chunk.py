@@ -9,12 +9,13 @@ import time
 from base64 import b64decode
 
 import pytest
-from factories import age, attempts_of, letters_of, queued, row_of, waiting
+from factories import age, attempts_of, ended, letters_of, queued, row_of, waiting
 from sqlalchemy import text
 
 from tasks import chunk as chunk_module
 from tasks import execution, insistence
 from tasks.chunk import Chunk, execute_jobs, settle_many
+from tasks.execution import JobsFailed
 from tasks.runtime import child_name
 from webapp.jobs import bulk, store
 from webapp.jobs.bulk import Completed
@@ -41,7 +42,7 @@ def test_the_jobs_of_a_message_complete_once_each_in_its_order(engine, handle):
     seen = []
     name = handle(lambda payload, context: seen.append(context.job_id) or {"n": payload["n"]})
     rows = [queued(engine, task=name, payload={"task": name, "n": n}) for n in range(20)]
-    execute_jobs([str(row.id) for row in reversed(rows)])
+    ended(execute_jobs, [str(row.id) for row in reversed(rows)])
     assert seen == [row.id for row in reversed(rows)]
     for number, row in enumerate(rows):
         found = row_of(engine, row.id)
@@ -52,7 +53,7 @@ def test_the_jobs_of_a_message_complete_once_each_in_its_order(engine, handle):
 def test_each_attempt_has_times_of_its_own(engine, handle):
     name = handle(lambda payload, context: time.sleep(0.05))
     rows = [queued(engine, task=name) for _ in range(3)]
-    execute_jobs([str(row.id) for row in rows])
+    ended(execute_jobs, [str(row.id) for row in rows])
     with engine.connect() as connection:
         times = connection.execute(
             text("SELECT started_at, ended_at FROM job_attempts ORDER BY started_at")
@@ -68,8 +69,8 @@ def test_messages_that_come_twice_or_are_stale_run_nothing(engine, handle):
     later = queued(engine, task=name)
     age(engine, "run_at", -60, later.id)
     message = [str(row.id) for row in (*rows, later)]
-    execute_jobs(message)
-    execute_jobs(message)
+    ended(execute_jobs, message)
+    ended(execute_jobs, message)
     assert len(runs) == 3
     assert statuses(engine, [later]) == ["queued"]
 
@@ -83,7 +84,7 @@ def test_failures_are_settled_one_by_one_and_the_others_complete(engine, handle)
 
     name = handle(sometimes)
     rows = [queued(engine, task=name, payload={"task": name, "n": n}) for n in range(4)]
-    execute_jobs([str(row.id) for row in rows])
+    ended(execute_jobs, [str(row.id) for row in rows])
     assert statuses(engine, [rows[0], rows[3]]) == ["completed", "completed"]
     again = row_of(engine, rows[1].id)
     assert (again.status, again.retry_count, again.last_error) == ("queued", 1, "RuntimeError: odd one out")
@@ -101,7 +102,7 @@ def test_a_job_past_its_time_limit_is_stopped_and_the_next_one_runs(engine, hand
         for seconds in (10, 0)
     ]
     began = time.monotonic()
-    execute_jobs([str(row.id) for row in rows])
+    ended(execute_jobs, [str(row.id) for row in rows])
     assert time.monotonic() - began < 5
     assert statuses(engine, rows) == ["queued", "completed"]
     assert "0.2" in row_of(engine, rows[0].id).last_error
@@ -192,7 +193,7 @@ def test_the_pace_of_a_task_is_told_to_the_senders(engine, handle, queue, redis)
     name = handle(lambda payload, context: None)
     execution._paces.pop(name, None)
     rows = [queued(engine, task=name) for _ in range(3)]
-    execute_jobs([str(row.id) for row in rows])
+    ended(execute_jobs, [str(row.id) for row in rows])
     assert float(redis.hget("djps:pace", name)) < 0.1
     queue._broker._paces._read_at = -10.0
     assert queue._broker.chunk_size(name) > 1
@@ -205,7 +206,7 @@ def test_an_exhausted_job_of_a_chunk_goes_to_the_dead_letter_queue(engine, handl
     name = handle(broken)
     row = queued(engine, task=name, max_retries=0)
     parts.broker._paused_until = time.monotonic() + 60
-    execute_jobs([str(row.id)])
+    ended(execute_jobs, [str(row.id)])
     parts.broker._paused_until = 0.0
     assert statuses(engine, [row]) == ["failed"]
     assert len(letters_of(engine, row.id)) == 1
@@ -221,7 +222,7 @@ def test_every_job_of_a_chunk_may_snooze_retry_or_be_discarded(engine, handle, p
     name = handle(run)
     rows = {how: queued(engine, task=name, payload={"task": name, "how": how}) for how in ends_of}
     parts.broker._paused_until = time.monotonic() + 60
-    execute_jobs([str(row.id) for row in rows.values()])
+    ended(execute_jobs, [str(row.id) for row in rows.values()])
     parts.broker._paused_until = 0.0
     found = {how: row_of(engine, row.id) for how, row in rows.items()}
     assert {how: (row.status, row.retry_count) for how, row in found.items()} == {
@@ -229,3 +230,25 @@ def test_every_job_of_a_chunk_may_snooze_retry_or_be_discarded(engine, handle, p
     }  # fmt: skip
     assert ends(engine, rows["snooze"]) == [(1, "snoozed")]
     assert (found["snooze"].run_at - found["snooze"].updated_at).total_seconds() == pytest.approx(30, abs=0.1)
+
+
+def test_a_message_one_of_whose_jobs_failed_for_good_is_a_failure_for_celery(handle, engine):
+    task = handle(fails_for("bad"))
+    rows = [queued(engine, task=task, payload={"who": who}, max_retries=0) for who in ("good", "bad", "good")]
+    with pytest.raises(JobsFailed, match="1 of this message's jobs"):
+        execute_jobs.run([str(row.id) for row in rows])
+    assert [row_of(engine, row.id).status for row in rows][::2] == ["completed"] * 2
+
+
+def test_a_message_whose_jobs_are_tried_again_is_no_failure_for_celery(handle, engine):
+    row = queued(engine, task=handle(fails_for("bad")), payload={"who": "bad"}, max_retries=1)
+    execute_jobs.run([str(row.id)])
+    assert row_of(engine, row.id).status == "queued"
+
+
+def fails_for(whom):
+    def handler(payload, context):
+        if payload["who"] == whom:
+            raise ValueError("broken")
+
+    return handler

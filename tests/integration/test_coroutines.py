@@ -8,8 +8,7 @@ import time
 from functools import partial
 
 import pytest
-from celery.exceptions import Retry as MessageDone
-from factories import attempts_of, queued, row_of
+from factories import ENDS, attempts_of, ended, queued, row_of
 from sqlalchemy import text
 
 from tasks import coroutines
@@ -26,12 +25,12 @@ def alone(job_id):
         with SoftLimit() as limit:
             limit.begin(0.3)
             execute_job.run(str(job_id))
-    except MessageDone:
+    except ENDS:
         return
 
 
 def in_a_chunk(job_id):
-    execute_jobs.run([str(job_id)])
+    ended(execute_jobs, [str(job_id)])
 
 
 @pytest.fixture(params=[alone, in_a_chunk])
@@ -242,7 +241,7 @@ def test_what_a_handler_leaves_behind_does_not_run_beside_the_next_job(engine, h
         return len(ticks) - before
 
     first, second = (queued(engine, task=handle(function)) for function in (leave_it, see))
-    execute_jobs.run([str(first.id), str(second.id)])
+    ended(execute_jobs, [str(first.id), str(second.id)])
     assert row_of(engine, first.id).status == "completed"
     assert row_of(engine, second.id).result == 0
 
@@ -270,7 +269,7 @@ def test_a_forked_child_makes_a_loop_of_its_own(engine, handle):
     row = queued(engine, task=handle(count))
     with engine.begin() as connection:
         connection.execute(text("UPDATE jobs SET payload = '{\"n\": 1}'"))
-    execute_jobs.run([str(row.id)])
+    ended(execute_jobs, [str(row.id)])
     assert coroutines._own.runner is not None
     pid = os.fork()
     if not pid:

@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 from celery.exceptions import Retry as MessageDone
-from factories import age, attempts_of, claimed, letters_of, queued, row_of, tables
+from factories import ENDS, age, attempts_of, claimed, letters_of, queued, row_of, tables
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
@@ -40,7 +40,7 @@ def again(job_id):
     """One message for a job. Whatever its outcome, the message must be over."""
     try:
         execute_job.run(str(job_id))
-    except MessageDone:
+    except ENDS:
         return "retry"
     return None
 
@@ -108,6 +108,15 @@ def test_the_message_of_a_failed_attempt_ends_as_a_retry(handle, engine):
     row = queued(engine, task=handle(fail))
     with pytest.raises(MessageDone):
         execute_job.run(str(row.id))
+
+
+def test_celery_is_told_of_a_failure_where_there_is_no_other_try(handle, engine):
+    task = handle(fail)
+    states = [
+        execute_job.apply([str(queued(engine, task=task, max_retries=retries).id)]).state
+        for retries in (0, 1)
+    ]
+    assert states == ["FAILURE", "RETRY"]
 
 
 def test_a_retry_is_not_run_before_it_is_due(run, engine):

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from celery.exceptions import Retry as MessageDone
 from factories import (
+    ENDS,
     ERROR,
     LEASE,
     WORKER,
@@ -48,7 +48,7 @@ def post(client, job_id, what, **body):
 def run(job_id):
     try:
         execute_job.run(str(job_id))
-    except MessageDone:
+    except ENDS:
         return
 
 

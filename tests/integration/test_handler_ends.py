@@ -10,8 +10,7 @@ from decimal import Decimal
 
 import pytest
 from billiard import common
-from celery.exceptions import Retry as MessageDone
-from factories import attempts_of, claimed, letters_of, queued, row_of
+from factories import ENDS, attempts_of, claimed, ended, letters_of, queued, row_of
 from sqlalchemy import text
 
 from tasks import execution
@@ -26,12 +25,12 @@ from webapp.jobs.report import ErrorReport
 def alone(job_id):
     try:
         execute_job.run(str(job_id))
-    except MessageDone:
+    except ENDS:
         return
 
 
 def in_a_chunk(job_id):
-    execute_jobs.run([str(job_id)])
+    ended(execute_jobs, [str(job_id)])
 
 
 @pytest.fixture(params=[alone, in_a_chunk])
@@ -250,7 +249,7 @@ def test_a_result_that_cannot_be_stored_fails_the_attempt_at_once(engine, handle
     name = handle(lambda payload, context: payload["n"])
     rows = [queued(engine, task=name, payload={"task": name, "n": n}) for n in ("a", "bad", "c", "bad")]
     began = time.monotonic()
-    execute_jobs.run([str(row.id) for row in rows[:3]])
+    ended(execute_jobs, [str(row.id) for row in rows[:3]])
     alone(rows[3].id)
     assert time.monotonic() - began < 2
     assert [row_of(engine, row.id).status for row in rows] == ["completed", "queued", "completed", "queued"]

@@ -6,8 +6,7 @@ import re
 from contextlib import suppress
 
 import pytest
-from celery.exceptions import Retry as MessageDone
-from factories import age, buried, claimed, completed, queued
+from factories import ENDS, age, buried, claimed, completed, queued
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -91,7 +90,7 @@ def test_each_outcome_is_counted_once(scrape, engine, handle, redis):
     before = scrape()
     for task, retries in (("noop", 3), (handle(broken), 0), (handle(broken), 3)):
         row = queued(engine, task=task, max_retries=retries)
-        with suppress(MessageDone):
+        with suppress(ENDS):
             execute_job.run(str(row.id))
         bury_job.run(str(row.id), 1)
     execute_job.run(str(row.id))

@@ -6,10 +6,9 @@ import itertools
 import os
 
 import pytest
-from celery.exceptions import Retry as MessageDone
 from celery.exceptions import SoftTimeLimitExceeded
 from collector import CLIENT, TRACE, TRACEPARENT, told
-from factories import age, claimed, queued, row_of, tables
+from factories import ENDS, age, claimed, queued, row_of, tables
 from opentelemetry import trace as opentelemetry_trace
 from psycopg2.errors import UniqueViolation
 from sqlalchemy import text
@@ -34,7 +33,7 @@ def attempt(job_id):
     """One message for a job; it is over, whatever became of the job."""
     try:
         execute_job.run(str(job_id))
-    except MessageDone:
+    except ENDS:
         return
 
 

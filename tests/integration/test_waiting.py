@@ -11,8 +11,7 @@ from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
-from celery.exceptions import Retry as MessageDone
-from factories import ERROR, LEASE, WORKER, age, attempts_of, buried, claimed, completed, queued, row_of
+from factories import ENDS, ERROR, LEASE, WORKER, age, attempts_of, buried, claimed, completed, queued, row_of
 from sqlalchemy import create_engine, text
 
 from tasks.execution import execute_job
@@ -480,7 +479,7 @@ def test_what_was_said_last_is_written_however_the_attempt_ends(handle, engine, 
             raise error
 
     row = queued(engine, task=handle(says))
-    with suppress(MessageDone):
+    with suppress(ENDS):
         execute_job.run(str(row.id))
     found = row_of(engine, row.id).progress
     assert (found["done"], found["total"], found["note"]) == (2, 10, "17")

@@ -185,10 +185,10 @@ def test_flower_shows_a_job_by_its_id_and_the_name_of_its_task(fleet, watcher, e
             auth=("ada", "sesame"),
             timeout=10,
         )
-        seen = {row["uuid"]: row["name"] for row in answer.json()["data"]}
-        return {posted[one] for one in seen.keys() & posted.keys() if seen[one] == posted[one]}
+        seen = {row["uuid"]: (row["name"], row["state"]) for row in answer.json()["data"]}
+        return {seen[one] for one in seen.keys() & posted.keys() if seen[one][0] == posted[one]}
 
-    eventually(lambda: shown() == {"sleep", "no-use"}, PATIENCE)
+    eventually(lambda: shown() >= {("sleep", "SUCCESS"), ("no-use", "FAILURE")}, PATIENCE)
 
 
 def test_a_stopped_worker_with_due_jobs_fires_within_a_minute_and_a_new_one_ends_it(
