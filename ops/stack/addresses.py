@@ -49,15 +49,17 @@ def of(settings: Settings) -> dict[str, str]:
         "redis_url": settings.redis_url
         if "redis_url" in given
         else f"redis://{local}:{settings.redis_port}/0",
-        "api_url": f"http://{local}:{settings.api_port}",
-        "flower_url": f"http://{_reached(settings.flower_host)}:{settings.flower_port}",
+        "api_url": f"http://{reached(settings.api_host)}:{settings.api_port}",
+        "flower_url": f"http://{reached(settings.flower_host)}:{settings.flower_port}",
         "prometheus_url": f"http://{local}:{settings.prometheus_port}",
     }
 
 
-def _reached(host: str) -> str:
-    """Where this machine reaches what listens on `host`."""
-    return ports.LOOPBACK if host in {"0.0.0.0", "::"} else host  # noqa: S104 - it is compared, not bound
+def reached(host: str) -> str:
+    """Where this machine reaches what listens on `host`, as it stands in a URL."""
+    if host in {"", "0.0.0.0", "::"}:  # noqa: S104 - it is compared, not bound
+        return ports.LOOPBACK
+    return f"[{host}]" if ":" in host else host
 
 
 def write_note(data: Path, note: Mapping[str, Any]) -> None:

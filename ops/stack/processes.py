@@ -26,6 +26,7 @@ class Process:
         stop_wait: seconds before it is killed.
         user: whose process it is; None for the user who runs `ops`.
         port: where it listens, and the setting that says so.
+        host: and on which address.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Process:
     stop_wait: int = 15
     user: str | None = None
     port: tuple[int, str] | None = None
+    host: str = LOOPBACK
 
 
 def servers(settings: Settings, data: Path) -> list[Process]:
@@ -88,6 +90,7 @@ def applications(settings: Settings) -> list[Process]:
             f"HTTP API, {settings.api_workers} gunicorn workers",
             stop_wait=30,
             port=(settings.api_port, "API_PORT"),
+            host=settings.api_host,
         ),
         Process(
             "worker",
@@ -110,6 +113,7 @@ def applications(settings: Settings) -> list[Process]:
             # Flower 2.2 does not end at TERM while its event thread waits for Redis; it keeps no state.
             stop_signal="KILL",
             port=(settings.flower_port, "FLOWER_PORT"),
+            host=settings.flower_host,
         ),
     ]
 

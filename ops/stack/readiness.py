@@ -15,7 +15,7 @@ import requests
 from redis import Redis
 from redis.exceptions import RedisError
 
-from ops.stack import postgres
+from ops.stack import addresses, postgres
 from ops.stack.ports import LOOPBACK
 from ops.stack.supervisor import LIVE
 from tasks import beacon
@@ -51,10 +51,10 @@ class _NotYet(Exception):
     """It is not ready; the message says what is missing."""
 
 
-def _answers(path: str, port: Callable[[Settings], int]) -> Callable[..., None]:
+def _answers(path: str, url: str) -> Callable[..., None]:
     def look(settings: Settings, *_: object) -> None:
         try:
-            answer = requests.get(f"http://{LOOPBACK}:{port(settings)}{path}", timeout=LOOK_TIMEOUT)
+            answer = requests.get(addresses.of(settings)[url] + path, timeout=LOOK_TIMEOUT)
         except requests.RequestException as error:
             raise _NotYet(f"no answer ({type(error).__name__})") from None
         if answer.status_code != requests.codes.ok:
@@ -86,9 +86,9 @@ _LOOKS: dict[str, Callable[..., None]] = {
     "postgres": _postgres,
     "redis": _redis,
     "httpbin": _httpbin,
-    "api": _answers("/health", lambda settings: settings.api_port),
-    "flower": _answers("/healthcheck", lambda settings: settings.flower_port),
-    "prometheus": _answers("/-/ready", lambda settings: settings.prometheus_port),
+    "api": _answers("/health", "api_url"),
+    "flower": _answers("/healthcheck", "flower_url"),
+    "prometheus": _answers("/-/ready", "prometheus_url"),
     "worker": _says_so,
     "maintenance": _says_so,
     "beat": _says_so,

@@ -30,7 +30,10 @@ RESTART_PATIENCE = 30.0
 #: The processes that `status` speaks of.
 NAMES = ("postgres", "redis", "api", "worker", "maintenance", "beat", "flower", "httpbin", "prometheus")
 #: Settings of a running stack that another shell may not have.
-PORTS = ("api_port", "flower_port", "postgres_port", "redis_port", "httpbin_port", "prometheus_port")
+PLACES = (
+    *("api_host", "api_port", "flower_host", "flower_port", "prometheus_port"),
+    *("postgres_port", "redis_port", "httpbin_port"),
+)
 
 
 class StackError(Exception):
@@ -98,10 +101,14 @@ class Stack:
         except (preflight.Refused, ports.PortInUse, postgres.PostgresError, SupervisorError) as error:
             raise StackError(str(error)) from error
         except OSError as error:
-            raise StackError(f"DJPS cannot be started: {error}") from error
+            raise StackError(f"DJPS cannot be started with DJPS_DATA_DIR {self.data}: {error}") from error
 
     def _refuse_what_cannot_work(self) -> None:
         """Says what is in the way before anything is made or started."""
+        note = read_note(self.data)
+        if self.supervisor.answers() and (not note or note.get("ready") is False):
+            print("another `up` was killed before all was ready; what it had started is ended")
+            self.down()
         if self.supervisor.answers():
             raise StackError(
                 f"DJPS is up already with its data in {self.data}; `python3 -m ops down` stops it"
@@ -115,7 +122,7 @@ class Stack:
         self._leave_out_watchers()
         for process in self._everything:
             if process.port is not None:
-                ports.require_free(*process.port)
+                ports.require_free(*process.port, process.host)
 
     def _leave_out_watchers(self) -> None:
         """A Prometheus of the machine's own may have the port; that must not keep DJPS from running."""
@@ -146,15 +153,7 @@ class Stack:
     def _start(self) -> subprocess.Popen[bytes]:
         started = self.supervisor.start(self._everything, self.environment(), ROOT)
         try:
-            addresses.write_note(
-                self.data,
-                {
-                    **addresses.of(self.settings),
-                    "redis_prefix": self.settings.redis_prefix,
-                    "ports": {name: getattr(self.settings, name) for name in PORTS},
-                    "what": {one.name: one.what for one in self._everything},
-                },
-            )
+            self._write_note(ready=False)
             with _step("starting the servers"):
                 self._start_servers()
             with _step("migrating the database"):
@@ -164,10 +163,22 @@ class Stack:
                     self.supervisor.launch(process.name)
                 self._await(READY_PATIENCE, self._not_ready, self._applications)
                 self._start_watchers()
+            self._write_note(ready=True)
         except BaseException:
             self.down()
             raise
         return started
+
+    def _write_note(self, *, ready: bool) -> None:
+        """Says where everything is, and whether `up` has come to its end."""
+        note = {
+            **addresses.of(self.settings),
+            "redis_prefix": self.settings.redis_prefix,
+            "places": {name: getattr(self.settings, name) for name in PLACES},
+            "what": {one.name: one.what for one in self._everything},
+            "ready": ready,
+        }
+        addresses.write_note(self.data, note)
 
     def _start_watchers(self) -> None:
         """They come last, for what is still starting would look to them like what has failed; DJPS runs without them."""
@@ -285,7 +296,7 @@ class Stack:
         self.stop_one(name)
         mark = readiness.size_of(self.log(name))
         readiness.forget(self.data, name)
-        running = self.settings.model_copy(update=read_note(self.data).get("ports", {}))
+        running = self.settings.model_copy(update=read_note(self.data).get("places", {}))
         self.supervisor.launch(name)
         deaths = readiness.Deaths()
         end = time.monotonic() + RESTART_PATIENCE

@@ -191,8 +191,10 @@ class Supervisor:
             patience: seconds the orderly way may take.
         """
         supervisors = [one for one in ownership.find(self.data) if ownership.is_supervisor(one)]
-        with suppress(SupervisorError, xmlrpc.client.Fault):
-            self._call("shutdown")
+        with suppress(SupervisorError):
+            with suppress(xmlrpc.client.Fault):
+                # It refuses when it is shutting down already: then that is waited for.
+                self._call("shutdown")
             psutil.wait_procs(supervisors, timeout=patience)
         leftovers = self.end_leftovers()
         self.socket.unlink(missing_ok=True)
