@@ -15,7 +15,7 @@ from ops.stack import postgres
 pytestmark = pytest.mark.system
 
 #: Seconds the disk stays full: what ends of it is started again and again meanwhile.
-FULL_FOR = 15
+FULL_FOR = 10
 #: Everything works again within this, seconds.
 HEALED_WITHIN = 60
 
