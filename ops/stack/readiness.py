@@ -25,6 +25,8 @@ from webapp.settings import Settings
 LOOK_TIMEOUT = 2.0
 #: Deaths after which a process is taken for one that does not start: the first may come of a passing cause.
 TOO_MANY_DEATHS = 2
+#: States of a process that was not started, or is to end.
+NOT_STARTED = ("STOPPED", "STOPPING")
 #: How much of a log's end is read for its last words, bytes.
 TAIL = 64 * 1024
 #: Longest that last words are shown, characters.
@@ -121,7 +123,7 @@ class Deaths:
     """Counts how often processes die while somebody waits for them."""
 
     def __init__(self) -> None:
-        self._pids: dict[str, set[int]] = {}
+        self._starts: dict[str, set[int]] = {}
 
     def look(self, states: Mapping[str, Mapping[str, Any]], names: list[str]) -> str | None:
         """The name of a process that dies again and again; None when there is none.
@@ -132,13 +134,13 @@ class Deaths:
         """
         for name in names:
             state = states.get(name)
-            if state is None:
+            if state is None or state["state"] in NOT_STARTED:
                 continue
-            seen = self._pids.setdefault(name, set())
-            if state["pid"]:
-                seen.add(state["pid"])
+            # By its starts and not by its pids: some die before anybody has seen them.
+            starts = self._starts.setdefault(name, set())
+            starts.add(state["started"])
             alive = state["state"] in LIVE
-            if len(seen) - alive >= TOO_MANY_DEATHS or state["state"] == "FATAL":
+            if len(starts) - alive >= TOO_MANY_DEATHS or state["state"] == "FATAL":
                 return name
         return None
 

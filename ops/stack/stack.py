@@ -332,7 +332,11 @@ class Stack:
 
     def status(self) -> dict[str, Any]:
         """What runs, and where; without passwords."""
-        found = {name: state for name, state in self.supervisor.states().items() if name in NAMES}
+        found = {
+            name: {"pid": one["pid"], "state": one["state"]}
+            for name, one in self.supervisor.states().items()
+            if name in NAMES
+        }
         where = {name: addresses.masked(url) for name, url in self.urls.items()}
         return {**where, "processes": found}
 

@@ -175,12 +175,15 @@ class Supervisor:
         return True
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """Pid and state of every process, by name; empty when the supervisor does not run."""
+        """Pid, state and last start of every process, by name; empty when the supervisor does not run."""
         try:
             found = self._call("getAllProcessInfo")
         except (SupervisorError, xmlrpc.client.Fault):
             return {}
-        return {one["name"]: {"pid": one["pid"] or None, "state": one["statename"]} for one in found}
+        return {
+            one["name"]: {"pid": one["pid"] or None, "state": one["statename"], "started": one["start"]}
+            for one in found
+        }
 
     def stop(self, patience: float) -> int:
         """Stops every process in the reverse order of their start, then the supervisor.

@@ -190,6 +190,19 @@ def test_every_program_says_in_one_sentence_what_is_wrong(command, name, value, 
     assert len(said.splitlines()) == 1
 
 
+def test_a_server_that_does_not_start_is_named_with_what_it_said_last(environment):
+    folder = Path(environment["DJPS_DATA_DIR"]) / "postgres"
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / "PG_VERSION").write_text("9.6\n")
+    began = time.monotonic()
+    said = ops(environment, "up", "--detach", expect=1)
+    assert time.monotonic() - began < 30
+    assert "postgres does not start: " in said
+    assert "FATAL" in said or "postgres: could not" in said
+    assert "Traceback" not in said
+    assert "was not up" in ops(environment, "down")
+
+
 def test_an_up_that_was_killed_halfway_is_taken_over(environment):
     pidfile = Path(environment["DJPS_DATA_DIR"]) / "run" / "supervisord.pid"
     try:
