@@ -203,23 +203,6 @@ def test_a_server_that_does_not_start_is_named_with_what_it_said_last(environmen
     assert "was not up" in ops(environment, "down")
 
 
-def test_an_up_that_was_killed_halfway_is_taken_over(environment):
-    pidfile = Path(environment["DJPS_DATA_DIR"]) / "run" / "supervisord.pid"
-    try:
-        with start(environment, "up", "--detach") as first:
-            end = time.monotonic() + 60
-            while not pidfile.exists():
-                assert time.monotonic() < end
-                time.sleep(0.02)
-            first.kill()
-            first.communicate()
-        said = ops(environment, "up", "--detach")
-        assert "was killed before all was ready" in said
-        assert completes(environment)
-    finally:
-        ops(environment, "down")
-
-
 def test_what_holds_a_port_of_ours_is_left_alone(environment):
     """A process of another's that listens is named, not ended, and no half of a stack is left."""
     with subprocess.Popen(
