@@ -13,34 +13,15 @@ from shell import Clone
 #: How long an incident may take to show, seconds.
 PATIENCE = 40.0
 
-#: A handler that ignores its time limit, in a module of the stack's.
-HANDLERS = """
-import time
-
-from webapp.jobs import handler
-
-
-@handler("deaf", max_retries=0, timeout=0.5)
-def deaf(payload, context):
-    while True:
-        try:
-            time.sleep(60)
-        except Exception:
-            continue
-"""
-
 
 def provoke(stack: Clone) -> None:
-    """A process that dies, a time limit that is ignored, a lease that is lost, a dead letter, and a database that is away."""
+    """A process that dies, a lease that is lost, a dead letter, and a database that is away."""
     site = Site(stack)
-    deaf = site.post("deaf")
     site.lose_a_child()
     site.lose_a_lease()
     site.post("fail", max_retries=0)
     site.stop_the_database()
-    site.until(lambda: site.job(deaf)["status"] == "failed")
     shown = (
-        ("worker", "Hard time limit"),
         ("worker", "lease was lost"),
         ("maintenance", "job recovered"),
         ("api", '"status":503'),
@@ -60,9 +41,6 @@ class Site:
         payload = {"task": task, "seconds": 3}
         answer = requests.post(f"{self._url}/jobs", json={"payload": payload, **options}, timeout=10)
         return answer.json()["id"]
-
-    def job(self, job_id: str) -> dict:
-        return requests.get(f"{self._url}/jobs/{job_id}", timeout=10).json()
 
     def log(self, name: str) -> str:
         return (self._stack.folder / ".djps" / "logs" / f"{name}.log").read_text()

@@ -28,7 +28,7 @@ PAGES = {page.name: page for page in console.pages() if page.runs}
 SHARED = [name for name in sorted(PAGES, key=lambda name: (name in LAST, name)) if name != TOUR]
 #: What the shared stack is started with: what the pages say that their examples were run with.
 SETTINGS = {
-    "HANDLERS": "my_handlers,provoked",
+    "HANDLERS": "my_handlers",
     "PYTHONPATH": ".",
     "QUEUES": "slow",
     "STUCK_JOB_THRESHOLD": "5",
@@ -66,7 +66,6 @@ def prepare(made: Clone) -> None:
         if page.name != TOUR:
             for name, text in page.files.items():
                 (made.folder / name).write_text(text)
-    (made.folder / "provoked.py").write_text(incidents.HANDLERS)
     done = made.ops("up", "--detach")
     assert done.returncode == 0, done.stdout + done.stderr
     made.environment |= {
