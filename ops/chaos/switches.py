@@ -217,18 +217,6 @@ def _answer_first() -> None:
     queue.Queue._store = later
 
 
-def _lazy_commit() -> None:
-    """A commit is answered before it is on disk."""
-    from sqlalchemy import event
-    from sqlalchemy.pool import Pool
-
-    @event.listens_for(Pool, "connect")
-    def connected(connection: Any, _record: Any) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("SET synchronous_commit = off")
-        connection.commit()
-
-
 def _row_of(job: Any) -> Any:
     from datetime import UTC, datetime
 
@@ -360,7 +348,6 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "twice": _twice,
     "left-alone": _left_alone,
     "answer-first": _answer_first,
-    "lazy-commit": _lazy_commit,
     "any-claim": _any_claim,
     "cancel-in-words": _cancel_in_words,
     "blame-all": _blame_all,
