@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -60,6 +61,8 @@ _exposed: exposition.Server | None = None
 _life_lock: LifeLock | None = None
 #: This process; in a forked child, its parent.
 _pid = os.getpid()
+#: As Python has it.
+_exit = sys.exit
 
 
 def _say_json(message: object, _file: object = None) -> None:
@@ -202,6 +205,8 @@ def _become_child(**_: Any) -> None:
     waits.uninstall()
     forget_parent()
     pools.reset()
+    # billiard puts one in its place that remembers what a handler gave, and ends the child with it, whatever it is.
+    sys.exit = _exit
     run_table.current().take(os.getpid())
     process_group.lead()
     cleanup.note_birth()

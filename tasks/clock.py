@@ -42,13 +42,8 @@ class Clock(Scheduler):  # type: ignore[misc] # Celery ships no types
         self._beacon = Beacon(runtime().settings.data_dir, "beat")
         self._redis = heartbeats.connect(runtime().settings.redis_url, NOTE_TIMEOUT)
         # What these raise, such as on a full disk, costs no tick.
-        self._steps = Steps(
-            [
-                Step("liveness file", self._say_alive),
-                Step("tick", self._note_tick, when=_has_broker),
-            ],
-            metrics.count_failed_step("beat"),
-        )
+        duties = [Step("liveness file", self._say_alive), Step("tick", self._note_tick, when=_has_broker)]
+        self._steps = Steps(duties, metrics.count_failed_step("beat", [step.name for step in duties]))
         super().__init__(*args, **kwargs)
 
     def setup_schedule(self) -> None:

@@ -113,7 +113,8 @@ class Presence(VitalThread):
         self._unclaimed: deque[UUID] = deque()
         #: Children that were stopped, and whose jobs are still to be given back.
         self.to_release: set[str] = set()
-        self.steps = Steps(self._duties(), metrics.count_failed_step("presence"))
+        duties = self._duties()
+        self.steps = Steps(duties, metrics.count_failed_step("presence", [step.name for step in duties]))
 
     def _duties(self) -> list[Step]:
         """What is looked at, in this order."""

@@ -205,8 +205,14 @@ def count_burial(task: str, reason: str) -> None:
     burials.labels(task_label(task), reason).inc()
 
 
-def count_failed_step(part: str) -> Callable[[str], None]:
-    """Gives the function that counts failed steps of a part of a process, such as `presence`."""
+def count_failed_step(part: str, steps: Iterable[str]) -> Callable[[str], None]:
+    """Gives the function that counts failed steps of a part of a process, such as `presence`.
+
+    Args:
+        steps: their names; each has its series from now on, for one that is born with its first event hides that.
+    """
+    for name in steps:
+        background_failures.labels(part, name)
     return lambda step: background_failures.labels(part, step).inc()
 
 

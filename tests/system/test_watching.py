@@ -31,9 +31,9 @@ def rules():
         for group in yaml.safe_load(file.read_text())["groups"]:
             for rule in group["rules"]:
                 # An alert that is silent answers nothing; what it compares must be there, though not for six hours.
-                bare = re.sub(r" (>|==) [\d.]+( \* [\d.]+)?(?! \))", "", rule["expr"]).replace(
-                    " offset 6h", ""
-                )
+                # What silences it must be there as well.
+                bare = re.sub(r" (>|==) [\d.]+( \* [\d.]+)?(?! \))", "", rule["expr"])
+                bare = bare.replace(" offset 6h", "").replace("unless on", "and on")
                 yield rule.get("alert") or rule["record"], bare
 
 
