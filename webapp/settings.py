@@ -99,7 +99,7 @@ class Settings(BaseSettings):
         10, ge=0.5, le=3_600, description="Seconds between looks for stuck jobs."
     )
     num_workers: int = Field(2, ge=1, le=256, description="Prefork children of a worker.")
-    max_tasks_per_child: int = Field(10_000, ge=1, description="Jobs a child runs before it is replaced.")
+    max_tasks_per_child: int = Field(250_000, ge=1, description="Jobs a child runs before it is replaced.")
     shutdown_grace: float = Field(20.0, ge=0, le=3_600, description="Seconds running jobs get after SIGTERM.")
 
     cancel_grace: float = Field(
