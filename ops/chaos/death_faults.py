@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -12,6 +13,7 @@ from ops.chaos.clients import Line
 from ops.chaos.history import Event, Exchange
 from ops.chaos.stage import Broken, Stage
 from ops.chaos.system import await_that
+from ops.stack import postgres
 from webapp.messages import HARD_LIMIT_GRACE
 
 #: Sequence numbers of the jobs of this module, apart from those of the load and of other faults.
@@ -214,9 +216,11 @@ def limits_while_away(stage: Stage) -> None:
     with stage.fault(
         f"PostgreSQL away for {AWAY:g} s; jobs' limit and grace are {SHORT_LIMIT + HARD_LIMIT_GRACE:g} s"
     ):
-        stage.system.stop("postgres")
+        # A plain SIGTERM would let those that are connected go on.
+        stage.system.stop("postgres", signal.SIGINT)
         stage.hold(AWAY)
         stage.system.start("postgres")
+        postgres.wait_and_create(stage.system.postgres_port)
     hasty = {"timeout": HASTY_LIMIT, "max_retries": 0}
     await_that(lambda: stage.system.ready() == "ok", 30, "the API to be ready")
     ids += posts.post([("asleep", {"task": "noop"}, hasty)] * HASTY)
