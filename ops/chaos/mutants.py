@@ -50,12 +50,6 @@ MUTANTS = (
     Mutant(
         "limit-all", "a job's time limit goes on while it is settled", "short-timeout-pg-away", "ended with"
     ),
-    Mutant(
-        "fork-any-time",
-        "children are born while presence is in a library",
-        "child-death-retry",
-        "was run again",
-    ),
     Mutant("trusting", "keys of a wrong type are left in Redis", "redis-poison-keys"),
     Mutant("unguarded", "a queue that raises stops those after it", "sweep-raises"),
     Mutant("untold", "nobody who waits is woken", "follow-flush"),

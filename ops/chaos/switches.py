@@ -267,15 +267,6 @@ def _limit_all() -> None:
     Run.is_late = lambda self, now, grace: now > self.began_at + self.timeout + grace
 
 
-def _fork_any_time() -> None:
-    """Children are born while presence is inside a library with locks of its own."""
-    from contextlib import nullcontext
-
-    from webapp import forks
-
-    forks.held_off = lambda **_: nullcontext()
-
-
 def _untold() -> None:
     """Nobody who waits is woken: neither by a notification nor by the looks that make up for a lost one."""
     from webapp.watchers import Watchers
@@ -352,7 +343,6 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "cancel-in-words": _cancel_in_words,
     "blame-all": _blame_all,
     "limit-all": _limit_all,
-    "fork-any-time": _fork_any_time,
     "untold": _untold,
     "led-astray": _led_astray,
     "every-lock-a-race": _every_lock_a_race,
