@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from tasks import execution, lost_jobs, recycling, run_table, surroundings
 from tasks.execution import JobsFailed, JobTask
-from tasks.insistence import insist
+from tasks.insistence import DATABASE_ERRORS, insist
 from tasks.runtime import Runtime, child_name, runtime
 from tasks.soft_limit import SoftLimit
 from webapp import logs, metrics
@@ -219,7 +219,7 @@ class Chunk:
                 self._parts.settings.stuck_job_threshold,
                 "jobs of a chunk could not be handed back yet",
             )
-        except execution.DATABASE_ERRORS as error:
+        except DATABASE_ERRORS as error:
             logger.error(  # noqa: TRY400 - the error's text may quote a payload
                 "jobs of a chunk could not be handed back",
                 extra={"jobs": len(claims), "error_type": type(error).__name__},
@@ -272,7 +272,7 @@ def settle_many(parts: Runtime, done: Sequence[Completed], ticket: Ticket | None
     except Exception as error:
         if never_works(error):
             return _settle_each(parts, done, ticket)
-        if not isinstance(error, execution.DATABASE_ERRORS):
+        if not isinstance(error, DATABASE_ERRORS):
             raise
     _note_settled(done, settled)
     return claims

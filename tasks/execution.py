@@ -20,14 +20,12 @@ from celery import Task
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 from celery.exceptions import Retry as MessageDone
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tasks import forked_copies, handler_log, run_table, surroundings
 from tasks.cancellation import CancelWatch
 from tasks.coroutines import callable_of
 from tasks.dead_letter import bury
-from tasks.insistence import insist
+from tasks.insistence import DATABASE_ERRORS, insist
 from tasks.progress import ProgressReport
 from tasks.results import keepable
 from tasks.runtime import Runtime, child_name, runtime
@@ -55,8 +53,6 @@ logger = logging.getLogger(__name__)
 PACE_EVERY = 30.0
 #: ... and between two looks whether it has.
 PACE_PAUSE = 0.25
-
-DATABASE_ERRORS = (DBAPIError, PoolTimeout)
 
 
 @dataclass(slots=True)

@@ -22,8 +22,10 @@ PAUSE = 0.5
 #: Share of the lease during which it is tried; then the sweeper owns the job.
 SHARE = 0.75
 
-#: What the database's absence raises. A time limit is among them: messages of an earlier release carry one that strikes this late.
-_SWALLOWED = (DBAPIError, PoolTimeout, SoftTimeLimitExceeded)
+#: What the database's absence raises, ...
+DATABASE_ERRORS = (DBAPIError, PoolTimeout)
+#: ... and a time limit: messages of an earlier release carry one that strikes this late.
+_SWALLOWED = (*DATABASE_ERRORS, SoftTimeLimitExceeded)
 
 
 def insist(work: Callable[[], T], lease: float, said: str) -> T:
