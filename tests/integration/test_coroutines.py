@@ -33,6 +33,10 @@ def in_a_chunk(job_id):
     ended(execute_jobs, [str(job_id)])
 
 
+#: Longest a forked copy may take to end, seconds.
+PATIENCE = 20.0
+
+
 @pytest.fixture(params=[alone, in_a_chunk])
 def end(request, handle, engine):
     """Runs one attempt of a job whose handler is `function`; gives the job's row."""
@@ -290,7 +294,8 @@ def test_what_a_coroutine_forks_ends_without_touching_the_loop(end):
         pid = os.fork()
         if not pid:
             return None
-        for _ in range(200):
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
             await asyncio.sleep(0.001)
             if os.waitpid(pid, os.WNOHANG)[0]:  # noqa: ASYNC222 - it does not wait
                 return "parent"

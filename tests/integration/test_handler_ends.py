@@ -12,6 +12,7 @@ import pytest
 from billiard import common
 from factories import ENDS, attempts_of, claimed, ended, letters_of, queued, row_of
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from tasks import execution
 from tasks.chunk import execute_jobs
@@ -293,7 +294,7 @@ def test_a_failure_that_cannot_be_stored_is_stored_as_that(engine, handle, monke
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_value_is_told_from_what_may_pass(engine, statement, never):
-    with pytest.raises(execution.DBAPIError) as caught, engine.begin() as connection:
+    with pytest.raises(DBAPIError) as caught, engine.begin() as connection:
         connection.exec_driver_sql(statement)
     assert execution.never_works(caught.value) is never
 
