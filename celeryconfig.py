@@ -6,9 +6,9 @@ wait for nothing without a limit, and leave retries and recovery to the database
 
 from __future__ import annotations
 
-from webapp.server_urls import redis_url_for_kombu
+from webapp.infra.broker.transport import PRIORITY_STEPS
 from webapp.settings import current
-from webapp.transport import PRIORITY_STEPS
+from webapp.settings.server_urls import redis_url_for_kombu
 
 _settings = current()
 
@@ -73,7 +73,7 @@ broker_transport_options = {
 }
 
 # The schedule is short intervals only, so there is nothing worth keeping in a file over a restart.
-beat_scheduler = "tasks.clock:Clock"
+beat_scheduler = "tasks.beat:Clock"
 beat_max_loop_interval = 1
 DISPATCH_INTERVAL = 1.0
 EXPIRY_INTERVAL = 1.0
@@ -82,7 +82,7 @@ PRUNE_INTERVAL = 60.0
 
 
 def _every(task: str, seconds: float) -> dict[str, object]:
-    """One line of the schedule; `tasks.clock` bounds how many of its messages may wait."""
+    """One line of the schedule; `tasks.beat` bounds how many of its messages may wait."""
     return {"task": task, "schedule": seconds, "options": {"queue": "maintenance", "ignore_result": True}}
 
 

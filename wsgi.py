@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from webapp import create_app
-from webapp.starting import one_sentence
+from webapp.startup import one_sentence
 
 with one_sentence():
     app = create_app()

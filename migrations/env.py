@@ -7,7 +7,7 @@ import logging
 from alembic import context
 from flask import current_app
 
-from webapp.jobs.models import Base
+from webapp.jobs.tables import Base
 
 logger = logging.getLogger("alembic.env")
 

@@ -12,8 +12,8 @@ from ops import logs
 from ops.stack import postgres, prometheus
 from ops.stack.stack import NAMES, Stack, StackError
 from ops.stack.venv import ROOT
-from webapp.loopback import go_around_proxies
 from webapp.settings import Settings, SettingsError
+from webapp.settings.local import go_around_proxies
 
 
 def run(wanted: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case for each command

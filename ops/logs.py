@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
-from webapp.printable import escaped
+from webapp.infra.telemetry.printable import escaped
 
 #: Seconds between two looks for new lines.
 LOOK_EVERY = 0.2

@@ -16,17 +16,21 @@ from celery.apps import worker as worker_program
 from kombu import pools
 
 from webapp.settings import current
-from webapp.starting import one_sentence
+from webapp.startup import one_sentence
 
 # What is imported next reads the settings as well.
 with one_sentence():
     settings = current()
 
-from webapp import VERSION, heap, logs, loopback, metrics, traces, waits
-from webapp.broker import bind_celery, celery
+from webapp import VERSION
+from webapp.infra import prefork
+from webapp.infra.broker.client import bind_celery, celery
+from webapp.infra.postgres import deadlines
+from webapp.infra.telemetry import logs, metrics, traces
 from webapp.jobs import handlers
+from webapp.settings import local
 
-loopback.go_around_proxies()
+local.go_around_proxies()
 logs.configure(settings.log_level)
 with one_sentence():
     handlers.load(settings.handler_modules, settings.default_handler, settings.queue_names)
@@ -35,22 +39,22 @@ metrics.know(handlers.registry.names(), handlers.registry.queues())
 traces.install(settings, "worker", VERSION)
 
 # The tasks register themselves with the configured application.
-from tasks import (  # noqa: E402
-    callbacks,  # noqa: F401
-    chunk,  # noqa: F401
+import tasks.chunk  # noqa: E402
+import tasks.dead_letter  # noqa: E402
+import tasks.execution  # noqa: E402
+import tasks.sweeps.callbacks  # noqa: E402
+import tasks.sweeps.recovery  # noqa: E402, F401
+from tasks import exposition  # noqa: E402
+from tasks.presence.dead_workers import LifeLock  # noqa: E402
+from tasks.presence.thread import Presence, jobs_of  # noqa: E402
+from tasks.processes import (  # noqa: E402
     cleanup,
-    dead_letter,  # noqa: F401
-    execution,  # noqa: F401
-    exposition,
     forked_copies,
     process_group,
-    recovery,  # noqa: F401
     recycling,
     run_table,
     shutdown,
 )
-from tasks.dead_workers import LifeLock  # noqa: E402
-from tasks.presence import Presence, jobs_of  # noqa: E402
 from tasks.runtime import forget_parent, worker_name  # noqa: E402
 
 app = celery
@@ -109,7 +113,7 @@ def _keep_logging(**_: Any) -> None:
 def _share_memory(**_: Any) -> None:
     """What stands before there are children: what they share, the proof of life, the end of what they leave behind."""
     global _life_lock
-    heap.share()
+    prefork.share_memory()
     try:
         _life_lock = LifeLock(settings.data_dir, worker_name())
         run_table.keep_in(_life_lock.runs)
@@ -202,7 +206,7 @@ def _become_child(**_: Any) -> None:
     if _exposed is not None:
         _exposed.forget()
         _exposed = None
-    waits.uninstall()
+    deadlines.uninstall()
     forget_parent()
     pools.reset()
     # billiard puts one in its place that remembers what a handler gave, and ends the child with it, whatever it is.

@@ -16,21 +16,24 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from tasks import execution, lost_jobs, recycling, run_table, surroundings
+from tasks import execution
+from tasks.attempt.soft_limit import SoftLimit
 from tasks.execution import JobsFailed, JobTask
 from tasks.insistence import DATABASE_ERRORS, insist
+from tasks.presence import lost_jobs
+from tasks.processes import recycling, run_table, surroundings
 from tasks.runtime import Runtime, child_name, runtime
-from tasks.soft_limit import SoftLimit
-from webapp import logs, metrics
-from webapp.broker import celery
-from webapp.database import in_one_trip
-from webapp.database_errors import never_works
-from webapp.jobs import bulk, store, tickets
+from webapp.infra.broker.client import celery
+from webapp.infra.broker.messages import CHUNK_WINDOW, TICKET_WINDOW
+from webapp.infra.postgres.database_errors import never_works
+from webapp.infra.postgres.engine import in_one_trip
+from webapp.infra.telemetry import logs, metrics
+from webapp.jobs import bulk, store
 from webapp.jobs.bulk import Completed
 from webapp.jobs.states import JobStatus
 from webapp.jobs.store import Claim
-from webapp.jobs.tickets import Taker, Ticket
-from webapp.messages import CHUNK_WINDOW, TICKET_WINDOW
+from webapp.queues import tickets
+from webapp.queues.tickets import Taker, Ticket
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from uuid import UUID
 from sqlalchemy import Engine
 
 from tasks.runtime import runtime
-from webapp import logs, metrics, traces
-from webapp.broker import celery
+from webapp.infra.broker.client import celery
+from webapp.infra.telemetry import logs, metrics, traces
 from webapp.jobs import store
 
 logger = logging.getLogger(__name__)

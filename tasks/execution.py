@@ -21,31 +21,34 @@ from celery.exceptions import Ignore, SoftTimeLimitExceeded
 from celery.exceptions import Retry as MessageDone
 from sqlalchemy import Connection
 
-from tasks import forked_copies, handler_log, run_table, surroundings
-from tasks.cancellation import CancelWatch
-from tasks.coroutines import callable_of
+from tasks.attempt import handler_log
+from tasks.attempt.cancellation import CancelWatch
+from tasks.attempt.coroutines import callable_of
+from tasks.attempt.progress import ProgressReport
+from tasks.attempt.results import keepable
+from tasks.attempt.soft_limit import SoftLimit
 from tasks.dead_letter import bury
 from tasks.insistence import DATABASE_ERRORS, insist
-from tasks.progress import ProgressReport
-from tasks.results import keepable
+from tasks.processes import forked_copies, run_table, surroundings
 from tasks.runtime import Runtime, child_name, runtime
-from tasks.soft_limit import SoftLimit
-from webapp import database_errors, logs, metrics, pace, traces
-from webapp.broker import celery
-from webapp.database import in_one_trip
-from webapp.database_errors import never_works
-from webapp.jobs import steering, store
-from webapp.jobs.causes import trace_of
+from webapp.infra.broker import pace
+from webapp.infra.broker.client import celery
+from webapp.infra.postgres import database_errors
+from webapp.infra.postgres.database_errors import never_works
+from webapp.infra.postgres.engine import in_one_trip
+from webapp.infra.telemetry import logs, metrics, traces
+from webapp.infra.telemetry.traceparent import here
+from webapp.jobs import control, store
+from webapp.jobs.error_report import ErrorReport
+from webapp.jobs.error_text import trace_of
 from webapp.jobs.errors import Cancelled, JobTimeout, Snooze, meant
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, HandlerFunction, JobContext, registry
-from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import Bury, ComeBack, DeathReason, TryAgain
 from webapp.jobs.states import AttemptOutcome, JobStatus
 from webapp.jobs.store import Claim
-from webapp.traceparent import here
 
 if TYPE_CHECKING:
-    from webapp.spans import RunningSpan
+    from webapp.infra.telemetry.spans import RunningSpan
 
 logger = logging.getLogger(__name__)
 
@@ -405,7 +408,7 @@ def _settle_again(
     kept = report if outcome is AttemptOutcome.FAILED else None
 
     def write(connection: Connection) -> JobStatus | None:
-        if isinstance(failed.error, Cancelled) and steering.settle_cancelled(connection, claim, report):
+        if isinstance(failed.error, Cancelled) and control.settle_cancelled(connection, claim, report):
             return JobStatus.CANCELLED
         return store.settle_again(connection, claim, outcome, kept, delay=delay)
 
@@ -434,7 +437,7 @@ def _settle_last(parts: Runtime, failed: AttemptFailed, reason: DeathReason) -> 
         # In this order: whether its cancellation was asked is part of the write, so no cancel comes in between.
         if store.record_last(connection, claim, AttemptOutcome.FAILED, report, reason=reason):
             return JobStatus.FAILED
-        return JobStatus.CANCELLED if steering.settle_cancelled(connection, claim, report) else None
+        return JobStatus.CANCELLED if control.settle_cancelled(connection, claim, report) else None
 
     match status := _settle(parts, claim, write):
         case None:

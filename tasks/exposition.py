@@ -10,8 +10,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import make_wsgi_app
 
-from webapp import forks, metrics
-from webapp.guarded import Step, VitalThread
+from webapp.infra import prefork
+from webapp.infra.guarded import Step, VitalThread
+from webapp.infra.telemetry import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Server:
         step = Step("serve", self._server.serve_forever)
         while not self._stopped.is_set():
             if step.turn(time.monotonic()) is not None:
-                with forks.held_off():
+                with prefork.held_off():
                     metrics.background_failures.labels("exposition", step.name).inc()
                 self._stopped.wait(REST)
 

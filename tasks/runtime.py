@@ -11,14 +11,14 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 from uuid_utils.compat import uuid7
 
-from tasks.own_files import files
-from webapp.broker import Broker
-from webapp.database import engine_options, watch_idle
-from webapp.hosts import go_through_hosts
+from tasks.processes.own_files import files
+from webapp.infra.broker.client import Broker
+from webapp.infra.postgres.engine import engine_options, watch_idle
+from webapp.infra.postgres.hosts import go_through_hosts
 from webapp.jobs.handlers import registry
-from webapp.jobs.queue import Queue
 from webapp.jobs.retry import RetryPolicy
 from webapp.jobs.submission import Limits
+from webapp.queues.service import Queue
 from webapp.settings import Settings, current
 
 #: Connections a forked child keeps open: one runs jobs.

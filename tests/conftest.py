@@ -18,7 +18,7 @@ from statements import recorded
 
 from tasks.runtime import runtime
 from webapp import create_app
-from webapp.jobs.queue import Queue
+from webapp.queues.service import Queue
 from webapp.settings import Settings
 
 # A busy machine is slow now and then; a test that is slow for no reason shows in the durations.

@@ -12,14 +12,14 @@ from redis import Redis
 from sqlalchemy import Connection, Engine, RowMapping, text
 from uuid_utils.compat import uuid7
 
-from tasks import lost_jobs
 from tasks.execution import JobsFailed
-from webapp.jobs import intake, store
+from tasks.presence import lost_jobs
+from webapp.infra.broker.transport import lists_of
+from webapp.jobs import insert, store
+from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.loss import LOST
-from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import DeathReason, RetryPolicy
 from webapp.jobs.states import AttemptOutcome
-from webapp.transport import lists_of
 
 #: What a message about a job that did not complete ends with.
 ENDS = (Retry, JobsFailed)
@@ -37,7 +37,7 @@ LEASE = 60.0
 ERROR = ErrorReport("E", "broken", "Traceback")
 
 
-def new_job(**changes: Any) -> intake.NewJob:
+def new_job(**changes: Any) -> insert.NewJob:
     """A job that is not stored yet."""
     payload = changes.pop("payload", {"task": "noop"})
     values: dict[str, Any] = {
@@ -50,13 +50,13 @@ def new_job(**changes: Any) -> intake.NewJob:
         "idempotency_key": None,
         "fingerprint": b"f",
     }
-    return intake.NewJob(**(values | changes))
+    return insert.NewJob(**(values | changes))
 
 
 def queued(engine: Engine, *, dispatched: bool = False, **changes: Any) -> store.JobRow:
     """A job that waits."""
     with engine.begin() as connection:
-        row = intake.insert_once(connection, new_job(**changes), dispatched=dispatched)
+        row = insert.insert_once(connection, new_job(**changes), dispatched=dispatched)
     assert row is not None
     return row
 

@@ -9,7 +9,7 @@ from typing import Any
 from factories import ERROR
 from sqlalchemy import Connection
 
-from webapp.jobs import bulk, steering, store
+from webapp.jobs import bulk, control, store
 from webapp.jobs.states import FINAL, UNBURNT, AttemptOutcome, JobStatus
 
 #: A message is silent when it was sent longer ago, seconds.
@@ -106,7 +106,7 @@ ENDS: dict[str, tuple[Callable[[Connection, store.Claim], bool], Callable[[Known
         lambda row, tick: row.again(SNOOZED, tick),
     ),
     "cancelled": (
-        steering.settle_cancelled,
+        control.settle_cancelled,
         lambda row: row.asked and not row.recorded,
         lambda row, _: row.record(AttemptOutcome.CANCELLED).final(CANCELLED),
     ),

@@ -35,15 +35,19 @@ def create_app(
     from flask import Flask
     from werkzeug.middleware.proxy_fix import ProxyFix
 
-    from webapp import api, logs, loopback, metrics, traces, waits
-    from webapp.broker import Broker, bind_celery
-    from webapp.database import engine_options, watch_idle
-    from webapp.extensions import QuickJSON, db
-    from webapp.jobs import handlers, queue, submission, undertaker
-    from webapp.settings import current
+    from webapp import api
+    from webapp.api.extensions import QuickJSON, db
+    from webapp.dead_letters import service as dead_letters
+    from webapp.infra.broker.client import Broker, bind_celery
+    from webapp.infra.postgres import deadlines
+    from webapp.infra.postgres.engine import engine_options, watch_idle
+    from webapp.infra.telemetry import logs, metrics, traces
+    from webapp.jobs import handlers, submission
+    from webapp.queues import service as queues
+    from webapp.settings import current, local
 
     settings = settings or current()
-    loopback.go_around_proxies()
+    local.go_around_proxies()
     logs.configure(settings.log_level)
     handlers.load(settings.handler_modules, settings.default_handler, settings.queue_names)
     bind_celery((*handlers.registry.queues(), handlers.MAINTENANCE_QUEUE))
@@ -58,7 +62,7 @@ def create_app(
             return func
 
     traces.install(settings, role, VERSION)
-    waits.install()
+    deadlines.install()
     app = Application(__name__, static_folder=None)
     app.config.update(
         SQLALCHEMY_DATABASE_URI=settings.database_url,
@@ -75,7 +79,7 @@ def create_app(
     db.init_app(app)
     with app.app_context():
         engine = watch_idle(db.engine)
-    app.extensions["queue"] = queue.Queue(
+    app.extensions["queue"] = queues.Queue(
         engine,
         Broker(
             settings.redis_url,
@@ -86,7 +90,7 @@ def create_app(
         handlers.registry,
         submission.Limits.of(settings),
     )
-    app.extensions["undertaker"] = undertaker.Undertaker(engine)
+    app.extensions["undertaker"] = dead_letters.Undertaker(engine)
     api.init_app(app, settings, engine)
     if command_line if command_line is not None else os.environ.get("FLASK_RUN_FROM_CLI") == "true":
         _bind_commands(app)
@@ -101,9 +105,9 @@ def _bind_commands(app: Flask) -> None:
 
     from flask_migrate import Migrate
 
-    from webapp import commands
-    from webapp.extensions import db
+    from webapp import cli
+    from webapp.api.extensions import db
 
     folder = Path(__file__).resolve().parent.parent / "migrations"
     Migrate(app, db, directory=str(folder), compare_type=True, compare_server_default=True)
-    commands.init_app(app)
+    cli.init_app(app)

@@ -13,7 +13,7 @@ from ops.chaos.clients import HANG
 from ops.chaos.history import History
 from ops.chaos.overlaps import Overlap, is_excused
 from ops.chaos.system import LEASE, QUEUE, System
-from webapp.transport import lists_of
+from webapp.infra.broker.transport import lists_of
 
 #: Most findings of one kind that are spelled out.
 SHOWN = 5

@@ -14,7 +14,7 @@ from ops.chaos.history import Event, Exchange
 from ops.chaos.stage import Broken, Stage
 from ops.chaos.system import await_that
 from ops.stack import postgres
-from webapp.messages import HARD_LIMIT_GRACE
+from webapp.infra.broker.messages import HARD_LIMIT_GRACE
 
 #: Sequence numbers of the jobs of this module, apart from those of the load and of other faults.
 FIRST = 20_000_000

@@ -8,9 +8,9 @@ from redis.exceptions import ResponseError
 
 from ops.chaos.stage import Stage
 from ops.chaos.system import QUEUE
-from webapp import rediskeys
-from webapp.heartbeats import key_of
-from webapp.transport import lists_of
+from webapp.infra.broker import redis_keys
+from webapp.infra.broker.heartbeats import key_of
+from webapp.infra.broker.transport import lists_of
 
 #: Seconds between two commands: shorter than anything here takes to notice one.
 PAUSE = 0.08
@@ -39,7 +39,9 @@ def poison_keys(stage: Stage) -> None:
 
 def _commands() -> Iterator[tuple[bytes | str, ...]]:
     """What is sent to Redis; the key is the second word."""
-    pace, epoch, beat = (rediskeys.key(name) for name in (rediskeys.PACE, rediskeys.EPOCH, rediskeys.BEAT))
+    pace, epoch, beat = (
+        redis_keys.key(name) for name in (redis_keys.PACE, redis_keys.EPOCH, redis_keys.BEAT)
+    )
     for text in NONSENSE:
         yield "HSET", pace, "chaos.effect", text
         yield "SET", epoch, text
@@ -48,13 +50,13 @@ def _commands() -> Iterator[tuple[bytes | str, ...]]:
     for name in (pace, epoch, beat, *lists_of(QUEUE), *lists_of("maintenance")):
         yield "SADD", name, "x"
     for exchange in EXCHANGES:
-        yield "SET", rediskeys.key(f"_kombu.binding.{exchange}"), "x"
-        yield "SADD", rediskeys.key(f"_kombu.binding.{exchange}"), b"\xff"
-        yield "HSET", rediskeys.key(f"_kombu.binding_permanent.{exchange}"), "a", "b"
-    for name in (rediskeys.UNACKED, rediskeys.UNACKED_INDEX, rediskeys.UNACKED_MUTEX):
-        yield "SET", rediskeys.key(name), "x"
-        yield "LPUSH", rediskeys.key(name), "x"
-    yield "HSET", rediskeys.key(rediskeys.UNACKED), "forged", b"\xff"
-    yield "ZADD", rediskeys.key(rediskeys.UNACKED_INDEX), "1", "forged"
+        yield "SET", redis_keys.key(f"_kombu.binding.{exchange}"), "x"
+        yield "SADD", redis_keys.key(f"_kombu.binding.{exchange}"), b"\xff"
+        yield "HSET", redis_keys.key(f"_kombu.binding_permanent.{exchange}"), "a", "b"
+    for name in (redis_keys.UNACKED, redis_keys.UNACKED_INDEX, redis_keys.UNACKED_MUTEX):
+        yield "SET", redis_keys.key(name), "x"
+        yield "LPUSH", redis_keys.key(name), "x"
+    yield "HSET", redis_keys.key(redis_keys.UNACKED), "forged", b"\xff"
+    yield "ZADD", redis_keys.key(redis_keys.UNACKED_INDEX), "1", "forged"
     for text in (b"\xff", b"[]", b"7", b"{}", b'{"properties": null}'):
-        yield "PUBLISH", rediskeys.key("/0.celery.pidbox"), text
+        yield "PUBLISH", redis_keys.key("/0.celery.pidbox"), text

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from ops.chaos.stage import Stage
 from ops.chaos.system import QUEUE
-from webapp.transport import lists_of
+from webapp.infra.broker.transport import lists_of
 
 #: How long the worker is held so that messages wait, seconds.
 HELD = 1.2

@@ -9,8 +9,8 @@ from ops.chaos.message_faults import worker_held
 from ops.chaos.stage import Fault, Stage
 from ops.chaos.system import QUEUE
 from ops.stack import valkey
-from webapp.rediskeys import UNACKED, UNACKED_INDEX, key
-from webapp.transport import lists_of
+from webapp.infra.broker.redis_keys import UNACKED, UNACKED_INDEX, key
+from webapp.infra.broker.transport import lists_of
 
 
 def redis_down(seconds: float) -> Fault:

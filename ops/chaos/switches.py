@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from webapp.database import Statement
+from webapp.infra.postgres.engine import Statement
 
 #: Names of places where a process kills itself once its file is there.
 PLACES = ("before-commit", "after-commit", "after-claim", "before-settle", "after-settle")
@@ -61,8 +61,8 @@ def raise_if_asked(place: str) -> None:
 
 
 def _places_to_raise() -> None:
-    from tasks import callbacks, recovery
-    from webapp.jobs import queue
+    from tasks.sweeps import callbacks, recovery
+    from webapp.queues import service as queues
 
     def before(owner: Any, name: str, ask: Callable[..., None]) -> None:
         real = getattr(owner, name)
@@ -80,7 +80,7 @@ def _places_to_raise() -> None:
         for name in names:
             before(owner, name, lambda *_: raise_if_asked(SWEEPS_RAISE))
     before(
-        queue.Queue,
+        queues.Queue,
         "dispatch",
         lambda _, name: raise_if_asked(QUEUE_THAT_RAISES) if name == BROKEN_QUEUE else None,
     )
@@ -103,17 +103,18 @@ def _around(owner: Any, name: str, before: str | None = None, after: str | None 
 
 def _places_to_die() -> None:
     from tasks import chunk, execution
-    from webapp.jobs import intake, queue
+    from webapp.jobs import insert
+    from webapp.queues import service as queues
 
-    _around(intake, "insert_once", after="before-commit")
-    _around(queue.Queue, "_store", after="after-commit")
+    _around(insert, "insert_once", after="before-commit")
+    _around(queues.Queue, "_store", after="after-commit")
     _around(execution, "claim_all", after="after-claim")
     _around(execution, "settle_completed", before="before-settle", after="after-settle")
     _around(chunk, "settle_many", before="before-settle", after="after-settle")
 
 
 def _visibility_timeout(seconds: int) -> None:
-    from webapp.broker import celery
+    from webapp.infra.broker.client import celery
 
     celery.conf.broker_transport_options = celery.conf.broker_transport_options | {
         "visibility_timeout": seconds,
@@ -123,7 +124,8 @@ def _visibility_timeout(seconds: int) -> None:
 
 def _no_fence() -> None:
     """A settle that looks at neither state nor attempt."""
-    from webapp.jobs import bulk, store, tickets
+    from webapp.jobs import bulk, store
+    from webapp.queues import tickets
 
     one, many = store._SETTLE_COMPLETED.text, (bulk._SETTLE_MANY.text, tickets._SETTLE_AND_CLAIM.text)
     if store.OPEN_ATTEMPT not in one or any(bulk._OPEN_ATTEMPT not in sql for sql in many):
@@ -165,7 +167,7 @@ def _no_redispatch() -> None:
 
 def _no_renewal() -> None:
     """Leases are never prolonged, and nothing is stopped because of that."""
-    from tasks.presence import Presence
+    from tasks.presence.thread import Presence
 
     Presence._renew = lambda *_args: None
     Presence._stop_unrenewed = lambda *_args: None
@@ -173,7 +175,7 @@ def _no_renewal() -> None:
 
 def _left_alone() -> None:
     """What a child leaves behind is not ended, and nothing is ended with it."""
-    from tasks import process_group
+    from tasks.processes import process_group
 
     process_group.end_rest = lambda _pid: None
     process_group._started_by = lambda _pid: []
@@ -202,9 +204,9 @@ def _twice() -> None:
 
 def _answer_first() -> None:
     """The client is answered, and the job is stored a moment later."""
-    from webapp.jobs import queue
+    from webapp.queues import service as queues
 
-    real = queue.Queue._store
+    real = queues.Queue._store
 
     def later(self: Any, job: Any, *, dispatched: bool) -> Any:
         def store() -> None:
@@ -214,7 +216,7 @@ def _answer_first() -> None:
         threading.Thread(target=store, daemon=True).start()
         return _row_of(job), True
 
-    queue.Queue._store = later
+    queues.Queue._store = later
 
 
 def _row_of(job: Any) -> Any:
@@ -239,22 +241,22 @@ def _any_claim() -> None:
 
 def _cancel_in_words() -> None:
     """A waiting job's cancel is answered, and nothing is written."""
-    from webapp.jobs import steering
+    from webapp.jobs import control
 
-    real = steering.ask_cancel
+    real = control.ask_cancel
 
     def ask(connection: Any, job_id: Any, *more: Any) -> Any:
         row = connection.execute(text("SELECT status FROM jobs WHERE id = :id"), {"id": job_id}).scalar()
         if row == "queued":
-            return steering.CancelAnswer.CANCELLED
+            return control.CancelAnswer.CANCELLED
         return real(connection, job_id, *more)
 
-    steering.ask_cancel = ask
+    control.ask_cancel = ask
 
 
 def _blame_all() -> None:
     """Every job that a dead process held is taken for the one that it ran."""
-    from tasks import lost_jobs
+    from tasks.presence import lost_jobs
     from webapp.jobs.loss import Fate
 
     lost_jobs.fates = lambda held, _seen: [Fate.LOST for _ in held]
@@ -262,46 +264,48 @@ def _blame_all() -> None:
 
 def _limit_all() -> None:
     """A job's time limit goes on when its handler is done."""
-    from tasks.run_table import Run
+    from tasks.processes.run_table import Run
 
     Run.is_late = lambda self, now, grace: now > self.began_at + self.timeout + grace
 
 
 def _untold() -> None:
     """Nobody who waits is woken: neither by a notification nor by the looks that make up for a lost one."""
-    from webapp.watchers import Watchers
+    from webapp.jobs.watchers import Watchers
 
     Watchers._wake = lambda *_args: None
 
 
 def _led_astray() -> None:
     """Connections that were led to a read-only server are kept."""
-    from webapp import database
+    from webapp.infra.postgres import engine
 
-    database._leads_elsewhere = lambda *_args: False
-    database._replace_all = lambda _engine: None
+    engine._leads_elsewhere = lambda *_args: False
+    engine._replace_all = lambda _engine: None
 
 
 def _every_lock_a_race() -> None:
     """A submission that waited for any lock in vain is told that another one holds its key."""
-    from webapp import database_errors
-    from webapp.jobs import queue
+    from webapp.infra.postgres import database_errors
+    from webapp.queues import service as queues
 
-    queue.is_lock_of = lambda error, _table: database_errors.trouble_of(error) is database_errors.Trouble.BUSY
+    queues.is_lock_of = lambda error, _table: (
+        database_errors.trouble_of(error) is database_errors.Trouble.BUSY
+    )
 
 
 def _trusting() -> None:
     """Keys of a wrong type are left where they are."""
-    from webapp import rediskeys
+    from webapp.infra.broker import redis_keys
 
-    rediskeys.remove_wrong = lambda *_args: []
+    redis_keys.remove_wrong = lambda *_args: []
 
 
 def _unguarded() -> None:
     """Of the parts of a sweep, one that raises stops those after it."""
-    from tasks import sweeps
+    from tasks.sweeps import base
 
-    sweeps.Each.do = lambda _self, _name, work: work()
+    base.Each.do = lambda _self, _name, work: work()
 
 
 def _deaf() -> None:

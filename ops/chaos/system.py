@@ -29,7 +29,7 @@ from ops.chaos.switches import BROKEN_QUEUE
 from ops.stack import ports, postgres, valkey
 from ops.stack.throwaway import become
 from ops.stack.venv import ROOT
-from webapp import heartbeats, rediskeys
+from webapp.infra.broker import heartbeats, redis_keys
 
 BIN = Path(sys.prefix) / "bin"
 #: Marks every process of a run, so that orphans can be found.
@@ -170,7 +170,7 @@ class System:
         return {
             "DATABASE_URL": postgres.url(database.port if database else self.postgres_port),
             "REDIS_URL": valkey.url(redis.port if redis else self.redis_port),
-            "REDIS_PREFIX": rediskeys.prefix(),
+            "REDIS_PREFIX": redis_keys.prefix(),
         }
 
     def up(self) -> None:

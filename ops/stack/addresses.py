@@ -13,8 +13,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from ops.stack import ports, postgres
-from webapp.running import note_of, read_note
 from webapp.settings import Settings
+from webapp.settings.local import note_of, read_note
 
 #: Seconds a server of somebody else's may take to answer.
 ANSWER_TIMEOUT = 3.0

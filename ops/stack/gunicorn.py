@@ -7,11 +7,11 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 from ops.stack.evenly import Shares, spread
-from webapp import heap
-from webapp.logs import configuration
+from webapp.infra import prefork
+from webapp.infra.telemetry.logs import configuration
 from webapp.server.worker import PatientWorker
 from webapp.settings import current
-from webapp.starting import one_sentence
+from webapp.startup import one_sentence
 
 with one_sentence():
     _settings = current()
@@ -67,7 +67,7 @@ _shares = Shares(2 * workers + 2)
 
 def pre_fork(_server: Any, worker: Any) -> None:
     """The workers share what is loaded by now, and know of each other's connections."""
-    heap.share()
+    prefork.share_memory()
     worker.place = _shares.take()
 
 

@@ -61,7 +61,7 @@ def try_handlers(environment: Mapping[str, str]) -> None:
     """
     try:
         tried = subprocess.run(
-            [sys.executable, "-m", "webapp.starting"],
+            [sys.executable, "-m", "webapp.startup"],
             env=dict(environment),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from ops.stack import addresses, postgres
 from ops.stack.ports import LOOPBACK
 from ops.stack.supervisor import LIVE
-from tasks import beacon
+from tasks import liveness
 from webapp.settings import Settings
 
 #: Seconds one look may take.
@@ -79,7 +79,7 @@ def _httpbin(settings: Settings, *_: object) -> None:
 
 
 def _says_so(_settings: Settings, data: Path, name: str) -> None:
-    well, sentence = beacon.look(data, name, ready=True)
+    well, sentence = liveness.look(data, name, ready=True)
     if not well:
         raise _NotYet(sentence)
 
@@ -99,14 +99,14 @@ _LOOKS: dict[str, Callable[..., None]] = {
 
 def forget(data: Path, name: str) -> None:
     """Forgets what a process that has ended said of itself while it ran."""
-    for file in beacon.folder(data).glob("*.beacon"):
+    for file in liveness.folder(data).glob("*.beacon"):
         if name in (file.stem, file.stem.partition("@")[0]):
             file.unlink(missing_ok=True)
 
 
 def forget_all(data: Path) -> None:
     """Forgets what any process said of itself; for a stack that is down."""
-    for file in beacon.folder(data).glob("*.beacon"):
+    for file in liveness.folder(data).glob("*.beacon"):
         file.unlink(missing_ok=True)
 
 

@@ -18,8 +18,8 @@ from ops.stack import addresses, ports, postgres, preflight, processes, promethe
 from ops.stack.supervisor import Supervisor, SupervisorError
 from ops.stack.valkey_start import ASIDE
 from ops.stack.venv import ROOT
-from webapp.running import read_note
 from webapp.settings import Settings
+from webapp.settings.local import read_note
 
 #: Longest a server may take to answer after its start, seconds.
 SERVER_PATIENCE = 60.0

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from webapp.broker import celery
-from webapp.messages import BURY_JOB, EXECUTE_JOB
+from webapp.infra.broker.client import celery
+from webapp.infra.broker.messages import BURY_JOB, EXECUTE_JOB
 from webapp.settings import Settings
 
 

@@ -33,7 +33,7 @@ def test_settings_can_be_read_without_loading_anything_else():
         timeout=60,
         check=True,
     ).stdout.split()
-    assert not {"flask", "celery", "redis", "webapp.jobs", "webapp.broker"} & set(loaded)
+    assert not {"flask", "celery", "redis", "webapp.jobs", "webapp.infra.broker.client"} & set(loaded)
 
 
 def test_a_worker_never_loads_flask():
@@ -57,7 +57,7 @@ def test_an_api_never_loads_what_only_migrations_need():
 
 def loaded_by(module, endpoint, first=""):
     """What is loaded once a module is, and would have begun a span: what waits for the first span counts as well."""
-    code = f"{first}import sys, {module}\nfrom webapp import traces\ntraces.request('x', None, {{}})\nprint(*sys.modules)"
+    code = f"{first}import sys, {module}\nfrom webapp.infra.telemetry import traces\ntraces.request('x', None, {{}})\nprint(*sys.modules)"
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -78,27 +78,33 @@ NOT_FOR_REDIS = (
 @pytest.mark.parametrize("module", ["tasks.celery", "wsgi"])
 def test_opentelemetry_is_loaded_only_where_a_collector_is_named(module):
     off = loaded_by(module, "", NOT_FOR_REDIS)
-    assert "webapp.traces" in off
-    assert not [name for name in off if name.split(".")[0] == "opentelemetry" or name == "webapp.spans"]
-    assert {"webapp.spans", "opentelemetry.sdk.trace"} <= set(loaded_by(module, "http://127.0.0.1:1"))
+    assert "webapp.infra.telemetry.traces" in off
+    assert not [
+        name
+        for name in off
+        if name.split(".")[0] == "opentelemetry" or name == "webapp.infra.telemetry.spans"
+    ]
+    assert {"webapp.infra.telemetry.spans", "opentelemetry.sdk.trace"} <= set(
+        loaded_by(module, "http://127.0.0.1:1")
+    )
 
 
 def test_only_those_who_own_a_transaction_commit():
     owners = {
         # Begins what its caller commits, as SQLAlchemy's own execute does.
-        "webapp/database.py",
-        "webapp/jobs/queue.py",
-        "webapp/jobs/undertaker.py",
+        "webapp/infra/postgres/engine.py",
+        "webapp/queues/service.py",
+        "webapp/dead_letters/service.py",
         # Reads only; the limits of its statements are its transaction's.
         "webapp/api/gauges.py",
-        "tasks/callbacks.py",
+        "tasks/sweeps/callbacks.py",
         "tasks/execution.py",
         "tasks/chunk.py",
         "tasks/dead_letter.py",
-        "tasks/lost_jobs.py",
-        "tasks/recovery.py",
-        "tasks/sweeps.py",
-        "tasks/presence.py",
+        "tasks/presence/lost_jobs.py",
+        "tasks/sweeps/recovery.py",
+        "tasks/sweeps/base.py",
+        "tasks/presence/thread.py",
     }
     committing = {
         str(path.relative_to(ROOT))

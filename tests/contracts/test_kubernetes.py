@@ -83,7 +83,7 @@ def test_a_pod_is_restricted(role):
 def test_a_probe_looks_at_the_beacon_of_its_own_process(role):
     container = PODS[role]["containers"][0]
     probe = container["livenessProbe"]["exec"]["command"]
-    assert probe == ["python", "-m", "tasks.beacon", role]
+    assert probe == ["python", "-m", "tasks.liveness", role]
     if role != "beat":
         assert container["readinessProbe"]["exec"]["command"] == [*probe, "--ready"]
 

@@ -12,7 +12,7 @@ import console
 import pytest
 
 from ops.__main__ import parser
-from webapp.commands import dlq, jobs, workers
+from webapp.cli import dlq, jobs, workers
 
 PAGES = console.pages()
 ROOT = console.ROOT

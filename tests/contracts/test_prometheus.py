@@ -12,8 +12,8 @@ import yaml
 from prometheus_client import Counter, Histogram
 
 from ops.stack import prometheus
-from webapp import metrics
 from webapp.api.gauges import GAUGES
+from webapp.infra.telemetry import metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "ops" / "prometheus"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ops.stack.processes import applications
-from webapp.broker import celery
+from webapp.infra.broker.client import celery
 from webapp.jobs import handlers
 from webapp.settings import Settings
 

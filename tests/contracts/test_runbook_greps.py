@@ -11,7 +11,7 @@ import billiard.pool
 import pytest
 from celery.worker import request
 
-from webapp.logs import JsonFormatter
+from webapp.infra.telemetry.logs import JsonFormatter
 
 ROOT = Path(__file__).resolve().parents[2]
 _GREP = re.compile(r"ops logs [^|\n]*\| grep (-E )?(?:'([^']+)'|(\S+))")

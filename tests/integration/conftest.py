@@ -12,9 +12,10 @@ from flask import Flask
 from kombu import Queue as KombuQueue
 
 from tasks.runtime import Runtime, runtime
-from webapp import create_app, traces
-from webapp.broker import celery
-from webapp.extensions import limiter
+from webapp import create_app
+from webapp.api.extensions import limiter
+from webapp.infra.broker.client import celery
+from webapp.infra.telemetry import traces
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, Handler, HandlerFunction, registry
 from webapp.settings import Settings
 

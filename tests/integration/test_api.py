@@ -9,8 +9,8 @@ import pytest
 from factories import LEASE, WORKER, age, buried, new_job, queued, tables, waiting
 from sqlalchemy import text
 
-from webapp.jobs import intake, store
-from webapp.jobs.models import MAX_KEY_LENGTH
+from webapp.jobs import insert, store
+from webapp.jobs.tables import MAX_KEY_LENGTH
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
@@ -471,7 +471,7 @@ def test_a_database_that_never_answers_is_given_up(another_app, silent_port):
 
 def test_a_key_whose_first_request_is_not_through_yet_is_asked_for_again(client, engine):
     with engine.connect() as another_request:
-        intake.insert_once(another_request, new_job(idempotency_key="k"), dispatched=False)
+        insert.insert_once(another_request, new_job(idempotency_key="k"), dispatched=False)
         answer = submit(client, key="k")
         assert_problem(answer, 409)
         assert answer.headers["Retry-After"] == "1"

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from webapp.jobs import backlog
-from webapp.jobs.backlog import Depth
+from webapp.queues import backlog
+from webapp.queues.backlog import Depth
 
 #: Rows of the test of millions.
 MANY = 1_200_000

@@ -12,9 +12,11 @@ from factories import ENDS, LEASE, age, row_of
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from tasks import callbacks, chunk, lost_jobs, recovery
+from tasks import chunk
 from tasks.dead_letter import bury_job
 from tasks.execution import execute_job
+from tasks.presence import lost_jobs
+from tasks.sweeps import callbacks, recovery
 from webapp.jobs import Cancelled, Discard, Retry, Snooze, bulk, store
 
 #: What came in, ...

@@ -9,11 +9,11 @@ import pytest
 from factories import waiting
 from sqlalchemy import text
 
-from webapp.jobs import intake
+from webapp.jobs import insert
 from webapp.jobs.handlers import registry
 
 #: Most characters of a statement's payloads: all jobs in one, a few in each, one in each.
-statements = pytest.mark.parametrize("statement", [intake.STATEMENT_CHARACTERS, 60, 1])
+statements = pytest.mark.parametrize("statement", [insert.STATEMENT_CHARACTERS, 60, 1])
 
 
 def post(client, *jobs, **more):
@@ -31,7 +31,7 @@ def count(engine):
 
 @statements
 def test_every_job_is_stored_and_named_in_order(client, queue, redis, monkeypatch, statement):
-    monkeypatch.setattr(intake, "STATEMENT_CHARACTERS", statement)
+    monkeypatch.setattr(insert, "STATEMENT_CHARACTERS", statement)
     answer = post(client, *(noop(n=n) for n in range(30)))
     assert answer.status_code == 200
     body = answer.get_json()
@@ -44,7 +44,7 @@ def test_every_job_is_stored_and_named_in_order(client, queue, redis, monkeypatc
 
 @statements
 def test_each_job_has_an_answer_of_its_own(client, engine, monkeypatch, statement):
-    monkeypatch.setattr(intake, "STATEMENT_CHARACTERS", statement)
+    monkeypatch.setattr(insert, "STATEMENT_CHARACTERS", statement)
     first = client.post("/jobs", json=noop("taken")).get_json()
     client.post("/jobs", json=noop("other", n=1))
     items = post(
@@ -134,7 +134,7 @@ def test_a_batch_larger_than_redis_should_hold_is_left_to_the_dispatcher(another
 
 @statements
 def test_batches_with_the_same_keys_at_once_make_one_job_to_a_key(app, engine, monkeypatch, statement):
-    monkeypatch.setattr(intake, "STATEMENT_CHARACTERS", statement)
+    monkeypatch.setattr(insert, "STATEMENT_CHARACTERS", statement)
     keys = [f"key-{number}" for number in range(100)]
     answers = []
 

@@ -9,9 +9,9 @@ from factories import buried, claimed, completed, queued, row_of
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
-from tasks import callbacks as delivering
 from tasks.handlers.http import HttpPayload, read_payload
-from webapp.jobs import callbacks, steering, store
+from tasks.sweeps import callbacks as delivering
+from webapp.jobs import callbacks, control, store
 from webapp.jobs.errors import Discard
 
 URL = "https://example.org/hook"
@@ -98,7 +98,7 @@ def test_a_job_names_the_job_that_tells_of_it(parts, engine, client):
 def test_failed_and_cancelled_jobs_are_told_of_too(parts, engine):
     failed, cancelled = buried(engine), queued(engine)
     with engine.begin() as connection:
-        steering.ask_cancel(connection, cancelled.id)
+        control.ask_cancel(connection, cancelled.id)
     for job in (failed, cancelled):
         with_callback(engine, job.id)
     assert delivering.run_callbacks(parts) == 2
@@ -155,7 +155,7 @@ def test_a_job_that_is_requeued_is_told_of_again(parts, engine):
     with_callback(engine, job.id)
     assert delivering.run_callbacks(parts) == 1
     with engine.begin() as connection:
-        assert steering.requeue(connection, job.id)
+        assert control.requeue(connection, job.id)
     assert delivering.run_callbacks(parts) == 0
     with engine.begin() as connection:
         (claim,) = store.claim(connection, [job.id], worker_id="w/1", lease=60.0)

@@ -17,10 +17,10 @@ from tasks import execution, insistence
 from tasks.chunk import Chunk, execute_jobs, settle_many
 from tasks.execution import JobsFailed
 from tasks.runtime import child_name
+from webapp.infra.broker.pace import LARGEST_CHUNK
 from webapp.jobs import bulk, store
 from webapp.jobs.bulk import Completed
 from webapp.jobs.errors import Discard, Retry, Snooze
-from webapp.pace import LARGEST_CHUNK
 
 
 def claims_of(engine, *rows):

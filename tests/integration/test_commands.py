@@ -11,12 +11,13 @@ import pytest
 from factories import buried, claimed, completed, letters_of, queued, row_of, waiting
 from sqlalchemy import text
 
-from tasks.presence import Presence
-from webapp import heartbeats
-from webapp.jobs import store, undertaker
+from tasks.presence.thread import Presence
+from webapp.dead_letters import service as dead_letters
+from webapp.infra.broker import heartbeats
+from webapp.jobs import store
+from webapp.jobs.control import ask_cancel
+from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.options import Terms
-from webapp.jobs.report import ErrorReport
-from webapp.jobs.steering import ask_cancel
 
 
 @pytest.fixture
@@ -166,8 +167,8 @@ def test_dead_letters_are_grouped_listed_and_dealt_with(flask, engine):
 
 
 def test_what_takes_long_goes_on_at_its_rate_and_shows_how_far_it_is(flask, engine, monkeypatch):
-    monkeypatch.setattr(undertaker, "BATCH", 2)
-    monkeypatch.setattr(undertaker, "WINDOW", 0.0)
+    monkeypatch.setattr(dead_letters, "BATCH", 2)
+    monkeypatch.setattr(dead_letters, "WINDOW", 0.0)
     jobs = [buried(engine) for _ in range(5)]
     assert answer(flask("dlq", "requeue", "--all", "--rate", "1", "--json"))["changed"] == 5
     due = [row_of(engine, job.id).run_at for job in jobs]

@@ -11,12 +11,12 @@ import pytest
 from factories import ENDS, attempts_of, ended, queued, row_of
 from sqlalchemy import text
 
-from tasks import coroutines
+from tasks.attempt import coroutines
+from tasks.attempt.soft_limit import SoftLimit
 from tasks.chunk import execute_jobs
 from tasks.execution import execute_job
-from tasks.soft_limit import SoftLimit
-from webapp.jobs import Discard, steering
-from webapp.logs import bound_field
+from webapp.infra.telemetry.logs import bound_field
+from webapp.jobs import Discard, control
 
 
 def alone(job_id):
@@ -218,7 +218,7 @@ def test_a_coroutine_that_finishes_in_spite_of_the_limit_has_finished(end):
 def test_a_cancellation_reaches_a_coroutine(engine, handle):
     async def look(payload, context):
         with engine.begin() as connection:
-            steering.ask_cancel(connection, context.job_id)
+            control.ask_cancel(connection, context.job_id)
         await asyncio.sleep(0)
         context.check_cancelled()
 

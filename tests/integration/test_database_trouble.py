@@ -13,9 +13,10 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from ops.stack.throwaway import Throwaway
-from tasks import execution, recovery
+from tasks import execution
 from tasks.runtime import runtime
-from webapp.logs import JsonFormatter
+from tasks.sweeps import recovery
+from webapp.infra.telemetry.logs import JsonFormatter
 
 #: Longest a request may take that is refused, seconds.
 REFUSED_WITHIN = 1.5

@@ -11,9 +11,9 @@ import pytest
 from factories import ERROR, buried, completed, letters_of, queued, row_of, tables
 from sqlalchemy import text
 
-from webapp.jobs import undertaker
-from webapp.jobs.report import ErrorReport
-from webapp.moments import iso
+from webapp.dead_letters import service as dead_letters
+from webapp.infra.jsontext import iso
+from webapp.jobs.error_report import ErrorReport
 
 #: How often each race is run.
 RACES = 200
@@ -139,7 +139,7 @@ def test_a_selection_and_everything(client, engine):
 
 
 def test_at_a_rate_the_jobs_become_due_one_after_the_other(client, engine, monkeypatch):
-    monkeypatch.setattr(undertaker, "BATCH", 2)
+    monkeypatch.setattr(dead_letters, "BATCH", 2)
     jobs = [buried(engine) for _ in range(5)]
     answer = post(client, "requeue", all=True, rate=4).json
     due = [row_of(engine, job.id).run_at for job in jobs]
@@ -149,8 +149,8 @@ def test_at_a_rate_the_jobs_become_due_one_after_the_other(client, engine, monke
 
 
 def test_what_is_left_over_goes_on_at_the_same_rate(client, engine, monkeypatch):
-    monkeypatch.setattr(undertaker, "BATCH", 2)
-    monkeypatch.setattr(undertaker, "WINDOW", 1e-9)
+    monkeypatch.setattr(dead_letters, "BATCH", 2)
+    monkeypatch.setattr(dead_letters, "WINDOW", 1e-9)
     jobs = [buried(engine) for _ in range(3)]
     first = post(client, "requeue", all=True, rate=1)
     if first.json["changed"] == 0:

@@ -8,11 +8,13 @@ import time
 import pytest
 from factories import attempts_of, claimed, row_of
 
-from tasks import beacon, cleanup, dead_workers, process_group
-from tasks.dead_workers import LifeLock
-from tasks.presence import Presence
+from tasks import liveness
+from tasks.presence import dead_workers
+from tasks.presence.dead_workers import LifeLock
+from tasks.presence.thread import Presence
+from tasks.processes import cleanup, process_group
 from tasks.runtime import worker_name
-from webapp import heartbeats
+from webapp.infra.broker import heartbeats
 
 NAME = "host:4242:0a1b2c3d"
 
@@ -108,7 +110,7 @@ def test_nothing_is_taken_from_a_worker_of_another_machine(presence, engine, wor
 
 def test_files_from_before_the_machine_was_started_again_are_swept_up(presence, tmp_path):
     LifeLock(tmp_path, NAME)
-    file = beacon.folder(tmp_path) / f"{NAME}{dead_workers.SUFFIX}"
+    file = liveness.folder(tmp_path) / f"{NAME}{dead_workers.SUFFIX}"
     left = file.with_name(f"left{dead_workers.SUFFIX}")
     left.write_text("an earlier run of the kernel")
     presence.take_over()
@@ -142,7 +144,7 @@ def test_a_worker_does_not_find_itself_and_leaves_nothing_behind(presence, tmp_p
     assert list(dead_workers.find(tmp_path, worker_name())) == []
     lock.give_up()
     lock.give_up()
-    assert not list(beacon.folder(tmp_path).glob("*"))
+    assert not list(liveness.folder(tmp_path).glob("*"))
     presence.stop()
 
 

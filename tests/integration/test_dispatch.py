@@ -7,12 +7,12 @@ import pytest
 from factories import age, queued, row_of, waiting
 from sqlalchemy import text
 
-from tasks import recovery
-from webapp.broker import Broker
+from tasks.sweeps import recovery
+from webapp.infra.broker.client import Broker
+from webapp.infra.broker.transport import list_of, lists_of
 from webapp.jobs.handlers import registry
-from webapp.jobs.queue import FIRST_MESSAGES, Queue
 from webapp.jobs.submission import Limits, Submission
-from webapp.transport import list_of, lists_of
+from webapp.queues.service import FIRST_MESSAGES, Queue
 
 REDISPATCH = 60.0
 

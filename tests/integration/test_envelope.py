@@ -10,9 +10,9 @@ import pytest
 from factories import waiting
 from kombu import Connection
 
-from webapp.broker import celery
-from webapp.envelope import Envelope
-from webapp.messages import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS
+from webapp.infra.broker.client import celery
+from webapp.infra.broker.envelope import Envelope
+from webapp.infra.broker.messages import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS
 
 #: What is new in every message, and who sent it.
 CHANGING = ("id", "root_id", "origin", "argsrepr", "kwargsrepr", "correlation_id", "reply_to", "delivery_tag")

@@ -17,10 +17,10 @@ from tasks import execution, insistence
 from tasks.dead_letter import bury, bury_job
 from tasks.execution import execute_job
 from tasks.runtime import child_name
-from webapp.database import engine_options
+from webapp.infra.postgres.engine import engine_options
+from webapp.infra.telemetry.logs import bound_field
 from webapp.jobs import Discard, Retry, Snooze, store
 from webapp.jobs.options import Terms
-from webapp.logs import bound_field
 
 
 @pytest.fixture

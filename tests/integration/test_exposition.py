@@ -9,7 +9,7 @@ import pytest
 
 from ops.stack import ports
 from tasks import exposition
-from webapp import metrics
+from webapp.infra.telemetry import metrics
 
 LOOPBACK = ports.LOOPBACK
 

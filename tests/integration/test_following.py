@@ -26,16 +26,17 @@ from factories import (
 from sqlalchemy import create_engine, event, func, select, text
 from uuid_utils.compat import uuid7
 
-from tasks import cancellation, lost_jobs
-from tasks.cancellation import CancelWatch
+from tasks.attempt import cancellation
+from tasks.attempt.cancellation import CancelWatch
 from tasks.execution import execute_job
-from tasks.recovery import run_prune
-from webapp import metrics
+from tasks.presence import lost_jobs
+from tasks.sweeps.recovery import run_prune
+from webapp.infra.jsontext import iso
+from webapp.infra.telemetry import metrics
 from webapp.jobs import Cancelled, Discard, Snooze, filters, store
+from webapp.jobs.control import ask_cancel, requeue, settle_cancelled
 from webapp.jobs.options import Terms
 from webapp.jobs.states import AttemptOutcome
-from webapp.jobs.steering import ask_cancel, requeue, settle_cancelled
-from webapp.moments import iso
 
 #: How often each race is run.
 RACES = 200

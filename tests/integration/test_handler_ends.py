@@ -19,8 +19,8 @@ from tasks.chunk import execute_jobs
 from tasks.dead_letter import bury
 from tasks.execution import execute_job
 from webapp.jobs import Cancelled, Discard, Retry, Snooze, bulk, store
+from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.options import MAX_DELAY
-from webapp.jobs.report import ErrorReport
 
 
 def alone(job_id):

@@ -14,7 +14,8 @@ from tasks import execution, insistence
 from tasks.chunk import Chunk, execute_due, execute_jobs
 from tasks.execution import execute_job
 from tasks.runtime import child_name
-from webapp.jobs import bulk, store, tickets
+from webapp.jobs import bulk, store
+from webapp.queues import tickets
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ from factories import ENDS, age, buried, claimed, completed, queued
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.parser import text_string_to_metric_families
 
-from tasks import lost_jobs
 from tasks.dead_letter import bury_job
 from tasks.execution import execute_job
-from webapp import heartbeats, metrics, rediskeys
+from tasks.presence import lost_jobs
+from webapp.infra.broker import heartbeats, redis_keys
+from webapp.infra.telemetry import metrics
 from webapp.jobs import store
 from webapp.jobs.handlers import registry
 
@@ -287,7 +288,7 @@ def test_beats_age_is_known_by_rediss_clock_alone(scrape, redis):
     assert scrape()["beat_last_tick_age_seconds",] == heartbeats.BEAT_KEPT
     heartbeats.tick(redis)
     assert 0 <= scrape()["beat_last_tick_age_seconds",] < 5
-    redis.pexpire(rediskeys.key(rediskeys.BEAT), (heartbeats.BEAT_KEPT - 60) * 1_000)
+    redis.pexpire(redis_keys.key(redis_keys.BEAT), (heartbeats.BEAT_KEPT - 60) * 1_000)
     assert 60 <= scrape()["beat_last_tick_age_seconds",] < 65
 
 

@@ -9,10 +9,11 @@ import pytest
 from factories import claimed, completed, row_of
 from sqlalchemy import Text, cast, func, literal_column, select, table, text
 
-from tasks import callbacks as delivering
 from tasks import chunk, execution
-from webapp.jobs import bulk, columns, store, tickets
+from tasks.sweeps import callbacks as delivering
+from webapp.jobs import bulk, columns, store
 from webapp.jobs.bulk import Completed
+from webapp.queues import tickets
 
 #: Numbers that `jsonb` alone gives back as something else, or much longer, and some that it does not.
 NUMBERS = [1e16, 1e22, 1e23, 1e308, -1e308, 1.7976931348623157e308, -0.0, 0.0, 5e-324, 1e-300, 1e-7, 0.1]

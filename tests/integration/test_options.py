@@ -11,11 +11,11 @@ from factories import age, attempts_of, claimed, new_job, queued, row_of, tables
 from pydantic import BaseModel, Field, field_validator
 from sqlalchemy import text
 
-from tasks import recovery
-from webapp.jobs import expiry, intake, steering, store
+from tasks.sweeps import recovery
+from webapp.infra.broker.transport import list_of
+from webapp.jobs import control, expiry, insert, store
 from webapp.jobs.handlers import registry
 from webapp.jobs.options import Options, Terms
-from webapp.transport import list_of
 
 FULL = {
     "priority": 8,
@@ -283,7 +283,7 @@ def test_an_expired_job_that_is_queued_once_more_does_not_expire_again(engine, p
     row = expired(engine)
     recovery.run_expiry(parts)
     with engine.begin() as connection:
-        assert steering.requeue(connection, row.id)
+        assert control.requeue(connection, row.id)
     assert recovery.run_expiry(parts) == 0
     found = row_of(engine, row.id)
     assert (found.status, found.expires_at, found.cancel_reason) == ("queued", None, None)
@@ -413,7 +413,7 @@ def test_a_job_without_a_key_leaves_none(client, engine):
 
 def test_a_key_is_not_taken_when_its_job_is_not_stored(engine):
     with engine.connect() as connection:
-        intake.insert_once(connection, new_job(idempotency_key="k"), dispatched=False)
+        insert.insert_once(connection, new_job(idempotency_key="k"), dispatched=False)
         connection.rollback()
     assert keys(engine) == []
     assert attempts_of(engine, new_job().id) == []

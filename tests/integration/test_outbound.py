@@ -19,7 +19,7 @@ from webapp.outbound import guard as guarding
 from webapp.outbound.call import MAX_REDIRECTS, Caller, CallFailed, Request, authorities, redirected
 from webapp.outbound.guard import MOST_ADDRESSES, Guard, NotResolved, resolve
 from webapp.outbound.urls import Endpoint, Rules, TargetRefused, read_url
-from webapp.targets import read_targets
+from webapp.settings.targets import read_targets
 
 #: Addresses that a resolver may give and that lead to this machine or its neighbours.
 INTERNAL = [

@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 from factories import queued, row_of
 
-from webapp.jobs import outbox as module
-from webapp.jobs.outbox import Outbox
 from webapp.jobs.store import Hint
+from webapp.queues import outbox as module
+from webapp.queues.outbox import Outbox
 
 
 class Broker:

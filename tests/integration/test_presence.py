@@ -18,19 +18,21 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from tasks import presence as presence_module
-from tasks import process_group, run_table
-from tasks.beacon import Beacon, look
-from tasks.presence import Presence, busy_children, is_alive, is_child, jobs_of, kill, running_jobs
+from tasks.liveness import Beacon, look
+from tasks.presence import thread as presence_module
+from tasks.presence.thread import Presence, busy_children, is_alive, is_child, jobs_of, kill, running_jobs
+from tasks.presence.watchdog import EXIT_CODE, PATIENCE
+from tasks.processes import process_group, run_table
 from tasks.runtime import child_name, worker_name
-from tasks.watchdog import EXIT_CODE, PATIENCE
-from webapp import database_errors, forks, heartbeats
-from webapp.database_errors import Trouble
-from webapp.heartbeats import key_of
+from webapp.infra import prefork
+from webapp.infra.broker import heartbeats
+from webapp.infra.broker.heartbeats import key_of
+from webapp.infra.broker.messages import BURY_JOB, EXECUTE_DUE, EXECUTE_JOB, HARD_LIMIT_GRACE
+from webapp.infra.postgres import database_errors
+from webapp.infra.postgres.database_errors import Trouble
 from webapp.jobs import loss, store
+from webapp.jobs.control import ask_cancel
 from webapp.jobs.states import AttemptOutcome
-from webapp.jobs.steering import ask_cancel
-from webapp.messages import BURY_JOB, EXECUTE_DUE, EXECUTE_JOB, HARD_LIMIT_GRACE
 
 
 @dataclass(frozen=True, eq=False)
@@ -371,7 +373,7 @@ def test_while_a_child_is_killed_for_its_job_it_cannot_begin_another(
                 ends.append(database_errors.trouble_of(error))
         kill(pids)
 
-    monkeypatch.setattr("tasks.presence.kill", kill_late)
+    monkeypatch.setattr("tasks.presence.thread.kill", kill_late)
     assert presence.stop_cancelled() == 1
     assert ends == [Trouble.BUSY]
     assert row_of(engine, stubborn.id).status == "cancelled"
@@ -538,10 +540,10 @@ def test_without_postgresql_the_heartbeat_is_written_and_a_drain_ends(
 def test_no_child_is_born_while_presence_is_in_a_library(presence):
     """It would inherit a lock of the database's driver that no one will ever release, and hang in its first connect."""
     held: list[bool] = []
-    presence.steps["heartbeat"].work = lambda: held.append(forks._local.holds)
+    presence.steps["heartbeat"].work = lambda: held.append(prefork._local.holds)
     presence.run_once()
     assert held == [True]
-    assert not forks._local.holds
+    assert not prefork._local.holds
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from billiard.pool import TimeoutHandler
 from billiard.popen_fork import Popen
 
-from tasks import forked_copies, process_group
+from tasks.processes import forked_copies, process_group
 
 
 def lives(pid: int) -> bool:

@@ -20,8 +20,9 @@ from factories import (
     waiting,
 )
 
-from tasks import lost_jobs, recovery
-from webapp.broker import Broker
+from tasks.presence import lost_jobs
+from tasks.sweeps import recovery
+from webapp.infra.broker.client import Broker
 from webapp.jobs import store
 from webapp.jobs.loss import LOST
 from webapp.jobs.retry import RetryPolicy

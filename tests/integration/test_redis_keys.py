@@ -11,13 +11,13 @@ import pytest
 from factories import queued, row_of, waiting
 from redis import Redis
 
-from tasks import recovery
-from webapp import heartbeats, paces, rediskeys
+from tasks.sweeps import recovery
 from webapp import settings as settings_module
-from webapp.broker import Broker
+from webapp.infra.broker import heartbeats, pace_table, redis_keys
+from webapp.infra.broker.client import Broker
+from webapp.infra.broker.redis_keys import EPOCH, PACE
+from webapp.infra.broker.transport import lists_of
 from webapp.jobs.submission import Submission
-from webapp.rediskeys import EPOCH, PACE
-from webapp.transport import lists_of
 
 LAST = lists_of("default")[-1]
 #: Commands that somebody else may send.
@@ -55,7 +55,7 @@ POISON = [
 def impatient(queue, monkeypatch) -> None:
     """Nothing that was read before is believed any more."""
     for ttl in ("TTL", "FIRST_TTL"):
-        monkeypatch.setattr(paces, ttl, 0.0)
+        monkeypatch.setattr(pace_table, ttl, 0.0)
     monkeypatch.setattr(queue._broker._paces, "_read_at", float("-inf"))
     monkeypatch.setattr(queue._broker, "_lengths", {})
 
@@ -147,7 +147,7 @@ def test_no_more_heartbeats_are_looked_at_than_there_can_be_workers(redis, setti
 
 @pytest.mark.parametrize("left", [None, 10**12])
 def test_a_tick_of_beat_that_cannot_be_is_none(redis, settings, left):
-    redis.set(rediskeys.key(rediskeys.BEAT), "x", px=left)
+    redis.set(redis_keys.key(redis_keys.BEAT), "x", px=left)
     assert heartbeats.tick_age(redis) == heartbeats.BEAT_KEPT
 
 
@@ -170,8 +170,8 @@ def test_a_counter_of_the_limiter_that_makes_no_sense_begins_anew(another_app, r
 def test_with_a_prefix_no_other_key_is_touched(another_app, redis, monkeypatch, settings):
     """Two installations share a Redis: each key of ours begins with the prefix, and kombu's are told to."""
     mine = settings.model_copy(update={"redis_prefix": "shop:"})
-    monkeypatch.setattr(rediskeys, "current", lambda: mine)
-    monkeypatch.setattr("webapp.broker.rediskeys.current", lambda: mine)
+    monkeypatch.setattr(redis_keys, "current", lambda: mine)
+    monkeypatch.setattr("webapp.infra.broker.client.rediskeys.current", lambda: mine)
     client = another_app(rate_limit="5 per minute").test_client()
     before = dict.fromkeys(
         [PACE, EPOCH, heartbeats.rediskeys.WORKER + "other", "default", "LIMITS:x"], "theirs"
@@ -209,9 +209,9 @@ def test_nothing_is_removed_that_is_what_it_should_be(redis, settings):
     redis.sadd("c", 1)
     redis.zadd("d", {"x": 1})
     expected = {"a": "list", "b": "hash", "c": "set", "d": "zset", "none": "list"}
-    assert rediskeys.remove_wrong(client, expected) == []
+    assert redis_keys.remove_wrong(client, expected) == []
     assert sorted(redis.scan_iter()) == ["a", "b", "c", "d"]
-    assert rediskeys.remove_wrong(client, {"a": "hash", "b": "zset", "c": "list", "d": "set"}) == [
+    assert redis_keys.remove_wrong(client, {"a": "hash", "b": "zset", "c": "list", "d": "set"}) == [
         "a",
         "b",
         "c",

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from webapp.database import Statement, in_one_trip
+from webapp.infra.postgres.engine import Statement, in_one_trip
 
 
 def test_a_statement_gives_back_rows_and_their_number(engine):

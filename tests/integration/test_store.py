@@ -21,7 +21,8 @@ from factories import (
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from webapp.jobs import bulk, dead_letters, intake, pages, search, store
+from webapp.dead_letters import store as dead_letters
+from webapp.jobs import bulk, insert, pages, search, store
 from webapp.jobs.filters import Filter
 from webapp.jobs.retry import DeathReason
 from webapp.jobs.states import AttemptOutcome
@@ -53,10 +54,10 @@ def test_a_dispatched_job_says_when(engine):
 def test_a_taken_key_stores_nothing(engine):
     first = queued(engine, idempotency_key="k")
     with engine.begin() as connection:
-        assert intake.insert_once(connection, new_job(idempotency_key="k"), dispatched=False) is None
-        owner = intake.find_by_key(connection, "k")
-        assert intake.find_by_key(connection, "other") is None
-    assert owner == intake.KeyOwner(first.id, b"f", first)
+        assert insert.insert_once(connection, new_job(idempotency_key="k"), dispatched=False) is None
+        owner = insert.find_by_key(connection, "k")
+        assert insert.find_by_key(connection, "other") is None
+    assert owner == insert.KeyOwner(first.id, b"f", first)
 
 
 def test_jobs_without_a_key_never_collide(engine):

@@ -34,9 +34,9 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 from uuid_utils.compat import uuid7
 
-from webapp.jobs import intake, steering, store
+from webapp.jobs import control, insert, store
+from webapp.jobs.control import CancelAnswer
 from webapp.jobs.states import FINAL, AttemptOutcome, JobStatus
-from webapp.jobs.steering import CancelAnswer
 
 #: Longest a statement waits for the other connection's row, milliseconds.
 LOCK_TIMEOUT_MS = 15
@@ -221,8 +221,8 @@ class StoreMachine(RuleBasedStateMachine):
 
         def run(connection: Connection) -> UUID:
             new = new_job(id=job, idempotency_key=key, max_retries=budget)
-            row = intake.insert_once(connection, new, dispatched=sent)
-            return row.id if row else intake.find_by_key(connection, str(key)).job_id
+            row = insert.insert_once(connection, new, dispatched=sent)
+            return row.id if row else insert.find_by_key(connection, str(key)).job_id
 
         def plan() -> tuple[UUID, Rows]:
             if key:
@@ -256,7 +256,7 @@ class StoreMachine(RuleBasedStateMachine):
             return bool(fit), {id_: row.requeued(side.tick) for id_, row in fit.items()}
 
         plan = ask if how == "ask_cancel" else requeue
-        self.step(side, lambda connection: getattr(steering, how)(connection, job), plan)
+        self.step(side, lambda connection: getattr(control, how)(connection, job), plan)
 
     # Workers.
 

@@ -14,9 +14,9 @@ import pytest
 from factories import ERROR, LEASE, age, attempts_of, buried, claimed, end_lost, letters_of, new_job, queued
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from webapp.jobs import bulk, intake, steering, store
+from webapp.jobs import bulk, control, insert, store
+from webapp.jobs.control import CancelAnswer
 from webapp.jobs.states import AttemptOutcome
-from webapp.jobs.steering import CancelAnswer
 
 #: How long the second move may take to wait for a lock or to return, seconds.
 PATIENCE = 10.0
@@ -59,10 +59,10 @@ MOVES: dict[str, Move] = {
     "bury": lambda connection, case: store.bury(connection, case.id, case.held.attempt) is not None,
     "recover": recover,
     "ask_cancel": lambda connection, case: (
-        steering.ask_cancel(connection, case.id) is not CancelAnswer.NOTHING
+        control.ask_cancel(connection, case.id) is not CancelAnswer.NOTHING
     ),
-    "settle_cancelled": lambda connection, case: steering.settle_cancelled(connection, case.held),
-    "requeue": lambda connection, case: steering.requeue(connection, case.id),
+    "settle_cancelled": lambda connection, case: control.settle_cancelled(connection, case.held),
+    "requeue": lambda connection, case: control.requeue(connection, case.id),
     "renew": lambda connection, case: bool(
         store.renew(connection, [case.id], workers=[case.held.worker_id], lease=LEASE)
     ),
@@ -90,7 +90,7 @@ def running(engine: Engine) -> Case:
 def asked(engine: Engine) -> Case:
     case = running(engine)
     with engine.begin() as connection:
-        assert steering.ask_cancel(connection, case.id) is CancelAnswer.ASKED
+        assert control.ask_cancel(connection, case.id) is CancelAnswer.ASKED
     return case
 
 
@@ -110,7 +110,7 @@ def dead(engine: Engine) -> Case:
 def withdrawn(engine: Engine) -> Case:
     case = asked(engine)
     with engine.begin() as connection:
-        assert steering.settle_cancelled(connection, case.held)
+        assert control.settle_cancelled(connection, case.held)
     age(engine, "finished_at", ANCIENT, case.id)
     return case
 
@@ -296,7 +296,7 @@ def test_every_move_meets_another():
 def test_a_hundred_clients_with_one_key_make_one_job(crowd, before):
     if before == "a key that ran out":
         with crowd.begin() as connection:
-            assert intake.insert_once(connection, new_job(idempotency_key="k"), dispatched=False)
+            assert insert.insert_once(connection, new_job(idempotency_key="k"), dispatched=False)
             connection.execute(text("UPDATE idempotency_keys SET expires_at = now()"))
             connection.execute(text("DELETE FROM jobs"))
     together = Barrier(CLIENTS)
@@ -305,10 +305,10 @@ def test_a_hundred_clients_with_one_key_make_one_job(crowd, before):
         job = new_job(idempotency_key="k")
         together.wait(PATIENCE)
         with crowd.begin() as connection:
-            row = intake.insert_once(connection, job, dispatched=False)
+            row = insert.insert_once(connection, job, dispatched=False)
             if row is not None:
                 return True, row.id
-            return False, intake.find_by_key(connection, "k").job_id
+            return False, insert.find_by_key(connection, "k").job_id
 
     with ThreadPoolExecutor(CLIENTS) as threads:
         answers = [future.result() for future in [threads.submit(post) for _ in range(CLIENTS)]]
@@ -321,7 +321,7 @@ def test_a_hundred_clients_with_one_key_make_one_job(crowd, before):
 def test_batches_that_share_keys_which_ran_out_make_one_job_to_a_key(crowd):
     names = [f"k{number}" for number in range(20)]
     with crowd.begin() as connection:
-        intake.insert_many(connection, [new_job(idempotency_key=name) for name in names], dispatched=False)
+        insert.insert_many(connection, [new_job(idempotency_key=name) for name in names], dispatched=False)
         connection.execute(text("UPDATE idempotency_keys SET expires_at = now()"))
         connection.execute(text("DELETE FROM jobs"))
     together = Barrier(10)
@@ -331,7 +331,7 @@ def test_batches_that_share_keys_which_ran_out_make_one_job_to_a_key(crowd):
         jobs = [new_job(idempotency_key=name) for name in order]
         together.wait(PATIENCE)
         with crowd.begin() as connection:
-            return len(intake.insert_many(connection, jobs, dispatched=False))
+            return len(insert.insert_many(connection, jobs, dispatched=False))
 
     with ThreadPoolExecutor(10) as threads:
         stored = list(threads.map(post, range(10)))

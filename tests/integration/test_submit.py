@@ -11,16 +11,16 @@ from factories import age, row_of, tables, waiting
 from prometheus_client import generate_latest
 from sqlalchemy import create_engine, text
 
-from webapp import metrics
-from webapp.broker import LENGTH_TTL, PAUSE_AFTER_FAILURE, Broker
-from webapp.database import engine_options
-from webapp.jobs import intake
+from webapp.infra.broker.client import LENGTH_TTL, PAUSE_AFTER_FAILURE, Broker
+from webapp.infra.broker.messages import CLAIM_AND_SETTLE
+from webapp.infra.postgres.engine import engine_options
+from webapp.infra.telemetry import metrics
+from webapp.infra.telemetry.logs import bound
+from webapp.jobs import insert
 from webapp.jobs.errors import KeyOfPruned, KeyRace, KeyReused, UnknownTask
 from webapp.jobs.handlers import registry
-from webapp.jobs.queue import Queue
 from webapp.jobs.submission import Limits, Submission, fingerprint
-from webapp.logs import bound
-from webapp.messages import CLAIM_AND_SETTLE
+from webapp.queues.service import Queue
 
 LIMITS = Limits(max_retries=3, timeout=300.0, default_handler="simulated")
 #: Longest a submission may take while the broker is away, seconds.
@@ -113,14 +113,14 @@ def test_a_key_outlives_its_job(queue, engine):
 
 def test_a_key_that_ran_out_that_very_moment_is_asked_for_again(queue, engine, monkeypatch):
     submitted(queue, "k")
-    find_by_key = intake.find_by_key
+    find_by_key = insert.find_by_key
 
     def just_too_late(connection, key):
         with engine.begin() as pruning:
             pruning.execute(text("DELETE FROM idempotency_keys"))
         return find_by_key(connection, key)
 
-    monkeypatch.setattr(intake, "find_by_key", just_too_late)
+    monkeypatch.setattr(insert, "find_by_key", just_too_late)
     with pytest.raises(KeyRace, match="'k'"):
         submitted(queue, "k")
     assert submitted(queue, "k").created

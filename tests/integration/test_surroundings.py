@@ -23,10 +23,11 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from tasks import execution, recycling, surroundings
-from tasks.own_files import FilesLost, OwnFiles, identity
-from tasks.soft_limit import SoftLimit
-from tasks.surroundings import Surroundings
+from tasks import execution
+from tasks.attempt.soft_limit import SoftLimit
+from tasks.processes import recycling, surroundings
+from tasks.processes.own_files import FilesLost, OwnFiles, identity
+from tasks.processes.surroundings import Surroundings
 
 #: The file on which a forked process answers; no test closes it.
 ANSWER = 400

@@ -15,12 +15,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError, OperationalError
 
 import celeryconfig
-from tasks import callbacks as callbacks_sweep
-from tasks import lost_jobs, recovery, sweeps
-from tasks.sweeps import Each, run_guarded
-from webapp import metrics
-from webapp.broker import celery
-from webapp.guarded import Step
+from tasks.presence import lost_jobs
+from tasks.sweeps import base, recovery
+from tasks.sweeps import callbacks as callbacks_sweep
+from tasks.sweeps.base import Each, run_guarded
+from webapp.infra.broker.client import celery
+from webapp.infra.guarded import Step
+from webapp.infra.telemetry import metrics
 from webapp.jobs import callbacks, store
 
 
@@ -81,7 +82,7 @@ def test_what_ends_a_process_is_counted_and_passed_on(client):
 def test_a_message_that_failed_outside_of_the_runner_is_counted_and_logged(client, caplog, name, error):
     failed = runs(client, name, "failed")
     sender = celery.tasks[f"tasks.{name}"]
-    with caplog.at_level(logging.ERROR, sweeps.logger.name):
+    with caplog.at_level(logging.ERROR, base.logger.name):
         signals.task_failure.send(sender=sender, exception=error, traceback="as the parent knows it")
         signals.task_failure.send(sender=Mock(), exception=error)
     assert runs(client, name, "failed") == failed + 1

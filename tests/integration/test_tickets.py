@@ -13,13 +13,13 @@ from sqlalchemy import text
 from tasks import chunk
 from tasks.chunk import execute_due
 from tasks.runtime import child_name
-from webapp import transport
-from webapp.jobs import tickets
+from webapp.infra.broker import transport
+from webapp.infra.broker.pace_table import FIRST_TTL
 from webapp.jobs.bulk import Completed
-from webapp.jobs.queue import FIRST_MESSAGES
 from webapp.jobs.submission import Submission
-from webapp.jobs.tickets import LOOKED_AT, MOST_TICKETS, Taker, Ticket, Waiting, tickets_for
-from webapp.paces import FIRST_TTL
+from webapp.queues import tickets
+from webapp.queues.service import FIRST_MESSAGES
+from webapp.queues.tickets import LOOKED_AT, MOST_TICKETS, Taker, Ticket, Waiting, tickets_for
 
 LONGEST = 300.0
 

@@ -13,15 +13,17 @@ from opentelemetry import trace as opentelemetry_trace
 from psycopg2.errors import UniqueViolation
 from sqlalchemy import text
 
-from tasks import callbacks, dead_letter, lost_jobs
+from tasks import dead_letter
 from tasks.chunk import execute_jobs
 from tasks.execution import execute_job
-from webapp import traceparent, traces
+from tasks.presence import lost_jobs
+from tasks.sweeps import callbacks
+from webapp.infra.telemetry import traceparent, traces
+from webapp.infra.telemetry.logs import bound_field
+from webapp.infra.telemetry.traceparent import of_attempt
 from webapp.jobs import Retry, Snooze, store
 from webapp.jobs.errors import Cancelled
 from webapp.jobs.submission import Submission
-from webapp.logs import bound_field
-from webapp.traceparent import of_attempt
 
 
 def fail_in(monkeypatch, *names):

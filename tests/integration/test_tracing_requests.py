@@ -9,9 +9,9 @@ from collector import CLIENT, TRACE, TRACEPARENT, collecting, told
 from factories import tables
 
 from tasks.execution import execute_job
-from webapp import traceparent, traces
-from webapp.logs import bound_field
-from webapp.traceparent import read
+from webapp.infra.telemetry import traceparent, traces
+from webapp.infra.telemetry.logs import bound_field
+from webapp.infra.telemetry.traceparent import read
 
 
 def submit(client, header=None, key=None, **payload):

@@ -14,8 +14,8 @@ from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from ops.chaos.proxy import Proxy
-from webapp import transport
-from webapp.transport import lists_of
+from webapp.infra.broker import transport
+from webapp.infra.broker.transport import lists_of
 
 QUEUE = "test-transport"
 

@@ -8,7 +8,7 @@ import pytest
 from factories import completed, queued, row_of
 from sqlalchemy import text
 
-from webapp.reading import EARLIEST, LATEST
+from webapp.infra.postgres.column_values import EARLIEST, LATEST
 
 
 def nested(depth):

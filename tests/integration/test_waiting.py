@@ -14,15 +14,15 @@ import pytest
 from factories import ENDS, ERROR, LEASE, WORKER, age, attempts_of, buried, claimed, completed, queued, row_of
 from sqlalchemy import create_engine, text
 
+from tasks.attempt.progress import MAX_NOTE, ProgressReport
 from tasks.execution import execute_job
 from tasks.handlers import demo
-from tasks.progress import MAX_NOTE, ProgressReport
-from tasks.recovery import run_prune
-from webapp import watchers as watchers_module
+from tasks.sweeps.recovery import run_prune
 from webapp.api import following
-from webapp.jobs import steering, store
+from webapp.jobs import control, store
+from webapp.jobs import watchers as watchers_module
+from webapp.jobs.control import ask_cancel
 from webapp.jobs.states import AttemptOutcome
-from webapp.jobs.steering import ask_cancel
 
 #: How often each race is run.
 RACES = 200
@@ -435,13 +435,13 @@ def test_progress_is_a_number_from_nought_on(engine, done, total):
 def writes(monkeypatch):
     """What is written of progress: done, and when."""
     found = []
-    real = steering.note_progress
+    real = control.note_progress
 
     def note(connection, job_id, attempt, **said):
         found.append((said["done"], time.monotonic()))
         return real(connection, job_id, attempt, **said)
 
-    monkeypatch.setattr(steering, "note_progress", note)
+    monkeypatch.setattr(control, "note_progress", note)
     return found
 
 

@@ -12,8 +12,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from webapp import waits
-from webapp.database import engine_options
+from webapp.infra.postgres import deadlines
+from webapp.infra.postgres.engine import engine_options
 
 #: Long enough to be told from no wait at all, seconds.
 BUDGET = 0.3
@@ -22,7 +22,7 @@ BUDGET = 0.3
 @pytest.fixture(autouse=True)
 def _gate_open():
     yield
-    waits._gate.open()
+    deadlines._gate.open()
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def ask(engine, statement="SELECT 1"):
     """How long it took, and the error, if there was one."""
     began = time.monotonic()
     try:
-        with waits.within(BUDGET), engine.connect() as connection:
+        with deadlines.within(BUDGET), engine.connect() as connection:
             connection.execute(text(statement))
     except OperationalError as error:
         return time.monotonic() - began, str(error.orig)
@@ -55,7 +55,7 @@ def test_a_silent_server_is_given_up_and_the_next_is_refused_at_once(silent_engi
 
 def test_after_the_pause_one_tries_and_the_others_are_refused(silent_engine, eventually):
     ask(silent_engine)
-    eventually(lambda: time.monotonic() > waits._gate._closed_until)
+    eventually(lambda: time.monotonic() > deadlines._gate._closed_until)
     answers = []
     threads = [threading.Thread(target=lambda: answers.append(ask(silent_engine))) for _ in range(6)]
     for thread in threads:
@@ -96,7 +96,7 @@ def test_a_slow_statement_shuts_nobody_else_out(engine):
 
 
 def test_the_rest_of_a_time_that_had_gone_before_says_nothing_of_the_server(engine):
-    with waits.within(0.5), engine.connect() as connection:
+    with deadlines.within(0.5), engine.connect() as connection:
         connection.execute(text("SELECT pg_sleep(0.4)"))
         with pytest.raises(OperationalError):
             connection.execute(text("SELECT pg_sleep(5)"))
@@ -109,15 +109,15 @@ def test_without_a_bound_a_thread_waits_as_long_as_it_takes(engine):
 
 
 def test_bounds_nest_and_what_is_uninstalled_is_gone(settings):
-    with waits.within(5):
-        outer = waits._local.deadline
-        with waits.within(1):
-            assert waits._local.deadline < outer
-        assert waits._local.deadline == outer
-    waits.uninstall()
+    with deadlines.within(5):
+        outer = deadlines._local.deadline
+        with deadlines.within(1):
+            assert deadlines._local.deadline < outer
+        assert deadlines._local.deadline == outer
+    deadlines.uninstall()
     try:
         assert extensions.get_wait_callback() is None
         plain = make_url(settings.database_url).set(drivername="postgresql")
         psycopg2.connect(plain.render_as_string(hide_password=False)).close()
     finally:
-        waits.install()
+        deadlines.install()

@@ -13,9 +13,10 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 from ops.stack import valkey
-from webapp import heartbeats, waits
-from webapp.broker import Broker
-from webapp.database import engine_options, watch_idle
+from webapp.infra.broker import heartbeats
+from webapp.infra.broker.client import Broker
+from webapp.infra.postgres import deadlines
+from webapp.infra.postgres.engine import engine_options, watch_idle
 from webapp.settings import Settings
 
 
@@ -60,7 +61,7 @@ def test_where_no_host_answers_the_last_one_closes_the_gate(another_app, silent_
     began = time.monotonic()
     assert client.post("/jobs", json={"payload": {"task": "noop"}}).status_code == 503
     assert time.monotonic() - began < 0.3
-    waits._gate.open()
+    deadlines._gate.open()
 
 
 def test_of_two_hosts_the_one_that_takes_writes_is_used(another_app, two_hosts):

@@ -145,7 +145,7 @@ def test_every_process_is_the_user_without_rights(containers):
 
 @pytest.mark.parametrize("name", ["worker", "maintenance", "beat"])
 def test_a_probe_finds_the_process_alive_and_ready(containers, eventually, name):
-    probe = ("python", "-m", "tasks.beacon", name, "--ready")
+    probe = ("python", "-m", "tasks.liveness", name, "--ready")
     eventually(lambda: containers.inside(name, *probe)[0] == 0, PATIENCE)
 
 

@@ -17,7 +17,7 @@ from collector import CLIENT, TRACE, TRACEPARENT, Collector, collecting
 from listener import listening
 
 from ops.stack import ports
-from webapp.traceparent import of_attempt, read
+from webapp.infra.telemetry.traceparent import of_attempt, read
 
 pytestmark = pytest.mark.system
 

@@ -13,9 +13,9 @@ import pytest
 from full_disk import fill, small_disk
 from prometheus_client import CollectorRegistry, Counter, generate_latest, values
 
-from webapp import counter_files, metrics, slots
-from webapp.counter_files import CounterFile
-from webapp.slots import MAX_SLOTS, Slots
+from webapp.infra.telemetry import counter_files, metrics, slots
+from webapp.infra.telemetry.counter_files import CounterFile
+from webapp.infra.telemetry.slots import MAX_SLOTS, Slots
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ CODE = """
 import os, sys
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = sys.argv[1]
 if sys.argv[2] == "ours":
-    from webapp.metrics import jobs_created
+    from webapp.infra.telemetry.metrics import jobs_created
 else:
     from prometheus_client import Counter
     jobs_created = Counter("jobs_created_total", "Jobs.")

@@ -12,9 +12,10 @@ from psycopg2 import errors
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from webapp import database_errors, logs
-from webapp.database_errors import Trouble, trouble_of, trouble_of_code
-from webapp.waits import Away
+from webapp.infra.postgres import database_errors
+from webapp.infra.postgres.database_errors import Trouble, trouble_of, trouble_of_code
+from webapp.infra.postgres.deadlines import Away
+from webapp.infra.telemetry import logs
 
 SECRET = "sesame-4711"
 

@@ -5,8 +5,8 @@ from uuid import UUID
 import pytest
 
 from webapp.jobs import errors
+from webapp.jobs.error_report import MAX_ERROR_CHARACTERS, MAX_TRACEBACK_CHARACTERS, ErrorReport
 from webapp.jobs.errors import Discard, Retry
-from webapp.jobs.report import MAX_ERROR_CHARACTERS, MAX_TRACEBACK_CHARACTERS, ErrorReport
 
 
 class Mute(Exception):

@@ -4,7 +4,7 @@ import os
 import threading
 import time
 
-from webapp import forks
+from webapp.infra import prefork
 
 #: Longest anything here may take, seconds.
 PATIENCE = 10.0
@@ -25,7 +25,7 @@ def _fork_in_a_thread(forked: threading.Event) -> threading.Thread:
 
 def test_a_fork_waits_until_nothing_is_in_a_library_any_more():
     forked = threading.Event()
-    with forks.held_off():
+    with prefork.held_off():
         thread = _fork_in_a_thread(forked)
         assert not forked.wait(0.2)
     assert forked.wait(PATIENCE)
@@ -34,28 +34,28 @@ def test_a_fork_waits_until_nothing_is_in_a_library_any_more():
 
 def test_a_fork_happens_while_the_block_only_waits():
     forked = threading.Event()
-    with forks.held_off(), forks.held_off():
+    with prefork.held_off(), prefork.held_off():
         thread = _fork_in_a_thread(forked)
-        with forks.let_through():
+        with prefork.let_through():
             assert forked.wait(PATIENCE)
-        assert forks._local.holds
+        assert prefork._local.holds
     thread.join()
-    with forks.let_through():
-        assert not forks._local.holds
+    with prefork.let_through():
+        assert not prefork._local.holds
 
 
 def test_a_block_may_keep_forks_waiting_while_it_waits_itself():
     forked = threading.Event()
-    with forks.held_off(waits_included=True):
+    with prefork.held_off(waits_included=True):
         thread = _fork_in_a_thread(forked)
-        with forks.let_through():
+        with prefork.let_through():
             assert not forked.wait(0.2)
     assert forked.wait(PATIENCE)
     thread.join()
 
 
 def test_a_block_that_forks_itself_does_not_wait_for_itself():
-    with forks.held_off():
+    with prefork.held_off():
         pid = os.fork()
         if pid == 0:  # pragma: no cover - another process
             os._exit(0)
@@ -65,10 +65,10 @@ def test_a_block_that_forks_itself_does_not_wait_for_itself():
 def test_a_child_may_hold_forks_off_again():
     """The guard is copied held, and is free in the child."""
     end = time.monotonic() + PATIENCE
-    with forks.held_off():
+    with prefork.held_off():
         pid = os.fork()
         if pid == 0:  # pragma: no cover - another process
-            with forks.held_off():
+            with prefork.held_off():
                 os._exit(7)
     while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
         assert time.monotonic() < end

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from webapp import guarded
-from webapp.guarded import EXIT_CODE, MEMORY_PATIENCE, Step, Steps, VitalThread
+from webapp.infra import guarded
+from webapp.infra.guarded import EXIT_CODE, MEMORY_PATIENCE, Step, Steps, VitalThread
 
 
 class Work:

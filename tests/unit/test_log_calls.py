@@ -10,9 +10,9 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from uuid_utils.compat import uuid7
 
-from tasks import handler_log
-from webapp import logs
-from webapp.log_values import MAX_LINE
+from tasks.attempt import handler_log
+from webapp.infra.telemetry import logs
+from webapp.infra.telemetry.log_values import MAX_LINE
 
 JOB = uuid7()
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from webapp import logs
-from webapp.logs import JsonFormatter, bound, bound_field
+from webapp.infra.telemetry import logs
+from webapp.infra.telemetry.logs import JsonFormatter, bound, bound_field
 
 
 def line(message, *args, level=logging.INFO, exc_info=None, **extra):
@@ -136,7 +136,10 @@ def test_lines_are_ascii_and_exact_whoever_makes_them(value):
 def test_every_logger_ends_at_standard_error_as_json():
     found = logs.configuration("WARNING")
     assert found["root"] == {"level": "WARNING", "handlers": ["stderr"]}
-    assert found["handlers"]["stderr"] == {"class": "webapp.logs.LineHandler", "formatter": "json"}
+    assert found["handlers"]["stderr"] == {
+        "class": "webapp.infra.telemetry.logs.LineHandler",
+        "formatter": "json",
+    }
     assert found["disable_existing_loggers"] is False
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webapp.pace import LARGEST_CHUNK, WORK_IN_A_MESSAGE, chunk_size, is_similar, updated
+from webapp.infra.broker.pace import LARGEST_CHUNK, WORK_IN_A_MESSAGE, chunk_size, is_similar, updated
 
 
 @pytest.mark.parametrize(

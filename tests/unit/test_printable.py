@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.logs import show
-from webapp.printable import escaped, escaped_json
+from webapp.infra.telemetry.printable import escaped, escaped_json
 
 #: What steers a terminal or turns what is read on it.
 STEERING = ["\x00", "\x07", "\x08", "\r", "\n", "\t", "\x1b", "\x7f", "\x80", "\x9b", "\x9d", "\u200b", "\u200e", "\u202e", "\u2028", "\u2029",

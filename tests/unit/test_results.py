@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.results import keepable
+from tasks.attempt.results import keepable
 
 LIMIT = 1_000
 

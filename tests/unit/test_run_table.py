@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from tasks import run_table
-from tasks.run_table import SLOTS, Phase, RunTable
+from tasks.processes import run_table
+from tasks.processes.run_table import SLOTS, Phase, RunTable
 from webapp.jobs.loss import LastSeen
 
 JOB, OTHER = UUID(int=1), UUID(int=2)

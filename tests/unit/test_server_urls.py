@@ -6,16 +6,16 @@ import pytest
 from kombu import Connection
 from redis import Redis
 
-from webapp import ratelimit
-from webapp.database import engine_options
-from webapp.ratelimit import HintStorage
-from webapp.server_urls import (
+from webapp.api import extensions
+from webapp.api.extensions import HintStorage
+from webapp.infra.postgres.engine import engine_options
+from webapp.settings import Settings, SettingsError
+from webapp.settings.server_urls import (
     check_redis_url,
     connect_arguments,
     read_database_url,
     redis_url_for_kombu,
 )
-from webapp.settings import Settings, SettingsError
 
 SECRET = "sesame"
 
@@ -108,7 +108,7 @@ def test_what_a_database_url_says_of_timeouts_and_options_holds():
 def test_all_libraries_take_a_redis_url_for_the_same(url):
     check_redis_url(url)
     ours = Redis.from_url(url).connection_pool.connection_kwargs
-    counted = HintStorage(ratelimit.SCHEME + url).storage.connection_pool.connection_kwargs
+    counted = HintStorage(extensions.LIMITER_SCHEME + url).storage.connection_pool.connection_kwargs
     for name in ("host", "port", "db", "path", "username", "password", "ssl_cert_reqs"):
         assert counted.get(name) == ours.get(name), name
     kombu = Connection(redis_url_for_kombu(url))

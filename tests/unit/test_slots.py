@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from webapp import slots
-from webapp.slots import Slots
+from webapp.infra.telemetry import slots
+from webapp.infra.telemetry.slots import Slots
 
 
 def in_child(work):

@@ -8,7 +8,7 @@ import time
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from tasks.soft_limit import SoftLimit
+from tasks.attempt.soft_limit import SoftLimit
 
 
 def busy(seconds):

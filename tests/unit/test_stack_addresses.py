@@ -9,8 +9,8 @@ import pytest
 import requests
 
 from ops.stack import addresses, early, ports, readiness
-from webapp.loopback import go_around_proxies
 from webapp.settings import Settings, reaching_stack
+from webapp.settings.local import go_around_proxies
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 START = """
 import threading
-from webapp import logs
+from webapp.infra.telemetry import logs
 logs.configure("INFO")
 logs.catch_strays()
 class Broken:

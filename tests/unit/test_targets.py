@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from webapp.targets import Target, read_ports, read_target, read_targets
+from webapp.settings.targets import Target, read_ports, read_target, read_targets
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from webapp import traceparent
-from webapp.traceparent import Traceparent, of_attempt, read
+from webapp.infra.telemetry import traceparent
+from webapp.infra.telemetry.traceparent import Traceparent, of_attempt, read
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 JOB = UUID("01a20af4-1c53-716c-9a00-04d2b42b60c5")

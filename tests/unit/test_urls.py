@@ -6,7 +6,7 @@ import pytest
 
 from webapp.outbound.urls import Endpoint, Rules, TargetRefused, read_url
 from webapp.settings import Settings
-from webapp.targets import read_targets
+from webapp.settings.targets import read_targets
 
 PUBLIC = Rules(frozenset({80, 443}))
 

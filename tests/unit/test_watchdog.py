@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.watchdog import PATIENCE, Watchdog
+from tasks.presence.watchdog import PATIENCE, Watchdog
 
 QUIET = {"waiting": 5, "received": 3, "busy": 0, "capacity": 2}
 

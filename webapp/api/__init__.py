@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from flask import Flask, Response, g, request
 from uuid_utils.compat import uuid7
 
-from webapp import logs, ratelimit, rediskeys, waits
 from webapp.api import (
     batch,
     bodies,
+    control,
     dlq,
     docs,
     errors,
@@ -24,10 +24,12 @@ from webapp.api import (
     openapi,
     outcomes,
     searching,
-    steering,
     traces,
 )
-from webapp.extensions import limiter
+from webapp.api.extensions import LIMITER_SCHEME, limiter
+from webapp.infra.broker import redis_keys
+from webapp.infra.postgres import deadlines
+from webapp.infra.telemetry import logs
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -52,9 +54,9 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     """Registers views, errors, limiter, request ids and HTTP metrics."""
     app.config.update(
         RATELIMIT_ENABLED=bool(settings.rate_limit),
-        RATELIMIT_STORAGE_URI=ratelimit.SCHEME + settings.redis_url,
+        RATELIMIT_STORAGE_URI=LIMITER_SCHEME + settings.redis_url,
         RATELIMIT_STORAGE_OPTIONS={
-            "key_prefix": rediskeys.key(rediskeys.LIMITS),
+            "key_prefix": redis_keys.key(redis_keys.LIMITS),
             "socket_timeout": LIMITER_TIMEOUT,
             "socket_connect_timeout": LIMITER_TIMEOUT,
         },
@@ -78,7 +80,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
         jobs.bp,
         batch.bp,
         following.bp,
-        steering.bp,
+        control.bp,
         dlq.bp,
         health.bp,
         metrics.bp,
@@ -103,7 +105,7 @@ def _open_request() -> None:
 
 
 def _begin_time() -> None:
-    waits.bound(READ_BUDGET if request.method in {"GET", "HEAD"} else WRITE_BUDGET)
+    deadlines.bound(READ_BUDGET if request.method in {"GET", "HEAD"} else WRITE_BUDGET)
 
 
 def _name_request(response: Response) -> Response:
@@ -114,7 +116,7 @@ def _name_request(response: Response) -> Response:
 
 
 def _close_request(error: BaseException | None) -> None:
-    waits.unbound()
+    deadlines.unbound()
     traces.close_request(error)
     scope = g.pop("log_scope", None)
     if scope is not None:

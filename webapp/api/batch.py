@@ -8,7 +8,6 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest
 
-from webapp import waits
 from webapp.api import examples, outcomes
 from webapp.api.answers import BatchAnswer
 from webapp.api.bodies import json_body, largest_batch
@@ -17,9 +16,10 @@ from webapp.api.jobs import limited, the_queue
 from webapp.api.keys import HEADER
 from webapp.api.openapi import documented
 from webapp.api.schemas import BatchRequest, Breach, SubmitRequest
+from webapp.infra.jsontext import size_of
+from webapp.infra.postgres import deadlines
 from webapp.jobs.errors import JobError, KeyReused, OptionRefused, PayloadRefused
 from webapp.jobs.submission import Placed, Submission
-from webapp.plainjson import size_of
 
 bp = Blueprint("batch", __name__)
 
@@ -46,7 +46,7 @@ def submit_many() -> Response:
     largest: int = current_app.extensions["settings"].max_payload_bytes
     request.max_content_length = largest_batch(largest)
     given = BatchRequest.model_validate(json_body()).jobs
-    waits.bound(BATCH_BUDGET)
+    deadlines.bound(BATCH_BUDGET)
     answers: list[dict[str, Any]] = [{}] * len(given)
     valid: dict[int, Submission] = {}
     named = 0

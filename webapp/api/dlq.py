@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from webapp import waits
 from webapp.api import dlq_examples
 from webapp.api.answers import Groups, Jobs, LetterPage, Resolving
 from webapp.api.bodies import json_body, json_body_if_any
@@ -27,9 +26,10 @@ from webapp.api.jobs import job_id_of, query_values, the_queue
 from webapp.api.openapi import documented
 from webapp.api.page_schemas import large_of, listed
 from webapp.api.schemas import MAX_OFFSET, JobAnswer
-from webapp.jobs.dead_letters import LetterFilter
+from webapp.dead_letters.service import Report, Undertaker, Wish
+from webapp.dead_letters.store import LetterFilter
+from webapp.infra.postgres import deadlines
 from webapp.jobs.errors import JobBusy, NoOpenLetter
-from webapp.jobs.undertaker import Report, Undertaker, Wish
 
 bp = Blueprint("dlq", __name__)
 
@@ -89,7 +89,7 @@ def groups() -> Response:
 def requeue_many() -> Response:
     """Queues the jobs of a selection, of what matches, or of all letters once more, at a rate where one is given."""
     wanted = RequeueRequest.model_validate(json_body())
-    waits.bound(RESOLVE_BUDGET)
+    deadlines.bound(RESOLVE_BUDGET)
     return jsonify(
         ReportAnswer.of(the_undertaker().requeue(wanted.wish(request.remote_addr)), dry_run=wanted.dry_run)
     )
@@ -100,7 +100,7 @@ def requeue_many() -> Response:
 def discard_many() -> Response:
     """Puts a selection, what matches, or all letters aside; their jobs stay failed."""
     wanted = DiscardRequest.model_validate(json_body())
-    waits.bound(RESOLVE_BUDGET)
+    deadlines.bound(RESOLVE_BUDGET)
     return jsonify(
         ReportAnswer.of(the_undertaker().discard(wanted.wish(request.remote_addr)), dry_run=wanted.dry_run)
     )

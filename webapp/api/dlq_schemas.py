@@ -17,8 +17,8 @@ from pydantic import (
 
 from webapp.api.page_schemas import Fields
 from webapp.api.schemas import MAX_OFFSET, MAX_REASON, Ahead, Moment, moment, printable
-from webapp.jobs.dead_letters import Group, Letter, LetterFilter, LetterState
-from webapp.jobs.undertaker import Report, Wish
+from webapp.dead_letters.service import Report, Wish
+from webapp.dead_letters.store import Group, Letter, LetterFilter, LetterState
 
 #: Most jobs in one selection.
 MAX_SELECTION = 1_000

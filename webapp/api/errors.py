@@ -13,13 +13,14 @@ from pydantic_core import ErrorDetails
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
-from webapp import database_errors, metrics
 from webapp.api import outcomes
+from webapp.api.extensions import limiter
 from webapp.api.schemas import SHAPES, Breach, Problem
 from webapp.api.searching import TooManySearches
 from webapp.api.strictjson import BadBody
-from webapp.database_errors import Trouble
-from webapp.extensions import limiter
+from webapp.infra.postgres import database_errors
+from webapp.infra.postgres.database_errors import Trouble
+from webapp.infra.telemetry import metrics
 from webapp.jobs.errors import (
     JobBusy,
     JobEnded,
@@ -35,7 +36,7 @@ from webapp.jobs.errors import (
     PayloadRefused,
     UnknownTask,
 )
-from webapp.watchers import TooManyWaiters
+from webapp.jobs.watchers import TooManyWaiters
 
 logger = logging.getLogger(__name__)
 

@@ -13,18 +13,18 @@ from uuid import UUID
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp import database_errors, waits
 from webapp.api import examples
 from webapp.api.hangups import client_of
 from webapp.api.jobs import job_id_of, query_values, the_queue
 from webapp.api.openapi import documented
 from webapp.api.schemas import JobAnswer, ShowQuery
-from webapp.database_errors import Trouble
+from webapp.infra.postgres import database_errors, deadlines
+from webapp.infra.postgres.database_errors import Trouble
 from webapp.jobs.errors import JobError
-from webapp.jobs.queue import Queue
 from webapp.jobs.states import FINAL
 from webapp.jobs.store import JobRow
-from webapp.watchers import Watch, Watchers
+from webapp.jobs.watchers import Watch, Watchers
+from webapp.queues.service import Queue
 
 bp = Blueprint("following", __name__)
 
@@ -156,7 +156,7 @@ def closing_watch(job_id: UUID) -> Iterator[Watch]:
 def _look(queue: Queue, desk: Desk, before: JobRow) -> JobRow:
     """The job as it stands; while PostgreSQL is away, as it was: whoever waits goes on waiting."""
     try:
-        with desk.place(), waits.within(LOOK_BUDGET):
+        with desk.place(), deadlines.within(LOOK_BUDGET):
             return queue.get(before.id)
     except SQLAlchemyError:
         return before

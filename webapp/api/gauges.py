@@ -20,11 +20,13 @@ from redis.exceptions import RedisError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp import VERSION, heartbeats, waits
-from webapp.broker import waiting_in
-from webapp.jobs import backlog, census
+from webapp import VERSION
+from webapp.infra.broker import heartbeats
+from webapp.infra.broker.client import waiting_in
+from webapp.infra.postgres import activity, deadlines
+from webapp.infra.telemetry.metrics import OTHER, queue_label, task_label
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
-from webapp.metrics import OTHER, queue_label, task_label
+from webapp.queues import backlog
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -133,8 +135,8 @@ def _letters(connection: Connection) -> Found:
 
 def _connections(connection: Connection) -> Found:
     families = (
-        _each("database_connections", census.connections(connection)),
-        _single("database_connections_max", census.most_connections(connection)),
+        _each("database_connections", activity.connections(connection)),
+        _single("database_connections_max", activity.most_connections(connection)),
     )
     return Found(families)
 
@@ -173,7 +175,7 @@ class LiveGauges(Collector):
     def _database(self) -> Iterator[GaugeMetricFamily]:
         """Whether it answers is a question of its own: a slow count says nothing of that."""
         try:
-            with waits.within(ANSWER_TIMEOUT), self._engine.connect() as connection:
+            with deadlines.within(ANSWER_TIMEOUT), self._engine.connect() as connection:
                 connection.execute(text("SELECT 1"))
         except SQLAlchemyError as error:
             _say("database_up", error)
@@ -183,7 +185,7 @@ class LiveGauges(Collector):
         kept = False
         for question in QUESTIONS:
             try:
-                with waits.within(QUESTION_TIMEOUT), self._engine.connect() as connection:
+                with deadlines.within(QUESTION_TIMEOUT), self._engine.connect() as connection:
                     backlog.bound(connection)
                     self._found[question] = question(connection)
             except SQLAlchemyError as error:

@@ -8,11 +8,12 @@ from flask import Blueprint, Flask, Response, current_app, jsonify
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp import heartbeats, rediskeys, waits
 from webapp.api import examples
 from webapp.api.openapi import documented
 from webapp.api.schemas import HealthAnswer, ReadyAnswer
-from webapp.database import takes_writes
+from webapp.infra.broker import heartbeats, redis_keys
+from webapp.infra.postgres import deadlines
+from webapp.infra.postgres.engine import takes_writes
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -57,7 +58,7 @@ def ready() -> tuple[Response, int]:
 def _postgresql(engine: Engine) -> str:
     """`ok` if it takes writes, else what is the matter."""
     try:
-        with waits.within(DATABASE_TIMEOUT):
+        with deadlines.within(DATABASE_TIMEOUT):
             if not takes_writes(engine):
                 return "read-only"
     except SQLAlchemyError as error:
@@ -68,7 +69,7 @@ def _postgresql(engine: Engine) -> str:
 def _redis(redis: Redis) -> str:
     """`ok` if it takes writes, else what is the matter: a replica answers a ping as well."""
     try:
-        redis.set(rediskeys.key(rediskeys.PROBE), "", ex=PROBE_KEPT)
+        redis.set(redis_keys.key(redis_keys.PROBE), "", ex=PROBE_KEPT)
     except ReadOnlyError:
         return "read-only"
     except ResponseError as error:

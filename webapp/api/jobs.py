@@ -13,13 +13,13 @@ from werkzeug.exceptions import NotFound
 from webapp.api import examples
 from webapp.api.answers import JobPage
 from webapp.api.bodies import json_body
+from webapp.api.extensions import limiter
 from webapp.api.keys import HEADER, REPLAYED, one_key
 from webapp.api.openapi import documented
 from webapp.api.page_schemas import PageAnswer, PageQuery, large_of
 from webapp.api.schemas import JobAnswer, SubmitRequest
 from webapp.api.searching import searching
-from webapp.extensions import limiter
-from webapp.jobs.queue import Queue
+from webapp.queues.service import Queue
 
 bp = Blueprint("jobs", __name__)
 

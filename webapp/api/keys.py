@@ -6,7 +6,7 @@ import re
 
 from werkzeug.exceptions import BadRequest
 
-from webapp.jobs.models import MAX_KEY_LENGTH
+from webapp.jobs.tables import MAX_KEY_LENGTH
 
 HEADER = "Idempotency-Key"
 #: Says of an answer that it is about a job which an earlier request made.

@@ -8,10 +8,11 @@ from flask import Blueprint, Flask, Request, Response, current_app, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_flask_exporter import PrometheusMetrics
 
-from webapp import heartbeats, metrics
 from webapp.api import examples
 from webapp.api.gauges import SCRAPE_TIMEOUT, LiveGauges
 from webapp.api.openapi import documented
+from webapp.infra.broker import heartbeats
+from webapp.infra.telemetry import metrics
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

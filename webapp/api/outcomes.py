@@ -6,7 +6,7 @@ import re
 
 from flask import Flask, Response, g, request
 
-from webapp import metrics
+from webapp.infra.telemetry import metrics
 
 #: The views that take jobs in, and whether one request is one submission.
 _SUBMITTING = {"jobs.submit": True, "batch.submit_many": False}

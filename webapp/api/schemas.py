@@ -23,15 +23,15 @@ from pydantic import (
     field_validator,
 )
 
+from webapp.infra.jsontext import iso
 from webapp.jobs import options
-from webapp.jobs.depth import MAX_DEPTH, is_deeper, readable
-from webapp.jobs.models import MAX_KEY_LENGTH
+from webapp.jobs.control import AttemptRow
+from webapp.jobs.nesting import MAX_DEPTH, is_deeper, readable
 from webapp.jobs.options import Options
 from webapp.jobs.states import AttemptOutcome, JobStatus
-from webapp.jobs.steering import AttemptRow
 from webapp.jobs.store import MAX_ATTEMPT, JobRow
 from webapp.jobs.submission import Submission
-from webapp.moments import iso
+from webapp.jobs.tables import MAX_KEY_LENGTH
 from webapp.outbound.urls import MAX_URL, written_url
 
 #: Integers PostgreSQL's and most languages' 64 bits can hold.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from flask import Flask, current_app
 
-from webapp import waits
+from webapp.infra.postgres import deadlines
 from webapp.jobs.filters import Filter
 
 if TYPE_CHECKING:
@@ -78,5 +78,5 @@ def searching(wanted: Filter) -> Iterator[None]:
     desk.leave()
     with cast("Turns", current_app.extensions["turns"]).turn():
         desk.take()
-        waits.bound(SEARCH_BUDGET)
+        deadlines.bound(SEARCH_BUDGET)
         yield

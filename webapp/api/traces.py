@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Response, g, request
 
-from webapp import traceparent, traces
+from webapp.infra.telemetry import traceparent, traces
 
 #: Views that are asked every few seconds by machines, and whose spans nobody reads.
 _UNTRACED = {"health", "metrics"}

@@ -12,9 +12,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from webapp.database import Statement
-from webapp.jobs.literals import array_of, kept_as_sent, text_array_of
-from webapp.jobs.report import ErrorReport
+from webapp.infra.postgres.engine import Statement
+from webapp.infra.postgres.literals import array_of, kept_as_sent, text_array_of
+from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.states import JobStatus
 from webapp.jobs.store import Claim, Held
 

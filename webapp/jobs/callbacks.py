@@ -15,10 +15,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from webapp.infra.jsontext import iso
+from webapp.infra.postgres.literals import array_of, json_of, kept_as_sent, text_array_of
 from webapp.jobs.columns import as_sent
-from webapp.jobs.depth import MAX_DEPTH, is_deeper
-from webapp.jobs.literals import array_of, json_of, kept_as_sent, text_array_of
-from webapp.moments import iso
+from webapp.jobs.nesting import MAX_DEPTH, is_deeper
 
 #: Largest result that is sent along, bytes of JSON; of a larger one is said that it was left out.
 MAX_RESULT_BYTES = 65_536

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from webapp.jobs.literals import text_array_of
+from webapp.infra.postgres.literals import text_array_of
 
 #: What the clock of the process that made a job's id may be off from PostgreSQL's.
 CLOCK_SLACK = timedelta(hours=1)

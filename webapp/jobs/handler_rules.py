@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+from webapp.infra.broker.pace import LARGEST_CHUNK
 from webapp.jobs.functions import check_function
 from webapp.jobs.options import (
     HIGHEST_PRIORITY,
@@ -17,7 +18,6 @@ from webapp.jobs.options import (
     checked_backoff,
     checked_number,
 )
-from webapp.pace import LARGEST_CHUNK
 
 if TYPE_CHECKING:
     from webapp.jobs.handlers import Handler

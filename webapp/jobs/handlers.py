@@ -22,7 +22,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 
-from webapp import rediskeys
+from webapp.infra.broker import redis_keys
 from webapp.jobs import handler_rules
 from webapp.jobs.errors import Cancelled, PayloadRefused, PayloadUnchecked
 from webapp.jobs.functions import is_coroutine_function, origin
@@ -38,7 +38,7 @@ DEFAULT_QUEUE = "default"
 MAINTENANCE_QUEUE = "maintenance"
 
 #: Queues that are DJPS's or the broker's own.
-RESERVED_QUEUES = rediskeys.RESERVED | {MAINTENANCE_QUEUE}
+RESERVED_QUEUES = redis_keys.RESERVED | {MAINTENANCE_QUEUE}
 _WHY_RESERVED = "that name is used by DJPS or its broker for something else"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -257,7 +257,7 @@ def handler(
         queue: where its jobs wait; workers listen to all queues that handlers name.
         max_retries: retries after the first attempt; MAX_JOB_RETRIES when None.
         timeout: seconds an attempt may take; JOB_TIMEOUT when None.
-        chunk: jobs in a message; as many as are quick work (see `webapp.pace`) when None.
+        chunk: jobs in a message; as many as are quick work (see `webapp.infra.broker.pace`) when None.
         priority: 0 to 9, higher first; 5 when None.
         backoff: `{"base", "max", "jitter"}` or a list of seconds; as the settings say when None.
         tags: what its jobs are tagged with, beside the tags of a submission.

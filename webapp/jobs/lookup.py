@@ -8,8 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from webapp.database import in_one_trip
-from webapp.jobs import explain, lifetime, pages, steering, store
+from webapp.infra.postgres.engine import in_one_trip
+from webapp.jobs import control, explain, lifetime, pages, store
 from webapp.jobs.errors import JobGone, JobNotFound
 from webapp.jobs.filters import Filter
 
@@ -44,7 +44,7 @@ class Lookup:
         """
 
         def watched(connection: Connection) -> store.JobRow:
-            steering.watch(connection, job_id)
+            control.watch(connection, job_id)
             return self.found(connection, job_id)
 
         return in_one_trip(self._engine, watched)
@@ -68,7 +68,7 @@ class Lookup:
 
     def attempts(
         self, job_id: UUID, *, before: int | None, limit: int
-    ) -> tuple[list[steering.AttemptRow], bool]:
+    ) -> tuple[list[control.AttemptRow], bool]:
         """A job's attempts from the newest on, as many as fit into a page; and whether there may be more.
 
         Args:
@@ -81,7 +81,7 @@ class Lookup:
         newest = before if before is not None else store.MAX_ATTEMPT
         rows, goes_on = in_one_trip(
             self._engine,
-            lambda connection: steering.attempts(
+            lambda connection: control.attempts(
                 connection, job_id, before=newest, limit=limit, room=pages.PAGE_BYTES
             ),
         )

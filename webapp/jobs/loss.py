@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
-from webapp.jobs.report import ErrorReport
+from webapp.jobs.error_report import ErrorReport
 
 #: What is kept of the attempt that died with its process, ...
 LOST = ErrorReport("djps.Lost", "the process that ran the job died, or its lease ran out")

@@ -14,9 +14,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 
+from webapp.infra.postgres.literals import array_of
 from webapp.jobs.columns import as_sent, columns_of
 from webapp.jobs.filters import Filter, all_of
-from webapp.jobs.literals import array_of
 from webapp.jobs.search import search
 from webapp.jobs.store import FIELDS, JobRow
 

@@ -18,9 +18,9 @@ from uuid import UUID
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
-from webapp.database_errors import Trouble, trouble_of
+from webapp.infra.postgres.database_errors import Trouble, trouble_of
+from webapp.infra.postgres.literals import array_of
 from webapp.jobs.filters import GIVEN, Filter, Part, all_of, parts_of
-from webapp.jobs.literals import array_of
 
 #: Jobs that the first slice of a search looks at; payloads of 256 KiB are 50 MB then.
 FIRST_SLICE = 200

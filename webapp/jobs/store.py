@@ -15,12 +15,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
-from webapp.database import Statement
+from webapp.infra.postgres.engine import Statement
+from webapp.infra.postgres.literals import array_of, kept_as_sent
 from webapp.jobs.columns import as_sent, columns_of
-from webapp.jobs.literals import array_of, kept_as_sent
+from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.loss import SPARED
 from webapp.jobs.options import DEFAULT_PRIORITY
-from webapp.jobs.report import ErrorReport
 from webapp.jobs.retry import DeathReason
 from webapp.jobs.states import UNBURNT, AttemptOutcome, JobStatus
 

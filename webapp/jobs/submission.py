@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
-from webapp.jobs import intake, store
+from webapp.jobs import insert, store
 from webapp.jobs.errors import CallbackRefused
 from webapp.jobs.handlers import Handler
 from webapp.jobs.options import DEFAULT_PRIORITY, NO_OPTIONS, Options, Terms
@@ -62,7 +62,7 @@ class Limits:
     max_retries: int
     timeout: float
     default_handler: str
-    key_ttl: float = intake.KEY_TTL
+    key_ttl: float = insert.KEY_TTL
     only_known: bool = False
     retention_days: int = 0
 

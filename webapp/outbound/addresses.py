@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from webapp.targets import Address
+from webapp.settings.targets import Address
 
 #: IPv4 networks that are not the public internet, and what they are.
 _SPECIAL_4: dict[IPv4Network, str] = {

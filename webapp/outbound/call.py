@@ -27,7 +27,7 @@ from urllib3.response import BaseHTTPResponse
 
 from webapp.outbound.guard import Guard, NotResolved
 from webapp.outbound.urls import Endpoint, TargetRefused, read_url
-from webapp.targets import Address
+from webapp.settings.targets import Address
 
 #: Redirects that are followed.
 MAX_REDIRECTS = 5

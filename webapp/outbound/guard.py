@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 from webapp.outbound.urls import Endpoint, Rules, TargetRefused
-from webapp.targets import Address
+from webapp.settings.targets import Address
 
 #: Addresses of a host that are tried.
 MOST_ADDRESSES = 4

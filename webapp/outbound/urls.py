@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from webapp.outbound.addresses import why_refused
 from webapp.settings import Settings, current
-from webapp.targets import Address, Target, read_ports, read_targets
+from webapp.settings.targets import Address, Target, read_ports, read_targets
 
 #: Longest URL, characters.
 MAX_URL = 2_048

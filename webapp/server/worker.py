@@ -18,7 +18,7 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from webapp import heap
+from webapp.infra import prefork
 from webapp.server import limits, refusals
 from webapp.server.connection import Connection
 from webapp.server.loop import Loop, refusal
@@ -166,7 +166,7 @@ class PatientWorker(ThreadWorker):
             self.handle_error(request, conn, conn.client, error)
             stays = False
         if size >= LARGE_BODY:
-            heap.give_back()
+            prefork.give_memory_back()
         return stays
 
     def handle_error(self, req: Any, client: Connection, _addr: Any, exc: BaseException) -> None:

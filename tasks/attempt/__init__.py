@@ -1,0 +1,1 @@
+"""One attempt as a handler sees it."""

@@ -1,0 +1,1 @@
+"""Presence: what the parent of a worker does for its children."""

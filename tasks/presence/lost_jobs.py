@@ -1,0 +1,172 @@
+"""Ends the attempts of processes that are gone: the sweeper's part, and that of the parent of a child that died."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+
+from sqlalchemy import Connection, Engine
+
+from tasks import dead_letter
+from tasks.sweeps.base import Each, of_rows
+from webapp.infra.telemetry import logs, metrics, traces
+from webapp.jobs import bulk, control, store
+from webapp.jobs.bulk import Released
+from webapp.jobs.error_report import ErrorReport
+from webapp.jobs.errors import JobTimeout
+from webapp.jobs.loss import LOST, SPARED, Fate, LastSeen, fates
+from webapp.jobs.retry import RetryDecision, RetryPolicy, TryAgain
+from webapp.jobs.states import AttemptOutcome, JobStatus
+from webapp.jobs.store import Burial, Held
+
+logger = logging.getLogger(__name__)
+
+#: Says what a process, named as the holder of a lease, ran when it died; None: it cannot be known.
+Witness = Callable[[str], LastSeen | None]
+#: What came of one attempt: its job was buried, released, or stands so now; None: its lease was lost.
+Ending = Burial | Released | JobStatus | None
+
+
+def no_witness(_holder: str) -> LastSeen | None:
+    """Knows nothing of any process."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """A job that a process held which is gone, and what becomes of it."""
+
+    job: Held
+    fate: Fate
+    seen: LastSeen | None
+
+
+def settle(
+    engine: Engine,
+    policy: RetryPolicy,
+    reason: str,
+    take: Callable[[Connection], list[Held]],
+    *,
+    witness: Witness = no_witness,
+    send_alone: Callable[[Sequence[Released]], object] | None = None,
+) -> int:
+    """Ends the attempts that `take` finds; returns how many.
+
+    What ran is lost: its job is tried again at once, or goes to the dead letter queue. What was only held is queued again.
+
+    Args:
+        reason: label of `jobs_recovered_total`.
+        take: locks and returns jobs whose holder is gone, all of a holder at once.
+        witness: tells what a holder ran.
+        send_alone: sends each of these jobs in a message of its own; without it they are left to the dispatcher.
+    """
+    total = 0
+    with Each("job") as each:
+        while ended := of_rows(
+            engine,
+            each,
+            lambda connection: _decide(take(connection), witness),
+            lambda decided: decided.job.id,
+            lambda connection, decided: _end(connection, policy, decided, sent=send_alone is not None),
+        ):
+            total += len(ended)
+            metrics.jobs_recovered.labels(reason).inc(len(ended))
+            for decided, ending in ended:
+                _note(decided, ending, reason)
+            alone = [
+                ending
+                for decided, ending in ended
+                if isinstance(ending, Released) and decided.fate is Fate.SPARED_ALONE
+            ]
+            if send_alone is not None and (sendable := [one for one in alone if one.is_queued]):
+                send_alone(sendable)
+    return total
+
+
+def _decide(taken: Iterable[Held], witness: Witness) -> list[_Decided]:
+    """Decides what becomes of jobs, holder by holder."""
+    holder = attrgetter("worker_id")
+    decided = []
+    for name, of_one in groupby(sorted(taken, key=holder), key=holder):
+        held = list(of_one)
+        seen = witness(name)
+        decided += [_Decided(job, Fate.LOST, seen) for job in held if job.recorded]
+        opened = [job for job in held if not job.recorded]
+        decided += [_Decided(job, fate, seen) for job, fate in zip(opened, fates(opened, seen), strict=True)]
+    return decided
+
+
+def _end(connection: Connection, policy: RetryPolicy, decided: _Decided, *, sent: bool) -> Ending:
+    """Ends one attempt."""
+    if decided.fate is Fate.LOST:
+        report, decision = _after_loss(policy, decided.job, decided.seen)
+        return end_lost(connection, decided.job, report, decision)
+    released = bulk.release_many(
+        connection, [decided.job], SPARED, sent=sent and decided.fate is Fate.SPARED_ALONE
+    )
+    return released[0] if released else None
+
+
+def _after_loss(policy: RetryPolicy, job: Held, seen: LastSeen | None) -> tuple[ErrorReport, RetryDecision]:
+    """How the attempt ended that its process ran, and what follows."""
+    if seen is None or seen.timed_out is None:
+        return LOST, policy.after_loss(retry_count=job.retry_count, max_retries=job.max_retries)
+    error = JobTimeout(seen.timed_out)
+    decision = policy.of_job(job.backoff).after_failure(
+        error, retry_count=job.retry_count, max_retries=job.max_retries
+    )
+    return ErrorReport.of(error), decision
+
+
+def end_lost(
+    connection: Connection, job: Held, report: ErrorReport, decision: RetryDecision
+) -> Burial | JobStatus | None:
+    """Ends one attempt whose process is gone: its job is queued again, cancelled where that was asked, or buried.
+
+    Returns the job's status, or how it was buried; None when its lease was lost.
+    """
+    outcome = AttemptOutcome.LOST if report is LOST else AttemptOutcome.FAILED
+    if not job.recorded:
+        if isinstance(decision, TryAgain):
+            return store.settle_again(connection, job, outcome, report, delay=decision.delay)
+        if not store.record_last(connection, job, outcome, report):
+            return JobStatus.CANCELLED if control.settle_cancelled(connection, job, report) else None
+    return store.bury(connection, job.id, job.attempt)
+
+
+def _note(decided: _Decided, ending: Ending, reason: str) -> None:
+    """Logs and counts the end of one attempt, after its commit."""
+    job = decided.job
+    with logs.bound(**fields_of(job)):
+        logger.warning(
+            "job recovered",
+            extra={"task": job.task, "reason": reason, "holder": job.worker_id, "fate": decided.fate.value},
+        )
+    if isinstance(ending, Burial):
+        dead_letter.note(ending, job.attempt)
+    elif isinstance(ending, Released):
+        count_released([ending])
+    elif ending is JobStatus.CANCELLED:
+        metrics.jobs_cancelled.inc()
+    elif ending is JobStatus.QUEUED and decided.seen is not None and decided.seen.timed_out is not None:
+        metrics.count_retry(job.task)
+
+
+def count_released(released: Iterable[Released]) -> None:
+    """Counts attempts that were given back, by what became of their jobs: a cancellation that was asked is one then."""
+    queued = [one.is_queued for one in released]
+    metrics.jobs_released.inc(queued.count(True))
+    metrics.jobs_cancelled.inc(queued.count(False))
+
+
+def fields_of(held: Held) -> dict[str, str | int | None]:
+    """What every line about an attempt says whose process does not speak for it any more."""
+    return {
+        "job_id": str(held.id),
+        "attempt": held.attempt,
+        "request_id": held.request_id,
+        **traces.fields_of(held.id, held.attempt, held.traceparent),
+    }

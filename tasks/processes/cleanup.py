@@ -1,0 +1,106 @@
+"""A small process beside each worker that ends what the worker's jobs started, should the worker die.
+
+The kernel kills the children of a worker that died, and not what their jobs have started: a shell's commands would run on
+beside the retry. This process does nothing but wait for the worker's end, however that comes, and then ends what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+
+from tasks.processes import process_group
+
+#: Seconds between two looks whether the worker lives, in case a process it has forked keeps the pipe open.
+LOOK_EVERY = 1.0
+#: Signals that are meant for the worker, and may be sent to all that look like it.
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+#: The end of the pipe on which the worker and its children say which of them there are.
+_told: int | None = None
+
+
+def start() -> None:
+    """Starts the process; to be called by the worker before it has children or threads."""
+    global _told  # noqa: PLW0603 - a worker has one
+    read, write = os.pipe()
+    worker = os.getpid()
+    if os.fork() == 0:
+        _be_cleaner(worker, read, write)
+    os.close(read)
+    # A cleaner that is stopped must not stop the worker.
+    os.set_blocking(write, False)
+    _told = write
+
+
+def note_birth() -> None:
+    """Says that this process is a child of the worker; from now on only the worker holds the pipe."""
+    global _told  # noqa: PLW0603
+    _tell(os.getpid())
+    if _told is not None:
+        os.close(_told)
+        _told = None
+
+
+def note_death(pid: int) -> None:
+    """Says that a child was reaped, with all that it left: its number may soon be another's."""
+    _tell(-pid)
+
+
+def _tell(number: int) -> None:
+    if _told is not None:
+        with contextlib.suppress(OSError):
+            os.write(_told, b"%d\n" % number)
+
+
+def _be_cleaner(worker: int, read: int, write: int) -> None:
+    """What the process does; it never returns."""
+    try:
+        os.close(write)
+        process_group.lead()
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        for child in known_at_end(worker, read):
+            process_group.end_rest(child)
+    except BaseException as error:  # noqa: BLE001 - it must not go on as a second worker
+        with contextlib.suppress(OSError, ValueError):
+            print(f"the worker's cleaner failed: {type(error).__name__}", file=sys.stderr)  # noqa: T201
+    finally:
+        os._exit(0)
+
+
+def known_at_end(worker: int, read: int) -> set[int]:
+    """Waits until the worker has ended; returns the children that it had by then.
+
+    Args:
+        worker: the parent of this process.
+        read: where births (a pid) and deaths (a pid below zero) are told, one a line.
+    """
+    known: set[int] = set()
+    rest = b""
+    while os.getppid() == worker:
+        if not select.select([read], [], [], LOOK_EVERY)[0]:
+            continue
+        told = os.read(read, 65_536)
+        if not told:
+            break
+        *lines, rest = (rest + told).split(b"\n")
+        _note(known, lines)
+    os.set_blocking(read, False)
+    with contextlib.suppress(BlockingIOError):
+        while told := os.read(read, 65_536):
+            *lines, rest = (rest + told).split(b"\n")
+            _note(known, lines)
+    return known
+
+
+def _note(known: set[int], lines: list[bytes]) -> None:
+    for line in lines:
+        number = int(line)
+        if number > 0:
+            known.add(number)
+        else:
+            known.discard(-number)

@@ -1,0 +1,1 @@
+"""Sweeps: what beat asks for again and again."""

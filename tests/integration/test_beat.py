@@ -1,0 +1,78 @@
+"""Beat's scheduler on a real Valkey: ticks are bounded, and Redis may be away."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from tasks import beat
+from tasks.beat import MOST_WAITING, SPREAD, Clock
+from tasks.liveness import look
+from webapp.infra.broker import heartbeats
+from webapp.infra.broker.client import celery
+from webapp.infra.telemetry import metrics
+
+
+@pytest.fixture
+def scheduler(parts, settings):
+    import tasks.celery  # noqa: F401, PLC0415 - the composition root of beat
+
+    made = Clock(app=celery)
+    yield made
+    made.close()
+
+
+def tick_of(scheduler, name="dispatch_due"):
+    return scheduler.schedule[name]
+
+
+def test_ticks_stop_when_nobody_takes_them(scheduler, redis, eventually):
+    for _ in range(3 * MOST_WAITING):
+        scheduler.apply_async(tick_of(scheduler), advance=False)
+    # The length of a queue is measured each time, so the bound is exact.
+    assert redis.llen("maintenance") == MOST_WAITING
+    redis.delete("maintenance")
+    scheduler.apply_async(tick_of(scheduler))
+    assert redis.llen("maintenance") == 1
+    redis.delete("maintenance")
+
+
+def test_no_two_ticks_begin_at_the_same_moment(scheduler):
+    began = sorted(entry.last_run_at for entry in scheduler.schedule.values())
+    apart = [(later - earlier).total_seconds() for earlier, later in pairwise(began)]
+    assert len(apart) == len(scheduler.schedule) - 1
+    assert min(apart) > 0.9 * SPREAD / len(scheduler.schedule)
+    assert (began[-1] - began[0]).total_seconds() < SPREAD
+
+
+def test_without_redis_no_tick_is_sent_and_beat_goes_on(scheduler, parts, monkeypatch, closed_port):
+    away = type(parts.broker)(f"redis://127.0.0.1:{closed_port}", buffer=1)
+    monkeypatch.setattr(
+        beat, "runtime", lambda: type(parts)(parts.settings, parts.engine, away, parts.queue, parts.policy)
+    )
+    assert scheduler.apply_async(tick_of(scheduler), advance=False) is None
+    assert scheduler.apply_async(tick_of(scheduler)).name == "dispatch_due"
+    assert scheduler.tick() >= 0
+    assert not look(parts.settings.data_dir, "scheduler", ready=True)[0]
+    assert look(parts.settings.data_dir, "scheduler", ready=False)[0]
+
+
+def test_beat_keeps_its_beacon_lit_until_it_ends(scheduler, parts):
+    assert scheduler.tick() <= 1
+    assert look(parts.settings.data_dir, "scheduler", ready=True)[0]
+    scheduler.close()
+    assert not look(parts.settings.data_dir, "scheduler", ready=False)[0]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("a bug")])
+def test_a_liveness_file_that_cannot_be_written_costs_no_tick(scheduler, redis, monkeypatch, error):
+    def fail(**_):
+        raise error
+
+    before = metrics.background_failures.labels("scheduler", "liveness file")._value.get()
+    with monkeypatch.context() as patched:
+        patched.setattr(scheduler._beacon, "light", fail)
+        assert scheduler.tick() >= 0
+    assert heartbeats.tick_age(redis) < 5
+    assert metrics.background_failures.labels("scheduler", "liveness file")._value.get() == before + 1

@@ -1,0 +1,17 @@
+"""The command line, in Flask's own convention: `flask --app wsgi jobs|dlq|workers ...`.
+
+Tables for people, `--json` for programs. Exit codes: 0 done, 1 refused or not as hoped, 2 wrong usage, 4 no such job,
+5 a server is away, 124 waited too long.
+"""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from webapp.cli import dlq, jobs, workers
+
+
+def init_app(app: Flask) -> None:
+    """Adds the commands to `flask`."""
+    for group in (jobs.group, dlq.group, workers.group):
+        app.cli.add_command(group)

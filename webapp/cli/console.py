@@ -1,0 +1,109 @@
+"""What the commands share: answers as JSON or as a table, and errors as a sentence and an exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import click
+from pydantic import ValidationError
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from webapp.api.errors import DATABASE_TROUBLES, breaches_of
+from webapp.api.strictjson import BadBody
+from webapp.infra.postgres import database_errors
+from webapp.infra.telemetry.printable import escaped, escaped_json
+from webapp.jobs.errors import JobError, JobGone, JobNotFound
+
+#: Exit codes beside click's own: 0 done, 2 wrong usage.
+REFUSED, NOT_FOUND, SERVER_AWAY, TOO_LATE = 1, 4, 5, 124
+#: Widest column of a table, characters.
+WIDEST = 60
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
+
+
+def speaking(command: Callable[P, T]) -> Callable[P, T]:
+    """Turns a command's errors into a sentence on stderr and an exit code."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except ValidationError as error:
+            rules = "; ".join(f"{one.field}: {one.rule} (given: {one.given})" for one in breaches_of(error))
+            raise click.UsageError(escaped(rules)) from None
+        except BadBody as error:
+            raise click.UsageError(escaped(str(error))) from None
+        except (JobNotFound, JobGone) as error:
+            _fail(str(error), NOT_FOUND)
+        except JobError as error:
+            _fail(str(error), REFUSED)
+        except SQLAlchemyError as error:
+            _fail(_sentence_of(error), SERVER_AWAY)
+        except RedisError as error:
+            _fail(f"Redis is not answering ({type(error).__name__})", SERVER_AWAY)
+
+    return run
+
+
+def _sentence_of(error: SQLAlchemyError) -> str:
+    """What is the matter with the database, and never its own words, which may quote a payload."""
+    words = DATABASE_TROUBLES.get(database_errors.trouble_of(error), "the database did not take a statement")
+    return f"{words} [{database_errors.described(error)}]"
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    say(f"Error: {sentence}", err=True)
+    click.get_current_context().exit(code)
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Prints one line; what would steer the terminal is escaped.
+
+    Args:
+        err: on stderr.
+    """
+    click.echo(escaped(line), err=err)
+
+
+def show_json(answer: object) -> None:
+    """Prints JSON."""
+    click.echo(escaped_json(json.dumps(answer, ensure_ascii=False, indent=2)))
+
+
+def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, nothing: str) -> None:
+    """Prints rows as a table.
+
+    Args:
+        nothing: what is said when there are none.
+    """
+    if not rows:
+        say(nothing)
+        return
+    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
+    widths = [max(len(name), *(len(line[place]) for line in cells)) for place, name in enumerate(columns)]
+    for line in (list(columns), *cells):
+        say("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    line = escaped(" ".join(text.split()))
+    return line if len(line) <= WIDEST else line[: WIDEST - 1] + "…"
+
+
+def show_fields(answer: Mapping[str, Any]) -> None:
+    """Prints one thing, a field on each line."""
+    width = max(map(len, answer))
+    for name, value in answer.items():
+        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+        say(f"{name.ljust(width)}  {'-' if value is None else shown}")

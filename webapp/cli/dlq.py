@@ -1,0 +1,159 @@
+"""`flask --app wsgi dlq`: groups, list, requeue, discard."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+
+from webapp.api.dlq_schemas import (
+    DiscardRequest,
+    GroupAnswer,
+    GroupsQuery,
+    LetterAnswer,
+    LettersQuery,
+    ReportAnswer,
+    RequeueRequest,
+)
+from webapp.cli.console import json_option, say, show_json, show_table, speaking
+from webapp.dead_letters.service import Report, Undertaker, Wish
+
+group = AppGroup("dlq", help="The dead letter queue: look, group, requeue, discard.")
+
+Command = Callable[..., Any]
+
+_FILTERS = (
+    click.option("--task"),
+    click.option("--queue"),
+    click.option("--reason", type=click.Choice(["exhausted", "discarded"])),
+    click.option("--error-type", help="The exception's class, with its module."),
+    click.option("--fingerprint"),
+    click.option("--dead-after", help="ISO 8601, with an offset."),
+    click.option("--dead-before", help="ISO 8601, with an offset."),
+)
+_WISH = (
+    click.option("--id", "ids", multiple=True, help="A job; may be given more than once."),
+    click.option("--all", "everything", is_flag=True, help="Every open letter."),
+    click.option("--dry-run", is_flag=True, help="Only say how many match."),
+    click.option("--by", default=lambda: os.environ.get("USER"), help="Who does this; $USER by default."),
+    click.option("--why", help="Kept with each letter."),
+)
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _undertaker() -> Undertaker:
+    return cast("Undertaker", current_app.extensions["undertaker"])
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+@group.command()
+@_options(*_FILTERS)
+@click.option("--limit", type=int, default=20, show_default=True)
+@json_option
+@speaking
+def groups(*, as_json: bool, **options: Any) -> None:
+    """Open letters by what they died of, the largest group first."""
+    query = GroupsQuery.model_validate(_given(options))
+    answers = [GroupAnswer.of(one) for one in _undertaker().groups(query.filter(), limit=query.limit)]
+    if as_json:
+        show_json({"items": answers})
+        return
+    columns = (
+        "count",
+        "task",
+        "queue",
+        "error_type",
+        "fingerprint",
+        "last_dead_at",
+        "sample_job_id",
+        "sample_message",
+    )
+    show_table(answers, columns, nothing="no dead letters")
+
+
+@group.command("list")
+@_options(*_FILTERS)
+@click.option(
+    "--state", type=click.Choice(["open", "requeued", "discarded", "all"]), default="open", show_default=True
+)
+@click.option("--limit", type=int, default=20, show_default=True)
+@click.option("--cursor", type=int, help="The last letter of the page before.")
+@json_option
+@speaking
+def list_letters(*, as_json: bool, **options: Any) -> None:
+    """Dead letters, the newest first."""
+    query = LettersQuery.model_validate(_given(options))
+    letters, total = _undertaker().letters(query.wanted, limit=query.limit, before=query.cursor)
+    answers = [LetterAnswer.of(one) for one in letters]
+    if as_json:
+        show_json({"items": answers, "total": total})
+        return
+    columns = ("id", "job_id", "task", "queue", "reason", "error_type", "error_message", "dead_at")
+    show_table(answers, columns, nothing="no dead letters")
+    say(f"{len(answers)} of {total}", err=True)
+
+
+@group.command()
+@_options(*_FILTERS, *_WISH)
+@click.option("--rate", type=float, help="Jobs that become due in a second.")
+@json_option
+@speaking
+def requeue(*, as_json: bool, **options: Any) -> None:
+    """Queues jobs once more: those named, those that match, or all."""
+    wanted = RequeueRequest.model_validate(_request(options))
+    _carry_out(wanted.wish(None), _undertaker().requeue, as_json=as_json)
+
+
+@group.command()
+@_options(*_FILTERS, *_WISH)
+@json_option
+@speaking
+def discard(*, as_json: bool, **options: Any) -> None:
+    """Puts letters aside: those named, those that match, or all; their jobs stay failed."""
+    wanted = DiscardRequest.model_validate(_request(options))
+    _carry_out(wanted.wish(None), _undertaker().discard, as_json=as_json)
+
+
+def _request(options: dict[str, Any]) -> dict[str, Any]:
+    """The options in the form of the HTTP request."""
+    given = _given(options)
+    beside = {name: given.pop(name) for name in ("dry_run", "by", "why", "rate") if name in given}
+    ids, everything = given.pop("ids"), given.pop("everything")
+    return beside | _given(
+        {"ids": list(ids) or None, "all": True if everything else None, "filter": given or None}
+    )
+
+
+def _carry_out(wish: Wish, resolve: Callable[[Wish], Report], *, as_json: bool) -> None:
+    """Repeats a wish until it is fulfilled, with a progress bar on stderr."""
+    first = report = resolve(wish)
+    changed = report.changed
+    if report.more:
+        with click.progressbar(length=first.matched, label="letters", file=sys.stderr) as bar:
+            bar.update(report.changed)
+            while report.more and report.changed and changed < first.matched:
+                report = resolve(replace(wish, start_at=report.next_start_at or wish.start_at))
+                changed += report.changed
+                bar.update(report.changed)
+    total = replace(report, matched=first.matched, changed=changed)
+    if as_json:
+        show_json(ReportAnswer.of(total, dry_run=wish.dry_run))
+        return
+    say(f"{total.matched} match" if wish.dry_run else f"{total.changed} of {total.matched} done")

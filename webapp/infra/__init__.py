@@ -1,0 +1,1 @@
+"""What the rooms of the domain stand on: PostgreSQL, the broker, telemetry, processes."""

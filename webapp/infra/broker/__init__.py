@@ -1,0 +1,1 @@
+"""The broker: what is sent to Redis, within which time, and under which keys."""

@@ -1,0 +1,138 @@
+"""What messages carry and how long they may run: one about a job, about several, about a backlog, about a burial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID, uuid4
+
+from celery import Celery
+
+from webapp.infra.broker import transport
+from webapp.infra.broker.envelope import Envelope
+
+EXECUTE_JOB = "tasks.execute_job"
+EXECUTE_JOBS = "tasks.execute_jobs"
+EXECUTE_DUE = "tasks.execute_due"
+BURY_JOB = "tasks.bury_job"
+
+#: How long a chunk's message runs before its jobs that have not begun are handed back, seconds.
+CHUNK_WINDOW = 1.0
+#: How long a ticket's message goes on claiming, seconds: other queues have their turn after that.
+TICKET_WINDOW = 0.5
+
+#: Seconds a handler gets after its soft time limit before its process is killed.
+HARD_LIMIT_GRACE = 5.0
+#: Seconds that a message may run beyond its handler's limits, before Celery ends its process: a claim and a settle insist for
+#: a share of a lease while the database is away. The worker's presence has long ended a handler by then.
+CLAIM_AND_SETTLE = 3_600.0
+
+
+class JobHint(Protocol):
+    """What a message about a job is made from."""
+
+    @property
+    def id(self) -> UUID:
+        """The job."""
+
+    @property
+    def task(self) -> str:
+        """Its handler."""
+
+    @property
+    def queue(self) -> str:
+        """Where it waits."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds an attempt may take."""
+
+    @property
+    def priority(self) -> int:
+        """0 to 9, higher first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message about to be sent.
+
+    Args:
+        args: the Celery task's arguments.
+        task_id: how Celery and Flower name it.
+        shown: its arguments, for people.
+    """
+
+    envelope: Envelope
+    args: list[Any]
+    task_id: str
+    shown: str
+
+    @property
+    def key(self) -> str:
+        """The Redis list where it waits."""
+        return transport.list_at(self.envelope.queue, self.envelope.priority)
+
+    def sealed(self, celery: Celery) -> str:
+        """Its text in that list; Celery says what a message looks like."""
+        return self.envelope.seal(celery, self.args, task_id=self.task_id, shown=self.shown)
+
+
+def job_message(hints: Sequence[JobHint]) -> Message:
+    """A message for one job, or for several; it has no soft limit, for each of its jobs has its own.
+
+    Flower shows the handler as the message's name, and the id of the (first) job as its id.
+    """
+    one = hints[0]
+    first, timeout = str(one.id), one.timeout
+    where = (one.queue, transport.kombu_priority(one.priority), one.task)
+    if len(hints) == 1:
+        envelope = Envelope(EXECUTE_JOB, *where, _limit(timeout))
+        return Message(envelope, [first], first, "1 job")
+    envelope = Envelope(EXECUTE_JOBS, *where, _limit(CHUNK_WINDOW + timeout))
+    ids = [str(hint.id) for hint in hints]
+    return Message(envelope, [ids], first, f"{len(ids)} jobs from this one on")
+
+
+def _limit(running: float) -> float:
+    """Seconds after which Celery ends the process that runs a message.
+
+    Args:
+        running: seconds that its handlers may take.
+    """
+    return running + HARD_LIMIT_GRACE + CLAIM_AND_SETTLE
+
+
+class JobTicket(Protocol):
+    """What a message about a queue's backlog is made from."""
+
+    @property
+    def queue(self) -> str:
+        """Where the jobs wait."""
+
+    @property
+    def task(self) -> str:
+        """Their handler."""
+
+    @property
+    def timeout(self) -> float:
+        """Longest an attempt may take, seconds."""
+
+    @property
+    def priority(self) -> int:
+        """How urgent the most urgent of them is."""
+
+
+def ticket_message(ticket: JobTicket) -> Message:
+    """A message for a moment of work; it has no soft limit, for each of the jobs has its own."""
+    limit = _limit(TICKET_WINDOW + CHUNK_WINDOW + ticket.timeout)
+    priority = transport.kombu_priority(ticket.priority)
+    envelope = Envelope(EXECUTE_DUE, ticket.queue, priority, ticket.task, limit)
+    args = [ticket.queue, ticket.task, ticket.timeout]
+    return Message(envelope, args, str(uuid4()), "a ticket: the next due jobs")
+
+
+def burial_message(job_id: UUID, attempt: int, queue: str) -> Message:
+    """Asks the dead letter task to move a job."""
+    envelope = Envelope(BURY_JOB, queue, transport.kombu_priority(transport.MOST_URGENT))
+    return Message(envelope, [str(job_id), attempt], str(uuid4()), f"{job_id}, attempt {attempt}")

@@ -1,0 +1,1 @@
+"""PostgreSQL: engine, deadlines, errors, and its text forms of values."""

@@ -1,0 +1,40 @@
+r"""Reads SQL files: each room keeps its statements in a folder `sql/`, one statement or one family a file.
+
+A file opens in psql as it is, with `\set` for its `:names`. It begins with a comment that says what the statement does, what
+guards it, and in which order it locks. A family has several statements, each after a line `-- name: NAME`.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_COMMENT = re.compile(r"^\s*--.*\n?", re.MULTILINE)
+
+
+def read_sql(module: str, file: str, part: str = "") -> str:
+    """The text of a statement, without comments and without the semicolon at its end.
+
+    Args:
+        module: `__file__` of a module in the room that owns the statement.
+        file: the file's name in that room's `sql/`, without its ending.
+        part: the statement's name where the file has several.
+
+    Raises:
+        KeyError: the file has no such statement.
+
+    Example:
+        >>> read_sql(__file__, "is_read_only")
+        "SELECT current_setting('transaction_read_only')::bool"
+    """
+    return _parts_of(Path(module).parent / "sql" / f"{file}.sql")[part]
+
+
+@cache
+def _parts_of(path: Path) -> dict[str, str]:
+    """The statements of a file by name; one that has no name is called ""."""
+    before, *named = _NAME.split(path.read_text())
+    texts = dict(zip(named[::2], named[1::2], strict=True)) or {"": before}
+    return {name: _COMMENT.sub("", text).strip().removesuffix(";").rstrip() for name, text in texts.items()}

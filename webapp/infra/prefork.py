@@ -1,0 +1,112 @@
+"""A process that forks children: what it shares with them, and when it may fork.
+
+Memory: what is loaded before the fork is shared with the children, and not searched for garbage again.
+
+Locks: a fork copies every lock as it is, and of the threads only the one that forks. A lock that another thread holds at that
+moment stays locked in the child for ever. Seen with psycopg2-binary 2.9.12: a worker's child was forked while its parent
+connected to PostgreSQL in another thread. It took a message, hung in its own first `connect`, and kept its slot until the
+message's hard limit. (POSIX, `fork`: the child may only call async-signal-safe functions until it calls `exec`.)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+#: Objects made since the last look for garbage before the next one. Python's 700 are a few requests; a batch of ten thousand
+#: jobs was searched hundreds of times, a fifth of the time it took.
+YOUNG = 10_000
+#: glibc's; other C libraries have none.
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+def share_memory() -> None:
+    """Keeps what is loaded by now; the collector would only copy its pages into every child.
+
+    To be called in the parent, before it forks; its children inherit this.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG)
+
+
+def give_memory_back() -> None:
+    """Gives memory that is free to the kernel; the C library would keep what a large request took."""
+    if _trim is not None:
+        _trim(0)
+
+
+_guard = threading.Lock()
+
+
+class _Local(threading.local):
+    """Whether this thread holds the guard, and whether it keeps it while it waits."""
+
+    holds = False
+    keeps = False
+
+
+_local = _Local()
+
+
+def _before() -> None:
+    # A thread that forks inside its own block has no other thread to wait for.
+    if not _local.holds:
+        _guard.acquire()
+
+
+def _after() -> None:
+    if not _local.holds:
+        _guard.release()
+
+
+os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after)
+
+
+@contextmanager
+def held_off(*, waits_included: bool = False) -> Iterator[None]:
+    """Makes forks of this process wait until the block is done, or waits itself (`let_through`).
+
+    Args:
+        waits_included: forks wait for the whole block: a child would inherit what is open in it.
+    """
+    before = _local.keeps
+    _local.keeps = before or waits_included
+    try:
+        with _held():
+            yield
+    finally:
+        _local.keeps = before
+
+
+@contextmanager
+def _held() -> Iterator[None]:
+    if _local.holds:
+        yield
+        return
+    _guard.acquire()
+    _local.holds = True
+    try:
+        yield
+    finally:
+        _local.holds = False
+        _guard.release()
+
+
+@contextmanager
+def let_through() -> Iterator[None]:
+    """Lets forks happen in this block although `held_off` is around it: the block only waits, outside every library."""
+    if not _local.holds or _local.keeps:
+        yield
+        return
+    _local.holds = False
+    _guard.release()
+    try:
+        yield
+    finally:
+        _guard.acquire()
+        _local.holds = True

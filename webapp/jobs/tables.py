@@ -1,0 +1,244 @@
+"""The tables: jobs, their attempts, and the dead letters. CHECKs guard the state machine in the database itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Boolean,
+    CheckConstraint,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import BigInteger
+
+#: Longest idempotency key, characters.
+MAX_KEY_LENGTH = 255
+
+_TIME = DateTime(timezone=True)
+
+
+class Base(DeclarativeBase):
+    """The declarative base of every table."""
+
+
+class Job(Base):
+    """One accepted job: the record that everything else is derived from."""
+
+    __tablename__ = "jobs"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    task: Mapped[str] = mapped_column(Text)
+    payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    queue: Mapped[str] = mapped_column(Text)
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("5"))
+    status: Mapped[str] = mapped_column(Text, server_default=text("'queued'"))
+    attempt: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    retry_count: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    max_retries: Mapped[int] = mapped_column(Integer)
+    timeout: Mapped[float] = mapped_column(Double)
+    run_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    dispatched_at: Mapped[datetime | None] = mapped_column(_TIME)
+    lease_expires_at: Mapped[datetime | None] = mapped_column(_TIME)
+    worker_id: Mapped[str | None] = mapped_column(Text)
+    idempotency_key: Mapped[str | None] = mapped_column(Text)
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    result: Mapped[Any | None] = mapped_column(JSONB)
+    last_error: Mapped[str | None] = mapped_column(Text)
+    request_id: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    last_attempt_at: Mapped[datetime | None] = mapped_column(_TIME)
+    finished_at: Mapped[datetime | None] = mapped_column(_TIME)
+    cancel_requested_at: Mapped[datetime | None] = mapped_column(_TIME)
+    tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    expires_at: Mapped[datetime | None] = mapped_column(_TIME)
+    backoff: Mapped[Any | None] = mapped_column(JSONB)
+    callback_url: Mapped[str | None] = mapped_column(Text)
+    callback_job_id: Mapped[UUID | None] = mapped_column(Uuid)
+    callback_of: Mapped[UUID | None] = mapped_column(Uuid)
+    #: Payload and result as they were given, where `jsonb` would give them back otherwise; see `literals.kept_as_sent`.
+    payload_as_sent: Mapped[Any | None] = mapped_column(JSON)
+    result_as_sent: Mapped[Any | None] = mapped_column(JSON)
+    cancel_reason: Mapped[str | None] = mapped_column(Text)
+    progress: Mapped[Any | None] = mapped_column(JSONB)
+    watched: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    traceparent: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        CheckConstraint(
+            "status IN ('queued', 'processing', 'completed', 'failed', 'cancelled')", name="jobs_status_known"
+        ),
+        CheckConstraint("priority BETWEEN 0 AND 9", name="jobs_priority_in_range"),
+        CheckConstraint("retry_count >= 0 AND retry_count <= attempt", name="jobs_retries_within_attempts"),
+        CheckConstraint("max_retries BETWEEN 0 AND 100", name="jobs_max_retries_in_range"),
+        CheckConstraint("timeout > 0", name="jobs_timeout_positive"),
+        CheckConstraint(
+            "(status = 'processing') = (lease_expires_at IS NOT NULL)", name="jobs_lease_while_processing"
+        ),
+        CheckConstraint(
+            "(status = 'processing') = (worker_id IS NOT NULL)", name="jobs_worker_while_processing"
+        ),
+        CheckConstraint(
+            "(status IN ('completed', 'failed', 'cancelled')) = (finished_at IS NOT NULL)",
+            name="jobs_finished_when_final",
+        ),
+        CheckConstraint("(attempt = 0) = (last_attempt_at IS NULL)", name="jobs_attempted_when_claimed"),
+        CheckConstraint(
+            "status <> 'queued' OR cancel_requested_at IS NULL", name="jobs_cancel_asked_of_running"
+        ),
+        CheckConstraint("result IS NULL OR status = 'completed'", name="jobs_result_when_completed"),
+        CheckConstraint("jsonb_typeof(payload) = 'object'", name="jobs_payload_is_object"),
+        CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name="jobs_key_length"),
+        Index(
+            "jobs_undispatched",
+            "queue",
+            text("priority DESC"),
+            "run_at",
+            postgresql_where=text("status = 'queued' AND dispatched_at IS NULL"),
+        ),
+        Index(
+            "jobs_dispatched",
+            "queue",
+            "dispatched_at",
+            postgresql_where=text("status = 'queued' AND dispatched_at IS NOT NULL"),
+        ),
+        Index("jobs_leases", "lease_expires_at", postgresql_where=text("status = 'processing'")),
+        # Those that run are few, and `jobs_leases` has them; here each claim would pay for an entry.
+        Index("jobs_at_rest", "status", "id", postgresql_where=text("status <> 'processing'")),
+        Index("jobs_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        # Of finished jobs only: an index of all would be written at submission, claim and settle.
+        Index("jobs_finished_by_task", "task", "id", postgresql_where=text("finished_at IS NOT NULL")),
+        Index("jobs_finished_by_queue", "queue", "id", postgresql_where=text("finished_at IS NOT NULL")),
+        Index(
+            "jobs_tags",
+            "tags",
+            postgresql_using="gin",
+            postgresql_with={"fastupdate": "on"},
+            postgresql_where=text("tags <> '{}'"),
+        ),
+        Index(
+            "jobs_expiring",
+            "expires_at",
+            postgresql_where=text("status = 'queued' AND expires_at IS NOT NULL"),
+        ),
+        Index(
+            "jobs_cancel_asked",
+            "cancel_requested_at",
+            postgresql_where=text("status = 'processing' AND cancel_requested_at IS NOT NULL"),
+        ),
+        Index(
+            "jobs_callbacks",
+            "finished_at",
+            postgresql_where=text(
+                "finished_at IS NOT NULL AND callback_url IS NOT NULL AND callback_job_id IS NULL"
+            ),
+        ),
+    )
+
+
+class IdempotencyKey(Base):
+    """A key that a client has used: until it runs out, its job is the answer to the same request.
+
+    No foreign key: a key outlives a job that is pruned early.
+    """
+
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
+    job_id: Mapped[UUID] = mapped_column(Uuid)
+    created_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(_TIME)
+
+    __table_args__ = (
+        CheckConstraint("length(key) BETWEEN 1 AND 255", name="idempotency_keys_length"),
+        Index("idempotency_keys_by_end", "expires_at"),
+    )
+
+
+class Attempt(Base):
+    """How one attempt of a job ended; written in the statement that ends it."""
+
+    __tablename__ = "job_attempts"
+
+    # No foreign key: the statement that writes an attempt has just changed its job, and pruning deletes both.
+    # Checking that cost a fifth of a settle.
+    job_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
+    worker_id: Mapped[str] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(_TIME)
+    ended_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    outcome: Mapped[str] = mapped_column(Text)
+    error_type: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(Text)
+    traceback: Mapped[str | None] = mapped_column(Text)
+    #: Why it was the job's last one; None where another followed.
+    death_reason: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        CheckConstraint(
+            "outcome IN ('completed', 'failed', 'lost', 'released', 'cancelled', 'snoozed')",
+            name="job_attempts_outcome_known",
+        ),
+        CheckConstraint("attempt >= 1", name="job_attempts_from_one"),
+    )
+
+
+#: A letter nobody has dealt with yet.
+_LETTER_OPEN = "requeued_at IS NULL AND discarded_at IS NULL"
+
+
+class DeadLetter(Base):
+    """A job that exhausted its retries or was discarded, and what became of it."""
+
+    __tablename__ = "dead_letters"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(Uuid, ForeignKey("jobs.id", ondelete="CASCADE"))
+    reason: Mapped[str] = mapped_column(Text)
+    error_type: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(Text)
+    fingerprint: Mapped[str] = mapped_column(Text)
+    task: Mapped[str | None] = mapped_column(Text)
+    queue: Mapped[str | None] = mapped_column(Text)
+    dead_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    requeued_at: Mapped[datetime | None] = mapped_column(_TIME)
+    discarded_at: Mapped[datetime | None] = mapped_column(_TIME)
+    resolved_by: Mapped[str | None] = mapped_column(Text)
+    resolved_why: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (
+        CheckConstraint("reason IN ('exhausted', 'discarded')", name="dead_letters_reason_known"),
+        Index("dead_letters_open", "job_id", unique=True, postgresql_where=text(_LETTER_OPEN)),
+        Index("dead_letters_alike", "task", "fingerprint", postgresql_where=text(_LETTER_OPEN)),
+        Index("dead_letters_by_job", "job_id"),
+    )
+
+
+class PrunedJob(Base):
+    """Not used any more, and empty: an id tells by itself that its job is gone. Earlier code, which may run beside this, writes here.
+
+    The release after this one drops it.
+    """
+
+    __tablename__ = "pruned_jobs"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    pruned_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())

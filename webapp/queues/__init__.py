@@ -1,0 +1,1 @@
+"""Queues: what waits, and how it reaches the workers."""

@@ -1,0 +1,152 @@
+"""The outbox: hints on their way to Redis, sent by a thread of their own, many at a time.
+
+A request that has committed its job leaves the hint here and answers; it does not wait for Redis. Under load several
+hints meet in here and share a pipeline and, for quick tasks, a message. Where nothing is going on, a request sends its one hint
+itself: the thread would have to wait until the answer is written, for only one of them runs Python at a time. What
+is lost with the process is sent again by the dispatcher, like every hint that is lost.
+
+Nothing that happens here fails a request, whose job is stored by then. Hints that cannot be sent, or that do not fit in,
+are given back: the dispatcher sends them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from webapp.infra.broker.client import Broker
+from webapp.infra.guarded import NeededThread, Step
+from webapp.infra.telemetry import metrics
+from webapp.jobs.store import Hint
+
+logger = logging.getLogger(__name__)
+
+#: How long a process that ends waits for the last hints to be sent, seconds.
+LAST_CALL = 1.0
+#: Shortest time between two sendings while hints come thick and fast, seconds. A lone hint never waits.
+CROWD_PAUSE = 0.01
+#: How long nothing has come in before a hint is alone, seconds.
+QUIET = 0.01
+#: Most hints that wait here; two of the largest batches.
+MOST_WAITING = 20_000
+#: How long the thread rests after a turn that failed, seconds.
+REST = 0.1
+
+#: Those of this process, which begin anew in a forked child.
+_outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
+
+
+class Outbox:
+    """Sends hints soon.
+
+    Args:
+        broker: where they go.
+        give_back: is told the jobs whose hints could not be sent.
+    """
+
+    def __init__(self, broker: Broker, give_back: Callable[[Sequence[UUID]], None]) -> None:
+        self._broker = broker
+        self._give_back = give_back
+        self._last_at = 0.0
+        self._asked_at_exit = False
+        self._begin()
+        _outboxes.add(self)
+
+    def _begin(self) -> None:
+        """Empty, and without a thread: what a parent process holds is sent by the parent."""
+        self._waiting: list[Hint] = []
+        self._changed = threading.Condition()
+        self._sending = 0
+        self._thread = NeededThread("outbox", self._send_on)
+
+    def put(self, hints: Sequence[Hint]) -> None:
+        """Leaves hints to be sent, and returns at once; one that is alone is sent before this returns."""
+        too_many: Sequence[Hint] = ()
+        with self._changed:
+            now = time.monotonic()
+            is_alone = len(hints) == 1 and not self._waiting and now - self._last_at > QUIET
+            self._last_at = now
+            if not self._asked_at_exit:
+                self._asked_at_exit = True
+                atexit.register(self.flush)
+            if is_alone:
+                self._sending += 1
+            else:
+                room = MOST_WAITING - len(self._waiting) if self._thread.ensure() else 0
+                self._waiting.extend(hints[:room])
+                too_many = hints[room:]
+                self._changed.notify_all()
+        if is_alone:
+            self._send(hints)
+        if too_many:
+            self._return(too_many)
+
+    def flush(self, patience: float = LAST_CALL) -> bool:
+        """Waits until everything is sent; False when that takes too long.
+
+        Args:
+            patience: seconds.
+        """
+        with self._changed:
+            if self._waiting and not self._thread.ensure():
+                return False
+            return self._changed.wait_for(lambda: not self._waiting and not self._sending, patience)
+
+    def _send_on(self) -> None:
+        step = Step("send", self._send_next)
+        while True:
+            if step.turn(time.monotonic()) is not None:
+                metrics.background_failures.labels("outbox", step.name).inc()
+                time.sleep(REST)
+
+    def _send_next(self) -> None:
+        """Waits for hints and sends them."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting)
+            hints, self._waiting = self._waiting, []
+            self._sending += 1
+        began = time.monotonic()
+        self._send(hints)
+        if len(hints) > 1:
+            # There is a crowd: what comes in the next moment goes together.
+            time.sleep(max(0.0, began + CROWD_PAUSE - time.monotonic()))
+
+    def _send(self, hints: Sequence[Hint]) -> None:
+        try:
+            try:
+                sent = self._broker.send_hints(hints)
+            except Exception:
+                # The jobs are stored; a request must not be told otherwise.
+                logger.exception("hints could not be made into messages", extra={"jobs": len(hints)})
+                metrics.background_failures.labels("outbox", "send").inc()
+                sent = False
+            if sent:
+                metrics.jobs_dispatched.labels("submitted").inc(len(hints))
+            else:
+                self._return(hints)
+        finally:
+            with self._changed:
+                self._sending -= 1
+                self._changed.notify_all()
+
+    def _return(self, hints: Sequence[Hint]) -> None:
+        """Leaves hints to the dispatcher; those it is not told of now it finds later, as sent and not claimed."""
+        try:
+            self._give_back([hint.id for hint in hints])
+        except Exception:
+            logger.exception("hints could not be given back", extra={"jobs": len(hints)})
+            metrics.background_failures.labels("outbox", "give back").inc()
+
+
+def _begin_anew() -> None:
+    for outbox in _outboxes:
+        outbox._begin()  # noqa: SLF001 - of this module
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -1,0 +1,165 @@
+"""Tickets: messages without a job, each good for a moment of work from a queue's backlog.
+
+Where many quick jobs are due, sending a message about each set of them costs the row one more change than its work
+does. A ticket names a queue and a task instead; the child that gets it claims what is due, straight from the table and
+in its order, runs it, and goes on like that for half a second. Nothing is lost with a ticket, one too many finds nothing
+to do, and no job waits in Redis behind others that came later.
+
+Like `webapp.jobs.store`, of which this is a part: functions take a connection and never commit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from webapp.infra.postgres.engine import Statement
+from webapp.jobs import bulk
+from webapp.jobs.bulk import Completed
+from webapp.jobs.options import DEFAULT_PRIORITY
+from webapp.jobs.store import CLAIMED, CLAIMS, IN_TIME, Claim
+
+#: Tickets of a queue that may wait in Redis: enough that no child runs dry between two looks of the dispatcher.
+MOST_TICKETS = 16
+#: Due jobs that are looked at to learn what is waiting.
+LOOKED_AT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a ticket says.
+
+    Args:
+        queue: where the jobs wait.
+        task: their handler.
+        timeout: longest an attempt of them may take, seconds; jobs that may take longer are left alone.
+        priority: that of the most urgent of them; the ticket waits in Redis as a message about that job would.
+    """
+
+    queue: str
+    task: str
+    timeout: float
+    priority: int = DEFAULT_PRIORITY
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Due jobs of one task at the head of a queue."""
+
+    jobs: int
+    timeout: float
+    priority: int
+
+
+def tickets_for(jobs: int, chunk: int, *, goes_on: bool) -> int:
+    """How many children have work with a task's jobs at the head of a queue. Pure.
+
+    Args:
+        jobs: of the task, among the `LOOKED_AT` that were looked at.
+        chunk: how many of them a child takes at once.
+        goes_on: whether more may wait behind those; then the task's share of the head is its share of the tickets.
+
+    Example:
+        >>> tickets_for(3, 100, goes_on=False), tickets_for(50, 100, goes_on=True)
+        (1, 4)
+    """
+    return math.ceil(MOST_TICKETS * jobs / LOOKED_AT if goes_on else jobs / chunk)
+
+
+#: The head of a queue: what is due and was never sent, the most urgent first.
+_HEAD = f"""FROM jobs
+             WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL AND run_at <= now()
+               AND {IN_TIME}
+             ORDER BY priority DESC, run_at
+             LIMIT :limit"""
+
+_LOOK_AT_HEAD = text(f"""
+    SELECT task, count(*), max(timeout), max(priority) FROM (SELECT task, timeout, priority {_HEAD}) AS head
+     GROUP BY task""")
+
+
+def look_at_head(connection: Connection, queue: str, limit: int = LOOKED_AT) -> dict[str, Waiting]:
+    """What is due at the head of a queue, by task; takes nothing and locks nothing."""
+    rows = connection.execute(_LOOK_AT_HEAD, {"queue": queue, "limit": limit})
+    return {row[0]: Waiting(*row[1:]) for row in rows}
+
+
+_COUNT_NAMED = text("""
+    SELECT count(*) FROM (
+        SELECT FROM jobs WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NOT NULL LIMIT :limit) AS named""")
+
+
+def count_named(connection: Connection, queue: str, limit: int) -> int:
+    """How many waiting jobs have a message that names them, counted up to `limit`: the other messages are tickets."""
+    return int(connection.execute(_COUNT_NAMED, {"queue": queue, "limit": limit}).scalar_one())
+
+
+_HEAD_TAKEN = f"head AS (SELECT id AS head_id, task AS head_task, timeout AS head_timeout {_HEAD} FOR UPDATE SKIP LOCKED)"
+_CLAIM_HEAD = f"""UPDATE jobs SET {CLAIMED}
+      FROM head
+     WHERE id = head_id AND head_task = :task AND head_timeout <= :timeout
+    RETURNING priority, run_at, {CLAIMS}"""
+_CLAIM_DUE = Statement(f"WITH {_HEAD_TAKEN} {_CLAIM_HEAD}")
+
+
+@dataclass(frozen=True, slots=True)
+class Taker:
+    """Who works on a ticket, and how much at once.
+
+    Args:
+        limit: jobs at the head of the queue that are looked at.
+        worker_id: the process that will run them.
+        lease: seconds until the sweeper may take them over.
+    """
+
+    limit: int
+    worker_id: str
+    lease: float
+
+
+def claim_due(connection: Connection, ticket: Ticket, taker: Taker) -> list[Claim]:
+    """Takes the leases of the ticket's jobs among the first that are due, the most urgent first."""
+    return _urgent_first(_CLAIM_DUE.run(connection, _claim_values(ticket, taker)).rows)
+
+
+def _claim_values(ticket: Ticket, taker: Taker) -> dict[str, Any]:
+    return {
+        "queue": ticket.queue,
+        "task": ticket.task,
+        "timeout": ticket.timeout,
+        "limit": taker.limit,
+        "worker_id": taker.worker_id,
+        "lease": taker.lease,
+    }
+
+
+def _urgent_first(rows: Iterable[tuple[Any, ...]]) -> list[Claim]:
+    """Claims in the order in which they run; their rows begin with priority and due time."""
+    return [Claim._make(row[2:]) for row in sorted(rows, key=lambda row: (-row[0], row[1]))]
+
+
+_SETTLE_AND_CLAIM = Statement(f"""
+    WITH {bulk.SETTLED}, recorded AS ({bulk.RECORD}), {_HEAD_TAKEN}, claimed AS ({_CLAIM_HEAD})
+    SELECT (SELECT count(*) FROM settled), claimed.* FROM (VALUES (1)) AS always LEFT JOIN claimed ON true""")
+
+
+def settle_and_claim(
+    connection: Connection, done: Sequence[Completed], ticket: Ticket, taker: Taker
+) -> tuple[int, list[Claim]]:
+    """Completes a chunk and claims the ticket's next one, in one statement and one commit: `settle_many`, then `claim_due`.
+
+    What is settled is processing and what is claimed is queued, so the two halves never meet in a row.
+
+    Args:
+        done: jobs of the same worker's last chunk.
+
+    Returns:
+        How many of them had not lost their lease, and the claims.
+    """
+    values = bulk.values_of(done) | _claim_values(ticket, taker)
+    rows = _SETTLE_AND_CLAIM.run(connection, values).rows
+    return rows[0][0], _urgent_first(row[1:] for row in rows if row[1] is not None)
