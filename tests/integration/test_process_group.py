@@ -114,7 +114,7 @@ def test_a_child_that_has_no_group_yet_is_ended_alone(leader):
 def test_ctrl_z_stops_the_children_too_and_continues_them():
     script = """
 import os, signal, subprocess
-from tasks import process_group
+from tasks.processes import process_group
 child = subprocess.Popen(["sleep", "600"], start_new_session=True)
 process_group.stop_together(lambda: [child.pid])
 print(child.pid, flush=True)

@@ -171,11 +171,9 @@ def test_with_a_prefix_no_other_key_is_touched(another_app, redis, monkeypatch, 
     """Two installations share a Redis: each key of ours begins with the prefix, and kombu's are told to."""
     mine = settings.model_copy(update={"redis_prefix": "shop:"})
     monkeypatch.setattr(redis_keys, "current", lambda: mine)
-    monkeypatch.setattr("webapp.infra.broker.client.rediskeys.current", lambda: mine)
+    monkeypatch.setattr("webapp.infra.broker.client.redis_keys.current", lambda: mine)
     client = another_app(rate_limit="5 per minute").test_client()
-    before = dict.fromkeys(
-        [PACE, EPOCH, heartbeats.rediskeys.WORKER + "other", "default", "LIMITS:x"], "theirs"
-    )
+    before = dict.fromkeys([PACE, EPOCH, redis_keys.WORKER + "other", "default", "LIMITS:x"], "theirs")
     redis.mset(before)
     queue = client.application.extensions["queue"]
     assert client.post("/jobs", json={"payload": {"task": "noop"}}).status_code == 201
