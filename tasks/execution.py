@@ -155,7 +155,7 @@ def execute_job(self: JobTask, job_id: str) -> None:
 
 def attempt_of(claim: Claim) -> AbstractContextManager[None]:
     """Puts the attempt's fields on every line that is logged inside."""
-    return logs.bound(**fields_of(claim))
+    return logs.bound(fields_of(claim))
 
 
 def fields_of(claim: Claim) -> dict[str, str | int | UUID]:
@@ -265,9 +265,10 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> str | None:
         here() or claim.traceparent,
         claim.callback_of,
     )
-    logger.debug("job started", extra={"task": claim.task})
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug("job started", extra={"task": claim.task})
     runs = run_table.current()
-    runs.begin(claim.id, claim.attempt, claim.timeout)
+    runs.begin(claim.id, claim.attempt, claim.timeout, started)
     try:
         function = _function_of(claim)
         limited.begin(claim.timeout)
@@ -296,7 +297,9 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> str | None:
 
 def measure(parts: Runtime, task: str, seconds: float) -> None:
     """Keeps the pace of a task, and tells it to the senders when it has changed or some time has passed."""
-    seen = _paces.setdefault(task, Pace())
+    seen = _paces.get(task)
+    if seen is None:
+        seen = _paces[task] = Pace()
     seen.seconds = pace.updated(seen.seconds, seen.count, seconds)
     seen.count += 1
     now = time.monotonic()

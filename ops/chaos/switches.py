@@ -191,7 +191,7 @@ def _twice() -> None:
         pid = os.fork()
         if pid == 0:
             try:
-                real(parts, claim)
+                real(parts, claim, limited)
             finally:
                 os._exit(0)
         try:

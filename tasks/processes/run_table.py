@@ -14,7 +14,6 @@ import logging
 import mmap
 import os
 import struct
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -47,6 +46,10 @@ class Phase(IntEnum):
     RUNNING = 1
     #: The handler is done, and what it came to is being written.
     ENDED = 2
+
+
+#: As the table has them: looking up an enum's member takes as long as writing it down.
+_RUNNING, _ENDED = int(Phase.RUNNING), int(Phase.ENDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class RunTable:
         >>> table = RunTable()
         >>> table.next_slot()
         >>> table.take(pid=17)
-        >>> table.begin(UUID(int=1), 1, timeout=30.0)
+        >>> table.begin(UUID(int=1), 1, timeout=30.0, now=1_000.0)
         >>> table.of(17).phase
         <Phase.RUNNING: 1>
     """
@@ -120,22 +123,25 @@ class RunTable:
         _HEAD.pack_into(self._memory, at, pid, 0)
         self._at, self._which, self._record = at, 0, at + _RECORDS_AT[0]
 
-    def begin(self, job_id: UUID, attempt: int, timeout: float) -> None:
-        """Writes that this process runs a job from now on."""
+    def begin(self, job_id: UUID, attempt: int, timeout: float, now: float) -> None:
+        """Writes that this process runs a job from now on.
+
+        Args:
+            timeout: seconds the handler may take.
+            now: the monotonic clock, seconds.
+        """
         if self._at is None:
             return
         # Into the record that does not count yet: a process that is killed in the middle of it leaves the other one.
         self._which = which = 1 - self._which
         self._record = record = self._at + _RECORDS_AT[which]
-        _RECORD.pack_into(
-            self._memory, record, Phase.RUNNING, attempt, job_id.bytes, timeout, time.monotonic()
-        )
+        _RECORD.pack_into(self._memory, record, _RUNNING, attempt, job_id.bytes, timeout, now)
         self._memory[self._at + _WHICH] = which
 
     def ended(self) -> None:
         """Writes that the handler is done, and what it came to is not settled yet."""
         if self._at is not None:
-            self._memory[self._record] = Phase.ENDED
+            self._memory[self._record] = _ENDED
 
     def clear(self) -> None:
         """Writes that this process runs nothing."""

@@ -3,7 +3,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from uuid import UUID
 
@@ -89,7 +88,7 @@ def test_sleep_stops_when_its_cancellation_is_asked(monkeypatch):
     monkeypatch.setattr(demo, "LOOK_EVERY", 0.01)
     looks = iter([False, True])
     told = []
-    context = replace(CONTEXT, is_cancelled=lambda: next(looks), report=lambda *how: told.append(how))
+    context = CONTEXT._replace(is_cancelled=lambda: next(looks), report=lambda *how: told.append(how))
     with pytest.raises(Cancelled):
         demo.sleep({"seconds": 60}, context)
     ((done, total, note),) = told

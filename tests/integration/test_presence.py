@@ -97,7 +97,7 @@ def runs() -> Iterator[Callable[..., None]]:
         table.next_slot()
         table.take(pid)
         taken.append(table._at)
-        table.begin(claim.id, claim.attempt, timeout)
+        table.begin(claim.id, claim.attempt, timeout, time.monotonic())
         table._at = None
 
     yield begin

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from uuid import UUID
 
 import pytest
@@ -29,9 +30,9 @@ def test_what_a_child_ran_when_it_was_killed_is_known_afterwards():
     table = RunTable()
 
     def work() -> None:
-        table.begin(OTHER, 1, 30.0)
+        table.begin(OTHER, 1, 30.0, time.monotonic())
         table.ended()
-        table.begin(JOB, 7, 2.5)
+        table.begin(JOB, 7, 2.5, time.monotonic())
 
     pid = in_child(table, work)
     run = table.of(pid)
@@ -45,7 +46,7 @@ def test_a_child_whose_handler_had_ended_was_running_nothing(last):
     table = RunTable()
 
     def work() -> None:
-        table.begin(JOB, 1, 30.0)
+        table.begin(JOB, 1, 30.0, time.monotonic())
         getattr(table, last)()
 
     pid = in_child(table, work)
@@ -61,7 +62,7 @@ def test_a_slot_of_a_living_process_is_not_given_to_another():
     table = RunTable()
     table.next_slot()
     table.take(17)
-    table.begin(JOB, 1, 30.0)
+    table.begin(JOB, 1, 30.0, time.monotonic())
     for _ in range(2 * SLOTS):
         table.next_slot(lambda pid: pid == 17)
         assert table._pid(table._slot) != 17
@@ -70,7 +71,7 @@ def test_a_slot_of_a_living_process_is_not_given_to_another():
 
 def test_without_a_slot_nothing_is_written():
     table = RunTable()
-    table.begin(JOB, 1, 30.0)
+    table.begin(JOB, 1, 30.0, time.monotonic())
     table.ended()
     assert dict(table.running()) == {}
 
@@ -78,7 +79,7 @@ def test_without_a_slot_nothing_is_written():
 def test_the_worker_that_comes_after_a_dead_one_can_read_what_its_children_ran(tmp_path):
     file = tmp_path / "worker.runs"
     table = RunTable(file)
-    pid = in_child(table, lambda: table.begin(JOB, 3, 30.0))
+    pid = in_child(table, lambda: table.begin(JOB, 3, 30.0, time.monotonic()))
     assert run_table.read(file).last_seen(f"host:1:boot/{pid}") == LastSeen(JOB, 3)
 
 
@@ -92,7 +93,7 @@ def test_a_table_that_cannot_be_read_is_none(tmp_path, text):
 
 def test_where_the_file_cannot_be_made_the_table_is_memory_alone(tmp_path):
     table = RunTable(tmp_path / "no" / "folder" / "worker.runs")
-    pid = in_child(table, lambda: table.begin(JOB, 1, 30.0))
+    pid = in_child(table, lambda: table.begin(JOB, 1, 30.0, time.monotonic()))
     assert table.of(pid).job_id == JOB
 
 
@@ -100,7 +101,7 @@ def test_a_handler_is_late_once_its_time_and_the_grace_are_over():
     table = RunTable()
     table.next_slot()
     table.take(17)
-    table.begin(JOB, 1, 10.0)
+    table.begin(JOB, 1, 10.0, time.monotonic())
     run = table.of(17)
     assert not run.is_late(run.began_at + 14.9, grace=5.0)
     assert run.is_late(run.began_at + 15.1, grace=5.0)

@@ -102,7 +102,7 @@ _HEAD_TAKEN = f"head AS (SELECT id AS head_id, task AS head_task, timeout AS hea
 _CLAIM_HEAD = f"""UPDATE jobs SET {CLAIMED}
       FROM head
      WHERE id = head_id AND head_task = :task AND head_timeout <= :timeout
-    RETURNING priority, run_at, {CLAIMS}"""
+    RETURNING priority, {CLAIMS}"""
 _CLAIM_DUE = Statement(f"WITH {_HEAD_TAKEN} {_CLAIM_HEAD}")
 
 
@@ -138,8 +138,14 @@ def _claim_values(ticket: Ticket, taker: Taker) -> dict[str, Any]:
 
 
 def _urgent_first(rows: Iterable[tuple[Any, ...]]) -> list[Claim]:
-    """Claims in the order in which they run; their rows begin with priority and due time."""
-    return [Claim._make(row[2:]) for row in sorted(rows, key=lambda row: (-row[0], row[1]))]
+    """Claims in the order in which they run, the most urgent first, then those that have waited longest.
+
+    Args:
+        rows: each a priority and a claim.
+    """
+    claims = [(-row[0], Claim._make(row[1:])) for row in rows]
+    claims.sort(key=lambda one: (one[0], -one[1].waited))
+    return [claim for _, claim in claims]
 
 
 _SETTLE_AND_CLAIM = Statement(f"""

@@ -170,6 +170,9 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg] # it is made
 class bound:  # noqa: N801 - it is used like a function
     """Adds fields to every line logged inside the block; None leaves a field out.
 
+    Args:
+        ready: fields none of which is None, taken as they are: a block around each job cannot afford to look.
+
     Example:
         >>> with bound(job_id="0192"):
         ...     logging.getLogger("x").info("job started")
@@ -177,13 +180,14 @@ class bound:  # noqa: N801 - it is used like a function
 
     __slots__ = ("_fields", "_token")
 
-    def __init__(self, **fields: str | int | UUID | None) -> None:
-        self._fields = fields
+    def __init__(
+        self, ready: Mapping[str, str | int | UUID] | None = None, /, **fields: str | int | UUID | None
+    ) -> None:
+        self._fields = ready or {name: value for name, value in fields.items() if value is not None}
 
     def __enter__(self) -> None:
         """The fields are on every line from here."""
-        given = {name: value for name, value in self._fields.items() if value is not None}
-        self._token = _bound.set({**_bound.get(), **given})
+        self._token = _bound.set({**_bound.get(), **self._fields})
 
     def __exit__(self, *_: object) -> None:
         """They are off again."""
