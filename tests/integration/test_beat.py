@@ -54,15 +54,15 @@ def test_without_redis_no_tick_is_sent_and_beat_goes_on(scheduler, parts, monkey
     assert scheduler.apply_async(tick_of(scheduler), advance=False) is None
     assert scheduler.apply_async(tick_of(scheduler)).name == "dispatch_due"
     assert scheduler.tick() >= 0
-    assert not look(parts.settings.data_dir, "scheduler", ready=True)[0]
-    assert look(parts.settings.data_dir, "scheduler", ready=False)[0]
+    assert not look(parts.settings.data_dir, "beat", ready=True)[0]
+    assert look(parts.settings.data_dir, "beat", ready=False)[0]
 
 
 def test_beat_keeps_its_beacon_lit_until_it_ends(scheduler, parts):
     assert scheduler.tick() <= 1
-    assert look(parts.settings.data_dir, "scheduler", ready=True)[0]
+    assert look(parts.settings.data_dir, "beat", ready=True)[0]
     scheduler.close()
-    assert not look(parts.settings.data_dir, "scheduler", ready=False)[0]
+    assert not look(parts.settings.data_dir, "beat", ready=False)[0]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("a bug")])
@@ -70,9 +70,9 @@ def test_a_liveness_file_that_cannot_be_written_costs_no_tick(scheduler, redis, 
     def fail(**_):
         raise error
 
-    before = metrics.background_failures.labels("scheduler", "liveness file")._value.get()
+    before = metrics.background_failures.labels("beat", "liveness file")._value.get()
     with monkeypatch.context() as patched:
         patched.setattr(scheduler._beacon, "light", fail)
         assert scheduler.tick() >= 0
     assert heartbeats.tick_age(redis) < 5
-    assert metrics.background_failures.labels("scheduler", "liveness file")._value.get() == before + 1
+    assert metrics.background_failures.labels("beat", "liveness file")._value.get() == before + 1
