@@ -73,7 +73,7 @@ broker_transport_options = {
 }
 
 # The schedule is short intervals only, so there is nothing worth keeping in a file over a restart.
-beat_scheduler = "tasks.beat:Clock"
+beat_scheduler = "tasks.beat:BoundedScheduler"
 beat_max_loop_interval = 1
 DISPATCH_INTERVAL = 1.0
 EXPIRY_INTERVAL = 1.0

@@ -1,4 +1,4 @@
-"""Beat's scheduler: Celery's own, with a bound on unheard ticks, and a beacon.
+"""Beat's scheduler: Celery's own, with a bound on waiting ticks, and a liveness file.
 
 A tick that nobody takes is worth nothing: when the maintenance worker is away, ticks would pile up in Redis
 and be worked off one by one at its return. An expiry would drop them by comparing two machines' clocks, so a
@@ -14,7 +14,7 @@ from typing import Any
 from celery.beat import ScheduleEntry, Scheduler
 from redis.exceptions import RedisError
 
-from tasks.liveness import Beacon
+from tasks.liveness import LivenessFile
 from tasks.runtime import runtime
 from webapp.infra.broker import heartbeats
 from webapp.infra.guarded import Step, Steps
@@ -33,14 +33,14 @@ def _has_broker() -> bool:
     return runtime().broker.available()
 
 
-class Clock(Scheduler):  # type: ignore[misc] # Celery ships no types
+class BoundedScheduler(Scheduler):  # type: ignore[misc] # Celery ships no types
     """Sends a tick only when few are waiting, and none while Redis is away."""
 
     #: Celery's scheduler keeps a producer, and waits for Redis as long as it takes; ours takes one from the pool.
     producer = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._beacon = Beacon(runtime().settings.data_dir, "beat")
+        self.liveness_file = LivenessFile(runtime().settings.data_dir, "beat")
         self._redis = heartbeats.connect(runtime().settings.redis_url, NOTE_TIMEOUT)
         # What these raise, such as on a full disk, costs no tick.
         duties = [Step("liveness file", self._say_alive), Step("tick", self._note_tick, when=_has_broker)]
@@ -59,7 +59,7 @@ class Clock(Scheduler):  # type: ignore[misc] # Celery ships no types
         return float(super().tick(*args, **kwargs))
 
     def _say_alive(self) -> None:
-        self._beacon.light(ready=_has_broker(), says="the broker does not answer")
+        self.liveness_file.write(ready=_has_broker(), says="the broker does not answer")
 
     def _note_tick(self) -> None:
         with suppress(RedisError):
@@ -80,5 +80,5 @@ class Clock(Scheduler):  # type: ignore[misc] # Celery ships no types
 
     def close(self) -> None:
         """Beat ends."""
-        self._beacon.put_out()
+        self.liveness_file.remove()
         super().close()

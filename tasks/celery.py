@@ -46,7 +46,8 @@ import tasks.sweeps.callbacks  # noqa: E402
 import tasks.sweeps.recovery  # noqa: E402, F401
 from tasks import exposition  # noqa: E402
 from tasks.presence.dead_workers import LifeLock  # noqa: E402
-from tasks.presence.thread import Presence, jobs_of  # noqa: E402
+from tasks.presence.running import jobs_of  # noqa: E402
+from tasks.presence.thread import Presence  # noqa: E402
 from tasks.processes import (  # noqa: E402
     cleanup,
     forked_copies,
@@ -185,7 +186,7 @@ def _stop_presence(**_: Any) -> None:
     if _presence is not None:
         _presence.stop()
     # With jobs that could not be given back it counts as dead, so that the next one takes them.
-    if _life_lock is not None and not (_presence is not None and _presence.to_release):
+    if _life_lock is not None and not (_presence is not None and _presence.has_jobs_to_release):
         _life_lock.give_up()
     if _exposed is not None:
         _exposed.stop()

@@ -1,7 +1,7 @@
-"""Beacons: a small file that every worker and beat keeps fresh, and the probe that looks at it.
+"""The liveness file that every worker and beat keeps fresh, and the probe that reads it.
 
 `python -m tasks.liveness worker` is what systemd, Kubernetes or a compose file runs to know whether a process is
-alive; with `--ready`, whether it can work. It reads one file and asks nobody, so it is cheap enough to run every
+alive; with `--ready`, whether it can work. It reads one file and asks no server, so it is cheap enough to run every
 few seconds, and it does not fail when Redis or PostgreSQL do: restarting a worker would not bring them back.
 """
 
@@ -17,23 +17,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-#: Older than this a beacon is out, seconds. Its owner writes it at least every second.
+#: Older than this, a liveness file says that its process is dead, seconds. Its owner writes it at least every second.
 FRESH = 20.0
 #: Size of the file, bytes: within one block, so that it is written at once.
 SIZE = 2_048
 #: Longest sentence in it, characters; JSON may write each as six bytes.
 MOST_SAID = 300
+#: The ending of the files.
+SUFFIX = ".alive"
 #: How often a file is read that makes no sense, and the seconds in between.
 READ_TRIES, READ_AGAIN = 3, 0.02
 
 
 def folder(data_dir: str | Path) -> Path:
-    """Where beacons are, in a data folder."""
+    """Where liveness files are, in a data folder."""
     return Path(data_dir) / "run"
 
 
-class Beacon:
-    """The beacon of this process.
+class LivenessFile:
+    """The liveness file of this process.
 
     Args:
         data_dir: the DJPS_DATA_DIR setting.
@@ -41,9 +43,9 @@ class Beacon:
     """
 
     def __init__(self, data_dir: Path, name: str) -> None:
-        self._file = folder(data_dir) / f"{name}.beacon"
+        self._file = folder(data_dir) / f"{name}{SUFFIX}"
 
-    def light(self, *, ready: bool, says: str) -> None:
+    def write(self, *, ready: bool, says: str) -> None:
         """Says that this process is alive.
 
         The file is written in place and always of one size: a full disk still takes that, once the file is there.
@@ -64,14 +66,14 @@ class Beacon:
         finally:
             os.close(handle)
 
-    def put_out(self) -> None:
+    def remove(self) -> None:
         """Says that this process ends in order; a file that cannot be taken away grows old."""
         with suppress(OSError):
             self._file.unlink(missing_ok=True)
 
 
 def look(data_dir: str | Path, name: str, *, ready: bool) -> tuple[bool, str]:
-    """Looks at the beacons of a name; returns whether all is well, and a sentence that says what was seen.
+    """Reads the liveness files of a name; returns whether all is well, and a sentence that says what was seen.
 
     Args:
         name: a node name, or what stands before its @ (then every such node of this host counts).
@@ -79,11 +81,11 @@ def look(data_dir: str | Path, name: str, *, ready: bool) -> tuple[bool, str]:
     """
     found = [
         file
-        for file in sorted(folder(data_dir).glob("*.beacon"))
+        for file in sorted(folder(data_dir).glob(f"*{SUFFIX}"))
         if name in (file.stem, file.stem.partition("@")[0])
     ]
     if not found:
-        return False, f"no beacon of {name!r} in {folder(data_dir)}: it is not running"
+        return False, f"no liveness file of {name!r} in {folder(data_dir)}: it is not running"
     for file in found:
         try:
             age = time.time() - file.stat().st_mtime

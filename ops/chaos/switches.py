@@ -167,10 +167,10 @@ def _no_redispatch() -> None:
 
 def _no_renewal() -> None:
     """Leases are never prolonged, and nothing is stopped because of that."""
-    from tasks.presence.thread import Presence
+    from tasks.presence.leases import Leases
 
-    Presence._renew = lambda *_args: None
-    Presence._stop_unrenewed = lambda *_args: None
+    Leases.renew = lambda *_args: None
+    Leases.stop_unrenewed = lambda *_args: None
 
 
 def _left_alone() -> None:

@@ -99,14 +99,14 @@ _LOOKS: dict[str, Callable[..., None]] = {
 
 def forget(data: Path, name: str) -> None:
     """Forgets what a process that has ended said of itself while it ran."""
-    for file in liveness.folder(data).glob("*.beacon"):
+    for file in liveness.folder(data).glob(f"*{liveness.SUFFIX}"):
         if name in (file.stem, file.stem.partition("@")[0]):
             file.unlink(missing_ok=True)
 
 
 def forget_all(data: Path) -> None:
     """Forgets what any process said of itself; for a stack that is down."""
-    for file in liveness.folder(data).glob("*.beacon"):
+    for file in liveness.folder(data).glob(f"*{liveness.SUFFIX}"):
         file.unlink(missing_ok=True)
 
 

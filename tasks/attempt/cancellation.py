@@ -1,7 +1,7 @@
 """How a running handler learns that its job should stop: it asks, and the answer is looked up in the job's row.
 
 The row is what survives a restart of anything, so there is no second place where a cancellation is kept. A handler that
-never asks is killed by its worker's parent after CANCEL_GRACE (`tasks.presence.thread`).
+never asks is killed by its worker's parent after CANCEL_GRACE (`tasks.presence.cancel`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from webapp.infra.guarded import Clock
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.jobs import control
 from webapp.jobs.store import Claim
@@ -23,16 +24,18 @@ LOOK_EVERY = 1.0
 
 
 class CancelWatch:
-    """Tells whether an attempt was asked to stop; once it was, that stays so.
+    """True if an attempt was asked to stop, when it is called; once it was, that stays so.
 
     Args:
         engine: the child's.
         claim: the attempt.
+        clock: seconds, monotonic.
     """
 
-    __slots__ = ("_asked", "_claim", "_engine", "_look_at")
+    __slots__ = ("_asked", "_claim", "_clock", "_engine", "_look_at")
 
-    def __init__(self, engine: Engine, claim: Claim) -> None:
+    def __init__(self, engine: Engine, claim: Claim, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
         self._engine = engine
         self._claim = claim
         self._asked = False
@@ -40,7 +43,7 @@ class CancelWatch:
 
     def __call__(self) -> bool:
         """True once the job's cancellation was asked, or its lease was lost; False while the database is away."""
-        now = time.monotonic()
+        now = self._clock()
         if self._asked or now < self._look_at:
             return self._asked
         self._look_at = now + LOOK_EVERY

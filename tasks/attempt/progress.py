@@ -9,6 +9,7 @@ import time
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from webapp.infra.guarded import Clock
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.jobs import control
 from webapp.jobs.options import checked_number
@@ -30,11 +31,13 @@ class ProgressReport:
     Args:
         engine: the child's.
         claim: the attempt.
+        clock: seconds, monotonic.
     """
 
-    __slots__ = ("_claim", "_engine", "_last_write_at", "_unsaid", "_write_at")
+    __slots__ = ("_claim", "_clock", "_engine", "_last_write_at", "_unsaid", "_write_at")
 
-    def __init__(self, engine: Engine, claim: Claim) -> None:
+    def __init__(self, engine: Engine, claim: Claim, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
         self._engine = engine
         self._claim = claim
         self._write_at = 0.0
@@ -55,7 +58,7 @@ class ProgressReport:
         # A note may come from anywhere; PostgreSQL keeps neither NUL nor lone surrogates.
         words = str(note)[:MAX_NOTE].replace("\x00", "").encode("utf-8", "replace").decode()
         self._unsaid = (round(given, DIGITS), whole if whole is None else round(whole, DIGITS), words)
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._write_at or (given == whole and now >= self._last_write_at):
             self._write(now)
 
@@ -63,7 +66,7 @@ class ProgressReport:
         """Writes what was said last, if it was not; the attempt is over, and no error comes out of this."""
         if self._unsaid is not None:
             try:
-                self._write(time.monotonic())
+                self._write(self._clock())
             except Exception as error:  # noqa: BLE001 - a time limit may strike here, and the handler is done
                 logger.warning("progress could not be written", extra={"error_type": type(error).__name__})
 

@@ -23,14 +23,19 @@ from sqlalchemy import Engine
 
 from tasks import liveness
 from tasks.presence import lost_jobs
+from tasks.presence.context import WorkerContext
 from tasks.presence.lost_jobs import Witness, no_witness
 from tasks.processes import run_table
+from webapp.infra import prefork
 from webapp.infra.broker import heartbeats
+from webapp.infra.guarded import Step
 from webapp.jobs import store
 from webapp.jobs.retry import RetryPolicy
 
 logger = logging.getLogger(__name__)
 
+#: Seconds between two looks for workers of this machine that have died.
+LOOK_EVERY = 1.0
 #: The ending of the files.
 SUFFIX = ".worker"
 #: The ending of the files that say what a worker's children run.
@@ -160,3 +165,27 @@ def _settle(engine: Engine, policy: RetryPolicy, held_by: list[str], witness: Wi
         lambda connection: store.take_held_by(connection, held_by),
         witness=witness,
     )
+
+
+class DeadWorkers:
+    """Looks for dead workers of this machine.
+
+    Args:
+        worker: the one that looks.
+    """
+
+    def __init__(self, worker: WorkerContext) -> None:
+        self._worker = worker
+
+    def steps(self) -> list[Step]:
+        """One, a second after the other."""
+        return [Step("dead workers", self.take_over, period=LOOK_EVERY)]
+
+    def take_over(self) -> int:
+        """Takes back the jobs of dead workers; returns how many."""
+        worker = self._worker
+        # A child that is forked meanwhile would have a dead worker's lock for as long as it lives.
+        with worker.bounded(), prefork.held_off(waits_included=True):
+            return take_over(
+                worker.settings.data_dir, worker.name, worker.engine, worker.redis, worker.policy
+            )

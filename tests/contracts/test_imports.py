@@ -104,7 +104,10 @@ def test_only_those_who_own_a_transaction_commit():
         "tasks/presence/lost_jobs.py",
         "tasks/sweeps/recovery.py",
         "tasks/sweeps/base.py",
-        "tasks/presence/thread.py",
+        "tasks/presence/cancel.py",
+        "tasks/presence/dead_children.py",
+        "tasks/presence/drain.py",
+        "tasks/presence/leases.py",
     }
     committing = {
         str(path.relative_to(ROOT))

@@ -80,7 +80,7 @@ def test_a_pod_is_restricted(role):
 
 
 @pytest.mark.parametrize("role", ["worker", "maintenance", "beat"])
-def test_a_probe_looks_at_the_beacon_of_its_own_process(role):
+def test_a_probe_looks_at_the_liveness_file_of_its_own_process(role):
     container = PODS[role]["containers"][0]
     probe = container["livenessProbe"]["exec"]["command"]
     assert probe == ["python", "-m", "tasks.liveness", role]

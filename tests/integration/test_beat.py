@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from tasks import beat
-from tasks.beat import MOST_WAITING, SPREAD, Clock
+from tasks.beat import MOST_WAITING, SPREAD, BoundedScheduler
 from tasks.liveness import look
 from webapp.infra.broker import heartbeats
 from webapp.infra.broker.client import celery
@@ -18,7 +18,7 @@ from webapp.infra.telemetry import metrics
 def scheduler(parts, settings):
     import tasks.celery  # noqa: F401, PLC0415 - the composition root of beat
 
-    made = Clock(app=celery)
+    made = BoundedScheduler(app=celery)
     yield made
     made.close()
 
@@ -58,7 +58,7 @@ def test_without_redis_no_tick_is_sent_and_beat_goes_on(scheduler, parts, monkey
     assert look(parts.settings.data_dir, "beat", ready=False)[0]
 
 
-def test_beat_keeps_its_beacon_lit_until_it_ends(scheduler, parts):
+def test_beat_keeps_its_liveness_file_fresh_until_it_ends(scheduler, parts):
     assert scheduler.tick() <= 1
     assert look(parts.settings.data_dir, "beat", ready=True)[0]
     scheduler.close()
@@ -72,7 +72,7 @@ def test_a_liveness_file_that_cannot_be_written_costs_no_tick(scheduler, redis, 
 
     before = metrics.background_failures.labels("beat", "liveness file")._value.get()
     with monkeypatch.context() as patched:
-        patched.setattr(scheduler._beacon, "light", fail)
+        patched.setattr(scheduler.liveness_file, "write", fail)
         assert scheduler.tick() >= 0
     assert heartbeats.tick_age(redis) < 5
     assert metrics.background_failures.labels("beat", "liveness file")._value.get() == before + 1

@@ -66,15 +66,15 @@ def test_a_living_worker_keeps_its_jobs_and_a_dead_one_loses_them_at_once(
     claim = claimed(engine, worker_id=f"{NAME}/77")
     other = claimed(engine, worker_id="host:4243:0a1b2c3d/77")
     heartbeats.beat(redis, NAME, settings.worker_heartbeat_ttl, "{}")
-    assert presence.take_over() == 0
+    assert presence.dead_workers.take_over() == 0
     assert row_of(engine, claim.id).status == "processing"
     kill(pid)
-    assert presence.take_over() == 1
+    assert presence.dead_workers.take_over() == 1
     assert row_of(engine, claim.id).status == "queued"
     assert [attempt.outcome for attempt in attempts_of(engine, claim.id)] == ["lost"]
     assert row_of(engine, other.id).status == "processing", "nothing is known of that worker"
     assert heartbeats.live_workers(redis) == []
-    assert presence.take_over() == 0
+    assert presence.dead_workers.take_over() == 0
     presence.stop()
 
 
@@ -82,17 +82,17 @@ def test_a_worker_whose_child_still_runs_is_not_dead(presence, engine, worker, e
     parent, child = worker(child=True)
     claim = claimed(engine, worker_id=f"{NAME}/{child}")
     kill(parent)
-    assert presence.take_over() == 0
+    assert presence.dead_workers.take_over() == 0
     assert row_of(engine, claim.id).status == "processing"
     os.kill(child, signal.SIGKILL)
-    eventually(lambda: presence.take_over() == 1, 5)
+    eventually(lambda: presence.dead_workers.take_over() == 1, 5)
 
 
 def test_a_stopped_worker_is_not_dead(presence, engine, worker):
     (pid,) = worker()
     claim = claimed(engine, worker_id=f"{NAME}/77")
     os.kill(pid, signal.SIGSTOP)
-    assert presence.take_over() == 0
+    assert presence.dead_workers.take_over() == 0
     assert row_of(engine, claim.id).status == "processing"
 
 
@@ -102,10 +102,10 @@ def test_nothing_is_taken_from_a_worker_of_another_machine(presence, engine, wor
     kill(pid)
     (tmp_path / "boot_id").write_text("another run of a kernel")
     monkeypatch.setattr(dead_workers, "_KERNEL_RUN", tmp_path / "boot_id")
-    assert presence.take_over() == 0
+    assert presence.dead_workers.take_over() == 0
     assert row_of(engine, claim.id).status == "processing"
     monkeypatch.undo()
-    assert presence.take_over() == 1
+    assert presence.dead_workers.take_over() == 1
 
 
 def test_files_from_before_the_machine_was_started_again_are_swept_up(presence, tmp_path):
@@ -113,12 +113,12 @@ def test_files_from_before_the_machine_was_started_again_are_swept_up(presence, 
     file = liveness.folder(tmp_path) / f"{NAME}{dead_workers.SUFFIX}"
     left = file.with_name(f"left{dead_workers.SUFFIX}")
     left.write_text("an earlier run of the kernel")
-    presence.take_over()
+    presence.dead_workers.take_over()
     assert left.exists()
     old = time.time() - dead_workers.FOREIGN_KEPT - 1
     os.utime(left, (old, old))
     os.utime(file, (old, old))
-    presence.take_over()
+    presence.dead_workers.take_over()
     assert file.exists(), "its lock is held"
     assert not left.exists()
 
@@ -134,8 +134,8 @@ def test_what_cannot_be_settled_yet_is_found_again(presence, engine, worker, mon
     with monkeypatch.context() as away:
         away.setattr(dead_workers, "_settle", fail)
         with pytest.raises(ConnectionError):
-            presence.take_over()
-    assert presence.take_over() == 1
+            presence.dead_workers.take_over()
+    assert presence.dead_workers.take_over() == 1
     assert row_of(engine, claim.id).status == "queued"
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from clock import SettableClock
 from factories import (
     ENDS,
     ERROR,
@@ -305,11 +306,12 @@ def test_a_search_that_takes_too_long_says_so(client, engine):
     assert "narrow it" in answer.get_json(force=True)["detail"]
 
 
-def test_a_handler_that_is_told_to_stop_ends_its_job_as_cancelled(handle, engine):
+def test_a_handler_that_is_told_to_stop_ends_its_job_as_cancelled(handle, engine, monkeypatch):
+    monkeypatch.setattr(cancellation, "LOOK_EVERY", 0.0)
+
     def patient(payload, context):
         assert not context.cancelled()
         ask(engine, context.job_id)
-        context.is_cancelled._look_at = 0.0
         assert context.cancelled()
         assert context.cancelled()
         context.check_cancelled()
@@ -353,13 +355,13 @@ def test_stopping_without_being_asked_is_a_failure_like_any_other(handle, engine
     assert row_of(engine, row.id).status == "queued"
 
 
-def test_the_row_is_looked_at_once_a_second_and_not_while_the_database_is_away(engine, parts, monkeypatch):
-    claim = claimed(engine)
-    watch = CancelWatch(engine, claim)
+def test_the_row_is_looked_at_once_a_second_and_not_while_the_database_is_away(engine):
+    claim, clock = claimed(engine), SettableClock()
+    watch = CancelWatch(engine, claim, clock)
     assert not watch()
     ask(engine, claim.id)
     assert not watch(), "less than a second later nothing is looked up"
-    watch._look_at = 0.0
+    clock.advance(cancellation.LOOK_EVERY)
     assert watch()
     away = CancelWatch(create_engine("postgresql+psycopg2://x@127.0.0.1:1/x"), claim)
     assert not away()

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from celery.worker import state
+from clock import SettableClock
 from factories import ERROR, LEASE, age, attempts_of, claimed, letters_of, queued, row_of
 from psycopg2 import extensions
 from redis.exceptions import RedisError
@@ -18,11 +19,17 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from tasks.liveness import Beacon, look
-from tasks.presence import thread as presence_module
-from tasks.presence.thread import Presence, busy_children, is_alive, is_child, jobs_of, kill, running_jobs
+from tasks.liveness import LivenessFile, look
+from tasks.presence import cancel, hard_limit
+from tasks.presence.context import BEATS_PER_TTL
+from tasks.presence.drain import HURRY_PATIENCE
+from tasks.presence.heartbeat import BEAT_AGAIN
+from tasks.presence.leases import RENEWALS_PER_LEASE
+from tasks.presence.running import busy_children, jobs_of, running_jobs
+from tasks.presence.thread import Presence
 from tasks.presence.watchdog import EXIT_CODE, PATIENCE
 from tasks.processes import process_group, run_table
+from tasks.processes.process_group import is_alive, is_child, kill
 from tasks.runtime import child_name, worker_name
 from webapp.infra import prefork
 from webapp.infra.broker import heartbeats
@@ -46,8 +53,14 @@ class Accepted:
 
 
 @pytest.fixture
-def presence(settings) -> Presence:
-    return Presence(settings, role="worker@test")
+def clock() -> SettableClock:
+    """The clock of `presence` and `listener`."""
+    return SettableClock()
+
+
+@pytest.fixture
+def presence(settings, clock) -> Presence:
+    return Presence(settings, role="worker@test", clock=clock)
 
 
 @pytest.fixture
@@ -114,7 +127,7 @@ def held_by(engine, pid, **changes):
     return claimed(engine, worker_id=child_name(pid), **changes)
 
 
-def test_the_heartbeat_says_who_lives_and_runs_out(presence, redis, settings):
+def test_the_heartbeat_says_who_lives_and_runs_out(presence, redis, settings, clock):
     presence.run_once()
     assert heartbeats.live_workers(redis) == [worker_name()]
     key = key_of(worker_name())
@@ -128,7 +141,7 @@ def test_the_heartbeat_says_who_lives_and_runs_out(presence, redis, settings):
     redis.delete(key)
     presence.run_once()
     assert heartbeats.live_workers(redis) == [], "a heartbeat is due only three times in its life"
-    presence.steps["heartbeat"].due_at = 0.0
+    clock.advance(settings.worker_heartbeat_ttl / BEATS_PER_TTL)
     presence.run_once()
     assert heartbeats.live_workers(redis) == [worker_name()]
     presence.stop()
@@ -254,7 +267,7 @@ def test_jobs_whose_message_was_lost_with_a_child_are_sent_again(presence, engin
     presence.child_lost([lost.id, uuid4()])
     presence.run_once()
     assert row_of(engine, lost.id).dispatched_at is None
-    assert not presence._unclaimed
+    assert not presence.dead_children.unclaimed
 
 
 @pytest.mark.parametrize("max_retries", [0, 3])
@@ -271,7 +284,7 @@ def test_a_handler_that_ignores_its_time_limit_is_killed_and_its_attempt_has_fai
     assert (attempt["outcome"], attempt["error_type"]) == ("failed", "webapp.jobs.errors.JobTimeout")
     if max_retries:
         assert (row.status, row.retry_count) == ("queued", 1)
-        assert (row.run_at - row.updated_at).total_seconds() == pytest.approx(presence._policy.delay(1))
+        assert (row.run_at - row.updated_at).total_seconds() == pytest.approx(presence.worker.policy.delay(1))
     else:
         assert row.status == "failed"
     assert (row_of(engine, innocent.id).status, row_of(engine, innocent.id).retry_count) == ("queued", 0)
@@ -283,13 +296,13 @@ def test_a_handler_that_ended_at_the_last_moment_and_what_came_after_it_are_not_
     pid = child()
     late, after = held_by(engine, pid, max_retries=0), held_by(engine, pid, max_retries=0)
     runs(pid, late, timeout=-HARD_LIMIT_GRACE - 1)
-    real = presence_module.kill
+    real = hard_limit.kill
 
     def kill_after_another_began(pids):
         runs(pid, after)
         real(pids)
 
-    monkeypatch.setattr(presence_module, "kill", kill_after_another_began)
+    monkeypatch.setattr(hard_limit, "kill", kill_after_another_began)
     presence.run_once()
     assert not is_child(pid)
     for claim in (late, after):
@@ -319,16 +332,16 @@ def test_a_child_that_dies_a_moment_later_is_not_forgotten(presence, engine, chi
     presence.child_lost()
     presence.run_once()
     assert row_of(engine, claim.id).status == "processing"
-    assert presence._suspicious
+    assert presence.dead_children.suspicious
     end(pid)
     presence.run_once()
     assert row_of(engine, claim.id).status == "queued"
     presence.run_once()
-    assert not presence._suspicious
+    assert not presence.dead_children.suspicious
 
 
 def test_a_child_whose_job_does_not_stop_when_asked_is_killed_after_the_grace(
-    presence, engine, accept, child, settings
+    presence, engine, accept, child
 ):
     pid = child()
     stubborn, other = held_by(engine, pid), held_by(engine, pid)
@@ -337,10 +350,10 @@ def test_a_child_whose_job_does_not_stop_when_asked_is_killed_after_the_grace(
         ask_cancel(connection, stubborn.id, "enough")
     presence.run_once()
     assert is_child(pid), "it has CANCEL_GRACE to stop by itself"
-    age(engine, "cancel_requested_at", settings.cancel_grace + 1, stubborn.id)
+    age(engine, "cancel_requested_at", presence.worker.settings.cancel_grace + 1, stubborn.id)
     presence.run_once()
     assert is_child(pid), "the next look is a second later"
-    presence.steps["cancels"].due_at = 0.0
+    presence.worker.clock.advance(cancel.CANCELS_EVERY)
     presence.run_once()
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
     row = row_of(engine, stubborn.id)
@@ -349,7 +362,7 @@ def test_a_child_whose_job_does_not_stop_when_asked_is_killed_after_the_grace(
     assert (attempt["outcome"], attempt["error_type"]) == ("cancelled", "djps.Killed")
     presence.run_once()
     assert row_of(engine, other.id).status == "queued"
-    assert presence.stop_cancelled() == 0
+    assert presence.cancel.stop_cancelled() == 0
 
 
 def test_while_a_child_is_killed_for_its_job_it_cannot_begin_another(
@@ -373,8 +386,8 @@ def test_while_a_child_is_killed_for_its_job_it_cannot_begin_another(
                 ends.append(database_errors.trouble_of(error))
         kill(pids)
 
-    monkeypatch.setattr("tasks.presence.thread.kill", kill_late)
-    assert presence.stop_cancelled() == 1
+    monkeypatch.setattr(cancel, "kill", kill_late)
+    assert presence.cancel.stop_cancelled() == 1
     assert ends == [Trouble.BUSY]
     assert row_of(engine, stubborn.id).status == "cancelled"
 
@@ -387,7 +400,7 @@ def test_the_jobs_of_another_worker_are_not_touched(presence, engine):
 
 
 def test_a_job_whose_lease_cannot_be_renewed_is_stopped_before_the_sweeper_may_take_it(
-    presence, engine, runs, child
+    presence, engine, runs, child, clock
 ):
     pid = child()
     claim, held = held_by(engine, pid), held_by(engine, pid)
@@ -397,7 +410,7 @@ def test_a_job_whose_lease_cannot_be_renewed_is_stopped_before_the_sweeper_may_t
         connection.execute(text("UPDATE jobs SET worker_id = 'other/1' WHERE id = :id"), {"id": claim.id})
     presence.run_once()
     assert is_child(pid)
-    presence._leased_at[claim.id] -= LEASE * 0.76
+    clock.advance(LEASE * 0.76)
     presence.run_once()
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
     assert row_of(engine, claim.id).worker_id == "other/1"
@@ -410,8 +423,8 @@ def test_what_still_runs_after_the_grace_is_given_back_and_burns_no_retry(presen
     accept(runs.id, pid)
     with engine.begin() as connection:
         store.record_last(connection, recorded, AttemptOutcome.FAILED, ERROR)
-    presence._settings = presence._settings.model_copy(update={"shutdown_grace": 0.0})
     presence.drain()
+    presence.worker.clock.advance(presence.worker.settings.shutdown_grace)
     presence.run_once()
     assert not is_child(pid)
     row = row_of(engine, runs.id)
@@ -431,9 +444,9 @@ def test_within_the_grace_nothing_is_stopped(presence, engine, accept, child):
 
 
 def test_a_drain_with_nothing_running_does_nothing(presence, accept):
-    assert presence.release_running() == 0
+    assert presence.drain_step.release_running() == 0
     accept(uuid4(), 4_194_303)
-    assert presence.release_running() == 0
+    assert presence.drain_step.release_running() == 0
 
 
 def test_a_process_is_known_as_a_child_until_it_has_ended(child):
@@ -459,14 +472,12 @@ def test_without_proc_a_process_is_asked_by_a_signal(child, monkeypatch, tmp_pat
     assert not is_child(pid)
 
 
-def test_a_heartbeat_that_could_not_be_written_is_tried_again_soon(presence, redis, settings):
-    real, presence._redis = presence._redis, heartbeats.connect("redis://127.0.0.1:1/0", 0.2)
-    began = time.monotonic()
+def test_a_heartbeat_that_could_not_be_written_is_tried_again_soon(presence, redis, settings, clock):
+    real, presence.worker.redis = presence.worker.redis, heartbeats.connect("redis://127.0.0.1:1/0", 0.2)
     presence.run_once()
-    step = presence.steps["heartbeat"]
-    assert step.due_at - began < settings.worker_heartbeat_ttl / presence_module.BEATS_PER_TTL / 2
-    presence._redis = real
-    step.due_at -= presence_module.BEAT_AGAIN
+    presence.worker.redis = real
+    assert settings.worker_heartbeat_ttl / BEATS_PER_TTL / 2 > BEAT_AGAIN
+    clock.advance(BEAT_AGAIN)
     presence.run_once()
     assert heartbeats.live_workers(redis) == [worker_name()]
 
@@ -480,7 +491,7 @@ def test_the_thread_goes_on_through_everything_and_ends_when_told(settings, redi
         thread.steps[name].work = thread.steps[name].when = Mock(side_effect=error)
     thread.start()
     try:
-        eventually(lambda: thread._wake.set() or heartbeats.live_workers(redis))
+        eventually(lambda: thread.wake() or heartbeats.live_workers(redis))
     finally:
         thread.stop()
         thread.join(10)
@@ -498,19 +509,19 @@ def test_a_thread_that_dies_takes_its_process_along(settings, exits, error):
 def test_a_liveness_file_that_cannot_be_written_costs_nothing_but_itself(
     presence, engine, runs, child, tmp_path
 ):
-    presence._beacon = Beacon(tmp_path, "w")
-    folder = tmp_path / "run" / "w.beacon"
+    presence.liveness_file = LivenessFile(tmp_path, "w")
+    folder = tmp_path / "run" / "w.alive"
     folder.mkdir(parents=True)
     pid = child()
     claim = held_by(engine, pid)
     runs(pid, claim)
     for _ in range(2):
         age(engine, "lease_expires_at", 40)
-        presence.steps["renewal"].due_at = 0.0
+        presence.worker.clock.advance(LEASE / RENEWALS_PER_LEASE)
         before = row_of(engine, claim.id).lease_expires_at
         presence.run_once()
         assert row_of(engine, claim.id).lease_expires_at > before
-    assert presence.steps["heartbeat"].due_at > time.monotonic()
+    assert presence.steps["heartbeat"].due_at > presence.worker.clock()
     assert not look(tmp_path, "w", ready=False)[0], "it must not say alive"
     folder.rmdir()
     presence.run_once()
@@ -518,21 +529,22 @@ def test_a_liveness_file_that_cannot_be_written_costs_nothing_but_itself(
 
 
 def test_without_postgresql_the_heartbeat_is_written_and_a_drain_ends(
-    settings, accept, child, redis, closed_port
+    presence, accept, child, redis, closed_port
 ):
-    presence = Presence(settings, role="w")
-    presence._engine = create_engine(f"postgresql+psycopg2://x@127.0.0.1:{closed_port}/x", poolclass=NullPool)
+    presence.worker.engine = create_engine(
+        f"postgresql+psycopg2://x@127.0.0.1:{closed_port}/x", poolclass=NullPool
+    )
     pid = child()
     accept(uuid4(), pid)
     presence.run_once()
     assert heartbeats.live_workers(redis) == [worker_name()]
     assert {name for name, _ in presence.steps.failing()} == {"renewal", "cancels"}
-    assert look(settings.data_dir, "w", ready=False)[0]
-    assert look(settings.data_dir, "w", ready=True)[1].endswith(
+    assert look(presence.worker.settings.data_dir, "worker@test", ready=False)[0]
+    assert look(presence.worker.settings.data_dir, "worker@test", ready=True)[1].endswith(
         "a server could not be reached (OperationalError)"
     )
-    presence._settings = settings.model_copy(update={"shutdown_grace": 0.0})
     presence.drain()
+    presence.worker.clock.advance(presence.worker.settings.shutdown_grace)
     presence.run_once()
     assert not is_child(pid)
 
@@ -547,9 +559,9 @@ def test_no_child_is_born_while_presence_is_in_a_library(presence):
 
 
 @pytest.fixture
-def listener(settings) -> Presence:
+def listener(settings, clock) -> Presence:
     """A worker with one child that takes messages from `default`."""
-    return Presence(settings, role="worker@test", queues=("default",), capacity=1)
+    return Presence(settings, role="worker@test", queues=("default",), capacity=1, clock=clock)
 
 
 @pytest.fixture
@@ -560,40 +572,41 @@ def exits(monkeypatch) -> list[int]:
     return codes
 
 
-def look_twice(listener: Presence) -> None:
+def look_twice(listener: Presence, clock: SettableClock) -> None:
     """Looks that are further apart than the watchdog's patience."""
     for _ in range(3):
-        listener._watch()
-        if listener._watchdog._since is not None:
-            listener._watchdog._since -= PATIENCE
+        listener.watchdog.look()
+        clock.advance(PATIENCE)
 
 
-def test_a_worker_that_takes_no_message_while_messages_wait_ends(listener, exits, redis):
+def test_a_worker_that_takes_no_message_while_messages_wait_ends(listener, clock, exits, redis):
     redis.lpush("default", "a message")
-    look_twice(listener)
+    look_twice(listener, clock)
     assert exits == [EXIT_CODE]
 
 
-def test_a_worker_whose_children_are_all_busy_is_not_deaf(listener, exits, redis, engine):
+def test_a_worker_whose_children_are_all_busy_is_not_deaf(listener, clock, exits, redis, engine):
     redis.lpush("default", "a message")
     claimed(engine, worker_id=child_name())
-    look_twice(listener)
+    look_twice(listener, clock)
     assert exits == []
 
 
-def test_a_worker_without_messages_is_not_deaf(listener, exits):
-    look_twice(listener)
+def test_a_worker_without_messages_is_not_deaf(listener, clock, exits):
+    look_twice(listener, clock)
     assert exits == []
 
 
-def test_presence_keeps_a_beacon_lit_and_says_what_is_wrong(settings, closed_port, eventually):
+def test_presence_keeps_its_liveness_file_fresh_and_says_what_is_wrong(settings, closed_port, eventually):
     away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{closed_port}/0"})
     waits_before = extensions.get_wait_callback()
-    started = Presence(away, role="worker@beacon", queues=("default",), capacity=1)
+    started = Presence(away, role="worker@liveness", queues=("default",), capacity=1)
     started.start()
     try:
-        eventually(lambda: look(settings.data_dir, "worker@beacon", ready=False)[0])
-        eventually(lambda: "could not be reached" in look(settings.data_dir, "worker@beacon", ready=True)[1])
+        eventually(lambda: look(settings.data_dir, "worker@liveness", ready=False)[0])
+        eventually(
+            lambda: "could not be reached" in look(settings.data_dir, "worker@liveness", ready=True)[1]
+        )
     finally:
         started.stop()
         started.join(10)
@@ -611,30 +624,33 @@ def test_a_message_names_one_job_or_several():
     assert jobs_of([[str(one) for one in ids]]) == ids
 
 
-def test_a_job_that_is_settled_and_still_in_the_table_costs_its_child_nothing(presence, runs, child, engine):
+def test_a_job_that_is_settled_and_still_in_the_table_costs_its_child_nothing(
+    presence, runs, child, engine, clock
+):
     pid = child()
     claim = claimed(engine, worker_id=child_name(pid))
     with engine.begin() as connection:
         assert store.settle_completed(connection, claim, None)
     runs(pid, claim)
     for _ in range(3):
-        presence.steps["renewal"].due_at = 0.0
-        presence._leased_at[claim.id] = time.monotonic() - presence._lease * 0.7
         presence.run_once()
-        assert time.monotonic() - presence._leased_at[claim.id] < 1
+        assert clock() - presence.leases.renewed_at[claim.id] < 1
+        clock.advance(LEASE * 0.7)
     assert is_child(pid)
 
 
-def test_being_told_to_end_again_makes_the_grace_no_longer(presence, monkeypatch):
+def test_being_told_to_end_again_makes_the_grace_no_longer(presence, settings, clock):
     presence.drain()
-    first = presence._drain_by
+    first = presence.drain_step.stop_at
+    clock.advance(settings.shutdown_grace / 2)
     presence.drain()
-    assert presence._drain_by == first
+    assert presence.drain_step.stop_at == first
+    assert not presence.drain_step.grace_is_over
     presence.hurry()
-    assert presence._drain_by < first
-    assert presence._grace_is_over()
+    assert presence.drain_step.stop_at < first
+    assert presence.drain_step.grace_is_over
     presence.drain()
-    assert presence._grace_is_over()
+    assert presence.drain_step.grace_is_over
 
 
 def test_in_a_hurry_jobs_are_released_that_celery_has_not_heard_of(presence, engine, child):
@@ -648,10 +664,10 @@ def test_in_a_hurry_jobs_are_released_that_celery_has_not_heard_of(presence, eng
     assert row_of(engine, claim.id).retry_count == 0
 
 
-def test_a_worker_in_a_hurry_is_ended_when_it_does_not_end_by_itself(presence, exits):
+def test_a_worker_in_a_hurry_is_ended_when_it_does_not_end_by_itself(presence, exits, clock):
     presence.hurry()
     presence.run_once()
     assert exits == []
-    presence._end_by -= presence_module.HURRY_PATIENCE
+    clock.advance(HURRY_PATIENCE)
     presence.run_once()
     assert exits == [1]

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
+from clock import SettableClock
 from factories import ENDS, ERROR, LEASE, WORKER, age, attempts_of, buried, claimed, completed, queued, row_of
 from sqlalchemy import create_engine, text
 
-from tasks.attempt.progress import MAX_NOTE, ProgressReport
+from tasks.attempt.progress import MAX_NOTE, WRITE_EVERY, ProgressReport
 from tasks.execution import execute_job
 from tasks.handlers import demo
 from tasks.sweeps.recovery import run_prune
@@ -373,6 +374,21 @@ def test_a_handler_says_how_far_it_is(handle, engine, client):
     assert [one["done"] for one in seen] == [1, 1, 3]
     assert seen[2]["note"] == "page 3"
     assert client.get(f"/jobs/{row.id}").json["progress"]["done"] == 3
+
+
+def test_progress_is_written_once_in_a_while_and_the_last_at_the_end(engine):
+    claim, clock = claimed(engine), SettableClock()
+    report = ProgressReport(engine, claim, clock)
+    written = []
+    for done in (1, 2, 3):
+        report(done, 9)
+        written.append(row_of(engine, claim.id).progress["done"])
+        if done == 2:
+            clock.advance(WRITE_EVERY)
+    assert written == [1, 1, 3]
+    report(4, 9)
+    report.flush()
+    assert row_of(engine, claim.id).progress["done"] == 4
 
 
 def test_a_new_attempt_begins_without_progress(engine):

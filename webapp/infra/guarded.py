@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 
 logger = logging.getLogger(__name__)
 
+#: Gives the time, seconds; `time.monotonic`, or one that a test sets.
+Clock = Callable[[], float]
+
 #: Exit code of a process whose thread died (EX_SOFTWARE of sysexits.h).
 EXIT_CODE = 70
 #: Seconds between two log lines about a step that goes on failing.
@@ -88,11 +91,18 @@ class Steps:
     Args:
         steps: each with a name of its own.
         failed: is told the name of a step that failed, such as to count it; must not raise.
+        clock: says when a step is due.
     """
 
-    def __init__(self, steps: Sequence[Step], failed: Callable[[str], object] = lambda _: None) -> None:
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        failed: Callable[[str], object] = lambda _: None,
+        clock: Clock = time.monotonic,
+    ) -> None:
         self._steps = tuple(steps)
         self._failed = failed
+        self._clock = clock
         self._rounds_without_memory = 0
 
     def __getitem__(self, name: str) -> Step:
@@ -106,7 +116,7 @@ class Steps:
         """
         lacked_memory = False
         for step in self._steps:
-            error = step.turn(time.monotonic())
+            error = step.turn(self._clock())
             if error is not None:
                 lacked_memory |= isinstance(error, MemoryError)
                 self._failed(step.name)
