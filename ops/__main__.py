@@ -94,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     load.add_argument("--no-refusals", action="store_true", help="an answer 429 fails the run")
     commands.add_parser("prometheus", help="bring Prometheus, which `up` then runs, from Debian's packages")
     commands.add_parser("dashboards", help="make ops/grafana/dashboards/*.json anew")
+    commands.add_parser("map", help="make ops/docs/map.md anew: every module and what it does")
     _capacity(commands)
     commands.add_parser("lock", help="make the hash-locked requirements anew from ops/lock/*.in")
     return root

@@ -62,6 +62,10 @@ def run(wanted: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case fo
                 from ops.grafana import build  # noqa: PLC0415 - only this command needs it
 
                 return build.write()
+            case "map":
+                from ops import code_map  # noqa: PLC0415 - only this command needs it
+
+                return code_map.write()
             case _:
                 from ops.lockfiles import lock  # noqa: PLC0415 - only this command needs it
 

@@ -1,4 +1,4 @@
-"""The composition root of worker, beat and Flower: `celery -A tasks worker`, `beat`, `flower`."""
+"""Puts worker, beat and Flower together: all that `celery -A tasks` starts is composed here."""
 
 from __future__ import annotations
 
