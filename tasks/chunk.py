@@ -24,6 +24,7 @@ from tasks.presence import lost_jobs
 from tasks.processes import recycling, run_table, surroundings
 from tasks.runtime import Runtime, child_name, runtime
 from webapp.infra.broker.client import celery
+from webapp.infra.broker.hints import Ticket
 from webapp.infra.broker.messages import CHUNK_WINDOW, TICKET_WINDOW
 from webapp.infra.postgres.database_errors import never_works
 from webapp.infra.postgres.engine import in_one_trip
@@ -33,7 +34,7 @@ from webapp.jobs.bulk import Completed
 from webapp.jobs.states import JobStatus
 from webapp.jobs.store import Claim
 from webapp.queues import tickets
-from webapp.queues.tickets import Taker, Ticket
+from webapp.queues.tickets import Taker
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,7 @@ from webapp.infra.postgres.engine import engine_options, watch_idle
 from webapp.infra.postgres.hosts import go_through_hosts
 from webapp.jobs.handlers import registry
 from webapp.jobs.retry import RetryPolicy
-from webapp.jobs.submission import Limits
-from webapp.queues.service import Queue
+from webapp.queues.dispatch import Dispatcher
 from webapp.settings import Settings, current
 
 #: Connections a forked child keeps open: one runs jobs.
@@ -36,7 +35,7 @@ class Runtime:
     settings: Settings
     engine: Engine
     broker: Broker
-    queue: Queue
+    dispatcher: Dispatcher
     policy: RetryPolicy
 
 
@@ -60,7 +59,7 @@ def runtime() -> Runtime:
     )
     files.on_loss(broker.give_up)
     policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)
-    return Runtime(settings, engine, broker, Queue(engine, broker, registry, Limits.of(settings)), policy)
+    return Runtime(settings, engine, broker, Dispatcher(engine, broker), policy)
 
 
 def forget_parent() -> None:

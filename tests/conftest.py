@@ -16,9 +16,9 @@ from redis import Redis
 from sqlalchemy import Engine, text
 from statements import recorded
 
-from tasks.runtime import runtime
 from webapp import create_app
-from webapp.queues.service import Queue
+from webapp.jobs.service import Jobs
+from webapp.queues.outbox import Outbox
 from webapp.settings import Settings
 
 # A busy machine is slow now and then; a test that is slow for no reason shows in the durations.
@@ -75,8 +75,7 @@ def redis(settings: Settings) -> Iterator[Redis]:
 @pytest.fixture
 def clean(application: Flask, engine: Engine, redis: Redis) -> None:
     """Empty tables and an empty broker."""
-    application.extensions["queue"].flush()
-    runtime().queue.flush()
+    application.extensions["jobs"].flush()
     with engine.begin() as connection:
         connection.execute(text("TRUNCATE jobs, job_attempts, dead_letters, idempotency_keys, pruned_jobs"))
     redis.flushdb()
@@ -94,8 +93,15 @@ def client(app: Flask) -> FlaskClient:
 
 
 @pytest.fixture
-def queue(app: Flask) -> Queue:
-    return app.extensions["queue"]
+def service(app: Flask) -> Jobs:
+    """Where the application's jobs are submitted and looked up."""
+    return app.extensions["jobs"]
+
+
+@pytest.fixture
+def outbox(service: Jobs) -> Outbox:
+    """The hints of the application on their way."""
+    return service._hints
 
 
 def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,12 +15,18 @@ from uuid_utils.compat import uuid7
 
 from tasks.execution import JobsFailed
 from tasks.presence import lost_jobs
+from webapp.infra.broker.client import Broker
 from webapp.infra.broker.transport import lists_of
 from webapp.jobs import insert, store
 from webapp.jobs.error_report import ErrorReport
+from webapp.jobs.handlers import registry
 from webapp.jobs.loss import LOST
 from webapp.jobs.retry import DeathReason, RetryPolicy
+from webapp.jobs.service import Jobs
 from webapp.jobs.states import AttemptOutcome
+from webapp.jobs.submission import Limits, NewJob, Rules
+from webapp.queues.dispatch import hand_back
+from webapp.queues.outbox import Outbox
 
 #: What a message about a job that did not complete ends with.
 ENDS = (Retry, JobsFailed)
@@ -37,7 +44,20 @@ LEASE = 60.0
 ERROR = ErrorReport("E", "broken", "Traceback")
 
 
-def new_job(**changes: Any) -> insert.NewJob:
+def service_over(
+    engine: Engine, broker: Broker, *, default_handler: str = "simulated", handing_back: Engine | None = None
+) -> Jobs:
+    """Where jobs are submitted, with a broker of its own.
+
+    Args:
+        handing_back: the engine by which hints are handed back that were not sent.
+    """
+    limits = Limits(max_retries=3, timeout=300.0, default_handler=default_handler)
+    outbox = Outbox(broker, partial(hand_back, handing_back or engine))
+    return Jobs(engine, Rules(registry, limits), outbox)
+
+
+def new_job(**changes: Any) -> NewJob:
     """A job that is not stored yet."""
     payload = changes.pop("payload", {"task": "noop"})
     values: dict[str, Any] = {
@@ -50,7 +70,7 @@ def new_job(**changes: Any) -> insert.NewJob:
         "idempotency_key": None,
         "fingerprint": b"f",
     }
-    return insert.NewJob(**(values | changes))
+    return NewJob(**(values | changes))
 
 
 def queued(engine: Engine, *, dispatched: bool = False, **changes: Any) -> store.JobRow:

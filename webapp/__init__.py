@@ -32,6 +32,8 @@ def create_app(
         SettingsError: a variable breaks its rule, or a module named in HANDLERS cannot be imported.
         ValueError: a handler is registered with a wrong name, queue or limit.
     """
+    from functools import partial
+
     from flask import Flask
     from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -42,8 +44,11 @@ def create_app(
     from webapp.infra.postgres import deadlines
     from webapp.infra.postgres.engine import engine_options, watch_idle
     from webapp.infra.telemetry import logs, metrics, traces
-    from webapp.jobs import handlers, submission
-    from webapp.queues import service as queues
+    from webapp.jobs import handlers
+    from webapp.jobs.service import Jobs
+    from webapp.jobs.submission import Limits, Rules
+    from webapp.queues.dispatch import hand_back
+    from webapp.queues.outbox import Outbox
     from webapp.settings import current, local
 
     settings = settings or current()
@@ -79,17 +84,14 @@ def create_app(
     db.init_app(app)
     with app.app_context():
         engine = watch_idle(db.engine)
-    app.extensions["queue"] = queues.Queue(
-        engine,
-        Broker(
-            settings.redis_url,
-            buffer=settings.broker_buffer,
-            chunk_of=handlers.registry.chunk_of,
-            most=settings.max_tasks_per_child,
-        ),
-        handlers.registry,
-        submission.Limits.of(settings),
+    broker = Broker(
+        settings.redis_url,
+        buffer=settings.broker_buffer,
+        chunk_of=handlers.registry.chunk_of,
+        most=settings.max_tasks_per_child,
     )
+    rules = Rules(handlers.registry, Limits.of(settings))
+    app.extensions["jobs"] = Jobs(engine, rules, Outbox(broker, partial(hand_back, engine)))
     app.extensions["undertaker"] = dead_letters.Undertaker(engine)
     api.init_app(app, settings, engine)
     if command_line if command_line is not None else os.environ.get("FLASK_RUN_FROM_CLI") == "true":

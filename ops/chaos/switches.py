@@ -62,7 +62,7 @@ def raise_if_asked(place: str) -> None:
 
 def _places_to_raise() -> None:
     from tasks.sweeps import callbacks, recovery
-    from webapp.queues import service as queues
+    from webapp.queues.dispatch import Dispatcher
 
     def before(owner: Any, name: str, ask: Callable[..., None]) -> None:
         real = getattr(owner, name)
@@ -80,7 +80,7 @@ def _places_to_raise() -> None:
         for name in names:
             before(owner, name, lambda *_: raise_if_asked(SWEEPS_RAISE))
     before(
-        queues.Queue,
+        Dispatcher,
         "dispatch",
         lambda _, name: raise_if_asked(QUEUE_THAT_RAISES) if name == BROKEN_QUEUE else None,
     )
@@ -104,10 +104,10 @@ def _around(owner: Any, name: str, before: str | None = None, after: str | None 
 def _places_to_die() -> None:
     from tasks import chunk, execution
     from webapp.jobs import insert
-    from webapp.queues import service as queues
+    from webapp.jobs.service import Jobs
 
     _around(insert, "insert_once", after="before-commit")
-    _around(queues.Queue, "_store", after="after-commit")
+    _around(Jobs, "_store", after="after-commit")
     _around(execution, "claim_all", after="after-claim")
     _around(execution, "settle_completed", before="before-settle", after="after-settle")
     _around(chunk, "settle_many", before="before-settle", after="after-settle")
@@ -204,9 +204,9 @@ def _twice() -> None:
 
 def _answer_first() -> None:
     """The client is answered, and the job is stored a moment later."""
-    from webapp.queues import service as queues
+    from webapp.jobs.service import Jobs
 
-    real = queues.Queue._store
+    real = Jobs._store
 
     def later(self: Any, job: Any, *, dispatched: bool) -> Any:
         def store() -> None:
@@ -216,7 +216,7 @@ def _answer_first() -> None:
         threading.Thread(target=store, daemon=True).start()
         return _row_of(job), True
 
-    queues.Queue._store = later
+    Jobs._store = later
 
 
 def _row_of(job: Any) -> Any:
@@ -287,9 +287,9 @@ def _led_astray() -> None:
 def _every_lock_a_race() -> None:
     """A submission that waited for any lock in vain is told that another one holds its key."""
     from webapp.infra.postgres import database_errors
-    from webapp.queues import service as queues
+    from webapp.jobs import service
 
-    queues.is_lock_of = lambda error, _table: (
+    service.is_lock_of = lambda error, _table: (
         database_errors.trouble_of(error) is database_errors.Trouble.BUSY
     )
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from tasks import dead_letter
 from tasks.sweeps.base import Each, of_rows
+from webapp.infra.broker.hints import Hint
 from webapp.infra.telemetry import logs, metrics, traces
 from webapp.jobs import bulk, control, store
 from webapp.jobs.bulk import Released
@@ -51,7 +52,7 @@ def settle(
     take: Callable[[Connection], list[Held]],
     *,
     witness: Witness = no_witness,
-    send_alone: Callable[[Sequence[Released]], object] | None = None,
+    send_alone: Callable[[Sequence[Hint]], object] | None = None,
 ) -> int:
     """Ends the attempts that `take` finds; returns how many.
 
@@ -81,7 +82,7 @@ def settle(
                 for decided, ending in ended
                 if isinstance(ending, Released) and decided.fate is Fate.SPARED_ALONE
             ]
-            if send_alone is not None and (sendable := [one for one in alone if one.is_queued]):
+            if send_alone is not None and (sendable := [one.hint for one in alone if one.is_queued]):
                 send_alone(sendable)
     return total
 

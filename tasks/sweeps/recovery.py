@@ -82,7 +82,7 @@ def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
     queues = registry.queues()
     total = 0
     with Each("queue") as each:
-        each.do("refill", parts.queue.refill)
+        each.do("refill", parts.dispatcher.refill)
         while True:
             total += sum(each.do(name, partial(_fill, parts, name)) or 0 for name in queues)
             left = end - time.monotonic()
@@ -98,7 +98,7 @@ def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
 def _fill(parts: Runtime, queue: str) -> int:
     """Fills one broker queue; returns how many messages were sent."""
     settings = parts.settings
-    sent = parts.queue.dispatch(
+    sent = parts.dispatcher.dispatch(
         queue, buffer=settings.broker_buffer, redispatch_after=settings.redispatch_after
     )
     return sum(sent.values())
@@ -106,7 +106,7 @@ def _fill(parts: Runtime, queue: str) -> int:
 
 def _pause(parts: Runtime, queues: Sequence[str], left: float) -> float:
     """Seconds until the next look: when the next job is due, and never long."""
-    due_in = parts.queue.seconds_to_next_due(queues, left)
+    due_in = parts.dispatcher.seconds_to_next_due(queues, left)
     if due_in is None:
         return LONGEST_PAUSE
     if due_in <= 0:
@@ -128,7 +128,7 @@ def run_recovery(parts: Runtime) -> int:
         parts.policy,
         "lease_expired",
         lambda connection: store.take_stuck(connection, RECOVERY_BATCH),
-        send_alone=parts.queue.send_each,
+        send_alone=parts.dispatcher.send_each,
     )
 
 

@@ -93,7 +93,8 @@ def test_only_those_who_own_a_transaction_commit():
     owners = {
         # Begins what its caller commits, as SQLAlchemy's own execute does.
         "webapp/infra/postgres/engine.py",
-        "webapp/queues/service.py",
+        "webapp/jobs/service.py",
+        "webapp/queues/dispatch.py",
         "webapp/dead_letters/service.py",
         # Reads only; the limits of its statements are its transaction's.
         "webapp/api/gauges.py",

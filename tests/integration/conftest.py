@@ -10,13 +10,15 @@ import pytest
 from collector import Collector, collecting
 from flask import Flask
 from kombu import Queue as KombuQueue
+from sqlalchemy import Engine
 
 from tasks.runtime import Runtime, runtime
 from webapp import create_app
 from webapp.api.extensions import limiter
-from webapp.infra.broker.client import celery
+from webapp.infra.broker.client import Broker, celery
 from webapp.infra.telemetry import traces
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, Handler, HandlerFunction, registry
+from webapp.queues.dispatch import Dispatcher
 from webapp.settings import Settings
 
 
@@ -77,6 +79,33 @@ def handle() -> Iterator[Callable[..., str]]:
         registry._handlers.pop(name, None)
     for queue in set(celery.amqp.queues) - {*registry.queues(), MAINTENANCE_QUEUE}:
         celery.amqp.queues.pop(queue)
+
+
+class Clock:
+    """A clock that a test sets; it stands still."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def broker(settings: Settings, clock: Clock) -> Broker:
+    """A broker that has heard nothing yet and goes by the test's clock."""
+    return Broker(settings.redis_url, buffer=settings.broker_buffer, chunk_of=registry.chunk_of, clock=clock)
+
+
+@pytest.fixture
+def dispatcher(app: Flask, engine: Engine, broker: Broker) -> Dispatcher:
+    """A dispatcher over that broker."""
+    return Dispatcher(engine, broker)
 
 
 @pytest.fixture

@@ -483,7 +483,7 @@ def test_a_bug_of_ours_is_a_problem_document_that_gives_nothing_away(app, client
     def break_down(*_, **__):
         raise RuntimeError("sesame")
 
-    monkeypatch.setattr(app.extensions["queue"], "page", break_down)
+    monkeypatch.setattr(app.extensions["jobs"], "page", break_down)
     answer = client.get("/jobs")
     assert_problem(answer, 500)
     assert "sesame" not in answer.text

@@ -30,7 +30,7 @@ def count(engine):
 
 
 @statements
-def test_every_job_is_stored_and_named_in_order(client, queue, redis, monkeypatch, statement):
+def test_every_job_is_stored_and_named_in_order(client, service, redis, monkeypatch, statement):
     monkeypatch.setattr(insert, "STATEMENT_CHARACTERS", statement)
     answer = post(client, *(noop(n=n) for n in range(30)))
     assert answer.status_code == 200
@@ -38,7 +38,7 @@ def test_every_job_is_stored_and_named_in_order(client, queue, redis, monkeypatc
     assert (body["created"], body["existing"], body["invalid"]) == (30, 0, 0)
     for number, item in enumerate(body["items"]):
         assert client.get(f"/jobs/{item['id']}").get_json()["payload"]["n"] == number
-    assert queue.flush()
+    assert service.flush()
     assert len(waiting(redis)) == 30
 
 
@@ -124,7 +124,7 @@ def test_ten_thousand_jobs_are_one_request(client, engine):
 def test_a_batch_larger_than_redis_should_hold_is_left_to_the_dispatcher(another_app, engine, redis):
     app = another_app(broker_buffer=10)
     post(app.test_client(), *(noop(n=n) for n in range(50)))
-    assert app.extensions["queue"].flush()
+    assert app.extensions["jobs"].flush()
     assert waiting(redis) == []
     with engine.connect() as connection:
         assert (

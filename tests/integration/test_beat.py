@@ -49,7 +49,9 @@ def test_no_two_ticks_begin_at_the_same_moment(scheduler):
 def test_without_redis_no_tick_is_sent_and_beat_goes_on(scheduler, parts, monkeypatch, closed_port):
     away = type(parts.broker)(f"redis://127.0.0.1:{closed_port}", buffer=1)
     monkeypatch.setattr(
-        beat, "runtime", lambda: type(parts)(parts.settings, parts.engine, away, parts.queue, parts.policy)
+        beat,
+        "runtime",
+        lambda: type(parts)(parts.settings, parts.engine, away, parts.dispatcher, parts.policy),
     )
     assert scheduler.apply_async(tick_of(scheduler), advance=False) is None
     assert scheduler.apply_async(tick_of(scheduler)).name == "dispatch_due"

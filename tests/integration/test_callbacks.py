@@ -83,7 +83,7 @@ def test_a_callback_waits_for_the_dispatcher_and_retries_for_a_day(parts, engine
             text("SELECT dispatched_at, backoff, callback_url FROM jobs WHERE task = 'http'")
         ).one()
     assert row == (None, list(callbacks.BACKOFF), None)
-    assert parts.queue.dispatch("default", buffer=10, redispatch_after=60.0) == {"due": 1}
+    assert parts.dispatcher.dispatch("default", buffer=10, redispatch_after=60.0) == {"due": 1}
 
 
 def test_a_job_names_the_job_that_tells_of_it(parts, engine, client):

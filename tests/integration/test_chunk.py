@@ -166,21 +166,20 @@ def test_a_database_that_stays_away_leaves_the_chunk_to_the_sweeper(engine, part
     assert statuses(engine, claims) == ["processing", "processing"]
 
 
-def test_hints_of_quick_tasks_share_messages_and_those_of_unknown_ones_do_not(parts, redis, engine, handle):
+def test_hints_of_quick_tasks_share_messages_and_those_of_unknown_ones_do_not(broker, redis, engine, handle):
     quick, unknown = handle(lambda p, c: None), handle(lambda p, c: None)
-    parts.broker.tell_pace(quick, 0.02)
+    broker.tell_pace(quick, 0.02)
     hints = [queued(engine, task=quick) for _ in range(12)] + [queued(engine, task=unknown)]
-    parts.broker._paces._read_at = -10.0
-    assert parts.broker.send_hints(hints)
+    assert broker.send_hints(hints)
     bodies = [json.loads(one) for one in waiting(redis)]
     assert [one["headers"]["task"] for one in bodies] == ["tasks.execute_jobs"] * 3 + ["tasks.execute_job"]
     assert [len(json.loads(b64decode(one["body"]))[0][0]) for one in bodies[:3]] == [5, 5, 2]
     assert [one["headers"]["argsrepr"].split()[0] for one in bodies[:3]] == ["5", "5", "2"]
 
 
-def test_a_handler_may_say_its_chunk_itself(queue, handle):
+def test_a_handler_may_say_its_chunk_itself(broker, handle):
     name = handle(lambda payload, context: None, chunk=9)
-    assert queue._broker.chunk_size(name) == 9
+    assert broker.chunk_size(name) == 9
 
 
 @pytest.mark.parametrize("chunk", [0, LARGEST_CHUNK + 1, -1])
@@ -189,14 +188,13 @@ def test_a_chunk_out_of_bounds_is_refused(handle, chunk):
         handle(lambda payload, context: None, chunk=chunk)
 
 
-def test_the_pace_of_a_task_is_told_to_the_senders(engine, handle, queue, redis):
+def test_the_pace_of_a_task_is_told_to_the_senders(engine, handle, broker, redis):
     name = handle(lambda payload, context: None)
     execution._paces.pop(name, None)
     rows = [queued(engine, task=name) for _ in range(3)]
     ended(execute_jobs, [str(row.id) for row in rows])
     assert float(redis.hget("djps:pace", name)) < 0.1
-    queue._broker._paces._read_at = -10.0
-    assert queue._broker.chunk_size(name) > 1
+    assert broker.chunk_size(name) > 1
 
 
 def test_an_exhausted_job_of_a_chunk_goes_to_the_dead_letter_queue(engine, handle, parts, eventually):

@@ -9,10 +9,11 @@ from sqlalchemy import text
 
 from tasks.sweeps import recovery
 from webapp.infra.broker.client import Broker
+from webapp.infra.broker.pace_table import TTL
 from webapp.infra.broker.transport import list_of, lists_of
-from webapp.jobs.handlers import registry
-from webapp.jobs.submission import Limits, Submission
-from webapp.queues.service import FIRST_MESSAGES, Queue
+from webapp.jobs.submission import Submission
+from webapp.queues.dispatch import Dispatcher
+from webapp.queues.plan import FIRST_MESSAGES
 
 REDISPATCH = 60.0
 
@@ -22,8 +23,8 @@ def sent(redis, queue="default"):
     return [json.loads(message)["headers"]["id"] for message in waiting(redis, queue)]
 
 
-def dispatch(queue, name="default", buffer=100):
-    return queue.dispatch(name, buffer=buffer, redispatch_after=REDISPATCH)
+def dispatch(dispatcher, name="default", buffer=100):
+    return dispatcher.dispatch(name, buffer=buffer, redispatch_after=REDISPATCH)
 
 
 def prefer(engine, row, priority):
@@ -33,83 +34,83 @@ def prefer(engine, row, priority):
         )
 
 
-def test_due_jobs_are_sent_by_priority_and_then_by_time(queue, engine, redis):
+def test_due_jobs_are_sent_by_priority_and_then_by_time(dispatcher, engine, redis):
     first, urgent, last, early = (queued(engine) for _ in range(4))
     prefer(engine, urgent, 9)
     prefer(engine, last, 1)
     age(engine, "run_at", 10, early.id)
-    assert dispatch(queue) == {"due": 4}
+    assert dispatch(dispatcher) == {"due": 4}
     assert sent(redis) == [str(row.id) for row in (urgent, early, first, last)]
 
 
-def test_a_dispatched_job_is_not_sent_again(queue, engine, redis):
+def test_a_dispatched_job_is_not_sent_again(dispatcher, engine, redis):
     row = queued(engine)
-    assert dispatch(queue) == {"due": 1}
-    assert dispatch(queue) == {}
+    assert dispatch(dispatcher) == {"due": 1}
+    assert dispatch(dispatcher) == {}
     assert sent(redis) == [str(row.id)]
     assert row_of(engine, row.id).dispatched_at is not None
 
 
-def test_no_job_is_sent_before_it_is_due(queue, engine, redis):
+def test_no_job_is_sent_before_it_is_due(dispatcher, engine, redis):
     row = queued(engine)
     age(engine, "run_at", -30, row.id)
-    assert dispatch(queue) == {}
+    assert dispatch(dispatcher) == {}
     age(engine, "run_at", 30, row.id)
-    assert dispatch(queue) == {"due": 1}
+    assert dispatch(dispatcher) == {"due": 1}
     assert sent(redis) == [str(row.id)]
 
 
-def test_redis_holds_no_more_than_the_buffer_and_the_rest_waits(queue, engine, redis):
+def test_redis_holds_no_more_than_the_buffer_and_the_rest_waits(dispatcher, engine, redis):
     rows = [queued(engine) for _ in range(5)]
-    assert dispatch(queue, buffer=3) == {"due": 3}
-    assert dispatch(queue, buffer=3) == {}
+    assert dispatch(dispatcher, buffer=3) == {"due": 3}
+    assert dispatch(dispatcher, buffer=3) == {}
     assert sent(redis) == [str(row.id) for row in rows[:3]]
     redis.rpop(list_of("default", 5))
-    assert dispatch(queue, buffer=3) == {"due": 1}
+    assert dispatch(dispatcher, buffer=3) == {"due": 1}
     assert sent(redis) == [str(row.id) for row in rows[1:4]]
     assert row_of(engine, rows[4].id).dispatched_at is None
 
 
-def test_a_buffer_that_was_made_smaller_is_drained_first(queue, engine, redis):
+def test_a_buffer_that_was_made_smaller_is_drained_first(dispatcher, engine, redis):
     queued(engine)
     redis.rpush("default", *["x"] * 5)
-    assert dispatch(queue, buffer=3) == {}
+    assert dispatch(dispatcher, buffer=3) == {}
     assert redis.llen("default") == 5
 
 
-def test_queues_do_not_mix(queue, engine, redis):
+def test_queues_do_not_mix(dispatcher, engine, redis):
     here = queued(engine)
     queued(engine, queue="maintenance")
-    assert dispatch(queue) == {"due": 1}
+    assert dispatch(dispatcher) == {"due": 1}
     assert sent(redis) == [str(here.id)]
     assert redis.llen("maintenance") == 0
 
 
-def test_after_redis_was_flushed_jobs_are_sent_again_in_five_seconds(queue, engine, redis):
+def test_after_redis_was_flushed_jobs_are_sent_again_in_five_seconds(dispatcher, engine, redis):
     row = queued(engine)
-    dispatch(queue)
+    dispatch(dispatcher)
     redis.flushdb()
     age(engine, "dispatched_at", 4.5)
-    assert dispatch(queue) == {}
+    assert dispatch(dispatcher) == {}
     age(engine, "dispatched_at", 1)
-    assert dispatch(queue) == {"unclaimed": 1}
+    assert dispatch(dispatcher) == {"unclaimed": 1}
     assert sent(redis) == [str(row.id)]
-    assert dispatch(queue) == {}
+    assert dispatch(dispatcher) == {}
 
 
-def test_while_messages_wait_a_silent_job_is_sent_again_after_its_time_only(queue, engine, redis):
+def test_while_messages_wait_a_silent_job_is_sent_again_after_its_time_only(dispatcher, engine, redis):
     queued(engine, dispatched=True)
     redis.rpush("default", "another message")
     age(engine, "dispatched_at", 50)
-    assert dispatch(queue) == {}
+    assert dispatch(dispatcher) == {}
     age(engine, "dispatched_at", 11)
-    assert dispatch(queue) == {"unclaimed": 1}
+    assert dispatch(dispatcher) == {"unclaimed": 1}
 
 
-def test_due_jobs_come_before_silent_ones_when_there_is_little_room(queue, engine, redis):
+def test_due_jobs_come_before_silent_ones_when_there_is_little_room(dispatcher, engine, redis):
     silent, due = queued(engine, dispatched=True), queued(engine)
     age(engine, "dispatched_at", 100, silent.id)
-    assert dispatch(queue, buffer=1) == {"due": 1}
+    assert dispatch(dispatcher, buffer=1) == {"due": 1}
     assert sent(redis) == [str(due.id)]
 
 
@@ -117,8 +118,7 @@ def test_due_jobs_come_before_silent_ones_when_there_is_little_room(queue, engin
 def test_with_redis_away_nothing_is_marked_as_sent(engine, request, port):
     row = queued(engine)
     url = f"redis://127.0.0.1:{request.getfixturevalue(port)}/0"
-    queue = Queue(engine, Broker(url, buffer=10), registry, Limits(3, 300.0, "simulated"))
-    assert dispatch(queue) == {}
+    assert dispatch(Dispatcher(engine, Broker(url, buffer=10))) == {}
     assert row_of(engine, row.id).dispatched_at is None
 
 
@@ -127,20 +127,19 @@ def test_jobs_whose_messages_failed_are_handed_back(engine, closed_port, monkeyp
     broker = Broker(f"redis://127.0.0.1:{closed_port}/0", buffer=10)
     # Redis answered when it was asked for the length, and then went away.
     monkeypatch.setattr(broker, "length", lambda queue: 0)
-    queue = Queue(engine, broker, registry, Limits(3, 300.0, "simulated"))
-    assert dispatch(queue) == {}
+    assert dispatch(Dispatcher(engine, broker)) == {}
     assert [row_of(engine, row.id).dispatched_at for row in rows] == [None] * 3
 
 
-def test_two_dispatchers_at_once_send_every_job_once(queue, engine, redis, monkeypatch):
+def test_two_dispatchers_at_once_send_every_job_once(dispatcher, broker, engine, redis):
     rows = [queued(engine) for _ in range(60)]
-    monkeypatch.setattr(queue._broker._paces, "get", lambda *_: 3.0)
+    broker.tell_pace("noop", 3.0)
     barrier = threading.Barrier(4)
 
     def work():
         barrier.wait(10)
         for _ in range(5):
-            dispatch(queue, buffer=1_000)
+            dispatch(dispatcher, buffer=1_000)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -150,7 +149,7 @@ def test_two_dispatchers_at_once_send_every_job_once(queue, engine, redis, monke
     assert sorted(sent(redis)) == sorted(str(row.id) for row in rows)
 
 
-def test_a_thousand_jobs_fit_through_one_pipeline(queue, engine, redis):
+def test_a_thousand_jobs_fit_through_one_pipeline(dispatcher, broker, clock, engine, redis):
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -159,11 +158,11 @@ def test_a_thousand_jobs_fit_through_one_pipeline(queue, engine, redis):
             )
         )
     # Of a task nobody knows, a few are sent first: they tell how many a message should carry.
-    assert dispatch(queue, buffer=1_000) == {"due": FIRST_MESSAGES}
-    queue._broker.tell_pace("noop", 3.0)
-    queue._broker._paces._read_at = -10.0
+    assert dispatch(dispatcher, buffer=1_000) == {"due": FIRST_MESSAGES}
+    broker.tell_pace("noop", 3.0)
+    clock.now += TTL + 0.1
     redis.delete(*lists_of("default"))
-    assert dispatch(queue, buffer=1_000) == {"due": 1_000}
+    assert dispatch(dispatcher, buffer=1_000) == {"due": 1_000}
     assert len(sent(redis)) == len(set(sent(redis))) == 1_000
 
 
@@ -188,28 +187,26 @@ def test_a_pass_waits_calmly_when_a_queue_is_full(parts, engine, redis):
     assert recovery.run_dispatch(parts, window=0.2) == 0
 
 
-def test_jobs_whose_messages_were_flushed_are_sent_again_at_once(queue, parts, redis, engine):
-    accepted = [queue.submit(Submission({"task": "noop", "n": n})).job for n in range(5)]
-    assert queue.refill() == 5  # The first look at a Redis knows nothing of its past.
+def test_jobs_whose_messages_were_flushed_are_sent_again_at_once(service, parts, redis, engine):
+    accepted = [service.submit(Submission({"task": "noop", "n": n})).job for n in range(5)]
+    assert parts.dispatcher.refill() == 5  # The first look at a Redis knows nothing of its past.
     recovery.run_dispatch(parts)
-    assert queue.refill() == 0
+    assert parts.dispatcher.refill() == 0
     redis.flushdb()
     assert recovery.run_dispatch(parts) == 5
     assert len(sent(redis)) == 5
-    assert {row.dispatched_at is not None for row in (queue.get(one.id) for one in accepted)} == {True}
+    assert {row.dispatched_at is not None for row in (service.get(one.id) for one in accepted)} == {True}
 
 
-def test_another_redis_under_the_same_name_is_filled_anew(queue, parts, redis):
-    queue.submit(Submission({"task": "noop"}))
+def test_another_redis_under_the_same_name_is_filled_anew(service, parts, redis):
+    service.submit(Submission({"task": "noop"}))
     recovery.run_dispatch(parts)
     redis.set("djps:epoch", "the id of a run before")
     assert recovery.run_dispatch(parts) == 1
 
 
-def test_without_redis_nothing_is_taken_back(settings, queue, engine, closed_port):
-    away = Queue(
-        engine, Broker(f"redis://127.0.0.1:{closed_port}", buffer=10), registry, Limits(1, 1.0, "noop")
-    )
-    queue.submit(Submission({"task": "noop"}))
-    assert away.refill() == 0
-    Broker(f"redis://127.0.0.1:{closed_port}", buffer=10).begin_epoch()
+def test_without_redis_nothing_is_taken_back(service, engine, closed_port):
+    away = Broker(f"redis://127.0.0.1:{closed_port}", buffer=10)
+    service.submit(Submission({"task": "noop"}))
+    assert Dispatcher(engine, away).refill() == 0
+    away.begin_epoch()

@@ -406,7 +406,7 @@ def in_transaction(engine, work):
     return call
 
 
-def test_cancel_against_complete_has_one_winner(engine, queue):
+def test_cancel_against_complete_has_one_winner(engine, service):
     ends = set()
     for _ in range(RACES):
         claim = claimed(engine)

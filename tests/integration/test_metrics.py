@@ -17,6 +17,7 @@ from webapp.infra.broker import heartbeats, redis_keys
 from webapp.infra.telemetry import metrics
 from webapp.jobs import store
 from webapp.jobs.handlers import registry
+from webapp.queues.dispatch import hand_back
 
 PROMISED = {
     "jobs_created_total",
@@ -292,18 +293,18 @@ def test_beats_age_is_known_by_rediss_clock_alone(scrape, redis):
     assert 60 <= scrape()["beat_last_tick_age_seconds",] < 65
 
 
-def test_hints_that_cannot_be_sent_are_counted(scrape, queue, engine):
+def test_hints_that_cannot_be_sent_are_counted(scrape, engine):
     before = scrape()["job_dispatch_failures_total",]
     row = queued(engine, dispatched=True)
-    queue._hand_back([row.id])
+    hand_back(engine, [row.id])
     assert scrape()["job_dispatch_failures_total",] == before + 1
 
 
-def test_hints_that_the_api_sends_are_counted(scrape, client, queue):
+def test_hints_that_the_api_sends_are_counted(scrape, client, service):
     key = ("jobs_dispatched_total", ("reason", "submitted"))
     before = scrape().get(key, 0)
     client.post("/jobs", json={"payload": {"task": "noop"}})
-    assert queue.flush()
+    assert service.flush()
     assert scrape()[key] == before + 1
 
 

@@ -49,14 +49,14 @@ def errors(answer, status=422):
 
 
 @pytest.fixture
-def stored(client, queue):
+def stored(client, service):
     """Submits a job alone, or as one of a batch, and waits for its message; gives it as it is shown."""
 
     def submit(how, payload=None, **options):
         if how == "alone":
             answer = post(client, payload, **options)
             assert answer.status_code == 201, answer.text
-            assert queue.flush()
+            assert service.flush()
             shown = client.get(f"/jobs/{answer.json['id']}").json
             assert answer.json == shown
             return shown
@@ -64,7 +64,7 @@ def stored(client, queue):
             client, {"payload": {"task": "noop"}}, {"payload": payload or {"task": "noop"}, **options}
         )
         assert found["created"] == 2, found
-        assert queue.flush()
+        assert service.flush()
         return client.get(f"/jobs/{found['items'][1]['id']}").json
 
     return submit
@@ -138,13 +138,13 @@ def test_a_queue_of_the_settings_is_known(another_app, monkeypatch, closed_port)
     assert errors(post(app.test_client(), queue="other"))
 
 
-def test_each_priority_waits_in_a_list_of_its_own(client, queue, redis):
+def test_each_priority_waits_in_a_list_of_its_own(client, service, broker, redis):
     ids = {priority: post(client, priority=priority).json["id"] for priority in (0, 9, 5, 4, 6)}
-    assert queue.flush()
+    assert service.flush()
     order = [json.loads(message)["headers"]["id"] for message in waiting(redis)]
     assert order == [ids[priority] for priority in (9, 6, 5, 4, 0)]
     assert redis.llen("default") == redis.llen(list_of("default", 9)) == 1
-    assert queue._broker.length("default") == 5
+    assert broker.length("default") == 5
 
 
 def test_the_dispatcher_keeps_the_order_of_priorities(engine, parts, redis):

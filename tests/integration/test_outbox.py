@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from factories import queued, row_of
 
-from webapp.jobs.store import Hint
+from webapp.infra.broker.hints import Hint
 from webapp.queues import outbox as module
 from webapp.queues.outbox import Outbox
 
@@ -158,12 +158,12 @@ def test_a_forked_child_begins_with_nothing_and_a_thread_of_its_own(outbox, brok
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), MemoryError()])
-def test_a_post_is_answered_201_whatever_becomes_of_its_message(client, queue, engine, monkeypatch, error):
+def test_a_post_is_answered_201_whatever_becomes_of_its_message(client, service, engine, monkeypatch, error):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(queue._broker, "send_hints", fail)
-    monkeypatch.setattr(queue._outbox, "_last_at", 0.0)
+    monkeypatch.setattr(service._hints._broker, "send_hints", fail)
+    monkeypatch.setattr(service._hints, "_last_at", 0.0)
     answer = client.post("/jobs", json={"payload": {"task": "noop"}})
     assert answer.status_code == 201
     assert row_of(engine, answer.json["id"]).dispatched_at is None

@@ -85,7 +85,7 @@ def test_jobs_that_cannot_be_sent_alone_are_left_to_the_dispatcher(parts, engine
     claims = [claimed(engine) for _ in range(2)]
     expire(engine)
     away = Broker(f"redis://127.0.0.1:{closed_port}/0", buffer=10)
-    monkeypatch.setattr(parts.queue, "_broker", away)
+    monkeypatch.setattr(parts.dispatcher, "_broker", away)
     assert recovery.run_recovery(parts) == 2
     assert {row_of(engine, claim.id).dispatched_at for claim in claims} == {None}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import runpy
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,10 +15,11 @@ from redis import Redis
 from tasks.sweeps import recovery
 from webapp import settings as settings_module
 from webapp.infra.broker import heartbeats, pace_table, redis_keys
-from webapp.infra.broker.client import Broker
+from webapp.infra.broker.client import LENGTH_TTL, Broker
 from webapp.infra.broker.redis_keys import EPOCH, PACE
 from webapp.infra.broker.transport import lists_of
 from webapp.jobs.submission import Submission
+from webapp.queues.dispatch import Dispatcher
 
 LAST = lists_of("default")[-1]
 #: Commands that somebody else may send.
@@ -52,28 +54,26 @@ POISON = [
 
 
 @pytest.fixture
-def impatient(queue, monkeypatch) -> None:
-    """Nothing that was read before is believed any more."""
-    for ttl in ("TTL", "FIRST_TTL"):
-        monkeypatch.setattr(pace_table, ttl, 0.0)
-    monkeypatch.setattr(queue._broker._paces, "_read_at", float("-inf"))
-    monkeypatch.setattr(queue._broker, "_lengths", {})
+def hearing(parts, broker, dispatcher):
+    """A worker's parts, with a broker that has heard nothing yet."""
+    return replace(parts, broker=broker, dispatcher=dispatcher)
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("command", POISON, ids=lambda command: repr(command)[:60])
-def test_jobs_are_taken_and_sent_whatever_a_key_holds(client, parts, engine, redis, command):
+def test_jobs_are_taken_and_sent_whatever_a_key_holds(another_app, hearing, clock, redis, command):
+    engine = hearing.engine
     redis.execute_command(*command)
-    answer = client.post("/jobs", json={"payload": {"task": "noop"}})
+    answer = another_app().test_client().post("/jobs", json={"payload": {"task": "noop"}})
     assert answer.status_code == 201
     rows = [queued(engine) for _ in range(3)]
     redis.execute_command("DEL", command[1])
     redis.execute_command(*command)
     began = time.monotonic()
     while not all(row_of(engine, row.id).dispatched_at for row in rows) and time.monotonic() - began < 3:
-        recovery.run_dispatch(parts)
+        clock.now += LENGTH_TTL + pace_table.TTL  # What was read before is not believed any more.
+        recovery.run_dispatch(hearing)
     assert len(waiting(redis)) >= 3
-    assert parts.broker.available()
+    assert hearing.broker.available()
 
 
 def test_a_hash_of_a_million_paces_is_not_read(settings, redis):
@@ -84,15 +84,14 @@ def test_a_hash_of_a_million_paces_is_not_read(settings, redis):
     assert time.monotonic() - began < 0.1
 
 
-def test_a_pace_that_makes_no_sense_is_removed_and_can_be_told_again(settings, redis):
-    broker = Broker(settings.redis_url, buffer=10)
+def test_a_pace_that_makes_no_sense_is_removed_and_can_be_told_again(broker, clock, redis):
     redis.hset(PACE, mapping={"noop": "nan", "other": 0.01})
     assert (broker.chunk_size("noop"), broker.chunk_size("other")) == (1, 10)
     assert redis.hgetall(PACE) == {"other": "0.01"}
     redis.delete(PACE)
     redis.set(PACE, "x")
     broker.tell_pace("noop", 0.02)
-    broker._paces._read_at = float("-inf")
+    clock.now += pace_table.TTL + 0.01
     assert broker.chunk_size("noop") == 5
     assert redis.ttl(PACE) > 0
 
@@ -167,7 +166,7 @@ def test_a_counter_of_the_limiter_that_makes_no_sense_begins_anew(another_app, r
     assert 0 < redis.ttl(key) <= 60
 
 
-def test_with_a_prefix_no_other_key_is_touched(another_app, redis, monkeypatch, settings):
+def test_with_a_prefix_no_other_key_is_touched(another_app, engine, redis, monkeypatch, settings):
     """Two installations share a Redis: each key of ours begins with the prefix, and kombu's are told to."""
     mine = settings.model_copy(update={"redis_prefix": "shop:"})
     monkeypatch.setattr(redis_keys, "current", lambda: mine)
@@ -175,16 +174,17 @@ def test_with_a_prefix_no_other_key_is_touched(another_app, redis, monkeypatch, 
     client = another_app(rate_limit="5 per minute").test_client()
     before = dict.fromkeys([PACE, EPOCH, redis_keys.WORKER + "other", "default", "LIMITS:x"], "theirs")
     redis.mset(before)
-    queue = client.application.extensions["queue"]
+    service = client.application.extensions["jobs"]
+    broker = service._hints._broker
     assert client.post("/jobs", json={"payload": {"task": "noop"}}).status_code == 201
-    queue.submit_many([Submission({"task": "noop"})] * 3)
-    queue._broker.tell_pace("noop", 0.01)
-    queue.refill()
+    service.submit_many([Submission({"task": "noop"})] * 3)
+    broker.tell_pace("noop", 0.01)
+    Dispatcher(engine, broker).refill()
     heartbeats.beat(redis, "w", 30, "{}")
     heartbeats.tick(redis)
-    assert queue.flush()
+    assert service.flush()
     assert heartbeats.live_workers(redis) == ["w"]
-    assert queue._broker.length("default") == len(waiting(redis)) >= 1
+    assert broker.length("default") == len(waiting(redis)) >= 1
     assert client.get("/metrics").status_code == 200
     assert dict(zip(before, redis.mget(before), strict=True)) == before
     assert {key.partition(":")[0] for key in redis.scan_iter() if key not in before} == {"shop"}

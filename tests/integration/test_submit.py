@@ -7,7 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from factories import age, row_of, tables, waiting
+from factories import age, row_of, service_over, tables, waiting
 from prometheus_client import generate_latest
 from sqlalchemy import create_engine, text
 
@@ -18,26 +18,23 @@ from webapp.infra.telemetry import metrics
 from webapp.infra.telemetry.logs import bound
 from webapp.jobs import insert
 from webapp.jobs.errors import KeyOfPruned, KeyRace, KeyReused, UnknownTask
-from webapp.jobs.handlers import registry
-from webapp.jobs.submission import Limits, Submission, fingerprint
-from webapp.queues.service import Queue
+from webapp.jobs.submission import Submission, fingerprint
 
-LIMITS = Limits(max_retries=3, timeout=300.0, default_handler="simulated")
 #: Longest a submission may take while the broker is away, seconds.
 BOUND = 0.25
 
 
 def away(engine, port):
     """A front door whose broker is at a port where no Redis answers."""
-    return Queue(engine, Broker(f"redis://127.0.0.1:{port}/0", buffer=1_000), registry, LIMITS)
+    return service_over(engine, Broker(f"redis://127.0.0.1:{port}/0", buffer=1_000))
 
 
 def messages(redis, queue="default"):
     return [json.loads(message) for message in waiting(redis, queue)]
 
 
-def submitted(queue, key=None, **payload):
-    return queue.submit(Submission({"task": "noop"} | payload, key))
+def submitted(service, key=None, **payload):
+    return service.submit(Submission({"task": "noop"} | payload, key))
 
 
 def created_total():
@@ -45,13 +42,13 @@ def created_total():
     return sum(float(line.split()[-1]) for line in lines if line.startswith("jobs_created_total "))
 
 
-def test_a_job_is_stored_and_its_message_carries_ids_only(queue, engine, redis):
+def test_a_job_is_stored_and_its_message_carries_ids_only(service, engine, redis):
     before = created_total()
-    accepted = submitted(queue, secret="sesame")
+    accepted = submitted(service, secret="sesame")
     assert accepted.created
     assert row_of(engine, accepted.job.id) == accepted.job
     assert accepted.job.dispatched_at is not None
-    assert queue.flush()
+    assert service.flush()
     (message,) = messages(redis)
     assert message["headers"]["task"] == "tasks.execute_job"
     assert message["headers"]["id"] == str(accepted.job.id)
@@ -60,36 +57,36 @@ def test_a_job_is_stored_and_its_message_carries_ids_only(queue, engine, redis):
     assert created_total() == before + 1
 
 
-def test_a_used_key_sends_no_second_message(queue, engine, redis):
-    first = submitted(queue, "k")
-    again = submitted(queue, "k")
+def test_a_used_key_sends_no_second_message(service, engine, redis):
+    first = submitted(service, "k")
+    again = submitted(service, "k")
     assert (first.created, again.created) == (True, False)
     assert again.job == first.job
-    assert queue.flush()
+    assert service.flush()
     assert len(tables(engine)) == len(messages(redis)) == 1
 
 
-def test_a_used_key_with_another_payload_is_refused(queue, engine):
-    first = submitted(queue, "k")
+def test_a_used_key_with_another_payload_is_refused(service, engine):
+    first = submitted(service, "k")
     with pytest.raises(KeyReused) as caught:
-        submitted(queue, "k", n=1)
+        submitted(service, "k", n=1)
     assert caught.value.job_id == first.job.id
     assert len(tables(engine)) == 1
 
 
-def test_a_hundred_requests_at_once_with_one_key_make_one_job(queue, engine, redis):
+def test_a_hundred_requests_at_once_with_one_key_make_one_job(service, engine, redis):
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda _: submitted(queue, "k"), range(100)))
+        answers = list(pool.map(lambda _: submitted(service, "k"), range(100)))
     assert Counter(answer.created for answer in answers) == {True: 1, False: 99}
     assert len({answer.job.id for answer in answers}) == 1
-    assert queue.flush()
+    assert service.flush()
     assert len(tables(engine)) == len(messages(redis)) == 1
 
 
-def test_a_hundred_requests_at_once_with_two_payloads_for_one_key_make_one_job(queue, engine):
+def test_a_hundred_requests_at_once_with_two_payloads_for_one_key_make_one_job(service, engine):
     def submit(n):
         try:
-            return submitted(queue, "k", n=n % 2).created
+            return submitted(service, "k", n=n % 2).created
         except KeyReused:
             return "reused"
 
@@ -100,19 +97,19 @@ def test_a_hundred_requests_at_once_with_two_payloads_for_one_key_make_one_job(q
     assert len(tables(engine)) == 1
 
 
-def test_a_key_outlives_its_job(queue, engine):
-    first = submitted(queue, "k")
+def test_a_key_outlives_its_job(service, engine):
+    first = submitted(service, "k")
     with engine.begin() as pruning:
         pruning.execute(text("DELETE FROM jobs"))
     with pytest.raises(KeyOfPruned) as caught:
-        submitted(queue, "k")
+        submitted(service, "k")
     assert (caught.value.key, caught.value.job_id) == ("k", first.job.id)
     with pytest.raises(KeyReused):
-        submitted(queue, "k", n=1)
+        submitted(service, "k", n=1)
 
 
-def test_a_key_that_ran_out_that_very_moment_is_asked_for_again(queue, engine, monkeypatch):
-    submitted(queue, "k")
+def test_a_key_that_ran_out_that_very_moment_is_asked_for_again(service, engine, monkeypatch):
+    submitted(service, "k")
     find_by_key = insert.find_by_key
 
     def just_too_late(connection, key):
@@ -122,38 +119,38 @@ def test_a_key_that_ran_out_that_very_moment_is_asked_for_again(queue, engine, m
 
     monkeypatch.setattr(insert, "find_by_key", just_too_late)
     with pytest.raises(KeyRace, match="'k'"):
-        submitted(queue, "k")
-    assert submitted(queue, "k").created
+        submitted(service, "k")
+    assert submitted(service, "k").created
 
 
-def test_a_handlers_own_limits_and_queue_are_the_jobs(queue, handle, redis):
+def test_a_handlers_own_limits_and_queue_are_the_jobs(service, handle, redis):
     name = handle(lambda payload, context: None, queue="mail", max_retries=0, timeout=1.5)
-    job = submitted(queue, task=name).job
+    job = submitted(service, task=name).job
     assert (job.task, job.queue, job.max_retries, job.timeout) == (name, "mail", 0, 1.5)
-    assert queue.flush()
+    assert service.flush()
     assert len(messages(redis, "mail")) == 1
 
 
 def test_without_a_default_an_unknown_name_is_refused_before_anything_is_stored(engine):
-    queue = Queue(engine, Broker("redis://127.0.0.1:1/0", buffer=1), registry, Limits(3, 300.0, ""))
+    service = service_over(engine, Broker("redis://127.0.0.1:1/0", buffer=1), default_handler="")
     with pytest.raises(UnknownTask, match=r"given: 'nobody'"):
-        queue.submit(Submission({"task": "nobody"}))
+        service.submit(Submission({"task": "nobody"}))
     assert tables(engine) == []
 
 
-def test_the_request_that_asked_is_remembered(queue, engine):
+def test_the_request_that_asked_is_remembered(service, engine):
     with bound(request_id="r-1"):
-        submitted(queue)
+        submitted(service)
     assert tables(engine)[0]["request_id"] == "r-1"
 
 
 @pytest.mark.parametrize("port", ["closed_port", "silent_port"])
 def test_with_the_broker_away_a_job_is_accepted_in_time_and_left_to_the_dispatcher(engine, request, port):
-    queue = away(engine, request.getfixturevalue(port))
+    service = away(engine, request.getfixturevalue(port))
     submitted(away(engine, 1))  # The pool of the database is warm.
     for _ in range(3):
         started = time.monotonic()
-        accepted = submitted(queue)
+        accepted = submitted(service)
         assert time.monotonic() - started < BOUND
         assert accepted.created
         assert row_of(engine, accepted.job.id).dispatched_at is None
@@ -162,7 +159,7 @@ def test_with_the_broker_away_a_job_is_accepted_in_time_and_left_to_the_dispatch
 def test_a_broker_that_goes_away_between_asking_and_sending_costs_no_job(engine, monkeypatch):
     # Room was found a moment ago; the message then fails.
     broken = away(engine, 1)
-    monkeypatch.setattr(broken._broker, "has_room", lambda queue: True)
+    monkeypatch.setattr(broken._hints, "wants", lambda queue, task: True)
     accepted = submitted(broken)
     assert accepted.job.dispatched_at is not None
     assert broken.flush()
@@ -170,46 +167,38 @@ def test_a_broker_that_goes_away_between_asking_and_sending_costs_no_job(engine,
 
 
 def test_a_job_that_cannot_even_be_handed_back_is_accepted_all_the_same(
-    engine, queue, monkeypatch, closed_port
+    engine, dispatcher, monkeypatch, closed_port
 ):
-    class Leaving(Broker):
-        """Redis goes away after it was asked for room, and the database right after the commit."""
-
-        def has_room(self, queue):
-            return True
-
-        def send_hints(self, hints):
-            monkeypatch.setattr(broken, "_engine", unreachable)
-            return super().send_hints(hints)
-
+    # Redis goes away after it was asked for room, and the database right after the commit.
     unreachable = create_engine(f"postgresql+psycopg2://djps:djps@127.0.0.1:{closed_port}/djps")
-    broken = Queue(engine, Leaving(f"redis://127.0.0.1:{closed_port}/0", buffer=10), registry, LIMITS)
+    leaving = Broker(f"redis://127.0.0.1:{closed_port}/0", buffer=10)
+    broken = service_over(engine, leaving, handing_back=unreachable)
+    monkeypatch.setattr(broken._hints, "wants", lambda queue, task: True)
     accepted = submitted(broken)
     # It looks sent; the dispatcher sends it again when nobody claims it.
     assert row_of(engine, accepted.job.id).dispatched_at is not None
     age(engine, "dispatched_at", 6)
-    assert queue.dispatch("default", buffer=10, redispatch_after=60.0) == {"unclaimed": 1}
+    assert dispatcher.dispatch("default", buffer=10, redispatch_after=60.0) == {"unclaimed": 1}
 
 
-def test_a_hint_that_is_alone_is_sent_by_its_own_request_and_one_of_a_crowd_is_not(queue, redis, monkeypatch):
-    monkeypatch.setattr(queue._outbox, "_last_at", 0.0)
-    alone = submitted(queue)
+def test_a_hint_that_is_alone_is_sent_by_its_own_request_and_one_of_a_crowd_is_not(
+    service, outbox, redis, monkeypatch
+):
+    monkeypatch.setattr(outbox, "_last_at", 0.0)
+    alone = submitted(service)
     assert [one["headers"]["id"] for one in messages(redis)] == [str(alone.job.id)]
 
     sent = []
-    send = queue._outbox._send
-    monkeypatch.setattr(
-        queue._outbox, "_send", lambda hints: (sent.append(threading.current_thread()), send(hints))
-    )
-    monkeypatch.setattr(queue._outbox, "_last_at", time.monotonic() + 60)
-    submitted(queue)
-    assert queue.flush()
+    send = outbox._send
+    monkeypatch.setattr(outbox, "_send", lambda hints: (sent.append(threading.current_thread()), send(hints)))
+    monkeypatch.setattr(outbox, "_last_at", time.monotonic() + 60)
+    submitted(service)
+    assert service.flush()
     assert {thread.name for thread in sent} == {"outbox"}
     assert len(messages(redis)) == 2
 
 
-def test_a_queue_s_length_is_asked_for_by_one_thread_at_a_time(parts, monkeypatch):
-    broker = parts.broker
+def test_a_queue_s_length_is_asked_for_by_one_thread_at_a_time(broker, clock, monkeypatch):
     asked = []
 
     def length(queue):
@@ -218,56 +207,58 @@ def test_a_queue_s_length_is_asked_for_by_one_thread_at_a_time(parts, monkeypatc
         return 3
 
     monkeypatch.setattr(broker, "length", length)
-    monkeypatch.setitem(broker._lengths, "default", (time.monotonic() - 2 * LENGTH_TTL, 0))
     assert broker.has_room("default")
     assert asked == ["default"]
+    clock.now += LENGTH_TTL + 0.01
+    assert broker.has_room("default")
+    assert asked == ["default"] * 2
 
 
-def test_after_a_failure_the_broker_is_left_alone_for_a_moment(closed_port):
-    broker = Broker(f"redis://127.0.0.1:{closed_port}/0", buffer=10)
+def test_after_a_failure_the_broker_is_left_alone_for_a_moment(closed_port, clock):
+    broker = Broker(f"redis://127.0.0.1:{closed_port}/0", buffer=10, clock=clock)
     assert broker.available()
     assert broker.length("default") is None
     assert not broker.available()
     assert not broker.has_room("default")
-    broker._paused_until -= PAUSE_AFTER_FAILURE
+    clock.now += PAUSE_AFTER_FAILURE
     assert broker.available()
 
 
 def test_a_full_buffer_leaves_the_job_to_the_dispatcher(engine, settings, redis):
     redis.rpush("default", "a", "b")
-    queue = Queue(engine, Broker(settings.redis_url, buffer=2), registry, LIMITS)
-    accepted = submitted(queue)
+    service = service_over(engine, Broker(settings.redis_url, buffer=2))
+    accepted = submitted(service)
     assert row_of(engine, accepted.job.id).dispatched_at is None
-    assert queue.flush()
+    assert service.flush()
     assert redis.llen("default") == 2
 
 
-def test_a_broker_that_is_out_of_memory_costs_no_job(engine, queue, redis):
+def test_a_broker_that_is_out_of_memory_costs_no_job(engine, broker, redis):
+    service = service_over(engine, broker)
     before = redis.config_get("maxmemory")["maxmemory"]
     redis.config_set("maxmemory", 1)
     try:
-        accepted = submitted(queue)
-        assert queue.flush()
+        accepted = submitted(service)
+        assert service.flush()
     finally:
         redis.config_set("maxmemory", before)
-        queue._broker._paused_until = 0.0
     assert accepted.created
     assert row_of(engine, accepted.job.id).dispatched_at is None
 
 
-def test_a_broker_that_was_emptied_a_moment_ago_takes_the_next_message(queue, redis):
-    submitted(queue)
-    assert queue.flush()
+def test_a_broker_that_was_emptied_a_moment_ago_takes_the_next_message(service, redis):
+    submitted(service)
+    assert service.flush()
     redis.flushdb()
-    submitted(queue)
-    assert queue.flush()
+    submitted(service)
+    assert service.flush()
     assert len(messages(redis)) == 1
 
 
 def test_connections_that_the_database_closed_are_replaced(settings):
     engine = create_engine(settings.database_url, **engine_options("djps-cut", pool_size=2))
-    queue = Queue(engine, Broker(settings.redis_url, buffer=10), registry, LIMITS)
-    assert submitted(queue).created
+    service = service_over(engine, Broker(settings.redis_url, buffer=10))
+    assert submitted(service).created
     with engine.connect() as connection:
         connection.execute(
             text(
@@ -276,7 +267,7 @@ def test_connections_that_the_database_closed_are_replaced(settings):
             )
         )
     with ThreadPoolExecutor(2) as pool:
-        assert all(answer.created for answer in pool.map(lambda _: submitted(queue), range(4)))
+        assert all(answer.created for answer in pool.map(lambda _: submitted(service), range(4)))
     engine.dispose()
 
 

@@ -93,7 +93,7 @@ def test_a_message_that_failed_outside_of_the_runner_is_counted_and_logged(clien
 def test_a_queue_that_fails_does_not_stop_the_others(parts, engine, redis, monkeypatch, handle):
     for name in ("a", "b", "c"):
         queued(engine, task=handle(lambda payload, context: None, queue=name), queue=name)
-    real = parts.queue.dispatch
+    real = parts.dispatcher.dispatch
     asked = []
 
     def dispatch(name, **more):
@@ -102,7 +102,9 @@ def test_a_queue_that_fails_does_not_stop_the_others(parts, engine, redis, monke
             raise ValueError("broken")
         return real(name, **more)
 
-    monkeypatch.setattr(type(parts.queue), "dispatch", lambda _self, name, **more: dispatch(name, **more))
+    monkeypatch.setattr(
+        type(parts.dispatcher), "dispatch", lambda _self, name, **more: dispatch(name, **more)
+    )
     with pytest.raises(ValueError, match="broken"):
         recovery.run_dispatch(parts, 1.0)
     assert [len(waiting(redis, name)) for name in ("a", "b", "c")] == [1, 0, 1]
@@ -112,7 +114,7 @@ def test_a_queue_that_fails_does_not_stop_the_others(parts, engine, redis, monke
 
 def test_a_refill_that_fails_does_not_stop_dispatch(parts, engine, redis, monkeypatch):
     queued(engine)
-    monkeypatch.setattr(type(parts.queue), "refill", Mock(side_effect=ValueError("broken")))
+    monkeypatch.setattr(type(parts.dispatcher), "refill", Mock(side_effect=ValueError("broken")))
     with pytest.raises(ValueError, match="broken"):
         recovery.run_dispatch(parts)
     assert len(waiting(redis)) == 1
@@ -121,7 +123,7 @@ def test_a_refill_that_fails_does_not_stop_dispatch(parts, engine, redis, monkey
 def test_with_postgresql_away_no_other_queue_is_tried(parts, monkeypatch):
     away = OperationalError("", {}, psycopg2.OperationalError("away"))
     dispatch = Mock(side_effect=away)
-    monkeypatch.setattr(type(parts.queue), "dispatch", dispatch)
+    monkeypatch.setattr(type(parts.dispatcher), "dispatch", dispatch)
     with pytest.raises(OperationalError):
         recovery.run_dispatch(parts, 5.0)
     assert dispatch.call_count == 1

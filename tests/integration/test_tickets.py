@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 
 import pytest
-from factories import age, attempts_of, queued, row_of, waiting
+from factories import age, attempts_of, queued, row_of, service_over, waiting
 from sqlalchemy import text
 
 from tasks import chunk
 from tasks.chunk import execute_due
 from tasks.runtime import child_name
 from webapp.infra.broker import transport
+from webapp.infra.broker.client import LENGTH_TTL
+from webapp.infra.broker.hints import Ticket
 from webapp.infra.broker.pace_table import FIRST_TTL
 from webapp.jobs.bulk import Completed
 from webapp.jobs.submission import Submission
 from webapp.queues import tickets
-from webapp.queues.service import FIRST_MESSAGES
-from webapp.queues.tickets import LOOKED_AT, MOST_TICKETS, Taker, Ticket, Waiting, tickets_for
+from webapp.queues.plan import FIRST_MESSAGES, LOOKED_AT, MOST_TICKETS, Waiting
+from webapp.queues.tickets import Taker
 
 LONGEST = 300.0
 
 
 @pytest.fixture
-def quick(handle, parts):
+def paced(handle, broker):
+    """Registers a handler whose jobs are known to take so many seconds."""
+
+    def register(seconds):
+        name = handle(lambda payload, context: None)
+        broker.tell_pace(name, seconds)
+        return name
+
+    return register
+
+
+@pytest.fixture
+def quick(handle, broker):
     """A handler that is known to be quick: five of its jobs are a message's work."""
     seen = []
     name = handle(lambda payload, context: seen.append(payload["n"]))
-    parts.broker.tell_pace(name, 0.02)
-    parts.broker._paces_read_at = -10.0
+    broker.tell_pace(name, 0.02)
     return name, seen
 
 
@@ -48,136 +60,120 @@ def messages(redis):
     return [json.loads(one)["headers"]["task"] for one in waiting(redis)]
 
 
-def test_quick_jobs_get_tickets_and_stay_undispatched(queue, engine, redis, quick):
+def test_quick_jobs_get_tickets_and_stay_undispatched(dispatcher, engine, redis, quick):
     rows = jobs(engine, quick[0], 12)
-    queue._broker._paces._read_at = -10.0
-    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": 3}
+    assert dispatcher.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": 3}
     assert messages(redis) == ["tasks.execute_due"] * 3
     assert {row_of(engine, row.id).dispatched_at for row in rows} == {None}
 
 
-@pytest.mark.parametrize(
-    ("jobs", "chunk", "goes_on", "expected"),
-    [
-        (1, 500, False, 1),
-        (500, 500, False, 1),
-        (11, 5, False, 3),
-        (LOOKED_AT, 500, True, MOST_TICKETS),
-        (LOOKED_AT // 4, 500, True, MOST_TICKETS // 4),
-        (1, 500, True, 1),
-    ],
-)
-def test_a_head_that_goes_on_has_work_for_every_child(jobs, chunk, goes_on, expected):
-    assert tickets_for(jobs, chunk, goes_on=goes_on) == expected
-
-
-def test_tasks_that_share_a_backlog_share_the_tickets(queue, engine, redis, quick, handle):
-    other = handle(lambda payload, context: None)
-    queue._broker.tell_pace(other, 0.0001)
+def test_tasks_that_share_a_backlog_share_the_tickets(dispatcher, engine, redis, quick, paced):
+    other = paced(0.0001)
     for task, count in ((quick[0], LOOKED_AT // 2), (other, LOOKED_AT)):
         jobs(engine, task, count)
-    queue._broker._paces._read_at = -10.0
-    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": MOST_TICKETS}
+    assert dispatcher.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": MOST_TICKETS}
     asked = [json.loads(base64.b64decode(json.loads(one)["body"]))[0][1] for one in waiting(redis)]
     assert sorted(asked) == sorted([quick[0]] * (MOST_TICKETS // 2) + [other] * (MOST_TICKETS // 2))
 
 
-def test_the_first_measurement_of_a_task_is_seen_within_a_moment(queue, engine, redis, handle, monkeypatch):
-    monkeypatch.setattr(queue._broker._paces, "_known", {})
+def test_the_first_measurement_of_a_task_is_seen_within_a_moment(dispatcher, broker, clock, engine, handle):
     name = handle(lambda payload, context: None)
     jobs(engine, name, 3 * FIRST_MESSAGES)
-    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": FIRST_MESSAGES}
-    queue._broker.tell_pace(name, 0.0001)
-    queue._broker._paces._read_at = time.monotonic() - 2 * FIRST_TTL
-    assert "ticket" in queue.dispatch("default", buffer=100, redispatch_after=60)
+    assert dispatcher.dispatch("default", buffer=100, redispatch_after=60) == {"due": FIRST_MESSAGES}
+    broker.tell_pace(name, 0.0001)
+    clock.now += 2 * FIRST_TTL
+    assert "ticket" in dispatcher.dispatch("default", buffer=100, redispatch_after=60)
 
 
-def test_no_more_tickets_are_sent_than_may_wait(queue, engine, redis, quick):
+def test_no_more_tickets_are_sent_than_may_wait(dispatcher, engine, redis, quick):
     jobs(engine, quick[0], 5 * MOST_TICKETS + 20)
-    queue._broker._paces._read_at = -10.0
-    assert queue.dispatch("default", buffer=1000, redispatch_after=60) == {"ticket": MOST_TICKETS}
-    assert queue.dispatch("default", buffer=1000, redispatch_after=60) == {}
+    assert dispatcher.dispatch("default", buffer=1000, redispatch_after=60) == {"ticket": MOST_TICKETS}
+    assert dispatcher.dispatch("default", buffer=1000, redispatch_after=60) == {}
     assert len(messages(redis)) == MOST_TICKETS
 
 
-def test_jobs_of_slow_and_of_unknown_tasks_get_messages_of_their_own(queue, engine, redis, quick, handle):
-    slow, unknown = handle(lambda p, c: None), handle(lambda p, c: None)
-    queue._broker.tell_pace(slow, 3.0)
+def test_jobs_of_slow_and_of_unknown_tasks_get_messages_of_their_own(dispatcher, engine, redis, quick, slow):
     jobs(engine, quick[0], 5)
-    others = jobs(engine, slow, 2) + jobs(engine, unknown, 1)
-    queue._broker._paces._read_at = -10.0
-    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": 3, "ticket": 1}
+    others = jobs(engine, slow, 2) + jobs(engine, "noop", 1)
+    assert dispatcher.dispatch("default", buffer=100, redispatch_after=60) == {"due": 3, "ticket": 1}
     assert sorted(messages(redis)) == ["tasks.execute_due"] + ["tasks.execute_job"] * 3
     assert all(row_of(engine, row.id).dispatched_at for row in others)
 
 
 @pytest.fixture
-def slow(queue, handle):
+def slow(paced):
     """A handler that is known to be slow."""
-    name = handle(lambda p, c: None)
-    queue._broker.tell_pace(name, 3.0)
-    queue._broker._paces._read_at = -10.0
-    return name
+    return paced(3.0)
 
 
 def test_where_no_ticket_fits_in_quick_jobs_take_their_turn_with_the_slow_ones(
-    queue, engine, redis, quick, slow
+    dispatcher, engine, redis, quick, slow
 ):
     jobs(engine, quick[0], 5 * MOST_TICKETS)
-    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": MOST_TICKETS}
+    assert dispatcher.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": MOST_TICKETS}
     last = jobs(engine, slow, 1)
-    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": 81}
+    assert dispatcher.dispatch("default", buffer=100, redispatch_after=60) == {"due": 81}
     assert messages(redis)[MOST_TICKETS:] == ["tasks.execute_jobs"] * MOST_TICKETS + ["tasks.execute_job"]
     assert row_of(engine, last[0].id).dispatched_at
 
 
-def test_messages_of_slow_jobs_take_no_place_from_tickets(queue, engine, redis, quick, slow):
+def test_messages_of_slow_jobs_take_no_place_from_tickets(dispatcher, engine, redis, quick, slow):
     jobs(engine, slow, MOST_TICKETS + 4)
-    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"due": MOST_TICKETS + 4}
+    assert dispatcher.dispatch("default", buffer=100, redispatch_after=60) == {"due": MOST_TICKETS + 4}
     rows = jobs(engine, quick[0], 12)
-    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": 3}
+    assert dispatcher.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": 3}
     assert messages(redis)[MOST_TICKETS + 4 :] == ["tasks.execute_due"] * 3
     assert {row_of(engine, row.id).dispatched_at for row in rows} == {None}
 
 
-def test_quick_jobs_that_come_in_a_crowd_are_left_for_tickets_and_slow_ones_are_sent(
-    queue, engine, redis, quick, slow
-):
-    def post(task):
-        return row_of(engine, queue.submit(Submission({"task": task, "n": 0})).job.id)
+@pytest.fixture
+def submitting(engine, broker):
+    """Where jobs are submitted that the test's broker is told of."""
+    return service_over(engine, broker)
 
-    queue._broker._lengths["default"] = (time.monotonic() + 60, MOST_TICKETS - 1)
+
+def test_quick_jobs_that_come_in_a_crowd_are_left_for_tickets_and_slow_ones_are_sent(
+    submitting, redis, quick, slow, clock
+):
+    service = submitting
+
+    def post(task):
+        return service.get(service.submit(Submission({"task": task, "n": 0})).job.id)
+
+    redis.lpush(transport.list_of("default", 0), *["a message"] * (MOST_TICKETS - 1))
     assert post(quick[0]).dispatched_at
-    queue._broker._lengths["default"] = (time.monotonic() + 60, MOST_TICKETS)
+    assert service.flush()
+    clock.now += LENGTH_TTL + 0.01
     assert post(quick[0]).dispatched_at is None
     assert post(slow).dispatched_at
-    assert queue.flush()
-    assert messages(redis) == ["tasks.execute_job", "tasks.execute_job"]
+    assert service.flush()
+    assert redis.llen(transport.list_of("default", 5)) == 2
+    assert {
+        json.loads(one)["headers"]["task"] for one in redis.lrange(transport.list_of("default", 5), 0, -1)
+    } == {"tasks.execute_job"}
 
 
-def test_a_ticket_is_as_urgent_as_the_most_urgent_of_its_jobs(queue, engine, redis, quick):
+def test_a_ticket_is_as_urgent_as_the_most_urgent_of_its_jobs(dispatcher, engine, redis, quick):
     jobs(engine, quick[0], 1)
     with engine.begin() as connection:
         connection.execute(text("UPDATE jobs SET priority = 8"))
-    queue._broker._paces._read_at = -10.0
-    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": 1}
+    assert dispatcher.dispatch("default", buffer=100, redispatch_after=60) == {"ticket": 1}
     assert redis.llen(transport.list_of("default", 8)) == 1
 
 
-def test_with_redis_away_no_ticket_is_sent_and_nothing_changes(queue, engine, quick, monkeypatch):
+def test_with_redis_away_no_ticket_is_sent_and_nothing_changes(
+    dispatcher, broker, engine, quick, monkeypatch
+):
     rows = jobs(engine, quick[0], 3)
-    queue._broker._paces._read_at = -10.0
-    monkeypatch.setattr(queue._broker, "send_tickets", lambda _: False)
-    assert queue.dispatch("default", buffer=100, redispatch_after=60) == {}
+    monkeypatch.setattr(broker, "send_tickets", lambda _: False)
+    assert dispatcher.dispatch("default", buffer=100, redispatch_after=60) == {}
     assert {row_of(engine, row.id).status for row in rows} == {"queued"}
 
 
-def test_a_broker_that_is_paused_sends_no_ticket(parts):
-    parts.broker._paused_until = time.monotonic() + 60
-    try:
-        assert parts.broker.send_tickets([Ticket("default", "noop", 1.0)]) is False
-    finally:
-        parts.broker._paused_until = 0.0
+def test_a_broker_that_is_paused_sends_no_ticket(broker, redis):
+    broker.give_up()
+    assert broker.send_tickets([Ticket("default", "noop", 1.0)]) is False
+    assert waiting(redis) == []
 
 
 def test_a_ticket_runs_what_is_due_until_there_is_nothing_left(engine, quick):

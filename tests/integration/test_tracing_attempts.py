@@ -195,8 +195,8 @@ def test_each_job_of_a_chunk_has_a_span_as_if_it_had_come_alone(engine, handle, 
     assert all(one.ended <= next_one.started for one, next_one in itertools.pairwise(found))
 
 
-def test_what_a_handler_submits_belongs_to_its_attempt(engine, handle, parts, collector):
-    name = handle(lambda payload, context: parts.queue.submit(Submission({"task": "noop"})) and None)
+def test_what_a_handler_submits_belongs_to_its_attempt(engine, handle, service, collector):
+    name = handle(lambda payload, context: service.submit(Submission({"task": "noop"})) and None)
     attempt(queued(engine, task=name, traceparent=TRACEPARENT).id)
     (span,) = told(collector)
     assert tables(engine)[1]["traceparent"] == f"00-{TRACE}-{span.span_id}-01"

@@ -126,8 +126,8 @@ def test_a_listener_that_lost_its_connection_misses_nothing(waiting, engine, eve
 
 def test_a_database_that_is_away_for_a_moment_ends_no_wait(waiting, app, engine, eventually, monkeypatch):
     claim = claimed(engine)
-    queue = app.extensions["queue"]
-    real, failed = queue.get, []
+    jobs = app.extensions["jobs"]
+    real, failed = jobs.get, []
 
     def get(job_id):
         if threading.current_thread() is not threading.main_thread() and len(failed) == 1:
@@ -136,7 +136,7 @@ def test_a_database_that_is_away_for_a_moment_ends_no_wait(waiting, app, engine,
         failed.append(1)
         return real(job_id)
 
-    monkeypatch.setattr(queue, "get", get)
+    monkeypatch.setattr(jobs, "get", get)
     answer = waiting(f"/jobs/{claim.id}?wait=30")
     end(engine, claim)
     with engine.begin() as connection:
@@ -355,7 +355,7 @@ def test_an_unknown_job_has_no_events(client, job_id, watchers):
 
 
 def test_a_job_that_cannot_be_watched_leaves_no_watch(client, app, engine, watchers, monkeypatch):
-    monkeypatch.setattr(app.extensions["queue"], "watch", lambda job_id: 1 / 0)
+    monkeypatch.setattr(app.extensions["jobs"], "watch", lambda job_id: 1 / 0)
     assert client.get(f"/jobs/{queued(engine).id}/events").status_code == 500
     assert watchers.count == 0
 

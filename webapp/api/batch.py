@@ -12,7 +12,7 @@ from webapp.api import examples, outcomes
 from webapp.api.answers import BatchAnswer
 from webapp.api.bodies import json_body, largest_batch
 from webapp.api.errors import breaches_of, broken_option
-from webapp.api.jobs import limited, the_queue
+from webapp.api.jobs import job_service, limited
 from webapp.api.keys import HEADER
 from webapp.api.openapi import documented
 from webapp.api.schemas import BatchRequest, Breach, SubmitRequest
@@ -61,7 +61,7 @@ def submit_many() -> Response:
                 answers[number] = _invalid([_too_large(size, largest)])
                 continue
             valid[number] = wanted.submission(wanted.idempotency_key)
-    for number, placed in zip(valid, the_queue().submit_many(list(valid.values())), strict=True):
+    for number, placed in zip(valid, job_service().submit_many(list(valid.values())), strict=True):
         answers[number] = _answer(placed, named)
         named += len(answers[number].get("errors", ()))
     counts = dict.fromkeys(("created", "existing", "invalid"), 0)

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, current_app, jsonify
 from webapp.api import examples
 from webapp.api.answers import AttemptPage, Cancelling, Explained
 from webapp.api.bodies import json_body_if_any
-from webapp.api.jobs import job_id_of, query_values, the_queue
+from webapp.api.jobs import job_id_of, job_service, query_values
 from webapp.api.openapi import documented
 from webapp.api.schemas import AttemptAnswer, AttemptsQuery, CancelRequest, JobAnswer, RetryRequest
 from webapp.infra.broker import heartbeats
@@ -27,7 +27,7 @@ bp = Blueprint("steering", __name__)
 def cancel(job_id: str) -> tuple[Response, int]:
     """Cancels a job: 200 when it is cancelled, 202 when it runs and was asked to stop, 409 when it ended otherwise."""
     wanted = CancelRequest.model_validate(json_body_if_any())
-    job, answer = the_queue().cancel(job_id_of(job_id), wanted.reason)
+    job, answer = job_service().cancel(job_id_of(job_id), wanted.reason)
     status = 202 if answer is CancelAnswer.ASKED else 200
     return jsonify({**JobAnswer.of(job), "cancel": answer.value}), status
 
@@ -43,7 +43,7 @@ def cancel(job_id: str) -> tuple[Response, int]:
 def retry(job_id: str) -> Response:
     """Queues a failed or cancelled job once more, with a fresh budget of retries; 409 when it is neither."""
     RetryRequest.model_validate(json_body_if_any())
-    return jsonify(JobAnswer.of(the_queue().requeue(job_id_of(job_id))))
+    return jsonify(JobAnswer.of(job_service().requeue(job_id_of(job_id))))
 
 
 @bp.get("/jobs/<job_id>/attempts")
@@ -51,7 +51,7 @@ def retry(job_id: str) -> Response:
 def attempts(job_id: str) -> Response:
     """A job's attempts from the newest on, with errors and tracebacks; the one that runs has no outcome yet."""
     query = AttemptsQuery.model_validate(query_values())
-    rows, goes_on = the_queue().attempts(job_id_of(job_id), before=query.before, limit=query.limit)
+    rows, goes_on = job_service().attempts(job_id_of(job_id), before=query.before, limit=query.limit)
     return jsonify(
         {
             "items": [AttemptAnswer.of(row) for row in rows],
@@ -65,5 +65,5 @@ def attempts(job_id: str) -> Response:
 def explain(job_id: str) -> Response:
     """Why a job is not running now: `state` for machines, one sentence for people, and the facts behind it."""
     _, redis = current_app.extensions["health"]
-    found = the_queue().explain(job_id_of(job_id), lambda queue: heartbeats.listening_to(redis, queue))
+    found = job_service().explain(job_id_of(job_id), lambda queue: heartbeats.listening_to(redis, queue))
     return jsonify({"state": found.state, "sentence": found.sentence, "facts": found.facts})

@@ -22,7 +22,7 @@ from webapp.api.dlq_schemas import (
     RequeueRequest,
     ResolveOne,
 )
-from webapp.api.jobs import job_id_of, query_values, the_queue
+from webapp.api.jobs import job_id_of, job_service, query_values
 from webapp.api.openapi import documented
 from webapp.api.page_schemas import large_of, listed
 from webapp.api.schemas import MAX_OFFSET, JobAnswer
@@ -155,7 +155,7 @@ def _one(given: str, resolve: Callable[[Wish], Report]) -> dict[str, Any]:
     body = ResolveOne.model_validate(json_body_if_any())
     wish = Wish(LetterFilter(ids=(job_id,)), by=body.by or request.remote_addr, why=body.why)
     report = resolve(wish)
-    job = the_queue().get(job_id)
+    job = job_service().get(job_id)
     if not report.changed:
         # What another session has locked is left out.
         raise JobBusy(job_id) if report.matched else NoOpenLetter(job_id, job.status)

@@ -15,16 +15,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.api import examples
 from webapp.api.hangups import client_of
-from webapp.api.jobs import job_id_of, query_values, the_queue
+from webapp.api.jobs import job_id_of, job_service, query_values
 from webapp.api.openapi import documented
 from webapp.api.schemas import JobAnswer, ShowQuery
 from webapp.infra.postgres import database_errors, deadlines
 from webapp.infra.postgres.database_errors import Trouble
 from webapp.jobs.errors import JobError
+from webapp.jobs.service import Jobs
 from webapp.jobs.states import FINAL
 from webapp.jobs.store import JobRow
 from webapp.jobs.watchers import Watch, Watchers
-from webapp.queues.service import Queue
 
 bp = Blueprint("following", __name__)
 
@@ -102,7 +102,7 @@ def show(job_id: str) -> Response:
     """One job; with `wait` as soon as it is final, or as it is after so many seconds; 410 when it was deleted for its age."""
     wait = ShowQuery.model_validate(query_values()).wait if request.args else 0.0
     wanted = job_id_of(job_id)
-    return jsonify(JobAnswer.of(until_final(wanted, wait) if wait else the_queue().get(wanted)))
+    return jsonify(JobAnswer.of(until_final(wanted, wait) if wait else job_service().get(wanted)))
 
 
 def until_final(job_id: UUID, seconds: float) -> JobRow:
@@ -112,27 +112,27 @@ def until_final(job_id: UUID, seconds: float) -> JobRow:
         JobNotFound, JobGone: there is no such job.
         TooManyWaiters: as many requests wait as may.
     """
-    queue = the_queue()
+    jobs = job_service()
     desk = cast("Desk", current_app.extensions["desk"])
-    job = queue.get(job_id)
+    job = jobs.get(job_id)
     if job.status in FINAL:
         return job
     end = time.monotonic() + seconds
     with closing_watch(job_id) as watch:
-        job = _watched(queue, job)
+        job = _watched(jobs, job)
         desk.leave()
         while job.status not in FINAL and watch.wait(end - time.monotonic()):
-            job = _look(queue, desk, job)
+            job = _look(jobs, desk, job)
         if job.status not in FINAL and watch.is_open():
             # What is answered is true now, whatever became of those who should have woken us.
-            job = _look(queue, desk, job)
+            job = _look(jobs, desk, job)
     return job
 
 
-def _watched(queue: Queue, job: JobRow) -> JobRow:
+def _watched(jobs: Jobs, job: JobRow) -> JobRow:
     """The job, which tells of its changes from now on; where it cannot be marked, `Watchers` looks at it every second."""
     try:
-        return queue.watch(job.id)
+        return jobs.watch(job.id)
     except SQLAlchemyError as error:
         if database_errors.trouble_of(error) in {Trouble.BUSY, Trouble.READ_ONLY}:
             return job
@@ -153,11 +153,11 @@ def closing_watch(job_id: UUID) -> Iterator[Watch]:
         watch.leave()
 
 
-def _look(queue: Queue, desk: Desk, before: JobRow) -> JobRow:
+def _look(jobs: Jobs, desk: Desk, before: JobRow) -> JobRow:
     """The job as it stands; while PostgreSQL is away, as it was: whoever waits goes on waiting."""
     try:
         with desk.place(), deadlines.within(LOOK_BUDGET):
-            return queue.get(before.id)
+            return jobs.get(before.id)
     except SQLAlchemyError:
         return before
 
@@ -193,19 +193,19 @@ def events(job_id: str) -> Response:
     Changes that follow each other closely may be told as one. 204 when the client has seen the last of them: a browser's
     `EventSource` connects no more then.
     """
-    queue = the_queue()
-    job = queue.get(job_id_of(job_id))
+    jobs = job_service()
+    job = jobs.get(job_id_of(job_id))
     known = request.headers.get("Last-Event-ID", "")
     if job.status in FINAL and known == event_id(job):
         return Response(status=204)
     watch = _enter(job.id)
     desk = cast("Desk", current_app.extensions["desk"])
     try:
-        job = _watched(queue, job)
+        job = _watched(jobs, job)
     except BaseException:
         watch.leave()
         raise
-    answer = Response(_stream(queue, desk, watch, job, known), mimetype="text/event-stream")
+    answer = Response(_stream(jobs, desk, watch, job, known), mimetype="text/event-stream")
     answer.headers["Cache-Control"] = "no-cache"
     answer.headers["X-Accel-Buffering"] = "no"
     # A generator that was never begun does not run its `finally`, so the place is given back here.
@@ -213,7 +213,7 @@ def events(job_id: str) -> Response:
     return answer
 
 
-def _stream(queue: Queue, desk: Desk, watch: Watch, job: JobRow, known: str) -> Iterator[str]:
+def _stream(jobs: Jobs, desk: Desk, watch: Watch, job: JobRow, known: str) -> Iterator[str]:
     end = time.monotonic() + EVENTS_LIMIT
     yield f"retry: {RECONNECT_MS}\n\n"
     told: JobRow | None = None
@@ -229,7 +229,7 @@ def _stream(queue: Queue, desk: Desk, watch: Watch, job: JobRow, known: str) -> 
         woken = watch.wait(min(PING_EVERY, left))
         try:
             # Woken or not: what is told does not hang on those who should have woken us.
-            job = _look(queue, desk, job)
+            job = _look(jobs, desk, job)
         except JobError:
             # It was pruned meanwhile: whoever connects again is told so.
             return

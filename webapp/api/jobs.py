@@ -19,16 +19,16 @@ from webapp.api.openapi import documented
 from webapp.api.page_schemas import PageAnswer, PageQuery, large_of
 from webapp.api.schemas import JobAnswer, SubmitRequest
 from webapp.api.searching import searching
-from webapp.queues.service import Queue
+from webapp.jobs.service import Jobs
 
 bp = Blueprint("jobs", __name__)
 
 T = TypeVar("T")
 
 
-def the_queue() -> Queue:
+def job_service() -> Jobs:
     """The domain's front door in this application."""
-    return cast("Queue", current_app.extensions["queue"])
+    return cast("Jobs", current_app.extensions["jobs"])
 
 
 def rate_limit() -> str:
@@ -81,7 +81,7 @@ def submit() -> tuple[Response, int]:
     """Stores a job: 201 when it is new, 200 when its key was used for the same request before."""
     wanted = SubmitRequest.model_validate(json_body())
     key = one_key(request.headers.get(HEADER), wanted.idempotency_key)
-    accepted = the_queue().submit(wanted.submission(key))
+    accepted = job_service().submit(wanted.submission(key))
     answer = jsonify(JobAnswer.of(accepted.job))
     if accepted.created:
         return answer, 201
@@ -99,7 +99,7 @@ def index() -> Response:
     """
     query = PageQuery.model_validate(query_values())
     with searching(query.wanted):
-        page = the_queue().page(
+        page = job_service().page(
             query.wanted,
             limit=query.limit,
             offset=query.offset,

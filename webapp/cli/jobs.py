@@ -24,9 +24,9 @@ from webapp.cli.console import (
     speaking,
 )
 from webapp.jobs.errors import TaskNotJudged
+from webapp.jobs.service import Jobs
 from webapp.jobs.states import FINAL, JobStatus
 from webapp.jobs.watchers import Watchers
-from webapp.queues.service import Queue
 
 group = AppGroup("jobs", help="Submit jobs, look at them, steer them.")
 
@@ -36,8 +36,8 @@ COLUMNS = ("id", "status", "task", "queue", "attempt", "created_at", "last_error
 ATTEMPTS = 1_000
 
 
-def _queue() -> Queue:
-    return cast("Queue", current_app.extensions["queue"])
+def _jobs() -> Jobs:
+    return cast("Jobs", current_app.extensions["jobs"])
 
 
 @group.command("list")
@@ -56,7 +56,7 @@ def list_jobs(*, as_json: bool, tag: tuple[str, ...], **given: Any) -> None:
     """Jobs, the newest first."""
     asked = {name: value for name, value in given.items() if value is not None}
     query = PageQuery.model_validate(asked | {"tag": list(tag)})
-    page = _queue().page(query.wanted, limit=query.limit, before=query.cursor)
+    page = _jobs().page(query.wanted, limit=query.limit, before=query.cursor)
     answers = [JobAnswer.of(row) for row in page.jobs]
     if as_json:
         show_json({"items": answers, "total": page.total, "total_is_estimate": page.is_estimate})
@@ -74,8 +74,8 @@ def list_jobs(*, as_json: bool, tag: tuple[str, ...], **given: Any) -> None:
 @speaking
 def show(job_id: UUID, *, with_attempts: bool, as_json: bool) -> None:
     """One job."""
-    answer = JobAnswer.of(_queue().get(job_id))
-    rows, _ = _queue().attempts(job_id, before=None, limit=ATTEMPTS) if with_attempts else ([], False)
+    answer = JobAnswer.of(_jobs().get(job_id))
+    rows, _ = _jobs().attempts(job_id, before=None, limit=ATTEMPTS) if with_attempts else ([], False)
     attempts = [AttemptAnswer.of(row) for row in rows]
     if as_json:
         show_json(answer | ({"attempts": attempts} if with_attempts else {}))
@@ -108,10 +108,10 @@ def submit(payload: str, *, tag: tuple[str, ...], as_json: bool, **options: Any)
         | asked
         | ({"tags": list(tag)} if tag else {})
     )
-    if not _queue().can_judge(wanted.payload):
+    if not _jobs().can_judge(wanted.payload):
         raise TaskNotJudged(wanted.payload["task"])
-    accepted = _queue().submit(wanted.submission(wanted.idempotency_key))
-    _queue().flush()
+    accepted = _jobs().submit(wanted.submission(wanted.idempotency_key))
+    _jobs().flush()
     if as_json:
         show_json(JobAnswer.of(accepted.job))
     else:
@@ -125,7 +125,7 @@ def submit(payload: str, *, tag: tuple[str, ...], as_json: bool, **options: Any)
 @speaking
 def cancel(job_id: UUID, *, reason: str | None, as_json: bool) -> None:
     """Cancels a job that waits, and asks one that runs to stop."""
-    job, answer = _queue().cancel(job_id, reason)
+    job, answer = _jobs().cancel(job_id, reason)
     if as_json:
         show_json({**JobAnswer.of(job), "cancel": answer.value})
     else:
@@ -138,7 +138,7 @@ def cancel(job_id: UUID, *, reason: str | None, as_json: bool) -> None:
 @speaking
 def retry(job_id: UUID, *, as_json: bool) -> None:
     """Queues a failed or cancelled job once more, with a fresh budget of retries."""
-    job = _queue().requeue(job_id)
+    job = _jobs().requeue(job_id)
     if as_json:
         show_json(JobAnswer.of(job))
     else:
@@ -153,12 +153,12 @@ def retry(job_id: UUID, *, as_json: bool) -> None:
 def wait(job_id: UUID, *, timeout: float, as_json: bool) -> None:
     """Waits until a job is final; exit code 0 when it completed, 1 when it did not, 124 when it took too long."""
     end = time.monotonic() + timeout
-    queue = _queue()
+    jobs = _jobs()
     watch = cast("Watchers", current_app.extensions["watchers"]).enter(job_id)
     try:
-        job = queue.watch(job_id)
+        job = jobs.watch(job_id)
         while job.status not in FINAL and watch.wait(end - time.monotonic()):
-            job = queue.get(job_id)
+            job = jobs.get(job_id)
     finally:
         watch.leave()
     if as_json:

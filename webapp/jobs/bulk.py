@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from webapp.infra.broker.hints import Hint
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, kept_as_sent, text_array_of
 from webapp.jobs.error_report import ErrorReport
@@ -105,6 +106,11 @@ class Released(NamedTuple):
     timeout: float
     priority: int
     status: str
+
+    @property
+    def hint(self) -> Hint:
+        """What its message is made from."""
+        return Hint(self.id, self.task, self.queue, self.timeout, self.priority)
 
     @property
     def is_queued(self) -> bool:

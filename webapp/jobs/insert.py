@@ -20,35 +20,12 @@ from sqlalchemy import Connection, text
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, kept_as_sent, text_array_of
 from webapp.jobs.columns import columns_of
-from webapp.jobs.options import DEFAULT_PRIORITY, PLAIN, Terms
+from webapp.jobs.options import PLAIN, Terms
 from webapp.jobs.store import FIELDS, JobRow, find
+from webapp.jobs.submission import KEY_TTL, NewJob
 
 #: The table of idempotency keys.
 KEYS = "idempotency_keys"
-#: How long an idempotency key lives where nobody says otherwise, seconds.
-KEY_TTL = 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
-class NewJob:
-    """A job that is about to be stored; `payload` is JSON text, `terms` is None for what every job gets."""
-
-    id: UUID
-    task: str
-    payload: str
-    queue: str
-    max_retries: int
-    timeout: float
-    idempotency_key: str | None
-    fingerprint: bytes
-    request_id: str | None = None
-    traceparent: str | None = None
-    terms: Terms | None = None
-
-    @property
-    def priority(self) -> int:
-        """0 to 9, higher first."""
-        return DEFAULT_PRIORITY if self.terms is None else self.terms.priority
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any
 
+from webapp.infra.broker import hints
+
 #: Priority of a job that asks for none.
-DEFAULT_PRIORITY = 5
+DEFAULT_PRIORITY = hints.DEFAULT_PRIORITY
 #: The least and the most urgent priority.
 LOWEST_PRIORITY, HIGHEST_PRIORITY = 0, 9
 #: Furthest ahead a job may be due or expire, seconds: a hundred years.

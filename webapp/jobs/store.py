@@ -15,12 +15,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from webapp.infra.broker.hints import Hint
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, kept_as_sent
 from webapp.jobs.columns import as_sent, columns_of
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.loss import SPARED
-from webapp.jobs.options import DEFAULT_PRIORITY
 from webapp.jobs.retry import DeathReason
 from webapp.jobs.states import UNBURNT, AttemptOutcome, JobStatus
 
@@ -108,17 +108,6 @@ class Held:
     traceparent: str | None = None
     backoff: dict[str, float] | list[float] | None = None
     spared: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Hint:
-    """What a message about a job is made from."""
-
-    id: UUID
-    task: str
-    queue: str
-    timeout: float
-    priority: int = DEFAULT_PRIORITY
 
 
 _BY_ID = text(f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = :id")

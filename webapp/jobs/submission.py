@@ -1,22 +1,30 @@
-"""What a client asks for and what it is told; what a job gets where nothing was asked. Pure."""
+"""What a client asks for, and the checked and complete job that comes of it. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from webapp.jobs import insert, store
-from webapp.jobs.errors import CallbackRefused
-from webapp.jobs.handlers import Handler
+from webapp.infra.broker.hints import Hint
+from webapp.infra.postgres.literals import json_of
+from webapp.jobs.errors import CallbackRefused, ExpiredAlready, UnknownQueue, UnknownTask
+from webapp.jobs.handlers import Handler, HandlerRegistry
 from webapp.jobs.options import DEFAULT_PRIORITY, NO_OPTIONS, Options, Terms
 from webapp.outbound.urls import TargetRefused, callable_url
 from webapp.settings import Settings
 
+if TYPE_CHECKING:
+    from webapp.jobs.store import JobRow
+
 T = TypeVar("T")
 
+#: How long an idempotency key lives where no setting says otherwise, seconds.
+KEY_TTL = 86_400.0
 #: How payloads are compared; `json.dumps` would make an encoder each time.
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
@@ -31,10 +39,44 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job that is about to be stored; `payload` is JSON text, `terms` is None for what every job gets."""
+
+    id: UUID
+    task: str
+    payload: str
+    queue: str
+    max_retries: int
+    timeout: float
+    idempotency_key: str | None
+    fingerprint: bytes
+    request_id: str | None = None
+    traceparent: str | None = None
+    terms: Terms | None = None
+
+    @property
+    def priority(self) -> int:
+        """0 to 9, higher first."""
+        return DEFAULT_PRIORITY if self.terms is None else self.terms.priority
+
+    @property
+    def hint(self) -> Hint:
+        """What its message is made from."""
+        return Hint(self.id, self.task, self.queue, self.timeout, self.priority)
+
+
+class Origin(NamedTuple):
+    """Who submits: the request's id, and its place in a trace."""
+
+    request_id: str | None
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """A job that is stored; `created` is False when its key had been used for the same request before."""
 
-    job: store.JobRow
+    job: JobRow
     created: bool
 
 
@@ -62,7 +104,7 @@ class Limits:
     max_retries: int
     timeout: float
     default_handler: str
-    key_ttl: float = insert.KEY_TTL
+    key_ttl: float = KEY_TTL
     only_known: bool = False
     retention_days: int = 0
 
@@ -77,6 +119,74 @@ class Limits:
             only_known=bool(settings.handler_modules),
             retention_days=settings.retention_days,
         )
+
+
+class Rules:
+    """What may be submitted, and what a job gets where its submission does not say.
+
+    Args:
+        registry: what can run.
+        limits: the defaults of a job.
+    """
+
+    def __init__(self, registry: HandlerRegistry, limits: Limits) -> None:
+        self._registry = registry
+        self.limits = limits
+
+    def can_judge(self, payload: Mapping[str, object]) -> bool:
+        """True if this process knows what runs a job with this payload, whatever HANDLERS the workers have."""
+        return (
+            self.limits.only_known or "task" not in payload or self._registry.get(payload["task"]) is not None
+        )
+
+    def complete(
+        self, submission: Submission, job_id: UUID, origin: Origin, now: datetime, *, suggest: bool = True
+    ) -> NewJob:
+        """The job that is stored for a submission.
+
+        Args:
+            suggest: an error names the handler that was probably meant.
+
+        Raises:
+            UnknownTask: no handler can run it.
+            OptionRefused: nobody listens to the queue it asks for, or it would expire before it is due.
+            PayloadRefused: the payload does not fit its handler's model.
+        """
+        found = self._handler_for(submission.payload, suggest=suggest)
+        found.check(submission.payload)
+        asked = submission.options
+        self._check(asked, now)
+        return NewJob(
+            id=job_id,
+            task=found.name,
+            payload=json_of(submission.payload),
+            queue=asked.queue or found.queue,
+            max_retries=first_given(asked.max_retries, found.max_retries, self.limits.max_retries),
+            timeout=first_given(asked.timeout, found.timeout, self.limits.timeout),
+            idempotency_key=submission.idempotency_key,
+            fingerprint=fingerprint(submission),
+            request_id=origin.request_id,
+            traceparent=origin.traceparent,
+            terms=terms_of(found, asked) if asked is not NO_OPTIONS or found.sets_terms else None,
+        )
+
+    def _handler_for(self, payload: Mapping[str, Any], *, suggest: bool) -> Handler:
+        """The handler that runs a job with this payload: the one it names, or the default."""
+        found = self._registry.get(payload.get("task"))
+        if found is None and not (self.limits.only_known and "task" in payload):
+            found = self._registry.get(self.limits.default_handler)
+        if found is None:
+            raise UnknownTask(payload.get("task"), self._registry.names(), suggest=suggest)
+        return found
+
+    def _check(self, asked: Options, now: datetime) -> None:
+        if asked.queue is not None and asked.queue not in (known := self._registry.queues()):
+            raise UnknownQueue(asked.queue, known)
+        if asked.callback_url is not None:
+            check_callback(asked.callback_url)
+        if asked.expires_at is not None and asked.is_late(now):
+            # By this machine's clock, as a courtesy; a job that is stored is judged by PostgreSQL's.
+            raise ExpiredAlready(asked.expires_at)
 
 
 def check_callback(url: str) -> None:

@@ -17,13 +17,14 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 from webapp.infra.broker.client import Broker
+from webapp.infra.broker.hints import Hint
 from webapp.infra.guarded import NeededThread, Step
 from webapp.infra.telemetry import metrics
-from webapp.jobs.store import Hint
+from webapp.queues.plan import MOST_TICKETS
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,24 @@ class Outbox:
         self._changed = threading.Condition()
         self._sending = 0
         self._thread = NeededThread("outbox", self._send_on)
+
+    def wants(self, queue: str, task: str) -> bool:
+        """True if a job that is stored now should be told of; others are left to the dispatcher.
+
+        Where quick jobs come in a crowd they are left in the table, for tickets: a thousand messages with a job each take
+        far longer than a thousand jobs.
+        """
+        if not self._broker.has_room(queue):
+            return False
+        return not self._broker.is_crowded(queue, MOST_TICKETS) or not self._broker.is_quick(task)
+
+    def wants_all(self, jobs: Mapping[tuple[str, str], int]) -> bool:
+        """True if all jobs of a batch should be told of.
+
+        Args:
+            jobs: how many, by queue and task.
+        """
+        return self._broker.has_room_for(jobs)
 
     def put(self, hints: Sequence[Hint]) -> None:
         """Leaves hints to be sent, and returns at once; one that is alone is sent before this returns."""

@@ -10,65 +10,18 @@ Like `webapp.jobs.store`, of which this is a part: functions take a connection a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
 
+from webapp.infra.broker.hints import Ticket
 from webapp.infra.postgres.engine import Statement
 from webapp.jobs import bulk
 from webapp.jobs.bulk import Completed
-from webapp.jobs.options import DEFAULT_PRIORITY
 from webapp.jobs.store import CLAIMED, CLAIMS, IN_TIME, Claim
-
-#: Tickets of a queue that may wait in Redis: enough that no child runs dry between two looks of the dispatcher.
-MOST_TICKETS = 16
-#: Due jobs that are looked at to learn what is waiting.
-LOOKED_AT = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """What a ticket says.
-
-    Args:
-        queue: where the jobs wait.
-        task: their handler.
-        timeout: longest an attempt of them may take, seconds; jobs that may take longer are left alone.
-        priority: that of the most urgent of them; the ticket waits in Redis as a message about that job would.
-    """
-
-    queue: str
-    task: str
-    timeout: float
-    priority: int = DEFAULT_PRIORITY
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """Due jobs of one task at the head of a queue."""
-
-    jobs: int
-    timeout: float
-    priority: int
-
-
-def tickets_for(jobs: int, chunk: int, *, goes_on: bool) -> int:
-    """How many children have work with a task's jobs at the head of a queue. Pure.
-
-    Args:
-        jobs: of the task, among the `LOOKED_AT` that were looked at.
-        chunk: how many of them a child takes at once.
-        goes_on: whether more may wait behind those; then the task's share of the head is its share of the tickets.
-
-    Example:
-        >>> tickets_for(3, 100, goes_on=False), tickets_for(50, 100, goes_on=True)
-        (1, 4)
-    """
-    return math.ceil(MOST_TICKETS * jobs / LOOKED_AT if goes_on else jobs / chunk)
-
+from webapp.queues.plan import LOOKED_AT, Waiting
 
 #: The head of a queue: what is due and was never sent, the most urgent first.
 _HEAD = f"""FROM jobs

@@ -10,8 +10,8 @@ import itertools
 import logging
 import math
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -23,14 +23,8 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError, ResponseError
 
 from webapp.infra.broker import pace, redis_keys, transport
-from webapp.infra.broker.messages import (
-    JobHint,
-    JobTicket,
-    Message,
-    burial_message,
-    job_message,
-    ticket_message,
-)
+from webapp.infra.broker.hints import Hint, Ticket
+from webapp.infra.broker.messages import Message, burial_message, job_message, ticket_message
 from webapp.infra.broker.pace_table import FIRST_TTL, Paces
 from webapp.settings.server_urls import redis_url_for_kombu
 
@@ -51,6 +45,9 @@ LENGTH_TTL = 0.1
 PUSHED_AT_ONCE = 500
 #: Connections of one process to Redis for sending.
 CONNECTIONS = 8
+
+#: When a length was measured that never was, and what it is taken for.
+_NEVER = (float("-inf"), 0)
 
 #: What sending may raise: Redis away, slow, full or read-only, or no free connection in time.
 SEND_ERRORS = (RedisError, KombuError, OSError)
@@ -129,6 +126,7 @@ class Broker:
         chunk_of: jobs in a message of a task, where its handler says so.
         most: jobs in a message of any task.
         timeout: seconds one exchange may take.
+        clock: seconds that only grow.
     """
 
     def __init__(
@@ -139,13 +137,15 @@ class Broker:
         chunk_of: Callable[[str], int | None] = lambda _: None,
         most: int = pace.LARGEST_CHUNK,
         timeout: float = PUBLISH_TIMEOUT,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._buffer = buffer
         self._chunk_of = chunk_of
         self._most = most
-        self._paces = Paces(self._ask_for_hint)
+        self._paces = Paces(self._ask_for_hint, clock)
         self._timeout = timeout
-        self._paused_until = 0.0
+        self._paused_until = float("-inf")
         self._lengths: dict[str, tuple[float, int]] = {}
         options = {
             "socket_timeout": timeout,
@@ -163,7 +163,7 @@ class Broker:
 
     def available(self) -> bool:
         """False for a moment after a failure, so that a dead Redis costs one request its timeout and not all."""
-        return time.monotonic() >= self._paused_until
+        return self._clock() >= self._paused_until
 
     def give_up(self) -> None:
         """Nothing is sent by this process any more: its sockets may be other files by now."""
@@ -173,8 +173,8 @@ class Broker:
         """Tells whether a message for `queue` should be sent now; the answer may be `LENGTH_TTL` old."""
         if not self.available():
             return False
-        measured_at, length = self._lengths.get(queue, (0.0, 0))
-        now = time.monotonic()
+        measured_at, length = self._lengths.get(queue, _NEVER)
+        now = self._clock()
         if now - measured_at > LENGTH_TTL:
             # Threads that come while this one asks go by what was known.
             self._lengths[queue] = (now, length)
@@ -186,12 +186,16 @@ class Broker:
 
     def is_crowded(self, queue: str, messages: int) -> bool:
         """Tells whether `has_room` has lately seen as many messages as this in a queue."""
-        return self._lengths.get(queue, (0.0, 0))[1] >= messages
+        return self._lengths.get(queue, _NEVER)[1] >= messages
 
-    def has_room_for(self, hints: Sequence[JobHint]) -> bool:
-        """Tells whether messages for all of these should be sent now."""
+    def has_room_for(self, jobs: Mapping[tuple[str, str], int]) -> bool:
+        """True if messages for all of these should be sent now.
+
+        Args:
+            jobs: how many, by queue and task.
+        """
         needed: dict[str, float] = {}
-        for (queue, task), count in Counter((hint.queue, hint.task) for hint in hints).items():
+        for (queue, task), count in jobs.items():
             needed[queue] = needed.get(queue, 0.0) + count / self.chunk_size(task)
         return all(
             self.has_room(queue) and self._lengths[queue][1] + count <= self._buffer
@@ -202,7 +206,7 @@ class Broker:
         """Messages waiting in a queue; None when Redis cannot be asked."""
         length = self._ask(lambda client: waiting_in(client, [queue]))
         if length is not None:
-            self._lengths[queue] = (time.monotonic(), length)
+            self._lengths[queue] = (self._clock(), length)
         return length
 
     def lost_messages(self) -> bool:
@@ -237,7 +241,7 @@ class Broker:
             logger.warning("a hint could not be had from Redis", extra={"error_type": type(error).__name__})
             return None
 
-    def send_hints(self, hints: Sequence[JobHint]) -> bool:
+    def send_hints(self, hints: Sequence[Hint]) -> bool:
         """Sends messages for jobs, several quick jobs of a task in one of them.
 
         Returns False when some may not have arrived.
@@ -255,11 +259,11 @@ class Broker:
             ]
         )
 
-    def send_each(self, hints: Sequence[JobHint]) -> bool:
+    def send_each(self, hints: Sequence[Hint]) -> bool:
         """Sends a message for each job; False when some may not have arrived."""
         return self._send([job_message([hint]) for hint in hints])
 
-    def send_tickets(self, tickets: Sequence[JobTicket]) -> bool:
+    def send_tickets(self, tickets: Sequence[Ticket]) -> bool:
         """Sends tickets; False when some may not have arrived, which costs nothing but time."""
         return self._send([ticket_message(ticket) for ticket in tickets])
 
@@ -302,6 +306,6 @@ class Broker:
         return self._ask(lambda client: [_push(client, key, part) for key, part in pushes]) is not None
 
     def _failed(self, error: BaseException) -> None:
-        self._paused_until = time.monotonic() + PAUSE_AFTER_FAILURE
+        self._paused_until = self._clock() + PAUSE_AFTER_FAILURE
         self._lengths.clear()
         logger.warning("broker is not answering", extra={"error_type": type(error).__name__})

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
-
-from celery import Celery
 
 from webapp.infra.broker import transport
 from webapp.infra.broker.envelope import Envelope
+from webapp.infra.broker.hints import Hint, Ticket
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 EXECUTE_JOB = "tasks.execute_job"
 EXECUTE_JOBS = "tasks.execute_jobs"
@@ -27,30 +29,6 @@ HARD_LIMIT_GRACE = 5.0
 #: Seconds that a message may run beyond its handler's limits, before Celery ends its process: a claim and a settle insist for
 #: a share of a lease while the database is away. The worker's presence has long ended a handler by then.
 CLAIM_AND_SETTLE = 3_600.0
-
-
-class JobHint(Protocol):
-    """What a message about a job is made from."""
-
-    @property
-    def id(self) -> UUID:
-        """The job."""
-
-    @property
-    def task(self) -> str:
-        """Its handler."""
-
-    @property
-    def queue(self) -> str:
-        """Where it waits."""
-
-    @property
-    def timeout(self) -> float:
-        """Seconds an attempt may take."""
-
-    @property
-    def priority(self) -> int:
-        """0 to 9, higher first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +56,7 @@ class Message:
         return self.envelope.seal(celery, self.args, task_id=self.task_id, shown=self.shown)
 
 
-def job_message(hints: Sequence[JobHint]) -> Message:
+def job_message(hints: Sequence[Hint]) -> Message:
     """A message for one job, or for several; it has no soft limit, for each of its jobs has its own.
 
     Flower shows the handler as the message's name, and the id of the (first) job as its id.
@@ -103,27 +81,7 @@ def _limit(running: float) -> float:
     return running + HARD_LIMIT_GRACE + CLAIM_AND_SETTLE
 
 
-class JobTicket(Protocol):
-    """What a message about a queue's backlog is made from."""
-
-    @property
-    def queue(self) -> str:
-        """Where the jobs wait."""
-
-    @property
-    def task(self) -> str:
-        """Their handler."""
-
-    @property
-    def timeout(self) -> float:
-        """Longest an attempt may take, seconds."""
-
-    @property
-    def priority(self) -> int:
-        """How urgent the most urgent of them is."""
-
-
-def ticket_message(ticket: JobTicket) -> Message:
+def ticket_message(ticket: Ticket) -> Message:
     """A message for a moment of work; it has no soft limit, for each of the jobs has its own."""
     limit = _limit(TICKET_WINDOW + CHUNK_WINDOW + ticket.timeout)
     priority = transport.kombu_priority(ticket.priority)

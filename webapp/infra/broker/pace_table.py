@@ -35,10 +35,12 @@ class Paces:
 
     Args:
         ask: one exchange with Redis; None when Redis is away.
+        clock: seconds that only grow.
     """
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
         self._ask = ask
+        self._clock = clock
         self._known: dict[str, float] = {}
         self._asked: dict[str, None] = {}
         self._read_at = float("-inf")
@@ -52,7 +54,7 @@ class Paces:
         is_new = task not in self._asked and len(self._asked) < MOST_TASKS
         if is_new:
             self._asked[task] = None
-        now = time.monotonic()
+        now = self._clock()
         if now - self._read_at > ttl or (is_new and now >= self._read_at):
             # Whatever comes of it, it is not tried again for each job of a batch.
             self._read_at = now
@@ -66,7 +68,7 @@ class Paces:
     def _read(self) -> None:
         found = self._ask(self._fetch)
         if found is None:
-            self._read_at = time.monotonic() + PAUSE
+            self._read_at = self._clock() + PAUSE
         else:
             self._known = found
 

@@ -1,0 +1,270 @@
+"""The front door of jobs: submit, cancel, requeue, look up. Commits first, then publishes.
+
+A 2xx is never given before the commit, and a message is never sent before it either: a worker that is
+quicker than the commit would find nothing to claim.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+from uuid import UUID
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+from uuid_utils.compat import uuid7
+
+from webapp.infra.broker.hints import Hint
+from webapp.infra.postgres.database_errors import is_lock_of
+from webapp.infra.postgres.engine import in_one_trip, in_transaction
+from webapp.infra.telemetry import metrics
+from webapp.infra.telemetry.logs import bound_field
+from webapp.infra.telemetry.traceparent import here
+from webapp.jobs import bulk, control, insert, store
+from webapp.jobs.errors import (
+    JobEnded,
+    JobError,
+    KeyOfPruned,
+    KeyRace,
+    KeyReused,
+    NotForRetry,
+    OptionRefused,
+    PayloadRefused,
+)
+from webapp.jobs.lookup import Lookup
+from webapp.jobs.states import JobStatus
+from webapp.jobs.submission import Accepted, NewJob, Origin, Placed, Rules, Submission, fingerprint
+
+logger = logging.getLogger(__name__)
+
+#: Refusals of a batch that name the handler that was meant; ten thousand of them would take many seconds.
+MOST_SUGGESTIONS = 100
+#: Why a request is refused by what is known today: its answer is another where its key was used before.
+REFUSALS = (OptionRefused, PayloadRefused)
+
+
+class Hints(Protocol):
+    """Tells the workers of stored jobs: an `Outbox`."""
+
+    def wants(self, queue: str, task: str) -> bool:
+        """True if a job that is stored now should be told of; others are left to the dispatcher."""
+
+    def wants_all(self, jobs: Mapping[tuple[str, str], int]) -> bool:
+        """True if all jobs of a batch should be told of: how many, by queue and task."""
+
+    def put(self, hints: Sequence[Hint]) -> None:
+        """Sends hints soon, and returns at once."""
+
+    def flush(self) -> bool:
+        """Waits until everything is sent; False when that takes too long."""
+
+
+class Jobs(Lookup):
+    """Takes jobs in, and answers for them.
+
+    Args:
+        engine: the database.
+        rules: what is taken.
+        hints: tells the workers.
+    """
+
+    def __init__(self, engine: Engine, rules: Rules, hints: Hints) -> None:
+        super().__init__(engine, rules.limits.retention_days)
+        self._rules = rules
+        self._hints = hints
+
+    def can_judge(self, payload: Mapping[str, object]) -> bool:
+        """True if this process knows what runs a job with this payload, whatever HANDLERS the workers have."""
+        return self._rules.can_judge(payload)
+
+    def submit(self, submission: Submission) -> Accepted:
+        """Stores a job, commits, and tells the workers.
+
+        With Redis away the job stays undispatched and the answer is the same: the dispatcher sends it later.
+
+        Raises:
+            UnknownTask: no handler can run it.
+            OptionRefused: nobody listens to the queue it asks for, or it would expire before it is due.
+            PayloadRefused: the payload does not fit its handler's model.
+            KeyReused: its key belongs to another request.
+            KeyOfPruned: its key was used for this request, and the job is gone.
+            KeyRace: the request that owns its key is not through yet.
+        """
+        try:
+            job = self._rules.complete(submission, uuid7(), _origin(), datetime.now(UTC))
+        except REFUSALS:
+            # The first of two equal requests may have come in time, or before a deploy that changed what is taken.
+            if (before := self._answered_before(submission)) is not None:
+                return before
+            raise
+        stored, created = self._store(job, dispatched=self._hints.wants(job.queue, job.task))
+        if created:
+            metrics.jobs_created.inc()
+            if stored.dispatched_at is not None:
+                self._hints.put([job.hint])
+        return Accepted(stored, created)
+
+    def submit_many(self, submissions: Sequence[Submission]) -> list[Placed | JobError]:
+        """Stores many jobs in one transaction; each has its own answer, in the order they were given.
+
+        One that cannot be stored (its task is unknown, its key belongs to another request) does not keep the
+        others from it. The same key twice in one batch is one job.
+
+        Raises:
+            KeyRace: a request that owns one of the keys is not through yet; nothing was stored.
+        """
+        answers: dict[int, Placed | JobError] = {}
+        wanted: dict[int, NewJob] = {}
+        origin, now = _origin(), datetime.now(UTC)
+        for number, submission in enumerate(submissions):
+            try:
+                wanted[number] = self._rules.complete(
+                    submission, uuid7(), origin, now, suggest=len(answers) < MOST_SUGGESTIONS
+                )
+            except REFUSALS as error:
+                answers[number] = error
+        self._answer_repeated(submissions, answers)
+        created, owners = self._store_many(list(wanted.values()))
+        for number, job in wanted.items():
+            owner, known = owners.get(job.idempotency_key or "", (job.id, job.fingerprint))
+            if job.id in created:
+                answers[number] = Placed(job.id, created=True)
+            elif known == job.fingerprint:
+                answers[number] = Placed(owner, created=False)
+            else:
+                answers[number] = KeyReused(job.idempotency_key or "", owner)
+        return [answers[number] for number in range(len(submissions))]
+
+    def _store_many(self, jobs: Sequence[NewJob]) -> tuple[dict[UUID, bool], dict[str, tuple[UUID, bytes]]]:
+        """Stores a batch and tells the workers; returns the ids that are new, and who owns the keys."""
+        if not jobs:
+            return {}, {}
+        send = self._hints.wants_all(Counter((job.queue, job.task) for job in jobs))
+        try:
+            with self._engine.begin() as connection:
+                bulk.allow_time(connection)
+                created = insert.insert_many(
+                    connection, jobs, dispatched=send, key_ttl=self._rules.limits.key_ttl
+                )
+                taken = [job.idempotency_key for job in jobs if job.idempotency_key and job.id not in created]
+                owners = insert.find_by_keys(connection, taken) if taken else {}
+        except DBAPIError as error:
+            if is_lock_of(error, insert.KEYS):
+                raise KeyRace("of this batch") from error
+            raise
+        if any(key not in owners for key in taken):
+            raise KeyRace("of this batch")
+        metrics.jobs_created.inc(len(created))
+        if hints := [job.hint for job in jobs if created.get(job.id)]:
+            self._hints.put(hints)
+        return created, owners
+
+    def _answered_before(self, submission: Submission) -> Accepted | None:
+        """The job of the same request under the same key, if there is one.
+
+        Raises:
+            KeyOfPruned: there was one, and it is gone.
+        """
+        key = submission.idempotency_key
+        if key is None:
+            return None
+        owner = in_one_trip(self._engine, lambda connection: insert.find_by_key(connection, key))
+        if owner is None or owner.fingerprint != fingerprint(submission):
+            return None
+        if owner.job is None:
+            raise KeyOfPruned(key, owner.job_id)
+        return Accepted(owner.job, created=False)
+
+    def _answer_repeated(
+        self, submissions: Sequence[Submission], answers: dict[int, Placed | JobError]
+    ) -> None:
+        """Puts the job of the same request under the same key in the place of a refusal, where there is one."""
+        keys = {number: key for number in answers if (key := submissions[number].idempotency_key)}
+        if not keys:
+            return
+        owners = in_one_trip(
+            self._engine, lambda connection: insert.find_by_keys(connection, list(keys.values()))
+        )
+        for number, key in keys.items():
+            job_id, known = owners.get(key, (None, b""))
+            if job_id is not None and known == fingerprint(submissions[number]):
+                answers[number] = Placed(job_id, created=False)
+
+    def _store(self, job: NewJob, *, dispatched: bool) -> tuple[store.JobRow, bool]:
+        key = job.idempotency_key
+        try:
+            inserted, owner = in_one_trip(
+                self._engine,
+                lambda connection: insert.insert_or_find(
+                    connection, job, dispatched=dispatched, key_ttl=self._rules.limits.key_ttl
+                ),
+            )
+        except DBAPIError as error:
+            if key is not None and is_lock_of(error, insert.KEYS):
+                raise KeyRace(key) from error
+            raise
+        if inserted is not None:
+            return inserted, True
+        if owner is None:
+            raise KeyRace(key or "")
+        if owner.fingerprint != job.fingerprint:
+            raise KeyReused(key or "", owner.job_id)
+        if owner.job is None:
+            raise KeyOfPruned(key or "", owner.job_id)
+        return owner.job, owner.job_id == job.id
+
+    def cancel(self, job_id: UUID, reason: str | None = None) -> tuple[store.JobRow, control.CancelAnswer]:
+        """Cancels a job that waits, or asks one that runs to stop; asking twice changes nothing.
+
+        Returns the job as it stands, and what became of it: `CANCELLED` or `ASKED`.
+
+        Raises:
+            JobNotFound: there is none with this id.
+            JobGone: it was deleted for its age.
+            JobEnded: it completed or failed before, or its last attempt did.
+        """
+        answer, job = in_transaction(
+            self._engine,
+            lambda connection: (
+                control.ask_cancel(connection, job_id, reason or control.REQUESTED),
+                self.found(connection, job_id),
+            ),
+        )
+        if answer is control.CancelAnswer.NOTHING:
+            if job.status != JobStatus.CANCELLED:
+                raise JobEnded(job_id, job.status)
+            return job, control.CancelAnswer.CANCELLED
+        if answer is control.CancelAnswer.CANCELLED:
+            metrics.jobs_cancelled.inc()
+        logger.info("job's cancellation was asked", extra={"job_id": str(job_id), "answer": answer.value})
+        return job, answer
+
+    def requeue(self, job_id: UUID) -> store.JobRow:
+        """Queues a failed or cancelled job once more with a fresh budget of retries; the dispatcher sends it.
+
+        Raises:
+            JobNotFound: there is none with this id.
+            JobGone: it was deleted for its age.
+            NotForRetry: it is neither failed nor cancelled.
+        """
+        with self._engine.begin() as connection:
+            changed = control.requeue(connection, job_id)
+            job = self.found(connection, job_id)
+        if not changed:
+            raise NotForRetry(job_id, job.status)
+        metrics.jobs_requeued.inc()
+        logger.info("job was queued once more by request", extra={"job_id": str(job_id)})
+        return job
+
+    def flush(self) -> bool:
+        """Waits until the hints of what was submitted here are on their way; False when that takes too long."""
+        return self._hints.flush()
+
+
+def _origin() -> Origin:
+    """Who submits now: the request that is being answered, and its place in a trace."""
+    request_id = bound_field("request_id")
+    return Origin(str(request_id) if request_id is not None else None, here())

@@ -1,0 +1,137 @@
+"""Sends what is due to the broker: looks, plans, takes what the plan names, commits, and publishes.
+
+A message is never sent before the commit: a worker that is quicker would find nothing to claim. What was taken and could
+not be sent is handed back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from webapp.infra.broker.client import Broker
+from webapp.infra.broker.hints import Hint
+from webapp.infra.postgres.engine import in_one_trip
+from webapp.infra.telemetry import metrics
+from webapp.jobs import bulk, store
+from webapp.queues import tickets
+from webapp.queues.plan import MOST_TICKETS, Plan, TaskPace, Waiting, plan_dispatch, unclaimed_after
+
+logger = logging.getLogger(__name__)
+
+
+def hand_back(engine: Engine, ids: Sequence[UUID]) -> None:
+    """Leaves jobs whose messages were not sent to the dispatcher; should this fail too, `REDISPATCH_AFTER` brings them back."""
+    metrics.dispatch_failures.inc(len(ids))
+    try:
+        with engine.begin() as connection:
+            store.mark_undispatched(connection, ids)
+    except SQLAlchemyError:
+        logger.warning("job could not be handed back to the dispatcher", extra={"jobs": len(ids)})
+
+
+class _Look(NamedTuple):
+    """What the table says of a queue.
+
+    Args:
+        head: what is due at its head, by task.
+        named: waiting jobs that have a message, counted up to the buffer; 0 where there are few messages.
+    """
+
+    head: dict[str, Waiting]
+    named: int
+
+
+class Dispatcher:
+    """Sends due jobs to the broker, and again those whose messages were lost.
+
+    Args:
+        engine: the database.
+        broker: where messages are sent.
+    """
+
+    def __init__(self, engine: Engine, broker: Broker) -> None:
+        self._engine = engine
+        self._broker = broker
+
+    def dispatch(self, queue: str, *, buffer: int, redispatch_after: float) -> dict[str, int]:
+        """Fills one broker queue up to `buffer` from what is due; returns how many messages were sent, by reason.
+
+        Quick jobs get tickets and stay where they are; the others get a message each.
+
+        Args:
+            buffer: most messages of the queue in Redis.
+            redispatch_after: seconds before a job that was sent and not claimed is sent again.
+        """
+        length = self._broker.length(queue)
+        if length is None or length >= buffer:
+            return {}
+        head, named = in_one_trip(self._engine, lambda connection: _look(connection, queue, length, buffer))
+        # Redis is asked before the transaction begins, not while it is open.
+        paces = {task: self._pace_of(task) for task in head}
+        plan = plan_dispatch(queue, head, paces, length=length, named=named, buffer=buffer)
+        with self._engine.begin() as connection:
+            due, unclaimed = _take(connection, queue, plan, unclaimed_after(length, redispatch_after))
+        sent = {
+            "due": self._send(due),
+            "unclaimed": self._send(unclaimed),
+            "ticket": len(plan.tickets) if plan.tickets and self._broker.send_tickets(plan.tickets) else 0,
+        }
+        for reason, count in sent.items():
+            if count:
+                metrics.jobs_dispatched.labels(reason).inc(count)
+        return {reason: count for reason, count in sent.items() if count}
+
+    def _pace_of(self, task: str) -> TaskPace:
+        broker = self._broker
+        return TaskPace(broker.knows_pace(task), broker.is_quick(task), broker.chunk_size(task))
+
+    def _send(self, hints: Sequence[Hint]) -> int:
+        """Sends messages for jobs that were taken; returns for how many, 0 when they were handed back."""
+        if not hints:
+            return 0
+        if self._broker.send_hints(hints):
+            return len(hints)
+        hand_back(self._engine, [hint.id for hint in hints])
+        return 0
+
+    def send_each(self, hints: Sequence[Hint]) -> bool:
+        """Sends a message for each of these jobs, which are marked as dispatched; False when they are left to the dispatcher."""
+        sent = self._broker.send_each(hints)
+        if not sent:
+            hand_back(self._engine, [hint.id for hint in hints])
+        return sent
+
+    def refill(self) -> int:
+        """Takes back every job whose message was lost with Redis's memory; returns how many there were."""
+        if not self._broker.available() or not self._broker.lost_messages():
+            return 0
+        with self._engine.begin() as connection:
+            taken_back = bulk.forget_dispatched(connection)
+        self._broker.begin_epoch()
+        if taken_back:
+            logger.warning("broker had lost its messages, they are sent again", extra={"jobs": taken_back})
+        return taken_back
+
+    def seconds_to_next_due(self, queues: Sequence[str], within: float) -> float | None:
+        """Seconds until the next undispatched job is due, when that is less than `within`."""
+        with self._engine.connect() as connection:
+            return store.seconds_to_next_due(connection, queues, within)
+
+
+def _look(connection: Connection, queue: str, length: int, buffer: int) -> _Look:
+    head = tickets.look_at_head(connection, queue)
+    named = tickets.count_named(connection, queue, buffer) if head and length >= MOST_TICKETS else 0
+    return _Look(head, named)
+
+
+def _take(connection: Connection, queue: str, plan: Plan, age: float) -> tuple[list[Hint], list[Hint]]:
+    """Marks the jobs that get a message: due ones first, then those that were sent and not claimed for `age` seconds."""
+    due = store.take_due(connection, queue, plan.due, besides=plan.besides) if plan.due else []
+    room = plan.room - len(due)
+    return due, store.take_unclaimed(connection, queue, room, age) if room > 0 else []
