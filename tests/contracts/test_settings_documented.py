@@ -48,7 +48,7 @@ def test_a_copied_example_sets_nothing():
 
 
 @pytest.mark.parametrize("name", list(FIELDS))
-def test_the_readme_names_a_setting_with_its_default(name):
+def test_the_page_of_settings_names_one_with_its_default(name):
     default = str(FIELDS[name].default)
     row = f"| `{name}` | {f'`{default}`' if default else 'empty'} | {FIELDS[name].description}"
-    assert row in (ROOT / "README.md").read_text()
+    assert row in (ROOT / "ops" / "docs" / "settings.md").read_text()

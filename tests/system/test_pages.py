@@ -64,14 +64,19 @@ def prepare(made: Clone) -> None:
     made.environment["HTTP_ALLOWED_TARGETS"] = f"127.0.0.1:{made.ports['19741']}"
     for page in PAGES.values():
         if page.name != TOUR:
-            for name, text in page.files.items():
-                (made.folder / name).write_text(text)
+            write_files(page, made)
     done = made.ops("up", "--detach")
     assert done.returncode == 0, done.stdout + done.stderr
     made.environment |= {
         "DATABASE_URL": postgres.url(int(made.ports["5432"])),
         "REDIS_URL": valkey.url(int(made.ports["6379"])),
     }
+
+
+def write_files(page: console.Page, made: Clone) -> None:
+    """Makes the files that a page tells its reader to make."""
+    for name, text in page.files.items():
+        (made.folder / name).write_text(text)
 
 
 def follow(page: console.Page, place: Clone) -> None:
@@ -130,6 +135,7 @@ def fault_of(command: console.Command, codes: list[int], output: str, ids: dict[
 
 def test_the_tour_is_as_the_readme_says(tmp_path):
     with clone() as fresh:
+        write_files(PAGES[TOUR], fresh)
         follow(PAGES[TOUR], fresh)
 
 
