@@ -29,8 +29,8 @@ from webapp.infra.broker.messages import CHUNK_WINDOW, TICKET_WINDOW
 from webapp.infra.postgres.database_errors import never_works
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.infra.telemetry import logs, metrics
-from webapp.jobs import bulk, store
-from webapp.jobs.bulk import Completed
+from webapp.jobs import ends, store
+from webapp.jobs.ends import End
 from webapp.jobs.states import JobStatus
 from webapp.jobs.store import Claim
 from webapp.queues import tickets
@@ -140,7 +140,7 @@ class Chunk:
         self._lock = threading.Lock()
         self._waiting = deque(claims)
         self._task = claims[0].task
-        self._done: list[Completed] = []
+        self._done: list[End[Claim]] = []
         self._flushed_at = self._claimed_at
         #: Jobs that failed for good.
         self.failures = 0
@@ -182,7 +182,7 @@ class Chunk:
                 return
         ended = time.monotonic()
         with self._lock:
-            self._done.append(Completed(claim, kept, began - self._claimed_at, ended - self._claimed_at))
+            self._done.append(ends.completed(claim, kept, began - self._claimed_at, ended - self._claimed_at))
 
     def flush(self) -> None:
         """Settles what is done, in one statement."""
@@ -195,7 +195,7 @@ class Chunk:
             return settle_many(self._parts, done, ticket)
         return claim_due(self._parts, ticket)
 
-    def _take_done(self) -> list[Completed]:
+    def _take_done(self) -> list[End[Claim]]:
         self._flushed_at = time.monotonic()
         with self._lock:
             done, self._done = self._done, []
@@ -218,7 +218,10 @@ class Chunk:
         try:
             released = insist(
                 lambda: in_one_trip(
-                    self._parts.engine, lambda connection: bulk.release_many(connection, claims)
+                    self._parts.engine,
+                    lambda connection: ends.end_attempts(
+                        connection, [ends.released(claim) for claim in claims]
+                    ),
                 ),
                 self._parts.settings.stuck_job_threshold,
                 "jobs of a chunk could not be handed back yet",
@@ -233,19 +236,21 @@ class Chunk:
         logger.info("jobs of a chunk were handed back", extra={"jobs": len(released)})
 
 
-def _observe(done: Sequence[Completed]) -> None:
+def _observe(done: Sequence[End[Claim]]) -> None:
     """Counts what was waited and run, task by task; a chunk has one, or few."""
-    of_task: dict[tuple[str, str], list[Completed]] = {}
+    of_task: dict[tuple[str, str], list[End[Claim]]] = {}
     for one in done:
-        of_task.setdefault((one.claim.task, one.claim.queue), []).append(one)
+        of_task.setdefault((one.held.task, one.held.queue), []).append(one)
     for (task, queue), some in of_task.items():
-        waits = [one.claim.waited + one.began for one in some]
-        metrics.observe_many(task, queue, waits, [one.ended - one.began for one in some])
+        waits = [one.held.waited + (one.ran_from or 0.0) for one in some]
+        metrics.observe_many(
+            task, queue, waits, [(one.ran_until or 0.0) - (one.ran_from or 0.0) for one in some]
+        )
 
 
-def settle_many(parts: Runtime, done: Sequence[Completed], ticket: Ticket | None = None) -> list[Claim]:
+def settle_many(parts: Runtime, done: Sequence[End[Claim]], ticket: Ticket | None = None) -> list[Claim]:
     """Writes completed attempts, except those whose lease was lost; returns the next jobs of the ticket, if there is one."""
-    ids = {one.claim.id for one in done}
+    ids = {one.held.id for one in done}
     again = False
 
     def write(connection: Connection) -> tuple[set[UUID], list[Claim]]:
@@ -258,12 +263,12 @@ def settle_many(parts: Runtime, done: Sequence[Completed], ticket: Ticket | None
         )
         again = True
         if ticket is None or claims:
-            count = bulk.settle_many(connection, done)
+            count = ends.count_ended(connection, done)
         else:
-            count, claims = tickets.settle_and_claim(connection, done, ticket, _taker(parts, ticket))
+            count, claims = tickets.end_and_claim(connection, done, ticket, _taker(parts, ticket))
         if count == len(done):
             return ids, claims
-        return {one.claim.id for one in done if store.status_after(connection, one.claim)}, claims
+        return {one.held.id for one in done if ends.status_after(connection, one.held)}, claims
 
     settled: set[UUID] = set()
     claims: list[Claim] = []
@@ -282,35 +287,35 @@ def settle_many(parts: Runtime, done: Sequence[Completed], ticket: Ticket | None
     return claims
 
 
-def _settle_each(parts: Runtime, done: Sequence[Completed], ticket: Ticket | None) -> list[Claim]:
+def _settle_each(parts: Runtime, done: Sequence[End[Claim]], ticket: Ticket | None) -> list[Claim]:
     """Writes attempts one by one, since together with one whose result cannot be stored none is."""
     for one in done:
-        with execution.attempt_of(one.claim):
+        with execution.attempt_of(one.held):
             try:
-                execution.settle_completed(parts, one.claim, one.result)
+                execution.settle_completed(parts, one.held, one.result)
             except execution.AttemptFailed as failed:
                 execution.settle_failed(parts, failed)
     return [] if ticket is None else claim_due(parts, ticket)
 
 
-def _note_settled(done: Sequence[Completed], settled: Container[UUID]) -> None:
+def _note_settled(done: Sequence[End[Claim]], settled: Container[UUID]) -> None:
     """Counts and logs what was settled, and what had lost its lease."""
-    kept = [one for one in done if one.claim.id in settled]
+    kept = [one for one in done if one.held.id in settled]
     metrics.jobs_completed.inc(len(kept))
     logs.info_each(logger, "job completed", [_about(one) for one in kept])
     if len(kept) == len(done):
         return
-    execution.give_up(one.claim for one in done if one.claim.id not in settled)
+    execution.give_up(one.held for one in done if one.held.id not in settled)
     for one in done:
-        if one.claim.id not in settled:
+        if one.held.id not in settled:
             metrics.leases_lost.inc()
             logger.error("lease was lost, the attempt's outcome is dropped", extra=_about(one))
 
 
-def _about(one: Completed) -> dict[str, str | int | float | UUID]:
+def _about(one: End[Claim]) -> dict[str, str | int | float | UUID]:
     """What a line about a job of a chunk says."""
     return {
-        **execution.fields_of(one.claim),
-        "task": one.claim.task,
-        "waited_seconds": round(one.claim.waited + one.began, 3),
+        **execution.fields_of(one.held),
+        "task": one.held.task,
+        "waited_seconds": round(one.held.waited + (one.ran_from or 0.0), 3),
     }

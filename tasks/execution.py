@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -38,7 +38,8 @@ from webapp.infra.postgres.database_errors import never_works
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.infra.telemetry import logs, metrics, traces
 from webapp.infra.telemetry.traceparent import here
-from webapp.jobs import control, store
+from webapp.jobs import ends, store
+from webapp.jobs.ends import End
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.error_text import trace_of
 from webapp.jobs.errors import Cancelled, JobTimeout, Snooze, meant
@@ -353,12 +354,8 @@ def settle_completed(parts: Runtime, claim: Claim, kept: str | None) -> None:
     Raises:
         AttemptFailed: the result cannot be stored.
     """
-
-    def write(connection: Connection) -> JobStatus | None:
-        return JobStatus.COMPLETED if store.settle_completed(connection, claim, kept) else None
-
     try:
-        status = _settle(parts, claim, write)
+        status = _settle(parts, ends.completed(claim, kept))
     except Exception as error:
         if not never_works(error):
             raise
@@ -410,12 +407,9 @@ def _settle_again(
     claim, report = failed.claim, failed.report
     kept = report if outcome is AttemptOutcome.FAILED else None
 
-    def write(connection: Connection) -> JobStatus | None:
-        if isinstance(failed.error, Cancelled) and control.settle_cancelled(connection, claim, report):
-            return JobStatus.CANCELLED
-        return store.settle_again(connection, claim, outcome, kept, delay=delay)
+    end = ends.again(claim, outcome, kept, delay, is_cancelled=isinstance(failed.error, Cancelled))
 
-    match status := _settle(parts, claim, write):
+    match status := _settle(parts, end):
         case None:
             pass
         case JobStatus.CANCELLED:
@@ -436,13 +430,7 @@ def _settle_last(parts: Runtime, failed: AttemptFailed, reason: DeathReason) -> 
     """Leaves the job to the dead letter task, unless its cancellation was asked."""
     claim, report = failed.claim, failed.report
 
-    def write(connection: Connection) -> JobStatus | None:
-        # In this order: whether its cancellation was asked is part of the write, so no cancel comes in between.
-        if store.record_last(connection, claim, AttemptOutcome.FAILED, report, reason=reason):
-            return JobStatus.FAILED
-        return JobStatus.CANCELLED if control.settle_cancelled(connection, claim, report) else None
-
-    match status := _settle(parts, claim, write):
+    match status := _settle(parts, ends.last(claim, AttemptOutcome.FAILED, report, reason)):
         case None:
             pass
         case JobStatus.CANCELLED:
@@ -453,6 +441,7 @@ def _settle_last(parts: Runtime, failed: AttemptFailed, reason: DeathReason) -> 
                 extra={"task": claim.task, "error_type": report.type, "reason": reason.value},
             )
             send_to_dead_letters(parts, claim)
+            return JobStatus.FAILED
     return status
 
 
@@ -470,9 +459,7 @@ def send_to_dead_letters(parts: Runtime, claim: Claim) -> None:
         bury(parts.engine, claim.id, claim.attempt)
 
 
-def _settle(
-    parts: Runtime, claim: Claim, write: Callable[[Connection], JobStatus | None]
-) -> JobStatus | None:
+def _settle(parts: Runtime, end: End[Claim]) -> JobStatus | None:
     """Commits the end of an attempt; finished work is worth waiting for a database that is away.
 
     Returns the job's status by then, None when the lease was lost.
@@ -481,11 +468,15 @@ def _settle(
     commit whose answer was lost is no problem: the write is fenced, and the second one finds the attempt
     on record.
     """
+    claim = end.held
+
+    def write(connection: Connection) -> JobStatus | None:
+        ended = ends.end_attempt(connection, end)
+        return JobStatus(ended.status) if ended else ends.status_after(connection, claim)
+
     try:
         status = insist(
-            lambda: in_one_trip(
-                parts.engine, lambda connection: write(connection) or store.status_after(connection, claim)
-            ),
+            lambda: in_one_trip(parts.engine, write),
             parts.settings.stuck_job_threshold,
             "attempt could not be settled yet",
         )

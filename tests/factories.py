@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from celery.exceptions import Retry
+from ending import complete, end_last
 from redis import Redis
 from sqlalchemy import Connection, Engine, RowMapping, text
 from uuid_utils.compat import uuid7
@@ -93,7 +94,7 @@ def completed(engine: Engine, result: str | None = None, **changes: Any) -> stor
     """A job that completed."""
     claim = claimed(engine, **changes)
     with engine.begin() as connection:
-        assert store.settle_completed(connection, claim, result)
+        assert complete(connection, claim, result)
     return claim
 
 
@@ -106,7 +107,7 @@ def buried(
     """A job in the dead letter queue."""
     claim = claimed(engine, **changes)
     with engine.begin() as connection:
-        assert store.record_last(connection, claim, AttemptOutcome.FAILED, error, reason=reason)
+        assert end_last(connection, claim, AttemptOutcome.FAILED, error, reason=reason)
         assert store.bury(connection, claim.id, claim.attempt)
     return claim
 

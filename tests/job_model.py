@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ending import complete, end_again, end_cancelled, end_last
 from factories import ERROR
 from sqlalchemy import Connection
 
-from webapp.jobs import bulk, control, store
+from webapp.jobs import bulk, store
 from webapp.jobs.states import FINAL, UNBURNT, AttemptOutcome, JobStatus
 
 #: A message is silent when it was sent longer ago, seconds.
@@ -86,42 +87,48 @@ class Known:
 #: How an attempt's end is written, beyond the fence: the statement, what else it demands, what it makes of the job.
 ENDS: dict[str, tuple[Callable[[Connection, store.Claim], bool], Callable[[Known], bool], Any]] = {
     "completed": (
-        lambda connection, claim: store.settle_completed(connection, claim, "1"),
+        lambda connection, claim: complete(connection, claim, "1"),
         lambda row: not row.recorded,
         lambda row, _: row.record(AttemptOutcome.COMPLETED).final(JobStatus.COMPLETED),
     ),
     "failed": (
-        lambda connection, claim: bool(store.settle_again(connection, claim, FAILED, ERROR, delay=0)),
+        lambda connection, claim: bool(end_again(connection, claim, FAILED, ERROR, delay=0)),
         lambda row: not row.recorded,
         lambda row, tick: row.again(FAILED, tick),
     ),
     "released": (
-        lambda connection, claim: bool(store.settle_again(connection, claim, RELEASED, None, delay=0)),
+        lambda connection, claim: bool(end_again(connection, claim, RELEASED, None, delay=0)),
         lambda row: not row.recorded,
         lambda row, tick: row.again(RELEASED, tick),
     ),
     "snoozed": (
-        lambda connection, claim: bool(store.settle_again(connection, claim, SNOOZED, None, delay=0)),
+        lambda connection, claim: bool(end_again(connection, claim, SNOOZED, None, delay=0)),
         lambda row: not row.recorded,
         lambda row, tick: row.again(SNOOZED, tick),
     ),
     "cancelled": (
-        control.settle_cancelled,
+        end_cancelled,
         lambda row: row.asked and not row.recorded,
         lambda row, _: row.record(AttemptOutcome.CANCELLED).final(CANCELLED),
     ),
     "last": (
-        lambda connection, claim: store.record_last(connection, claim, FAILED, ERROR),
-        lambda row: not row.recorded and not row.asked,
-        lambda row, _: row.record(FAILED),
+        lambda connection, claim: end_last(connection, claim, FAILED, ERROR) is not None,
+        lambda row: not row.recorded,
+        lambda row, _: (
+            row.record(AttemptOutcome.CANCELLED).final(CANCELLED) if row.asked else row.record(FAILED)
+        ),
     ),
     "last and buried": (
         lambda connection, claim: (
-            store.record_last(connection, claim, FAILED, ERROR)
-            and store.bury(connection, claim.id, claim.attempt) is not None
+            (status := end_last(connection, claim, FAILED, ERROR)) == CANCELLED
+            or (status is not None and store.bury(connection, claim.id, claim.attempt) is not None)
         ),
-        lambda row: not row.recorded and not row.asked,
-        lambda row, _: row.record(FAILED).buried(),
+        lambda row: not row.recorded,
+        lambda row, _: (
+            row.record(AttemptOutcome.CANCELLED).final(CANCELLED)
+            if row.asked
+            else row.record(FAILED).buried()
+        ),
     ),
     "buried": (
         lambda connection, claim: store.bury(connection, claim.id, claim.attempt) is not None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -61,7 +62,7 @@ def raise_if_asked(place: str) -> None:
 
 
 def _places_to_raise() -> None:
-    from tasks.sweeps import callbacks, dispatch, expire, prune, recover
+    from tasks.sweeps import callbacks, recovery
     from webapp.queues.dispatch import Dispatcher
 
     def before(owner: Any, name: str, ask: Callable[..., None]) -> None:
@@ -74,10 +75,7 @@ def _places_to_raise() -> None:
         setattr(owner, name, wrapped)
 
     for owner, names in (
-        (dispatch, ("run_dispatch",)),
-        (recover, ("run_recovery",)),
-        (expire, ("run_expiry",)),
-        (prune, ("run_key_prune", "run_prune")),
+        (recovery, ("run_dispatch", "run_recovery", "run_expiry", "run_key_prune", "run_prune")),
         (callbacks, ("run_callbacks",)),
     ):
         for name in names:
@@ -126,24 +124,16 @@ def _visibility_timeout(seconds: int) -> None:
 
 
 def _no_fence() -> None:
-    """A settle that looks at neither state nor attempt."""
-    from webapp.jobs import bulk, store
+    """An end that looks at neither state nor attempt."""
+    from webapp.jobs import ends
     from webapp.queues import tickets
 
-    one, many = store._SETTLE_COMPLETED.text, (bulk._SETTLE_MANY.text, tickets._SETTLE_AND_CLAIM.text)
-    if store.OPEN_ATTEMPT not in one or any(bulk._OPEN_ATTEMPT not in sql for sql in many):
-        raise RuntimeError("the fence was not found, so it was not taken out")
-    store._SETTLE_COMPLETED = Statement(
-        one.replace(store.OPEN_ATTEMPT, "id = :id") + " ON CONFLICT DO NOTHING"
-    )
-    bulk._SETTLE_MANY, tickets._SETTLE_AND_CLAIM = (
-        Statement(
-            sql.replace(bulk._OPEN_ATTEMPT, "jobs.id = given.id").replace(
-                bulk.RECORD, f"{bulk.RECORD} ON CONFLICT DO NOTHING"
-            )
-        )
-        for sql in many
-    )
+    fence = re.compile(r"AND \(jobs\.status = 'processing'\) IS TRUE.*?\) IS NULL", re.DOTALL)
+    for module, name in ((ends, "_END_ATTEMPTS"), (ends, "_COUNT_ENDED"), (tickets, "_END_AND_CLAIM")):
+        without, found = fence.subn("", getattr(module, name).text)
+        if found != 1:
+            raise RuntimeError("the fence was not found, so it was not taken out")
+        setattr(module, name, Statement(without))
 
 
 def _early_ack() -> None:

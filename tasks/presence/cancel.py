@@ -11,7 +11,7 @@ from tasks.presence.running import pid_of, something_runs
 from tasks.processes.process_group import is_child, kill
 from webapp.infra.guarded import Step
 from webapp.infra.telemetry import logs, metrics
-from webapp.jobs import control, store
+from webapp.jobs import control, ends, store
 from webapp.jobs.error_report import ErrorReport
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class CancelGrace:
             # While their jobs are locked, for a child that had ended its attempt would be running somebody else's job.
             kill([pid_of(holder) for holder in holders])
             taken = store.take_held_by(connection, holders)
-            stopped = [held for held in taken if control.settle_cancelled(connection, held, KILLED)]
+            stopped = [held for held in taken if ends.end_attempt(connection, ends.cancelled(held, KILLED))]
         metrics.jobs_cancelled.inc(len(stopped))
         for held in stopped:
             with logs.bound(**lost_jobs.fields_of(held)):

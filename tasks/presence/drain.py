@@ -14,7 +14,7 @@ from tasks.processes import shutdown
 from tasks.processes.process_group import is_child, kill
 from tasks.runtime import child_name
 from webapp.infra.guarded import Step
-from webapp.jobs import bulk, store
+from webapp.jobs import ends, store
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Drain:
                 one
                 for holder in self.to_release
                 if (held := [job for job in taken if job.worker_id == holder and not job.recorded])
-                for one in bulk.release_many(connection, held)
+                for one in ends.end_attempts(connection, [ends.released(job) for job in held])
             ]
         lost_jobs.count_released(released)
         self.to_release.clear()

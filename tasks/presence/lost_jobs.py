@@ -14,8 +14,8 @@ from tasks import dead_letter
 from tasks.sweeps.base import Each, of_rows
 from webapp.infra.broker.hints import Hint
 from webapp.infra.telemetry import logs, metrics, traces
-from webapp.jobs import bulk, control, store
-from webapp.jobs.bulk import Released
+from webapp.jobs import ends, store
+from webapp.jobs.ends import Ended
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.errors import JobTimeout
 from webapp.jobs.loss import LOST, SPARED, Fate, LastSeen, fates
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 #: Says what a process, named as the holder of a lease, ran when it died; None: it cannot be known.
 Witness = Callable[[str], LastSeen | None]
 #: What came of one attempt: its job was buried, released, or stands so now; None: its lease was lost.
-Ending = Burial | Released | JobStatus | None
+Ending = Burial | Ended | JobStatus | None
 
 
 def no_witness(_holder: str) -> LastSeen | None:
@@ -80,7 +80,7 @@ def settle(
             alone = [
                 ending
                 for decided, ending in ended
-                if isinstance(ending, Released) and decided.fate is Fate.SPARED_ALONE
+                if isinstance(ending, Ended) and decided.fate is Fate.SPARED_ALONE
             ]
             if send_alone is not None and (sendable := [one.hint for one in alone if one.is_queued]):
                 send_alone(sendable)
@@ -105,10 +105,8 @@ def _end(connection: Connection, policy: RetryPolicy, decided: _Decided, *, sent
     if decided.fate is Fate.LOST:
         report, decision = _after_loss(policy, decided.job, decided.seen)
         return end_lost(connection, decided.job, report, decision)
-    released = bulk.release_many(
-        connection, [decided.job], SPARED, sent=sent and decided.fate is Fate.SPARED_ALONE
-    )
-    return released[0] if released else None
+    sent = sent and decided.fate is Fate.SPARED_ALONE
+    return ends.end_attempt(connection, ends.released(decided.job, SPARED, sent=sent))
 
 
 def _after_loss(policy: RetryPolicy, job: Held, seen: LastSeen | None) -> tuple[ErrorReport, RetryDecision]:
@@ -131,10 +129,14 @@ def end_lost(
     """
     outcome = AttemptOutcome.LOST if report is LOST else AttemptOutcome.FAILED
     if not job.recorded:
-        if isinstance(decision, TryAgain):
-            return store.settle_again(connection, job, outcome, report, delay=decision.delay)
-        if not store.record_last(connection, job, outcome, report):
-            return JobStatus.CANCELLED if control.settle_cancelled(connection, job, report) else None
+        end = (
+            ends.again(job, outcome, report, decision.delay)
+            if isinstance(decision, TryAgain)
+            else ends.last(job, outcome, report)
+        )
+        ended = ends.end_attempt(connection, end)
+        if ended is None or ended.status != JobStatus.PROCESSING:
+            return None if ended is None else JobStatus(ended.status)
     return store.bury(connection, job.id, job.attempt)
 
 
@@ -148,7 +150,7 @@ def _note(decided: _Decided, ending: Ending, reason: str) -> None:
         )
     if isinstance(ending, Burial):
         dead_letter.note(ending, job.attempt)
-    elif isinstance(ending, Released):
+    elif isinstance(ending, Ended):
         count_released([ending])
     elif ending is JobStatus.CANCELLED:
         metrics.jobs_cancelled.inc()
@@ -156,7 +158,7 @@ def _note(decided: _Decided, ending: Ending, reason: str) -> None:
         metrics.count_retry(job.task)
 
 
-def count_released(released: Iterable[Released]) -> None:
+def count_released(released: Iterable[Ended]) -> None:
     """Counts attempts that were given back, by what became of their jobs: a cancellation that was asked is one then."""
     queued = [one.is_queued for one in released]
     metrics.jobs_released.inc(queued.count(True))

@@ -1,4 +1,4 @@
-"""The sweep that tells the outside of jobs that ended: a job of its own for each, made once for each end.
+"""Beat's task that tells the outside of jobs that ended: a job of its own for each, made once for each end.
 
 Nothing of it is on the way of a job that has no callback, and nothing waits for it: the dispatcher sends the new
 jobs like all others. Any number of beats and workers may run it at once.
@@ -17,32 +17,34 @@ from tasks.sweeps.base import Each, is_of_the_server, of_rows, sweep
 from webapp.infra.telemetry import metrics
 from webapp.jobs import callbacks
 from webapp.jobs.handlers import DEFAULT_QUEUE, registry
-from webapp.settings import sweeps
 
 logger = logging.getLogger(__name__)
 
-PLAN = sweeps.DELIVER_CALLBACKS
+#: Callbacks made in one transaction.
+BATCH = 200
+#: Batches of one pass; the next tick goes on.
+MOST_BATCHES = 25
 
 
-@sweep(PLAN)
+@sweep("deliver_callbacks")
 def deliver_callbacks() -> None:
     """Makes the callbacks of jobs that ended since the last tick."""
     run_callbacks(runtime())
 
 
-def run_callbacks(parts: Runtime, batch: int = PLAN.batch) -> int:
+def run_callbacks(parts: Runtime) -> int:
     """Stores an `http` job for every final job with a callback that has none yet; returns how many."""
     total = 0
     with Each("job") as each:
-        for _ in range(int(PLAN.rows // batch)):
+        for _ in range(MOST_BATCHES):
             try:
-                made = _make_batch(parts, batch)
+                made = _make_batch(parts)
             except Exception as error:
                 if is_of_the_server(error):
                     raise
-                made = _make_one_by_one(parts, each, batch)
+                made = _make_one_by_one(parts, each)
             total += made
-            if made < batch:
+            if made < BATCH:
                 break
         if total:
             metrics.jobs_created.inc(total)
@@ -51,19 +53,19 @@ def run_callbacks(parts: Runtime, batch: int = PLAN.batch) -> int:
     return total
 
 
-def _make_batch(parts: Runtime, batch: int) -> int:
+def _make_batch(parts: Runtime) -> int:
     """Takes endings and stores their callbacks in one transaction, so each end has one callback."""
     with parts.engine.begin() as connection:
-        endings = callbacks.take_ended(connection, batch)
+        endings = callbacks.take_ended(connection, BATCH)
         return _insert(parts, connection, endings) if endings else 0
 
 
-def _make_one_by_one(parts: Runtime, each: Each, batch: int) -> int:
-    """The same where one of the endings raises: it is left for the next run, and the others are told of."""
+def _make_one_by_one(parts: Runtime, each: Each) -> int:
+    """The same where one of the endings raises: it is left for the next pass, and the others are told of."""
     done = of_rows(
         parts.engine,
         each,
-        lambda connection: callbacks.take_ended(connection, batch),
+        lambda connection: callbacks.take_ended(connection, BATCH),
         lambda ending: ending.id,
         lambda connection, ending: _insert(parts, connection, [ending]),
     )

@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 import pytest
+from ending import complete
 from factories import LEASE, WORKER, age, buried, new_job, queued, tables, waiting
 from sqlalchemy import text
 
@@ -131,7 +132,7 @@ def test_a_used_key_answers_with_the_job_as_it_stands_now(client, engine):
     job_id = UUID(submit(client, key="k").json["id"])
     with engine.begin() as connection:
         (claim,) = store.claim(connection, [job_id], worker_id=WORKER, lease=LEASE)
-        store.settle_completed(connection, claim, "1")
+        complete(connection, claim, "1")
     again = submit(client, key="k")
     assert (again.status_code, again.json["status"], again.json["result"]) == (200, "completed", 1)
 

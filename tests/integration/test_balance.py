@@ -16,8 +16,8 @@ from tasks import chunk
 from tasks.dead_letter import bury_job
 from tasks.execution import execute_job
 from tasks.presence import lost_jobs
-from tasks.sweeps import callbacks, expire
-from webapp.jobs import Cancelled, Discard, Retry, Snooze, bulk, store
+from tasks.sweeps import callbacks, recovery
+from webapp.jobs import Cancelled, Discard, Retry, Snooze, ends, store
 
 #: What came in, ...
 IN = ("jobs_created_total", "jobs_requeued_total")
@@ -143,8 +143,8 @@ def test_a_job_that_expired_is_counted_apart(jobs, counted, engine, parts):
         connection.execute(
             text("UPDATE jobs SET expires_at = now() - interval '1 s' WHERE id = :id"), {"id": job_id}
         )
-    expire.run_expiry(parts)
-    expire.run_expiry(parts)
+    recovery.run_expiry(parts)
+    recovery.run_expiry(parts)
     assert counted() == {"jobs_created": 1, "jobs_expired": 1}
 
 
@@ -160,7 +160,7 @@ def test_what_a_worker_gives_back_at_its_end_is_counted(jobs, counted, engine):
     (kept, withdrawn) = jobs.claim(jobs.submit(), jobs.submit())
     jobs.post(f"/jobs/{withdrawn.id}/cancel")
     with engine.begin() as connection:
-        released = bulk.release_many(connection, [kept, withdrawn])
+        released = ends.end_attempts(connection, [ends.released(one) for one in (kept, withdrawn)])
     lost_jobs.count_released(released)
     assert counted() == {"jobs_created": 2, "jobs_released": 1, "jobs_cancelled": 1}
 

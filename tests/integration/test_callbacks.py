@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from ending import complete
 from factories import buried, claimed, completed, queued, row_of
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
@@ -121,14 +122,14 @@ def test_an_end_is_told_once(parts, engine):
     assert len(callbacks_of(engine, job.id)[1]) == 1
 
 
-def test_many_tellers_at_once_tell_once(parts, engine):
+def test_many_tellers_at_once_tell_once(parts, engine, monkeypatch):
+    monkeypatch.setattr(delivering, "BATCH", 7)
     jobs = [completed(engine) for _ in range(40)]
     for job in jobs:
         with_callback(engine, job.id)
     told = []
     tellers = [
-        threading.Thread(target=lambda: told.append(delivering.run_callbacks(parts, batch=7)))
-        for _ in range(4)
+        threading.Thread(target=lambda: told.append(delivering.run_callbacks(parts))) for _ in range(4)
     ]
     for teller in tellers:
         teller.start()
@@ -159,7 +160,7 @@ def test_a_job_that_is_requeued_is_told_of_again(parts, engine):
     assert delivering.run_callbacks(parts) == 0
     with engine.begin() as connection:
         (claim,) = store.claim(connection, [job.id], worker_id="w/1", lease=60.0)
-        assert store.settle_completed(connection, claim, None)
+        assert complete(connection, claim, None)
     assert delivering.run_callbacks(parts) == 1
     assert len(callbacks_of(engine, job.id)[1]) == 2
 

@@ -6,12 +6,12 @@ import json
 import time
 
 import pytest
+from ending import complete
 from factories import claimed, queued
 from sqlalchemy import text
 
 from ops.chaos import checker, schema
 from ops.chaos.history import Event, Exchange, History
-from webapp.jobs import store
 
 ENDS = {"plain": ("completed",)}
 PREFIX = "scenario"
@@ -71,7 +71,7 @@ def finished(engine, observed, seq=0):
         str(claim.id),
     )
     with engine.begin() as connection:
-        assert store.settle_completed(connection, claim, '{"attempt": 1}')
+        assert complete(connection, claim, '{"attempt": 1}')
     return claim
 
 

@@ -18,8 +18,8 @@ from tasks.chunk import Chunk, execute_jobs, settle_many
 from tasks.execution import JobsFailed
 from tasks.runtime import child_name
 from webapp.infra.broker.pace import LARGEST_CHUNK
-from webapp.jobs import bulk, store
-from webapp.jobs.bulk import Completed
+from webapp.jobs import ends, store
+from webapp.jobs.ends import completed
 from webapp.jobs.errors import Discard, Retry, Snooze
 
 
@@ -29,7 +29,7 @@ def claims_of(engine, *rows):
     return sorted(found, key=lambda claim: [row.id for row in rows].index(claim.id))
 
 
-def ends(engine, row):
+def outcomes(engine, row):
     """Number and outcome of every attempt of a job."""
     return [(one["attempt"], one["outcome"]) for one in attempts_of(engine, row.id)]
 
@@ -47,7 +47,7 @@ def test_the_jobs_of_a_message_complete_once_each_in_its_order(engine, handle):
     for number, row in enumerate(rows):
         found = row_of(engine, row.id)
         assert (found.status, found.attempt, found.result) == ("completed", 1, {"n": number})
-        assert ends(engine, row) == [(1, "completed")]
+        assert outcomes(engine, row) == [(1, "completed")]
 
 
 def test_each_attempt_has_times_of_its_own(engine, handle):
@@ -88,8 +88,8 @@ def test_failures_are_settled_one_by_one_and_the_others_complete(engine, handle)
     assert statuses(engine, [rows[0], rows[3]]) == ["completed", "completed"]
     again = row_of(engine, rows[1].id)
     assert (again.status, again.retry_count, again.last_error) == ("queued", 1, "RuntimeError: odd one out")
-    assert ends(engine, rows[1]) == [(1, "failed")]
-    assert ends(engine, rows[2]) == [(1, "failed")]
+    assert outcomes(engine, rows[1]) == [(1, "failed")]
+    assert outcomes(engine, rows[2]) == [(1, "failed")]
 
 
 def test_a_job_past_its_time_limit_is_stopped_and_the_next_one_runs(engine, handle):
@@ -116,7 +116,7 @@ def test_behind_a_slow_job_nothing_waits(engine, parts, handle, eventually):
     running = threading.Thread(target=Chunk(parts, claims_of(engine, *rows), window=0.2).run)
     running.start()
     eventually(lambda: statuses(engine, rows) == ["completed", "processing", "queued", "queued", "queued"])
-    assert ends(engine, rows[2]) == [(1, "released")]
+    assert outcomes(engine, rows[2]) == [(1, "released")]
     assert row_of(engine, rows[2].id).retry_count == 0
     assert row_of(engine, rows[2].id).dispatched_at is None
     go_on.set()
@@ -129,17 +129,17 @@ def test_a_job_whose_lease_was_lost_is_dropped_and_the_others_are_kept(engine, p
     claims = claims_of(engine, *rows)
     with engine.begin() as connection:
         connection.execute(text("UPDATE jobs SET attempt = attempt + 1 WHERE id = :id"), {"id": rows[1].id})
-    settle_many(parts, [Completed(claim, "1", 0.0, 0.1) for claim in claims])
+    settle_many(parts, [completed(claim, "1", 0.0, 0.1) for claim in claims])
     assert statuses(engine, rows) == ["completed", "processing", "completed"]
     assert row_of(engine, rows[1].id).result is None
 
 
 def test_a_commit_whose_answer_was_lost_is_recognised(engine, parts, monkeypatch):
     claims = claims_of(engine, *(queued(engine) for _ in range(2)))
-    done = [Completed(claim, None, 0.0, 0.1) for claim in claims]
+    done = [completed(claim, None, 0.0, 0.1) for claim in claims]
     with engine.begin() as connection:
-        bulk.settle_many(connection, done)
-    real, calls = bulk.settle_many, []
+        ends.count_ended(connection, done)
+    real, calls = ends.count_ended, []
 
     def broken_once(connection, given):
         calls.append(1)
@@ -147,7 +147,7 @@ def test_a_commit_whose_answer_was_lost_is_recognised(engine, parts, monkeypatch
             connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
         return real(connection, given)
 
-    monkeypatch.setattr(bulk, "settle_many", broken_once)
+    monkeypatch.setattr(ends, "count_ended", broken_once)
     lost = chunk_module.metrics.leases_lost._value.get()
     settle_many(parts, done)
     assert len(calls) == 2
@@ -160,9 +160,9 @@ def test_a_database_that_stays_away_leaves_the_chunk_to_the_sweeper(engine, part
     def broken(connection, given):
         connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
-    monkeypatch.setattr(bulk, "settle_many", broken)
+    monkeypatch.setattr(ends, "count_ended", broken)
     monkeypatch.setattr(insistence, "SHARE", 0.0)
-    settle_many(parts, [Completed(claim, None, 0.0, 0.1) for claim in claims])
+    settle_many(parts, [completed(claim, None, 0.0, 0.1) for claim in claims])
     assert statuses(engine, claims) == ["processing", "processing"]
 
 
@@ -226,7 +226,7 @@ def test_every_job_of_a_chunk_may_snooze_retry_or_be_discarded(engine, handle, p
     assert {how: (row.status, row.retry_count) for how, row in found.items()} == {
         "snooze": ("queued", 0), "retry": ("queued", 1), "discard": ("failed", 0), "done": ("completed", 0),
     }  # fmt: skip
-    assert ends(engine, rows["snooze"]) == [(1, "snoozed")]
+    assert outcomes(engine, rows["snooze"]) == [(1, "snoozed")]
     assert (found["snooze"].run_at - found["snooze"].updated_at).total_seconds() == pytest.approx(30, abs=0.1)
 
 

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from ending import complete
 from factories import buried, claimed, completed, letters_of, queued, row_of, waiting
 from sqlalchemy import text
 
 from tasks.presence.thread import Presence
 from webapp.dead_letters import service as dead_letters
 from webapp.infra.broker import heartbeats
-from webapp.jobs import store
 from webapp.jobs.control import ask_cancel
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.options import Terms
@@ -139,7 +139,7 @@ def test_waiting_ends_with_how_the_job_ended(flask, engine):
 
     def end():
         with engine.begin() as connection:
-            store.settle_completed(connection, claim, None)
+            complete(connection, claim, None)
 
     timer = threading.Timer(0.2, end)
     timer.start()

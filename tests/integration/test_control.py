@@ -3,6 +3,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
+from ending import complete, end_again, end_cancelled, end_last
 from factories import (
     ERROR,
     LEASE,
@@ -21,7 +22,8 @@ from sqlalchemy import text
 
 from webapp.dead_letters import store as dead_letters
 from webapp.jobs import store
-from webapp.jobs.control import CancelAnswer, ask_cancel, overdue_holders, requeue, settle_cancelled
+from webapp.jobs.control import CancelAnswer, ask_cancel, overdue_holders, requeue
+from webapp.jobs.ends import status_after
 from webapp.jobs.states import AttemptOutcome
 
 FAILED, LOST, RELEASED = AttemptOutcome.FAILED, AttemptOutcome.LOST, AttemptOutcome.RELEASED
@@ -45,7 +47,7 @@ def withdrawn(engine):
     """A job that was cancelled while it ran."""
     claim = asked(engine)
     with engine.begin() as connection:
-        assert settle_cancelled(connection, claim)
+        assert end_cancelled(connection, claim)
     return claim
 
 
@@ -53,7 +55,7 @@ def recorded(engine):
     """A job whose last attempt has failed, and which is not in the dead letter queue yet."""
     claim = claimed(engine)
     with engine.begin() as connection:
-        assert store.record_last(connection, claim, FAILED, ERROR)
+        assert end_last(connection, claim, FAILED, ERROR)
     return claim
 
 
@@ -96,7 +98,7 @@ def test_a_final_job_cannot_be_cancelled(engine, make):
     with engine.begin() as connection:
         assert ask_cancel(connection, claim.id) is CancelAnswer.NOTHING
         assert ask_cancel(connection, uuid4()) is CancelAnswer.NOTHING
-        assert not settle_cancelled(connection, claim)
+        assert not end_cancelled(connection, claim)
     assert tables(engine) == before
 
 
@@ -110,14 +112,14 @@ def test_an_asked_attempt_ends_as_cancelled(engine):
     assert (attempt["attempt"], attempt["outcome"], attempt["worker_id"]) == (1, "cancelled", WORKER)
     assert attempt["started_at"] == row.last_attempt_at
     with engine.connect() as connection:
-        assert store.status_after(connection, claim)
+        assert status_after(connection, claim)
 
 
 def test_an_attempt_that_nobody_asked_is_not_cancelled(engine):
     claim = claimed(engine)
     before = tables(engine)
     with engine.begin() as connection:
-        assert not settle_cancelled(connection, claim)
+        assert not end_cancelled(connection, claim)
     assert tables(engine) == before
 
 
@@ -125,7 +127,7 @@ def test_an_attempt_that_nobody_asked_is_not_cancelled(engine):
 def test_a_job_that_was_asked_to_stop_is_not_run_again(engine, outcome):
     claim = asked(engine)
     with engine.begin() as connection:
-        assert store.settle_again(connection, claim, outcome, ERROR, delay=30)
+        assert end_again(connection, claim, outcome, ERROR, delay=30)
     row = row_of(engine, claim.id)
     assert (row.status, row.attempt, row.retry_count, row.last_error) == ("cancelled", 1, 0, "E: broken")
     assert row.lease_expires_at is row.worker_id is None
@@ -136,17 +138,17 @@ def test_a_job_that_was_asked_to_stop_is_not_run_again(engine, outcome):
 def test_work_that_is_done_completes_though_it_was_asked_to_stop(engine):
     claim = asked(engine)
     with engine.begin() as connection:
-        assert store.settle_completed(connection, claim, "1")
-        assert not settle_cancelled(connection, claim)
+        assert complete(connection, claim, "1")
+        assert not end_cancelled(connection, claim)
     assert row_of(engine, claim.id).status == "completed"
 
 
 def test_the_last_failure_of_an_asked_job_cancels_it(engine):
     claim = asked(engine)
     with engine.begin() as connection:
-        assert not store.record_last(connection, claim, FAILED, ERROR)
+        assert end_last(connection, claim, FAILED, ERROR) == "cancelled"
         assert store.bury(connection, claim.id, claim.attempt) is None
-        assert settle_cancelled(connection, claim)
+        assert not end_cancelled(connection, claim)
     assert row_of(engine, claim.id).status == "cancelled"
 
 
@@ -181,10 +183,10 @@ def test_what_has_a_recorded_end_is_not_ended_again(engine):
     claim = recorded(engine)
     before = tables(engine)
     with engine.begin() as connection:
-        assert not store.settle_completed(connection, claim, "1")
-        assert not store.settle_again(connection, claim, RELEASED, None, delay=0)
-        assert not store.record_last(connection, claim, LOST, ERROR)
-        assert not settle_cancelled(connection, claim)
+        assert not complete(connection, claim, "1")
+        assert not end_again(connection, claim, RELEASED, None, delay=0)
+        assert not end_last(connection, claim, LOST, ERROR)
+        assert not end_cancelled(connection, claim)
     assert tables(engine) == before
 
 
@@ -209,7 +211,7 @@ def test_an_operator_queues_a_job_once_more_with_a_fresh_budget(engine, make):
 def test_the_budget_is_fresh_even_after_retries(engine):
     claim = claimed(engine, max_retries=1)
     with engine.begin() as connection:
-        store.settle_again(connection, claim, FAILED, ERROR, delay=0)
+        end_again(connection, claim, FAILED, ERROR, delay=0)
     with engine.begin() as connection:
         assert ask_cancel(connection, claim.id) is CancelAnswer.CANCELLED
         assert requeue(connection, claim.id)
@@ -223,7 +225,7 @@ def test_a_requeue_closes_the_dead_letter_and_another_death_opens_a_new_one(engi
         rows, _ = dead_letters.jobs(connection, dead_letters.LetterFilter(), limit=10, offset=0)
         assert rows == []
         (again,) = store.claim(connection, [claim.id], worker_id=WORKER, lease=LEASE)
-        store.record_last(connection, again, FAILED, ERROR)
+        end_last(connection, again, FAILED, ERROR)
         assert store.bury(connection, again.id, again.attempt)
     letters = letters_of(engine, claim.id)
     assert [letter["requeued_at"] is None for letter in letters] == [False, True]

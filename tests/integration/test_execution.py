@@ -9,6 +9,7 @@ import psycopg2
 import pytest
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 from celery.exceptions import Retry as MessageDone
+from ending import complete, end_again
 from factories import ENDS, age, attempts_of, claimed, letters_of, queued, row_of, tables
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
@@ -19,8 +20,9 @@ from tasks.execution import execute_job
 from tasks.runtime import child_name
 from webapp.infra.postgres.engine import engine_options
 from webapp.infra.telemetry.logs import bound_field
-from webapp.jobs import Discard, Retry, Snooze, store
+from webapp.jobs import Discard, Retry, Snooze, ends, store
 from webapp.jobs.options import Terms
+from webapp.jobs.states import AttemptOutcome
 
 
 @pytest.fixture
@@ -256,9 +258,9 @@ def test_an_attempt_whose_lease_was_lost_drops_its_result(run, engine):
         # Meanwhile the sweeper gave the job to another worker, which completed it.
         with engine.begin() as connection:
             (held,) = store.take_held_by(connection, [child_name()])
-            store.settle_again(connection, held, store.AttemptOutcome.LOST, None, delay=0)
+            end_again(connection, held, AttemptOutcome.LOST, None, delay=0)
             (other,) = store.claim(connection, [context.job_id], worker_id="other/1", lease=60)
-            store.settle_completed(connection, other, '"theirs"')
+            complete(connection, other, '"theirs"')
         return "mine"
 
     job_id = run(overtaken)
@@ -272,7 +274,7 @@ def test_a_failure_whose_lease_was_lost_is_dropped_too(run, engine, redis, retri
     def overtaken(payload, context):
         with engine.begin() as connection:
             (held,) = store.take_held_by(connection, [child_name()])
-            store.settle_again(connection, held, store.AttemptOutcome.RELEASED, None, delay=0)
+            end_again(connection, held, AttemptOutcome.RELEASED, None, delay=0)
         raise ValueError("late")
 
     job_id = run(overtaken, max_retries=retries)
@@ -334,24 +336,27 @@ def away(*_):
     raise OperationalError("SELECT 1", {}, psycopg2.OperationalError("away"))
 
 
-def test_settling_is_given_up_before_the_sweeper_may_own_the_job(engine, parts):
+def test_settling_is_given_up_before_the_sweeper_may_own_the_job(engine, parts, monkeypatch):
     claim = claimed(engine)
-    assert not execution._settle(quick(parts), claim, away)
+    monkeypatch.setattr(ends, "end_attempts", away)
+    assert not execution._settle(quick(parts), ends.completed(claim, None))
     assert row_of(engine, claim.id).status == "processing"
 
 
 def test_a_commit_whose_answer_was_lost_counts_as_done(engine, parts, monkeypatch):
     monkeypatch.setattr(insistence, "PAUSE", 0.0)
     claim = claimed(engine)
+    real = ends.end_attempts
 
-    def write(connection):
+    def write(connection, given):
         with engine.begin() as another:
-            settled = store.settle_completed(another, claim, None)
-        if settled:
+            ended = real(another, given)
+        if ended:
             away()
-        return settled
+        return ended
 
-    assert execution._settle(parts, claim, write)
+    monkeypatch.setattr(ends, "end_attempts", write)
+    assert execution._settle(parts, ends.completed(claim, None))
     assert row_of(engine, claim.id).status == "completed"
 
 
@@ -360,12 +365,15 @@ def test_a_time_limit_that_strikes_while_settling_does_not_lose_the_result(engin
     claim = claimed(engine)
     strikes = iter([True])
 
-    def write(connection):
+    real = ends.end_attempts
+
+    def write(connection, given):
         if next(strikes, False):
             raise SoftTimeLimitExceeded
-        return store.settle_completed(connection, claim, "1")
+        return real(connection, given)
 
-    assert execution._settle(parts, claim, write)
+    monkeypatch.setattr(ends, "end_attempts", write)
+    assert execution._settle(parts, ends.completed(claim, "1"))
     assert row_of(engine, claim.id).status == "completed"
 
 

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from clock import SettableClock
+from ending import complete, end_again, end_cancelled
 from factories import (
     ENDS,
     ERROR,
@@ -31,11 +32,11 @@ from tasks.attempt import cancellation
 from tasks.attempt.cancellation import CancelWatch
 from tasks.execution import execute_job
 from tasks.presence import lost_jobs
-from tasks.sweeps.prune import run_prune
+from tasks.sweeps.recovery import run_prune
 from webapp.infra.jsontext import iso
 from webapp.infra.telemetry import metrics
 from webapp.jobs import Cancelled, Discard, Snooze, filters, store
-from webapp.jobs.control import ask_cancel, requeue, settle_cancelled
+from webapp.jobs.control import ask_cancel, requeue
 from webapp.jobs.options import Terms
 from webapp.jobs.states import AttemptOutcome
 
@@ -91,7 +92,7 @@ def test_a_waiting_job_is_cancelled_and_the_answer_says_why(client, engine):
 def test_a_job_that_waits_for_its_retry_is_cancelled_at_once(client, engine):
     claim = claimed(engine)
     with engine.begin() as connection:
-        assert store.settle_again(connection, claim, AttemptOutcome.FAILED, ERROR, delay=30)
+        assert end_again(connection, claim, AttemptOutcome.FAILED, ERROR, delay=30)
     assert post(client, claim.id, "cancel").json["cancel_reason"] == "requested"
     assert row_of(engine, claim.id).status == "cancelled"
 
@@ -103,7 +104,7 @@ def test_a_running_job_is_asked_and_goes_on_until_it_stops(client, engine):
     assert answer.json["cancel_reason"] is None
     assert post(client, claim.id, "cancel", reason="second").status_code == 202
     with engine.begin() as connection:
-        assert settle_cancelled(connection, claim)
+        assert end_cancelled(connection, claim)
     assert client.get(f"/jobs/{claim.id}").json["cancel_reason"] == "first"
 
 
@@ -111,7 +112,7 @@ def test_a_job_that_completes_in_spite_of_being_asked_is_completed(client, engin
     claim = claimed(engine)
     post(client, claim.id, "cancel")
     with engine.begin() as connection:
-        assert store.settle_completed(connection, claim, "1")
+        assert complete(connection, claim, "1")
     shown = client.get(f"/jobs/{claim.id}").json
     assert (shown["status"], shown["result"], shown["cancel_reason"]) == ("completed", 1, None)
 
@@ -164,7 +165,7 @@ def test_a_completed_job_is_not_run_again(client, engine):
 def test_attempts_are_shown_from_the_newest_on_with_the_one_that_runs(client, engine):
     claim = claimed(engine)
     with engine.begin() as connection:
-        store.settle_again(connection, claim, AttemptOutcome.FAILED, ERROR, delay=0)
+        end_again(connection, claim, AttemptOutcome.FAILED, ERROR, delay=0)
     with engine.begin() as connection:
         store.claim(connection, [claim.id], worker_id=WORKER, lease=LEASE)
     page = client.get(f"/jobs/{claim.id}/attempts").json
@@ -371,7 +372,7 @@ def test_the_row_is_looked_at_once_a_second_and_not_while_the_database_is_away(e
 def test_who_lost_the_lease_should_stop_as_well(engine):
     claim = claimed(engine)
     with engine.begin() as connection:
-        store.settle_again(connection, claim, AttemptOutcome.LOST, ERROR, delay=0)
+        end_again(connection, claim, AttemptOutcome.LOST, ERROR, delay=0)
     assert CancelWatch(engine, claim)()
 
 
@@ -412,8 +413,8 @@ def test_cancel_against_complete_has_one_winner(engine, service):
         claim = claimed(engine)
         _, done, stopped = together(
             in_transaction(engine, lambda c, claim=claim: ask_cancel(c, claim.id)),
-            in_transaction(engine, lambda c, claim=claim: store.settle_completed(c, claim, "1")),
-            in_transaction(engine, lambda c, claim=claim: settle_cancelled(c, claim)),
+            in_transaction(engine, lambda c, claim=claim: complete(c, claim, "1")),
+            in_transaction(engine, lambda c, claim=claim: end_cancelled(c, claim)),
         )
         assert done + stopped == 1
         status = row_of(engine, claim.id).status

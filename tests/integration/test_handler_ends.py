@@ -10,6 +10,7 @@ from decimal import Decimal
 
 import pytest
 from billiard import common
+from ending import end_last
 from factories import ENDS, attempts_of, claimed, ended, letters_of, queued, row_of
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -18,9 +19,10 @@ from tasks import execution
 from tasks.chunk import execute_jobs
 from tasks.dead_letter import bury
 from tasks.execution import execute_job
-from webapp.jobs import Cancelled, Discard, Retry, Snooze, bulk, store
+from webapp.jobs import Cancelled, Discard, Retry, Snooze, ends
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.options import MAX_DELAY
+from webapp.jobs.states import AttemptOutcome
 
 
 def alone(job_id):
@@ -235,18 +237,17 @@ def refused(connection, *_):
 
 
 def test_a_result_that_cannot_be_stored_fails_the_attempt_at_once(engine, handle, monkeypatch):
-    real_many, real_one = bulk.settle_many, store.settle_completed
-
-    def many(connection, done):
-        return (
-            refused(connection) if any(one.result == '"bad"' for one in done) else real_many(connection, done)
+    for name in ("end_attempts", "count_ended"):
+        real = getattr(ends, name)
+        monkeypatch.setattr(
+            ends,
+            name,
+            lambda connection, given, real=real: (
+                refused(connection)
+                if any(end.result == '"bad"' for end in given)
+                else real(connection, given)
+            ),
         )
-
-    def one(connection, claim, result):
-        return refused(connection) if result == '"bad"' else real_one(connection, claim, result)
-
-    monkeypatch.setattr(bulk, "settle_many", many)
-    monkeypatch.setattr(store, "settle_completed", one)
     name = handle(lambda payload, context: payload["n"])
     rows = [queued(engine, task=name, payload={"task": name, "n": n}) for n in ("a", "bad", "c", "bad")]
     began = time.monotonic()
@@ -263,16 +264,12 @@ def test_a_result_that_cannot_be_stored_fails_the_attempt_at_once(engine, handle
 
 
 def test_a_failure_that_cannot_be_stored_is_stored_as_that(engine, handle, monkeypatch):
-    real = store.settle_again
+    real = ends.end_attempts
 
-    def again(connection, claim, outcome, error, *, delay):
-        return (
-            refused(connection)
-            if error.type == "ValueError"
-            else real(connection, claim, outcome, error, delay=delay)
-        )
+    def end(connection, given):
+        return refused(connection) if given[0].error.type == "ValueError" else real(connection, given)
 
-    monkeypatch.setattr(store, "settle_again", again)
+    monkeypatch.setattr(ends, "end_attempts", end)
     row = queued(engine, task=handle(raising(ValueError("broken"))))
     began = time.monotonic()
     alone(row.id)
@@ -328,7 +325,7 @@ def test_a_dead_letter_has_the_reason_that_the_attempt_has(end, engine, client, 
 def test_an_attempt_that_an_earlier_release_recorded_is_told_by_its_class(engine, kind, reason):
     claim = claimed(engine)
     with engine.begin() as connection:
-        store.record_last(connection, claim, store.AttemptOutcome.FAILED, ErrorReport(kind, "x"))
+        end_last(connection, claim, AttemptOutcome.FAILED, ErrorReport(kind, "x"))
         connection.execute(text("UPDATE job_attempts SET death_reason = NULL"))
     assert bury(engine, claim.id, 1)
     assert letters_of(engine, claim.id)[0]["reason"] == reason

@@ -14,7 +14,7 @@ from tasks import execution, insistence
 from tasks.chunk import Chunk, execute_due, execute_jobs
 from tasks.execution import execute_job
 from tasks.runtime import child_name
-from webapp.jobs import bulk, store
+from webapp.jobs import ends, store
 from webapp.queues import tickets
 
 
@@ -58,7 +58,7 @@ def test_a_chunk_whose_claim_was_answered_to_no_one_is_run(engine, handle, lost_
     assert all(len(attempts_of(engine, row.id)) == 1 for row in rows)
 
 
-@pytest.mark.parametrize("name", ["claim_due", "settle_and_claim"])
+@pytest.mark.parametrize("name", ["claim_due", "end_and_claim"])
 def test_a_ticket_whose_claim_was_answered_to_no_one_runs_what_it_has_claimed(
     engine, handle, lost_answers, name
 ):
@@ -79,10 +79,12 @@ def test_what_was_given_up_is_not_taken_for_a_new_claim(engine, handle, parts, l
     old = claimed(engine, task=name, worker_id=child_name())
     monkeypatch.setattr(insistence, "SHARE", 0.0)
 
-    def away(connection: object) -> None:
+    def away(*_: object) -> None:
         raise OperationalError("settle", {}, psycopg2.OperationalError("away"))
 
-    assert execution._settle(parts, old, away) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(ends, "end_attempts", away)
+        assert execution._settle(parts, ends.completed(old, None)) is None
     monkeypatch.setattr(insistence, "SHARE", 0.75)
     lost_answers(store, "claim")
     execute_job.run(str(old.id))
@@ -95,7 +97,7 @@ def test_jobs_that_could_not_be_handed_back_at_first_are_handed_back(
 ):
     name = handle(lambda payload, context: time.sleep(0.3))
     rows = [queued(engine, task=name) for _ in range(4)]
-    lost_answers(bulk, "release_many", 2)
+    lost_answers(ends, "end_attempts", 2)
     with engine.begin() as connection:
         claims = store.claim(connection, [row.id for row in rows], worker_id=child_name(), lease=60.0)
     Chunk(parts, claims, window=0.05).run()
@@ -110,7 +112,7 @@ def test_jobs_that_cannot_be_handed_back_are_left_to_the_sweeper(engine, handle,
     def away(*_: object, **__: object) -> None:
         raise OperationalError("release", {}, psycopg2.OperationalError("away"))
 
-    monkeypatch.setattr(bulk, "release_many", away)
+    monkeypatch.setattr(ends, "end_attempts", away)
     rows = [queued(engine) for _ in range(2)]
     with engine.begin() as connection:
         claims = store.claim(connection, [row.id for row in rows], worker_id=child_name(), lease=60.0)

@@ -11,8 +11,7 @@ from sqlalchemy import Text, cast, func, literal_column, select, table, text
 
 from tasks import chunk, execution
 from tasks.sweeps import callbacks as delivering
-from webapp.jobs import bulk, columns, store
-from webapp.jobs.bulk import Completed
+from webapp.jobs import columns, ends, store
 from webapp.queues import tickets
 
 #: Numbers that `jsonb` alone gives back as something else, or much longer, and some that it does not.
@@ -108,7 +107,7 @@ def test_a_result_comes_back_as_it_was_returned(client, engine, result):
     one = completed(engine, result=text_of(result))
     many = claimed(engine)
     with engine.begin() as connection:
-        assert bulk.settle_many(connection, [Completed(many, text_of(result), 0.0, 0.1)]) == 1
+        assert ends.count_ended(connection, [ends.completed(many, text_of(result), 0.0, 0.1)]) == 1
     for claim in (one, many):
         assert same(client.get(f"/jobs/{claim.id}").json["result"], result)
 

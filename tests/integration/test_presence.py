@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from celery.worker import state
 from clock import SettableClock
+from ending import complete, end_last
 from factories import ERROR, LEASE, age, attempts_of, claimed, letters_of, queued, row_of
 from psycopg2 import extensions
 from redis.exceptions import RedisError
@@ -216,7 +217,7 @@ def test_a_child_that_died_costs_the_job_that_ran_and_no_other(presence, engine,
     recorded, elsewhere = held_by(engine, dead), held_by(engine, alive)
     runs(dead, cause)
     with engine.begin() as connection:
-        store.record_last(connection, recorded, AttemptOutcome.FAILED, ERROR)
+        end_last(connection, recorded, AttemptOutcome.FAILED, ERROR)
     end(dead)
     presence.child_lost()
     presence.run_once()
@@ -237,7 +238,7 @@ def test_a_child_that_died_between_two_jobs_costs_none_of_them_a_retry(presence,
     settled, held = held_by(engine, dead), held_by(engine, dead, max_retries=0)
     runs(dead, settled)
     with engine.begin() as connection:
-        assert store.settle_completed(connection, settled, None)
+        assert complete(connection, settled, None)
     end(dead)
     presence.child_lost()
     presence.run_once()
@@ -381,7 +382,7 @@ def test_while_a_child_is_killed_for_its_job_it_cannot_begin_another(
         with engine.connect() as connection:
             connection.execute(text("SET LOCAL lock_timeout = '100ms'"))
             try:
-                ends.append(store.settle_completed(connection, stubborn, "1"))
+                ends.append(complete(connection, stubborn, "1"))
             except DBAPIError as error:
                 ends.append(database_errors.trouble_of(error))
         kill(pids)
@@ -422,7 +423,7 @@ def test_what_still_runs_after_the_grace_is_given_back_and_burns_no_retry(presen
     runs, recorded = held_by(engine, pid, dispatched=True), held_by(engine, pid)
     accept(runs.id, pid)
     with engine.begin() as connection:
-        store.record_last(connection, recorded, AttemptOutcome.FAILED, ERROR)
+        end_last(connection, recorded, AttemptOutcome.FAILED, ERROR)
     presence.drain()
     presence.worker.clock.advance(presence.worker.settings.shutdown_grace)
     presence.run_once()
@@ -630,7 +631,7 @@ def test_a_job_that_is_settled_and_still_in_the_table_costs_its_child_nothing(
     pid = child()
     claim = claimed(engine, worker_id=child_name(pid))
     with engine.begin() as connection:
-        assert store.settle_completed(connection, claim, None)
+        assert complete(connection, claim, None)
     runs(pid, claim)
     for _ in range(3):
         presence.run_once()

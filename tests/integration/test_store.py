@@ -3,6 +3,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
+from ending import complete, end_again, end_last
 from factories import (
     ERROR,
     LEASE,
@@ -23,6 +24,7 @@ from sqlalchemy.exc import IntegrityError
 
 from webapp.dead_letters import store as dead_letters
 from webapp.jobs import bulk, insert, pages, search, store
+from webapp.jobs.ends import status_after
 from webapp.jobs.filters import Filter
 from webapp.jobs.retry import DeathReason
 from webapp.jobs.states import AttemptOutcome
@@ -150,9 +152,9 @@ def test_a_final_job_is_neither_claimed_nor_settled_nor_renewed_nor_dispatched(e
     before = tables(engine)
     with engine.begin() as connection:
         assert store.claim(connection, [claim.id], worker_id=WORKER, lease=LEASE) == []
-        assert not store.settle_completed(connection, claim, None)
-        assert not store.settle_again(connection, claim, FAILED, ERROR, delay=0)
-        assert not store.record_last(connection, claim, FAILED, ERROR)
+        assert not complete(connection, claim, None)
+        assert not end_again(connection, claim, FAILED, ERROR, delay=0)
+        assert not end_last(connection, claim, FAILED, ERROR)
         assert store.bury(connection, claim.id, claim.attempt) is None
         assert store.renew(connection, [claim.id], workers=[WORKER], lease=LEASE) == set()
         assert store.mark_undispatched(connection, [claim.id]) == 0
@@ -167,8 +169,8 @@ def test_a_final_job_is_neither_claimed_nor_settled_nor_renewed_nor_dispatched(e
 def test_completion_keeps_the_result_and_the_attempt(engine):
     claim = claimed(engine)
     with engine.begin() as connection:
-        assert store.settle_completed(connection, claim, '{"a": 1}')
-        assert store.status_after(connection, claim)
+        assert complete(connection, claim, '{"a": 1}')
+        assert status_after(connection, claim)
     row = row_of(engine, claim.id)
     assert (row.status, row.result, row.last_error) == ("completed", {"a": 1}, None)
     assert row.lease_expires_at is row.worker_id is None
@@ -183,7 +185,7 @@ def test_completion_keeps_the_result_and_the_attempt(engine):
 def test_another_try_waits_for_its_delay_and_burns_what_it_should(engine, outcome, burnt):
     claim = claimed(engine, dispatched=True)
     with engine.begin() as connection:
-        assert store.settle_again(connection, claim, outcome, ERROR, delay=30)
+        assert end_again(connection, claim, outcome, ERROR, delay=30)
     row = row_of(engine, claim.id)
     assert (row.status, row.attempt, row.retry_count) == ("queued", 1, burnt)
     assert (row.run_at - row.updated_at).total_seconds() == 30
@@ -201,26 +203,26 @@ def test_another_try_waits_for_its_delay_and_burns_what_it_should(engine, outcom
 def test_a_release_without_an_error_keeps_the_last_one(engine):
     claim = claimed(engine)
     with engine.begin() as connection:
-        store.settle_again(connection, claim, FAILED, ERROR, delay=0)
+        end_again(connection, claim, FAILED, ERROR, delay=0)
     again = claim_again(engine, claim.id)
     with engine.begin() as connection:
-        store.settle_again(connection, again, RELEASED, None, delay=0)
+        end_again(connection, again, RELEASED, None, delay=0)
     assert row_of(engine, claim.id).last_error == "E: broken"
 
 
 def test_a_stale_attempt_writes_nothing(engine):
     stale = claimed(engine)
     with engine.begin() as connection:
-        store.settle_again(connection, stale, LOST, ERROR, delay=0)
+        end_again(connection, stale, LOST, ERROR, delay=0)
     claim_again(engine, stale.id)
     before = tables(engine)
     with engine.begin() as connection:
-        assert not store.settle_completed(connection, stale, "1")
-        assert not store.settle_again(connection, stale, FAILED, ERROR, delay=0)
-        assert not store.record_last(connection, stale, FAILED, ERROR)
+        assert not complete(connection, stale, "1")
+        assert not end_again(connection, stale, FAILED, ERROR, delay=0)
+        assert not end_last(connection, stale, FAILED, ERROR)
         assert store.bury(connection, stale.id, stale.attempt) is None
         assert store.renew(connection, [stale.id], workers=[WORKER], lease=LEASE) == set()
-        assert not store.status_after(connection, stale)
+        assert not status_after(connection, stale)
     assert tables(engine) == before
 
 
@@ -228,9 +230,9 @@ def test_a_job_is_buried_only_when_the_end_of_its_last_attempt_is_on_record(engi
     claim = claimed(engine)
     with engine.begin() as connection:
         assert store.bury(connection, claim.id, claim.attempt) is None
-        assert store.record_last(connection, claim, FAILED, ERROR)
-        assert not store.record_last(connection, claim, FAILED, ERROR)
-        assert store.status_after(connection, claim)
+        assert end_last(connection, claim, FAILED, ERROR)
+        assert not end_last(connection, claim, FAILED, ERROR)
+        assert status_after(connection, claim)
     assert row_of(engine, claim.id).status == "processing"
     with engine.begin() as connection:
         burial = store.bury(connection, claim.id, claim.attempt)
@@ -348,7 +350,7 @@ def test_only_expired_leases_are_stuck_and_the_oldest_come_first(engine):
 def test_a_stuck_job_tells_whether_its_end_is_on_record(engine):
     claim = claimed(engine)
     with engine.begin() as connection:
-        store.record_last(connection, claim, FAILED, ERROR)
+        end_last(connection, claim, FAILED, ERROR)
     age(engine, "lease_expires_at", 100)
     with engine.begin() as connection:
         assert [held.recorded for held in store.take_stuck(connection, 10)] == [True]

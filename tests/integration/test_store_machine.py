@@ -245,8 +245,11 @@ class StoreMachine(RuleBasedStateMachine):
 
         def ask() -> tuple[CancelAnswer, Rows]:
             fit = self.reach(side, {job}, fits)
-            if not fit or (fit[job].runs and fit[job].recorded):
+            if not fit:
                 return CancelAnswer.NOTHING, {}
+            if fit[job].runs and fit[job].recorded:
+                # Nothing changes, and the row is locked until the transaction ends.
+                return CancelAnswer.NOTHING, {job: fit[job]}
             if fit[job].status is QUEUED:
                 return CancelAnswer.CANCELLED, {job: fit[job].final(CANCELLED)}
             return CancelAnswer.ASKED, {job: replace(fit[job], asked=True)}

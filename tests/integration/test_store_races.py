@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from ending import complete, end_again, end_cancelled, end_last
 from factories import ERROR, LEASE, age, attempts_of, buried, claimed, end_lost, letters_of, new_job, queued
 from sqlalchemy import Connection, Engine, create_engine, text
 
@@ -47,13 +48,13 @@ def recover(connection: Connection, case: Case) -> bool:
 
 
 def settle(outcome: AttemptOutcome) -> Move:
-    return lambda connection, case: bool(store.settle_again(connection, case.held, outcome, ERROR, delay=0))
+    return lambda connection, case: bool(end_again(connection, case.held, outcome, ERROR, delay=0))
 
 
 #: Each says whether it changed the case's job.
 MOVES: dict[str, Move] = {
     "claim": lambda connection, case: bool(store.claim(connection, [case.id], worker_id="w/2", lease=LEASE)),
-    "settle_completed": lambda connection, case: store.settle_completed(connection, case.held, "1"),
+    "settle_completed": lambda connection, case: complete(connection, case.held, "1"),
     "settle_again": settle(AttemptOutcome.FAILED),
     "release": settle(AttemptOutcome.RELEASED),
     "bury": lambda connection, case: store.bury(connection, case.id, case.held.attempt) is not None,
@@ -61,7 +62,7 @@ MOVES: dict[str, Move] = {
     "ask_cancel": lambda connection, case: (
         control.ask_cancel(connection, case.id) is not CancelAnswer.NOTHING
     ),
-    "settle_cancelled": lambda connection, case: control.settle_cancelled(connection, case.held),
+    "settle_cancelled": lambda connection, case: end_cancelled(connection, case.held),
     "requeue": lambda connection, case: control.requeue(connection, case.id),
     "renew": lambda connection, case: bool(
         store.renew(connection, [case.id], workers=[case.held.worker_id], lease=LEASE)
@@ -97,7 +98,7 @@ def asked(engine: Engine) -> Case:
 def recorded(engine: Engine) -> Case:
     case = running(engine)
     with engine.begin() as connection:
-        assert store.record_last(connection, case.held, AttemptOutcome.FAILED, ERROR)
+        assert end_last(connection, case.held, AttemptOutcome.FAILED, ERROR)
     return case
 
 
@@ -110,7 +111,7 @@ def dead(engine: Engine) -> Case:
 def withdrawn(engine: Engine) -> Case:
     case = asked(engine)
     with engine.begin() as connection:
-        assert control.settle_cancelled(connection, case.held)
+        assert end_cancelled(connection, case.held)
     age(engine, "finished_at", ANCIENT, case.id)
     return case
 
@@ -239,7 +240,7 @@ def see_waiting(engine: Engine, pid: int, second: Future[bool]) -> bool:
 
 
 def record_last(connection: Connection, case: Case) -> bool:
-    return store.record_last(connection, case.held, AttemptOutcome.FAILED, ERROR)
+    return end_last(connection, case.held, AttemptOutcome.FAILED, ERROR) == "processing"
 
 
 @pytest.mark.parametrize(

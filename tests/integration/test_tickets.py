@@ -16,7 +16,7 @@ from webapp.infra.broker import transport
 from webapp.infra.broker.client import LENGTH_TTL
 from webapp.infra.broker.hints import Ticket
 from webapp.infra.broker.pace_table import FIRST_TTL
-from webapp.jobs.bulk import Completed
+from webapp.jobs.ends import completed
 from webapp.jobs.submission import Submission
 from webapp.queues import tickets
 from webapp.queues.plan import FIRST_MESSAGES, LOOKED_AT, MOST_TICKETS, Waiting
@@ -201,10 +201,10 @@ def test_a_chunk_is_settled_and_the_next_one_claimed_in_one_statement(engine, qu
     name, _ = quick
     rows = jobs(engine, name, 5)
     first = claim_due(engine, name, 2)
-    done = [Completed(claim, '"done"', 0.1, 0.2) for claim in first]
+    done = [completed(claim, '"done"', 0.1, 0.2) for claim in first]
     ticket, taker = Ticket("default", name, LONGEST), Taker(2, child_name(), 60.0)
     with engine.begin() as connection:
-        count, second = tickets.settle_and_claim(connection, done, ticket, taker)
+        count, second = tickets.end_and_claim(connection, done, ticket, taker)
     assert (count, [claim.id for claim in second]) == (2, [rows[2].id, rows[3].id])
     assert [row_of(engine, row.id).status for row in rows] == [
         "completed", "completed", "processing", "processing", "queued",
@@ -226,19 +226,19 @@ def test_of_a_chunk_that_lost_a_lease_the_rest_is_settled_and_the_next_claimed(e
     first = claim_due(engine, name, 2)
     with engine.begin() as connection:
         connection.execute(text("UPDATE jobs SET attempt = attempt + 1 WHERE id = :id"), {"id": rows[0].id})
-    done = [Completed(claim, None, 0.1, 0.2) for claim in first]
+    done = [completed(claim, None, 0.1, 0.2) for claim in first]
     ticket, taker = Ticket("default", name, LONGEST), Taker(5, child_name(), 60.0)
     with engine.begin() as connection:
-        count, second = tickets.settle_and_claim(connection, done, ticket, taker)
+        count, second = tickets.end_and_claim(connection, done, ticket, taker)
         assert (count, [claim.id for claim in second]) == (1, [rows[2].id])
-        assert tickets.settle_and_claim(connection, done, ticket, taker) == (0, [])
+        assert tickets.end_and_claim(connection, done, ticket, taker) == (0, [])
     assert [row_of(engine, row.id).status for row in rows] == ["processing", "completed", "processing"]
 
 
 def test_a_ticket_goes_on_when_an_answer_was_lost(engine, quick, monkeypatch):
     name, seen = quick
     rows = jobs(engine, name, 12)
-    real, calls = tickets.settle_and_claim, []
+    real, calls = tickets.end_and_claim, []
 
     def broken_once(connection, *given):
         calls.append(1)
@@ -246,7 +246,7 @@ def test_a_ticket_goes_on_when_an_answer_was_lost(engine, quick, monkeypatch):
             connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
         return real(connection, *given)
 
-    monkeypatch.setattr(tickets, "settle_and_claim", broken_once)
+    monkeypatch.setattr(tickets, "end_and_claim", broken_once)
     execute_due("default", name, LONGEST)
     assert seen == list(range(12))
     assert {row_of(engine, row.id).status for row in rows} == {"completed"}

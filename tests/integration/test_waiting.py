@@ -12,13 +12,14 @@ from uuid import uuid4
 
 import pytest
 from clock import SettableClock
+from ending import complete, end_again
 from factories import ENDS, ERROR, LEASE, WORKER, age, attempts_of, buried, claimed, completed, queued, row_of
 from sqlalchemy import create_engine, text
 
 from tasks.attempt.progress import MAX_NOTE, WRITE_EVERY, ProgressReport
 from tasks.execution import execute_job
 from tasks.handlers import demo
-from tasks.sweeps.prune import run_prune
+from tasks.sweeps.recovery import run_prune
 from webapp.api import following
 from webapp.jobs import control, store
 from webapp.jobs import watchers as watchers_module
@@ -60,7 +61,7 @@ def waiting(app, watchers, eventually):
 
 def end(engine, claim):
     with engine.begin() as connection:
-        assert store.settle_completed(connection, claim, "1")
+        assert complete(connection, claim, "1")
 
 
 def listening(engine):
@@ -100,7 +101,7 @@ def test_a_waiter_outlives_every_state_that_is_not_final(waiting, engine):
     with engine.begin() as connection:
         (claim,) = store.claim(connection, [job.id], worker_id=WORKER, lease=LEASE)
     with engine.begin() as connection:
-        store.settle_again(connection, claim, AttemptOutcome.FAILED, ERROR, delay=0)
+        end_again(connection, claim, AttemptOutcome.FAILED, ERROR, delay=0)
     with engine.begin() as connection:
         (claim,) = store.claim(connection, [job.id], worker_id=WORKER, lease=LEASE)
     assert not answer.done()
@@ -260,7 +261,7 @@ def test_two_waits_and_a_cancel_end_together(waiting, engine):
         with engine.begin() as connection:
             ask_cancel(connection, claim.id)
         with engine.begin() as connection:
-            store.settle_again(connection, claim, AttemptOutcome.FAILED, ERROR, delay=0)
+            end_again(connection, claim, AttemptOutcome.FAILED, ERROR, delay=0)
         assert [answer.result(10)[0].json["status"] for answer in answers] == ["cancelled"] * 2
 
 
@@ -396,7 +397,7 @@ def test_a_new_attempt_begins_without_progress(engine):
     ProgressReport(engine, claim)(5)
     assert row_of(engine, claim.id).progress["total"] is None
     with engine.begin() as connection:
-        store.settle_again(connection, claim, AttemptOutcome.FAILED, ERROR, delay=0)
+        end_again(connection, claim, AttemptOutcome.FAILED, ERROR, delay=0)
     with engine.begin() as connection:
         store.claim(connection, [claim.id], worker_id=WORKER, lease=LEASE)
     ProgressReport(engine, claim)(6)

@@ -14,8 +14,6 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from webapp.infra.postgres.literals import array_of
-from webapp.jobs.error_report import ErrorReport
-from webapp.jobs.store import OPEN_ATTEMPT, Claim, Held
 
 #: Why a job is cancelled when whoever asked did not say.
 REQUESTED = "requested"
@@ -64,34 +62,6 @@ def ask_cancel(connection: Connection, job_id: UUID, reason: str = REQUESTED) ->
     if status is None:
         return CancelAnswer.NOTHING
     return CancelAnswer.CANCELLED if status == "cancelled" else CancelAnswer.ASKED
-
-
-_SETTLE_CANCELLED = text(f"""
-    WITH settled AS (
-        UPDATE jobs
-           SET status = 'cancelled', finished_at = now(), updated_at = now(), lease_expires_at = NULL,
-               worker_id = NULL
-         WHERE {OPEN_ATTEMPT} AND cancel_requested_at IS NOT NULL
-        RETURNING id, attempt, last_attempt_at)
-    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, error_type, error_message, traceback)
-    SELECT id, attempt, :worker_id, last_attempt_at, 'cancelled', :type, :message, :traceback FROM settled""")
-
-
-def settle_cancelled(connection: Connection, held: Claim | Held, error: ErrorReport | None = None) -> bool:
-    """Ends an attempt that was asked to stop, and its job; False when nobody asked or its lease was lost.
-
-    Args:
-        error: what the handler raised on its way out, kept with the attempt.
-    """
-    values = {
-        "id": held.id,
-        "attempt": held.attempt,
-        "worker_id": held.worker_id,
-        "type": error.type if error else None,
-        "message": error.message if error else None,
-        "traceback": error.traceback if error else None,
-    }
-    return connection.execute(_SETTLE_CANCELLED, values).rowcount == 1
 
 
 _REQUEUE = text("""

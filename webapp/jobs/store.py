@@ -17,12 +17,11 @@ from sqlalchemy import Connection, Row, text
 
 from webapp.infra.broker.hints import Hint
 from webapp.infra.postgres.engine import Statement
-from webapp.infra.postgres.literals import array_of, kept_as_sent
+from webapp.infra.postgres.literals import array_of
 from webapp.jobs.columns import as_sent, columns_of
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.loss import SPARED
 from webapp.jobs.retry import DeathReason
-from webapp.jobs.states import UNBURNT, AttemptOutcome, JobStatus
 
 #: Largest number of an attempt: PostgreSQL's integer.
 MAX_ATTEMPT = 2**31 - 1
@@ -229,117 +228,6 @@ def claimed_by(connection: Connection, worker_id: str) -> list[Claim]:
     return [Claim._make(row) for row in _CLAIMED_BY.run(connection, {"worker_id": worker_id}).rows]
 
 
-#: The fence: the attempt is the job's newest, and no end of it is on record.
-OPEN_ATTEMPT = """id = :id AND status = 'processing' AND attempt = :attempt AND NOT EXISTS (
-             SELECT FROM job_attempts AS ended WHERE ended.job_id = :id AND ended.attempt = :attempt)"""
-
-_SETTLE_COMPLETED = Statement(f"""
-    WITH settled AS (
-        UPDATE jobs
-           SET status = 'completed', result = CAST(:result AS jsonb), result_as_sent = CAST(:as_sent AS json),
-               last_error = NULL, finished_at = now(), updated_at = now(), lease_expires_at = NULL,
-               worker_id = NULL
-         WHERE {OPEN_ATTEMPT}
-        RETURNING id, attempt, last_attempt_at)
-    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome)
-    SELECT id, attempt, :worker_id, last_attempt_at, 'completed' FROM settled""")
-
-
-def settle_completed(connection: Connection, claim: Claim, result: str | None) -> bool:
-    """Completes an attempt's job; False when its lease was lost.
-
-    Args:
-        result: JSON text, or None.
-    """
-    values = {
-        "id": claim.id,
-        "attempt": claim.attempt,
-        "worker_id": claim.worker_id,
-        "result": result,
-        "as_sent": kept_as_sent(result),
-    }
-    return _SETTLE_COMPLETED.run(connection, values).number == 1
-
-
-_SETTLE_AGAIN = text(f"""
-    WITH settled AS (
-        UPDATE jobs
-           SET status = CASE WHEN cancel_requested_at IS NULL THEN 'queued' ELSE 'cancelled' END,
-               finished_at = CASE WHEN cancel_requested_at IS NOT NULL THEN now() END,
-               retry_count = retry_count + CASE WHEN cancel_requested_at IS NULL THEN :burnt ELSE 0 END,
-               run_at = now() + make_interval(secs => :delay), dispatched_at = NULL, updated_at = now(),
-               last_error = coalesce(:summary, last_error), lease_expires_at = NULL, worker_id = NULL
-         WHERE {OPEN_ATTEMPT}
-        RETURNING id, attempt, last_attempt_at, status)
-    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, error_type, error_message, traceback)
-    SELECT id, attempt, :worker_id, last_attempt_at, :outcome, :type, :message, :traceback FROM settled
-    RETURNING (SELECT status FROM settled)""")
-
-
-def settle_again(
-    connection: Connection,
-    held: Claim | Held,
-    outcome: AttemptOutcome,
-    error: ErrorReport | None,
-    *,
-    delay: float,
-) -> JobStatus | None:
-    """Ends an attempt and queues its job once more, or cancels it when that was asked.
-
-    Returns the job's status now, None when its lease was lost.
-
-    Args:
-        outcome: `failed` and `lost` use up one retry, `released` and `snoozed` do not.
-        delay: seconds until the job is due again.
-    """
-    values = _end_of(held, outcome, error) | {
-        "delay": delay,
-        "burnt": int(outcome not in UNBURNT),
-    }
-    status = connection.execute(_SETTLE_AGAIN, values).scalar()
-    return None if status is None else JobStatus(status)
-
-
-_RECORD_LAST = text(f"""
-    WITH ended AS (
-        UPDATE jobs SET last_error = :summary, updated_at = now()
-         WHERE {OPEN_ATTEMPT} AND cancel_requested_at IS NULL
-        RETURNING id, attempt, last_attempt_at)
-    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, error_type, error_message, traceback,
-                              death_reason)
-    SELECT id, attempt, :worker_id, last_attempt_at, :outcome, :type, :message, :traceback, :reason FROM ended
-    ON CONFLICT (job_id, attempt) DO NOTHING""")
-
-
-def record_last(
-    connection: Connection,
-    held: Claim | Held,
-    outcome: AttemptOutcome,
-    error: ErrorReport,
-    *,
-    reason: DeathReason = DeathReason.EXHAUSTED,
-) -> bool:
-    """Writes the end of a job's last attempt, and why it was the last, and leaves the job for `bury`.
-
-    False when its lease was lost, or its cancellation was asked: then the job is to be cancelled.
-    """
-    values = _end_of(held, outcome, error) | {"reason": reason.value}
-    return connection.execute(_RECORD_LAST, values).rowcount == 1
-
-
-def _end_of(held: Claim | Held, outcome: AttemptOutcome, error: ErrorReport | None) -> dict[str, Any]:
-    return {
-        "id": held.id,
-        "attempt": held.attempt,
-        "worker_id": held.worker_id,
-        "outcome": outcome.value,
-        "type": error.type if error else None,
-        "message": error.message if error else None,
-        "summary": error.summary if error else None,
-        "traceback": error.traceback if error else None,
-    }
-
-
 _LAST_ATTEMPT = text("""
     SELECT a.death_reason, a.error_type, a.error_message, j.task, j.queue, j.request_id, j.traceparent
       FROM jobs j JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
@@ -455,16 +343,3 @@ _UP_FOR = text("SELECT extract(epoch FROM now() - pg_postmaster_start_time())::f
 def seconds_since_start(connection: Connection) -> float:
     """How long this PostgreSQL has been up: live workers need one lease after a restart to renew theirs."""
     return float(connection.execute(_UP_FOR).scalar_one())
-
-
-_HAS_ENDED = text("""
-    SELECT jobs.status FROM job_attempts AS ended JOIN jobs ON jobs.id = ended.job_id
-     WHERE ended.job_id = :id AND ended.attempt = :attempt AND ended.worker_id = :worker_id
-       AND ended.outcome IN ('completed', 'failed', 'cancelled', 'snoozed')""")
-
-
-def status_after(connection: Connection, claim: Claim) -> JobStatus | None:
-    """The job's status, if this very attempt's end is on record: after a commit whose answer was lost."""
-    values = {"id": claim.id, "attempt": claim.attempt, "worker_id": claim.worker_id}
-    status = connection.execute(_HAS_ENDED, values).scalar()
-    return None if status is None else JobStatus(status)

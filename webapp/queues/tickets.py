@@ -18,8 +18,7 @@ from sqlalchemy import Connection, text
 
 from webapp.infra.broker.hints import Ticket
 from webapp.infra.postgres.engine import Statement
-from webapp.jobs import bulk
-from webapp.jobs.bulk import Completed
+from webapp.jobs.ends import ENDED_AND_RECORDED, End, values_of
 from webapp.jobs.store import CLAIMED, CLAIMS, IN_TIME, Claim
 from webapp.queues.plan import LOOKED_AT, Waiting
 
@@ -101,24 +100,24 @@ def _urgent_first(rows: Iterable[tuple[Any, ...]]) -> list[Claim]:
     return [claim for _, claim in claims]
 
 
-_SETTLE_AND_CLAIM = Statement(f"""
-    WITH {bulk.SETTLED}, recorded AS ({bulk.RECORD}), {_HEAD_TAKEN}, claimed AS ({_CLAIM_HEAD})
-    SELECT (SELECT count(*) FROM settled), claimed.* FROM (VALUES (1)) AS always LEFT JOIN claimed ON true""")
+#: The same as `end_attempts` and `claim_due`, in one statement and one commit.
+_END_AND_CLAIM = Statement(f"""{ENDED_AND_RECORDED}, {_HEAD_TAKEN}, claimed AS ({_CLAIM_HEAD})
+    SELECT (SELECT count(*) FROM recorded), claimed.* FROM (VALUES (1)) AS always LEFT JOIN claimed ON true""")
 
 
-def settle_and_claim(
-    connection: Connection, done: Sequence[Completed], ticket: Ticket, taker: Taker
+def end_and_claim(
+    connection: Connection, ends: Sequence[End[Claim]], ticket: Ticket, taker: Taker
 ) -> tuple[int, list[Claim]]:
-    """Completes a chunk and claims the ticket's next one, in one statement and one commit: `settle_many`, then `claim_due`.
+    """Ends the attempts of a chunk and claims the ticket's next one: `end_attempts`, then `claim_due`.
 
-    What is settled is processing and what is claimed is queued, so the two halves never meet in a row.
+    What ends is processing and what is claimed is queued, so the two halves never meet in a row.
 
     Args:
-        done: jobs of the same worker's last chunk.
+        ends: those of the same worker's last chunk.
 
     Returns:
         How many of them had not lost their lease, and the claims.
     """
-    values = bulk.values_of(done) | _claim_values(ticket, taker)
-    rows = _SETTLE_AND_CLAIM.run(connection, values).rows
+    values = values_of(ends) | _claim_values(ticket, taker)
+    rows = _END_AND_CLAIM.run(connection, values).rows
     return rows[0][0], _urgent_first(row[1:] for row in rows if row[1] is not None)

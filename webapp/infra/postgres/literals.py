@@ -65,6 +65,16 @@ def array_of(values: Iterable[UUID | int | float]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
+def optional_array_of(values: Iterable[float | None]) -> str:
+    """The literal of an array of numbers or truth values; None is NULL.
+
+    Example:
+        >>> optional_array_of([1.5, None]), optional_array_of([True])
+        ('{1.5,NULL}', '{True}')
+    """
+    return "{" + ",".join(["NULL" if one is None else str(one) for one in values]) + "}"
+
+
 def text_array_of(values: Iterable[str | None]) -> str:
     r"""The literal of an array of texts; None is NULL.
 
