@@ -49,9 +49,9 @@ from tasks.presence.dead_workers import LifeLock  # noqa: E402
 from tasks.presence.running import jobs_of  # noqa: E402
 from tasks.presence.thread import Presence  # noqa: E402
 from tasks.processes import (  # noqa: E402
-    cleanup,
-    forked_copies,
+    forks,
     process_group,
+    reaper,
     recycling,
     run_table,
     shutdown,
@@ -123,8 +123,8 @@ def _share_memory(**_: Any) -> None:
             "should this worker die, its jobs wait for their leases to run out",
             extra={"error_type": type(error).__name__},
         )
-    cleanup.start()
-    process_group.watch_children(cleanup.note_death)
+    reaper.start()
+    process_group.watch_children(reaper.note_death)
 
 
 @signals.celeryd_init.connect
@@ -214,8 +214,8 @@ def _become_child(**_: Any) -> None:
     sys.exit = _exit
     run_table.current().take(os.getpid())
     process_group.lead()
-    cleanup.note_birth()
-    forked_copies.allow()
+    reaper.note_birth()
+    forks.allow()
     recycling.limit(settings.max_tasks_per_child)
 
 

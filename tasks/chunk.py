@@ -21,7 +21,7 @@ from tasks.attempt.soft_limit import SoftLimit
 from tasks.execution import JobsFailed, JobTask
 from tasks.insistence import DATABASE_ERRORS, insist
 from tasks.presence import lost_jobs
-from tasks.processes import recycling, run_table, surroundings
+from tasks.processes import process_state, recycling, run_table
 from tasks.runtime import Runtime, child_name, runtime
 from webapp.infra.broker.client import celery
 from webapp.infra.broker.hints import Ticket
@@ -157,8 +157,8 @@ class Chunk:
                     self._run(claim, limited)
                     if time.monotonic() - self._flushed_at > FLUSH_AFTER:
                         self.flush()
-            if (around := surroundings.own()) is not None:
-                around.put_back(self._task)
+            if (state := process_state.kept()) is not None:
+                state.put_back(self._task)
             goes_on = self._ticket is not None and recycling.room() != 0
             return self._settle_and_claim(self._ticket) if self._ticket and goes_on else []
         finally:

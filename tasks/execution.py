@@ -29,7 +29,7 @@ from tasks.attempt.results import keepable
 from tasks.attempt.soft_limit import SoftLimit
 from tasks.dead_letter import bury
 from tasks.insistence import DATABASE_ERRORS, insist
-from tasks.processes import forked_copies, run_table, surroundings
+from tasks.processes import forks, process_state, run_table
 from tasks.runtime import Runtime, child_name, runtime
 from webapp.infra.broker import pace
 from webapp.infra.broker.client import celery
@@ -252,7 +252,7 @@ def _note_failure(span: RunningSpan, failed: AttemptFailed) -> None:
 
 
 def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> str | None:
-    around = surroundings.own()
+    state = process_state.kept()
     started = time.monotonic()
     progress = ProgressReport(parts.engine, claim)
     context = JobContext(
@@ -274,7 +274,7 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> str | None:
         function = _function_of(claim)
         limited.begin(claim.timeout)
         try:
-            result = forked_copies.call(function, claim.payload, context)
+            result = forks.call(function, claim.payload, context)
             return keepable(result, parts.settings.max_result_bytes)
         finally:
             limited.end()
@@ -288,8 +288,8 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> str | None:
     finally:
         seconds = time.monotonic() - started
         # Before anything is said to a server: a job may have closed the connections, and opened other files in their places.
-        if around is not None and (limited.is_for_one or around.wants_look(claim.task, seconds)):
-            around.put_back(claim.task, alarm=False)
+        if state is not None and (limited.is_for_one or state.wants_look(claim.task, seconds)):
+            state.put_back(claim.task, alarm=False)
             limited.take_back()
         runs.ended()
         progress.flush()

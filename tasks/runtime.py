@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 from uuid_utils.compat import uuid7
 
-from tasks.processes.own_files import files
+from tasks.processes.file_descriptors import files
 from webapp.infra.broker.client import Broker
 from webapp.infra.postgres.engine import engine_options, watch_idle
 from webapp.infra.postgres.hosts import go_through_hosts

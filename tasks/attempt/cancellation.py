@@ -1,4 +1,4 @@
-"""How a running handler learns that its job should stop: it asks, and the answer is looked up in the job's row.
+"""Tells a running handler that its job should stop: it asks, and the answer is looked up in the job's row.
 
 The row is what survives a restart of anything, so there is no second place where a cancellation is kept. A handler that
 never asks is killed by its worker's parent after CANCEL_GRACE (`tasks.presence.cancel`).

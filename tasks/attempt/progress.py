@@ -1,4 +1,4 @@
-"""How a running handler says how far it is: written to its job's row, now and then, by the attempt that runs and no other."""
+"""The progress of a running handler: written to its job's row, now and then, by the attempt that runs and no other."""
 
 from __future__ import annotations
 

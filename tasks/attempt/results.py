@@ -1,4 +1,4 @@
-"""What is kept of what a handler returns: JSON text that PostgreSQL and every client can read back, or a note of why not."""
+"""The result of a handler: JSON text that PostgreSQL and every client can read back, or a note of why it was not kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job starts ends with the process that ran it.
+"""Ends what a job started together with the process that ran it.
 
 Each child leads a session of its own, so everything that its jobs start (a shell's commands, the processes of a pool) can be
 found by that session's number, also after the child's death. The child's parent ends what is left of it: when it kills the

@@ -1,4 +1,4 @@
-"""A child is replaced after MAX_TASKS_PER_CHILD jobs, however many of them a message carries, and when it is unfit."""
+"""Replaces a child after MAX_TASKS_PER_CHILD jobs, however many of them a message carries, and when it is unfit."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 from billiard.process import current_process
 
 from tasks import execution
-from tasks.processes import surroundings
-from tasks.processes.own_files import files
+from tasks.processes import process_state
+from tasks.processes.file_descriptors import files
 from webapp.infra.telemetry import traces
 
 #: Exit code of a child that is replaced; billiard takes it for an end in order.
@@ -33,12 +33,12 @@ def limit(most: int) -> None:
 
     def wait_for_job() -> object:
         # The first time: by now billiard has set the last of its signal handlers, and no job's time limit is at work.
-        around = surroundings.own() or surroundings.keep()
+        state = process_state.kept() or process_state.keep()
         if files.is_cut_off:
             # There is nobody to say goodbye to.
             traces.flush()
             os._exit(EXIT_CODE)
-        if room() == 0 or around.unfit:
+        if room() == 0 or state.unfit:
             raise SystemExit(EXIT_CODE)
         return real()
 

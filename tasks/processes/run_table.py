@@ -1,4 +1,4 @@
-"""Which job each child of a worker runs right now: a table in memory that the worker and its children share.
+"""The table of running jobs: which job each child runs right now, in memory that the worker and its children share.
 
 Only PostgreSQL knows which jobs a process holds, and only the process knows which of them it runs. A child that dies takes
 that with it, unless it has written it down where its death leaves it. So each child has a slot in a table that its parent

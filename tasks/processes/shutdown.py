@@ -1,4 +1,4 @@
-"""How a worker is told to end.
+"""The signals that tell a worker to end, and what each does.
 
 SIGTERM and Ctrl-C ask it to end in order: what runs gets SHUTDOWN_GRACE. SIGQUIT, SIGUSR2, a second Ctrl-C and the end of
 its terminal ask it to end in a hurry: what runs is stopped now. In both cases what did not end is given back, and burns no

@@ -12,7 +12,7 @@ from tasks import liveness
 from tasks.presence import dead_workers
 from tasks.presence.dead_workers import LifeLock
 from tasks.presence.thread import Presence
-from tasks.processes import cleanup, process_group
+from tasks.processes import process_group, reaper
 from tasks.runtime import worker_name
 from webapp.infra.broker import heartbeats
 
@@ -157,23 +157,23 @@ def test_a_look_at_dead_workers_is_one_of_presences_duties(presence, engine, wor
     presence.stop()
 
 
-def test_what_a_killed_workers_jobs_started_is_ended_by_its_cleaner(eventually):
+def test_what_a_killed_workers_jobs_started_is_ended_by_its_reaper(eventually):
     read, write = os.pipe()
     worker = os.fork()
     if worker == 0:  # pragma: no cover - another process, ended by a signal
-        cleanup.start()
+        reaper.start()
         for ends_before in (True, False):
             child = os.fork()
             if child == 0:
                 process_group.lead()
-                cleanup.note_birth()
+                reaper.note_birth()
                 os.write(write, b"%d\n" % subprocess.Popen(["sleep", "600"]).pid)
                 while not ends_before:
                     signal.pause()
                 os._exit(0)
             if ends_before:
                 os.waitpid(child, 0)
-                cleanup.note_death(child)
+                reaper.note_death(child)
         while True:
             signal.pause()
     os.close(write)

@@ -10,7 +10,7 @@ import pytest
 from billiard.pool import TimeoutHandler
 from billiard.popen_fork import Popen
 
-from tasks.processes import forked_copies, process_group
+from tasks.processes import forks, process_group
 
 
 def lives(pid: int) -> bool:
@@ -161,10 +161,10 @@ def test_a_copy_that_comes_out_of_its_handler_ends(leave, code):
             return leave()
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    assert forked_copies.call(handler) == code
+    assert forks.call(handler) == code
 
 
 def test_the_process_of_the_job_itself_gets_what_its_handler_does():
-    assert forked_copies.call(lambda one, two: one + two, 1, 2) == 3
+    assert forks.call(lambda one, two: one + two, 1, 2) == 3
     with pytest.raises(ZeroDivisionError):
-        forked_copies.call(lambda: 1 / 0)
+        forks.call(lambda: 1 / 0)

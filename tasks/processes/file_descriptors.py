@@ -1,4 +1,4 @@
-"""The files of a child that no handler has a business with, and what is done when one has closed them.
+"""The file descriptors that a child needs itself, and what is done when a handler has closed them.
 
 A handler that closes every file it knows nothing of (`os.closerange`, as daemons do) closes the connection to PostgreSQL and
 the pipes to the worker's parent. Their numbers are then given to the next files that are opened, and what is meant for
@@ -36,7 +36,7 @@ def identity(number: int) -> Identity | None:
     return found.st_dev, found.st_ino
 
 
-class OwnFiles:
+class OwnDescriptors:
     """The pipes to the parent, and the connections to PostgreSQL."""
 
     def __init__(self) -> None:
@@ -164,4 +164,4 @@ def _hand_over(old: Any, new: Any) -> None:
 
 
 #: Those of this process.
-files = OwnFiles()
+files = OwnDescriptors()

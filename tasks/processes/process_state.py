@@ -1,12 +1,12 @@
-"""What a job finds around it, and must not leave to the next one in another state.
+"""The state of a child process (working folder, environment, signal handlers, ...), put back after a job that changed it.
 
-A child runs many jobs, one after the other. Its working folder, its environment, its signal handlers and more belong to the
-process, so what one handler changes there, all later jobs would meet, retries of their own as well. What the child had before
+A child runs many jobs, one after the other. All of this belongs to the process, so what one handler changes there, all later
+jobs would meet, its own retries as well. What the child had before
 its first job is kept, and put back after a job that changed it. A look costs about 20 us, which is much for a job of 30: so
 there is one after each message, one after each job that took a while, and one after each job of a task that was seen to change
 something.
 
-A child that cannot be put back as it was, or that lost files of its own (`tasks.processes.own_files`), is unfit, and replaced.
+A child that cannot be put back as it was, or that lost files of its own (`tasks.processes.file_descriptors`), is unfit, and replaced.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import warnings
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
-from tasks.processes.own_files import StandardFiles, files
+from tasks.processes.file_descriptors import StandardFiles, files
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ _TIMERS = (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
 class Part(NamedTuple):
-    """One thing around a job.
+    """One part of the state.
 
     Args:
         name: for people.
@@ -165,8 +165,8 @@ PARTS: tuple[Part, ...] = (
 )
 
 
-class Surroundings:
-    """What this process had before its first job.
+class ProcessState:
+    """The state that this process had before its first job.
 
     Args:
         parts: what is looked at.
@@ -225,16 +225,16 @@ class Surroundings:
         self.unfit = self.unfit or why
 
 
-_own: Surroundings | None = None
+_kept: ProcessState | None = None
 
 
-def keep() -> Surroundings:
+def keep() -> ProcessState:
     """What this process has now is what its jobs shall find; to be called before the first of them, and outside of any."""
-    global _own  # noqa: PLW0603 - a process has one
-    _own = Surroundings()
-    return _own
+    global _kept  # noqa: PLW0603 - a process has one
+    _kept = ProcessState()
+    return _kept
 
 
-def own() -> Surroundings | None:
+def kept() -> ProcessState | None:
     """What this process had before its first job; None outside of a worker's children."""
-    return _own
+    return _kept

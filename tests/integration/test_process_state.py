@@ -25,9 +25,9 @@ from sqlalchemy import create_engine, text
 
 from tasks import execution
 from tasks.attempt.soft_limit import SoftLimit
-from tasks.processes import recycling, surroundings
-from tasks.processes.own_files import FilesLost, OwnFiles, identity
-from tasks.processes.surroundings import Surroundings
+from tasks.processes import process_state, recycling
+from tasks.processes.file_descriptors import FilesLost, OwnDescriptors, identity
+from tasks.processes.process_state import ProcessState
 
 #: The file on which a forked process answers; no test closes it.
 ANSWER = 400
@@ -126,7 +126,7 @@ def test_what_a_job_has_changed_is_put_back(part, change):
         # A plain process's, not pytest's that are no files.
         sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
         locale.setlocale(locale.LC_ALL, "C")
-        around = Surroundings()
+        around = ProcessState()
         before = Path.cwd(), dict(os.environ), time.tzname, signal.getsignal(signal.SIGUSR1)
         assert around.put_back("quiet") == []
         change()
@@ -143,7 +143,7 @@ def test_what_a_job_has_changed_is_put_back(part, change):
 
 def test_while_the_soft_limit_is_at_work_the_alarm_is_not_looked_at():
     def play() -> Any:
-        around = Surroundings()
+        around = ProcessState()
         signal.alarm(60)
         return [around.put_back("a", alarm=False), signal.alarm(0) > 50]
 
@@ -154,7 +154,7 @@ def test_a_child_that_cannot_go_back_is_unfit():
     def play() -> Any:
         home = tempfile.mkdtemp()
         os.chdir(home)
-        around = Surroundings()
+        around = ProcessState()
         os.chdir("/")
         Path(home).rmdir()
         around.put_back("a")
@@ -166,7 +166,7 @@ def test_a_child_that_cannot_go_back_is_unfit():
 def test_a_child_that_was_born_in_a_folder_that_is_gone_is_not():
     def play() -> Any:
         move_to_a_folder_that_goes()
-        around = Surroundings()
+        around = ProcessState()
         os.chdir("/")
         return [around.put_back("a"), around.unfit]
 
@@ -175,7 +175,7 @@ def test_a_child_that_was_born_in_a_folder_that_is_gone_is_not():
 
 def test_a_limit_that_cannot_be_lifted_makes_a_child_unfit():
     def play() -> Any:
-        around = Surroundings()
+        around = ProcessState()
         if os.getuid() == 0:
             os.setuid(65_534)
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -188,7 +188,7 @@ def test_a_limit_that_cannot_be_lifted_makes_a_child_unfit():
 def test_after_every_file_was_closed_nothing_is_written_to_those_that_took_their_places(settings):
     def play() -> Any:
         pipe = os.pipe()
-        own = OwnFiles()
+        own = OwnDescriptors()
         own.set_pipes(pipe)
         engine = own.watch(create_engine(settings.database_url))
         with engine.connect() as connection:
@@ -212,7 +212,7 @@ def test_after_every_file_was_closed_nothing_is_written_to_those_that_took_their
 
 def test_a_closed_connection_alone_does_not_cut_the_child_off(settings):
     def play() -> Any:
-        own = OwnFiles()
+        own = OwnDescriptors()
         own.set_pipes(os.pipe())
         engine = own.watch(create_engine(settings.database_url))
         with engine.connect() as connection:
@@ -256,14 +256,14 @@ def between_messages(monkeypatch, play: Callable[[Waiting], Any]) -> Any:
 
 def test_what_a_child_has_is_kept_before_its_first_message(monkeypatch):
     def play(worker: Waiting) -> Any:
-        before = surroundings.own()
+        before = process_state.kept()
         assert worker.wait_for_job() == "a message"
-        around = surroundings.own()
+        around = process_state.kept()
         with SoftLimit() as limit:
             limit.begin(60)
             limit.end()
         worker.wait_for_job()
-        return [before is None, surroundings.own() is around, around.put_back("a")]
+        return [before is None, process_state.kept() is around, around.put_back("a")]
 
     assert between_messages(monkeypatch, play) == [True, True, []]
 
@@ -277,7 +277,7 @@ def test_a_child_takes_no_message_after_so_many_jobs_or_when_it_is_unfit(monkeyp
             worker.wait_for_job()
             execution._paces["b"] = execution.Pace(count=1)
         else:
-            surroundings.own().give_up("of a test")
+            process_state.kept().give_up("of a test")
         try:
             worker.wait_for_job()
         except SystemExit as end:

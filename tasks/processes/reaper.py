@@ -1,4 +1,4 @@
-"""A small process beside each worker that ends what the worker's jobs started, should the worker die.
+"""The reaper: a small process beside each worker that ends what the worker's jobs started, should the worker die.
 
 The kernel kills the children of a worker that died, and not what their jobs have started: a shell's commands would run on
 beside the retry. This process does nothing but wait for the worker's end, however that comes, and then ends what is left.
@@ -29,9 +29,9 @@ def start() -> None:
     read, write = os.pipe()
     worker = os.getpid()
     if os.fork() == 0:
-        _be_cleaner(worker, read, write)
+        _be_reaper(worker, read, write)
     os.close(read)
-    # A cleaner that is stopped must not stop the worker.
+    # A reaper that is stopped must not stop the worker.
     os.set_blocking(write, False)
     _told = write
 
@@ -56,7 +56,7 @@ def _tell(number: int) -> None:
             os.write(_told, b"%d\n" % number)
 
 
-def _be_cleaner(worker: int, read: int, write: int) -> None:
+def _be_reaper(worker: int, read: int, write: int) -> None:
     """What the process does; it never returns."""
     try:
         os.close(write)
@@ -67,7 +67,7 @@ def _be_cleaner(worker: int, read: int, write: int) -> None:
             process_group.end_rest(child)
     except BaseException as error:  # noqa: BLE001 - it must not go on as a second worker
         with contextlib.suppress(OSError, ValueError):
-            print(f"the worker's cleaner failed: {type(error).__name__}", file=sys.stderr)  # noqa: T201
+            print(f"the worker's reaper failed: {type(error).__name__}", file=sys.stderr)  # noqa: T201
     finally:
         os._exit(0)
 

@@ -1,4 +1,4 @@
-"""Processes that a handler forks from the one that runs its job.
+"""Keeps a process that a handler forks from going on with the rest of the job.
 
 A handler may use `os.fork`, `multiprocessing` and process pools as any program may. What it forks has a copy of everything: of
 the rest of the job's way, of the pipes to the worker's parent, of the connection to PostgreSQL. Two processes that both speak
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from billiard.process import current_process
 from kombu import pools
 
-from tasks.processes.own_files import files, reserve
+from tasks.processes.file_descriptors import files, reserve
 from tasks.runtime import runtime
 
 T = TypeVar("T")
