@@ -43,8 +43,8 @@ worker_redirect_stdouts = False
 worker_hijack_root_logger = False
 worker_concurrency = _settings.num_workers
 worker_lost_wait = 5
-# Flower turns events on while it runs; without it nobody reads them, and they cost as much as the job. Ticks never send any
-# (`send_events` of their tasks): four of them a second would hide the jobs from whoever looks at Flower.
+# Flower turns events on while it runs; without it no one reads them, and they cost as much as the job. Ticks never send any
+# (`send_events` of their tasks): four of them a second would hide the jobs from those who look at Flower.
 worker_send_task_events = False
 
 broker_connection_timeout = 3

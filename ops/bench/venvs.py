@@ -117,7 +117,7 @@ def interpreter(name: str) -> Path:
 
 
 def _is(candidate: Path, version: str) -> bool:
-    """Tells whether a Python runs: a version manager's shim is there for versions that are switched off too."""
+    """True if a Python runs: a version manager's shim is there for versions that are switched off too."""
     code = "import sys, venv; print('%d.%d' % sys.version_info[:2])"
     try:
         done = subprocess.run(

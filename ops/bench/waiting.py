@@ -1,4 +1,4 @@
-"""A hundred clients that wait for one job: what they cost everybody else, and how soon they are told."""
+"""A hundred clients that wait for one job: what they cost everyone else, and how soon they are told."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ Say = Callable[[str], None]
 
 
 def measure(plan: Plan, servers: Servers, say: Say, figures: Round) -> None:
-    """Measures requests of three kinds without waiters, with a hundred, and without them once more. Only the API runs.
+    """Measures requests of three kinds without waiters, with a hundred, and without them again. Only the API runs.
 
     Raises:
-        BenchError: the API does not answer, or lets somebody wait no longer than it should.
+        BenchError: the API does not answer, or lets someone wait no longer than it should.
     """
     count = REQUESTS if plan.rounds > 1 else REQUESTS_QUICK
     with tempfile.TemporaryDirectory(prefix="djps-bench-") as folder, System(servers, Path(folder)) as system:
@@ -59,7 +59,7 @@ def measure(plan: Plan, servers: Servers, say: Say, figures: Round) -> None:
         figures |= milliseconds(before[name] + after[name], f"waiting_none_{name}")
         figures |= milliseconds(latencies, f"waiting_{WAITERS}_{name}")
         say(
-            f"{name}: p99 {figures[f'waiting_none_{name}_ms_p99']:.1f} ms with nobody waiting, "
+            f"{name}: p99 {figures[f'waiting_none_{name}_ms_p99']:.1f} ms with no one waiting, "
             f"{figures[f'waiting_{WAITERS}_{name}_ms_p99']:.1f} ms with {WAITERS}"
         )
     figures |= milliseconds(told, "waiting_told")

@@ -26,7 +26,7 @@ CHILDREN = 3
 UTILISATION = 0.6
 #: Jobs that lie there before the worker has started, to see how long a child is held by one.
 BURST = 200
-#: Share of the children's time that the calm stream takes: nobody waits for a child.
+#: Share of the children's time that the calm stream takes: no one waits for a child.
 CALM = 0.08
 CALM_SECONDS = 10.0
 STREAM_SECONDS = 25.0

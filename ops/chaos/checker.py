@@ -150,7 +150,7 @@ def check(system: System, history: History, prefix: str, ends: dict[str, tuple[s
     ask("I5 retries beyond the budget", _BEYOND_BUDGET, like)
     ask("I6 keys with two rows", _KEYS, like)
     found["I6 keys with two ids"] = [operation.key for operation in known.values() if len(operation.ids) > 1]
-    found["I7 jobs nobody asked for"] = [key for key in by_key if key not in known]
+    found["I7 jobs no one asked for"] = [key for key in by_key if key not in known]
     ask("I7 effects of no job", _STRAY_EFFECTS)
     unfinished = [job_id for job_id, row in jobs.items() if row[2] in ("queued", "processing")]
     found["I8 not drained"] = unfinished

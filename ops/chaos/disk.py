@@ -44,7 +44,7 @@ def mount(folder: Path, name: str) -> Path:
 
 
 def unmount(place: Path) -> None:
-    """Takes it away again, whoever still has a file open there."""
+    """Takes it away again, also from those that still have a file open there."""
     subprocess.run(["umount", "--lazy", str(place)], check=True, timeout=10)
 
 

@@ -151,7 +151,7 @@ class Followers:
         return time.monotonic() < self._gave_up_at
 
     def _submitted(self, line: Line, rng: random.Random, kind: Kind) -> str | None:
-        """The id of a new job; None when nobody took it in time."""
+        """The id of a new job; None when no one took it in time."""
         seq = next(self._numbers)
         operation = self._history.begin(seq, f"{self._prefix}-{seq}", kind.name)
         payload = kind.payload(rng) | {"seq": seq}

@@ -12,7 +12,7 @@ from ops.chaos.system import System
 
 #: An answer may come this much before its wait is over, seconds: clocks of two processes.
 EARLY = 0.05
-#: Whoever waits is told within this, seconds: the looks that make up for a lost notification come once a second.
+#: Who waits is told within this, seconds: the looks that make up for a lost notification come once a second.
 TOLD_WITHIN = 2.5
 #: After PostgreSQL's return a listener connects again, and its next look is the one that tells, seconds.
 LISTENS_AGAIN = 3.0
@@ -65,7 +65,7 @@ def check(
         prefix: what the scenario's idempotency keys begin with.
         faults: begin and end of each, seconds since the epoch.
         database_away: a 503 is a right answer while PostgreSQL is away, and for a moment after.
-        slack: factor on how soon everybody must be told.
+        slack: factor on how soon everyone must be told.
     """
     like = prefix + "-%"
     ends = {row[0]: End(row[1], row[2]) for row in system.rows(_ENDS, like)}

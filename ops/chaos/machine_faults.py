@@ -1,4 +1,4 @@
-"""Faults of the machine: its disk is full, its power is cut, and somebody starts everything twice."""
+"""Faults of the machine: its disk is full, its power is cut, and someone starts everything twice."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ MUTANTS = (
     ),
     Mutant("trusting", "keys of a wrong type are left in Redis", "redis-poison-keys"),
     Mutant("unguarded", "a queue that raises stops those after it", "sweep-raises"),
-    Mutant("untold", "nobody who waits is woken", "follow-flush"),
+    Mutant("untold", "no request that waits is woken", "follow-flush"),
     Mutant("led-astray", "connections to a read-only server are kept", "pg-read-only"),
     Mutant("every-lock-a-race", "a lock wait is a race for a key", "pg-locked", "POST answered [409]"),
     Mutant("all-the-time", "a client may take as long as it likes", "slow-clients"),

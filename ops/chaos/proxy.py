@@ -14,7 +14,7 @@ from ops.stack.ports import LOOPBACK
 
 #: Bytes read at once.
 CHUNK = 65_536
-#: How long starting or steering the proxy may take, seconds.
+#: How long starting or controlling the proxy may take, seconds.
 PATIENCE = 5.0
 #: Makes `close` send a reset: linger is on, for 0 seconds.
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)

@@ -223,7 +223,7 @@ class Runner:
             name for role in scenario.follow for name in MUST_BE_SEEN[role] if not judged.answers.get(name)
         ]
         if missing:
-            row.findings.append(f"nobody was answered {', '.join(missing)}, so nothing was tested")
+            row.findings.append(f"no one was answered {', '.join(missing)}, so nothing was tested")
 
     def _slower(self, most: float, exchanges: list[Exchange], during: list[Exchange]) -> list[str]:
         inside = {id(one) for one in during}

@@ -263,7 +263,7 @@ def _limit_all() -> None:
 
 
 def _untold() -> None:
-    """Nobody who waits is woken: neither by a notification nor by the looks that make up for a lost one."""
+    """No one who waits is woken: neither by a notification nor by the looks that make up for a lost one."""
     from webapp.jobs.watchers import Watchers
 
     Watchers._wake = lambda *_args: None

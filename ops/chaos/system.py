@@ -328,7 +328,7 @@ class System:
             _signal(pid, signal.SIGCONT)
 
     def orphans(self) -> list[str]:
-        """Processes of this run that nobody looks after."""
+        """Processes of this run that no one looks after."""
         known = {member.process.pid for member in self.members.values() if member.process is not None}
         found = []
         for process in psutil.process_iter():

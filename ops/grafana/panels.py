@@ -93,7 +93,7 @@ def figure(
     """One number, its colour, and how it came about.
 
     Args:
-        whole: shown without decimals: `increase` reckons what lies between two scrapes.
+        whole: shown without decimals: `increase` computes what lies between two scrapes.
         bad_above: red from here on; `bad_below`: red under it.
     """
     steps = [model.Threshold(value=None, color="green")]

@@ -32,7 +32,7 @@ def task() -> builder.Dashboard:
 def _figures() -> list[object]:
     started = f"sum(increase(job_wait_seconds_count{_OF_TASK}[$__range]))"
     retried = f"(sum(increase(job_retries_total{_OF_TASK}[$__range])) or vector(0))"
-    buried = f"(sum(increase(job_burials_total{_OF_TASK}[$__range])) or vector(0))"
+    dead = f"(sum(increase(job_burials_total{_OF_TASK}[$__range])) or vector(0))"
     return [
         figure(
             "Started",
@@ -52,7 +52,7 @@ def _figures() -> list[object]:
             "Went to the dead letters",
             "short",
             "Jobs, in the time shown.",
-            Line(buried, "jobs"),
+            Line(dead, "jobs"),
             bad_above=0.5,
             whole=True,
         ),
@@ -95,14 +95,14 @@ def _graphs() -> list[object]:
             [Line(f"sum by (queue) (rate(job_wait_seconds_count{_OF_TASK}[$__rate_interval]))", "{{queue}}")],
         ),
         graph(
-            "Retries and burials",
+            "Retries and dead letters",
             "ops",
             "Failed attempts that got another try, and jobs given up, by why.",
             [
                 Line(f"sum(rate(job_retries_total{_OF_TASK}[$__rate_interval])) or vector(0)", "retried"),
                 Line(
                     f"sum by (reason) (rate(job_burials_total{_OF_TASK}[$__rate_interval])) or vector(0)",
-                    "buried: {{reason}}",
+                    "dead letter: {{reason}}",
                 ),
             ],
         ),

@@ -22,7 +22,7 @@ def _present() -> list[object]:
         graph(
             "Live workers by queue",
             "short",
-            "A queue at 0 has nobody; an alert fires when it has due jobs, or when no queue has anybody.",
+            "A queue at 0 has no worker; an alert fires when it has due jobs, or when no queue has any.",
             [Line("max by (queue) (queue_workers)", "{{queue}}")],
         ),
         graph(
@@ -57,7 +57,7 @@ def _messages() -> list[object]:
         graph(
             "Hints sent",
             "ops",
-            "submitted: by the API; due: by the dispatcher; unclaimed: sent once more; ticket: for a backlog.",
+            "submitted: by the API; due: by the dispatcher; unclaimed: sent again; ticket: for a backlog.",
             [Line("sum by (reason) (rate(jobs_dispatched_total[$__rate_interval]))", "{{reason}}")],
         ),
         graph(

@@ -16,7 +16,7 @@ from ops.stack import ports, postgres
 from webapp.settings import Settings
 from webapp.settings.local import note_of, read_note
 
-#: Seconds a server of somebody else's may take to answer.
+#: Seconds a server of someone else's may take to answer.
 ANSWER_TIMEOUT = 3.0
 
 #: A password in a URL, up to the last @ of its address, and one in its query.

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-#: Where Debian puts what administrators run; not on everybody's PATH.
+#: Where Debian puts what administrators run; not on everyone's PATH.
 ADMINISTRATORS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 #: Longest one call of apt-get may take, seconds.
 INSTALL_PATIENCE = 180

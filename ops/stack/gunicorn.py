@@ -78,7 +78,7 @@ def child_exit(_server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Tells the worker what to expect; requests that wait answer when it is told to end, so that nobody waits for them."""
+    """Tells the worker what to expect; requests that wait answer when it is told to end, so that no one waits for them."""
     extensions = worker.app.wsgi().extensions
     extensions["watchers"].is_open = lambda: worker.alive
     worker.largest_body = extensions["largest_body"]

@@ -46,7 +46,7 @@ def _why(error: OSError, port: int, setting: str, host: str) -> str:
 
 
 def is_free(port: int) -> bool:
-    """Tells whether a port can be listened on."""
+    """True if a port can be listened on."""
     try:
         require_free(port, "")
     except PortInUse:

@@ -120,7 +120,7 @@ def listens(pid: int, port: int) -> bool:
 
 
 class Deaths:
-    """Counts how often processes die while somebody waits for them."""
+    """Counts how often processes die while someone waits for them."""
 
     def __init__(self) -> None:
         self._starts: dict[str, set[int]] = {}
@@ -136,7 +136,7 @@ class Deaths:
             state = states.get(name)
             if state is None or state["state"] in NOT_STARTED:
                 continue
-            # By its starts and not by its pids: some die before anybody has seen them.
+            # By its starts and not by its pids: some die before anyone has seen them.
             starts = self._starts.setdefault(name, set())
             starts.add(state["started"])
             alive = state["state"] in LIVE

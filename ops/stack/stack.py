@@ -81,7 +81,7 @@ class Stack:
         }
         if any(one.name == "httpbin" for one in self._applications):
             ours["SIMULATED_JOB_URL"] = f"http://{ports.LOOPBACK}:{self.settings.httpbin_port}/delay/1"
-        # Flower takes an empty list of users for one that nobody is on.
+        # Flower takes an empty list of users for one that no one is on.
         inherited = {name: value for name, value in os.environ.items() if name != "FLOWER_BASIC_AUTH"}
         if users := self.settings.flower_basic_auth.get_secret_value():
             ours["FLOWER_BASIC_AUTH"] = users
@@ -135,7 +135,7 @@ class Stack:
         self.data.mkdir(parents=True, exist_ok=True)
         (self.data / "metrics").mkdir(exist_ok=True)
         for pattern in ("*.db", "slot-*.lock"):
-            # The data folder may be somebody's home, with a folder of this name that is theirs.
+            # The data folder may be someone's home, with a folder of this name that is theirs.
             for file in (self.data / "metrics").glob(pattern):
                 file.unlink(missing_ok=True)
         readiness.forget_all(self.data)

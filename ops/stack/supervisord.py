@@ -68,7 +68,7 @@ class LogFile(loggers.Handler):  # type: ignore[misc] # supervisor has no types
             self._rotate()
 
     def _open(self) -> int:
-        """The file; made again when somebody has deleted it."""
+        """The file; made again when someone has deleted it."""
         with suppress(OSError):
             if self._fd is not None and os.path.samestat(os.fstat(self._fd), Path(self.baseFilename).stat()):
                 return self._fd

@@ -26,7 +26,7 @@ FILES = "appendonlydir"
 ASIDE = "appendonlydir.unreadable"
 #: Longest a trial may take, seconds.
 TRIAL_PATIENCE = 60.0
-#: What Valkey says when the file is at fault, and not the disk or somebody's rights.
+#: What Valkey says when the file is at fault, and not the disk or someone's rights.
 _UNREADABLE = re.compile(
     r"Bad file format|bad file format|AOF|append.?only|manifest|RDB|Unexpected end of file", re.IGNORECASE
 )

@@ -29,7 +29,7 @@ def script(revision, capsys):
 
 @pytest.mark.parametrize("revision", REVISIONS)
 @pytest.mark.parametrize(("rules", "excuse"), [(CONTRACTS, "CONTRACT"), (BLOCKS, "BLOCKS")])
-def test_a_migration_only_adds_and_keeps_nobody_waiting_or_says_why_it_may(
+def test_a_migration_only_adds_and_keeps_no_one_waiting_or_says_why_it_may(
     application, capsys, revision, rules, excuse
 ):
     with application.app_context():

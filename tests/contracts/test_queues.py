@@ -51,7 +51,7 @@ def test_celery_knows_every_queue_and_makes_up_none():
     assert celery.conf.task_default_queue in celery.amqp.queues
 
 
-def test_no_message_is_written_for_a_result_nobody_reads():
+def test_no_message_is_written_for_a_result_no_one_reads():
     assert celery.conf.result_backend is None
     assert celery.conf.task_ignore_result is True
 

@@ -29,7 +29,7 @@ def _over_empty_servers(clean: None) -> None:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port where connections are refused: it is bound, and nobody listens."""
+    """A port where connections are refused: it is bound, and no one listens."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]

@@ -27,7 +27,7 @@ def tick_of(scheduler, name="dispatch_due"):
     return scheduler.schedule[name]
 
 
-def test_ticks_stop_when_nobody_takes_them(scheduler, redis, eventually):
+def test_ticks_stop_when_no_one_takes_them(scheduler, redis, eventually):
     for _ in range(3 * MOST_WAITING):
         scheduler.apply_async(tick_of(scheduler), advance=False)
     # The length of a queue is measured each time, so the bound is exact.

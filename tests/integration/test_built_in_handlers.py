@@ -73,7 +73,7 @@ def test_simulated_gives_up_after_its_timeout(call):
     assert time.monotonic() - started < 2
 
 
-def test_simulated_fails_when_nobody_is_there(call, closed_port):
+def test_simulated_fails_when_no_one_is_there(call, closed_port):
     with pytest.raises(requests.ConnectionError):
         call("", simulated_job_url=f"http://127.0.0.1:{closed_port}/")
 

@@ -108,7 +108,7 @@ def test_failed_and_cancelled_jobs_are_told_of_too(parts, engine):
     assert body_of(engine, cancelled.id)["type"] == "job.cancelled"
 
 
-def test_nobody_is_told_of_a_job_that_goes_on_or_has_no_callback(parts, engine):
+def test_no_one_is_told_of_a_job_that_goes_on_or_has_no_callback(parts, engine):
     for job in (queued(engine), claimed(engine)):
         with_callback(engine, job.id)
     completed(engine)

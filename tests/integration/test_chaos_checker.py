@@ -127,7 +127,7 @@ def test_a_job_that_ends_in_the_wrong_way_is_named(engine, observed, history):
     assert found.counts["I1 ended otherwise"] == 1
 
 
-def test_two_ids_for_one_key_a_job_nobody_asked_for_and_bad_answers_are_named(engine, observed, history):
+def test_two_ids_for_one_key_a_job_no_one_asked_for_and_bad_answers_are_named(engine, observed, history):
     accept(history, finished(engine, observed, 0).id)
     accept(history, finished(engine, observed, 1).id)
     finished(engine, observed, 2)
@@ -136,7 +136,7 @@ def test_two_ids_for_one_key_a_job_nobody_asked_for_and_bad_answers_are_named(en
     history.end(operation, Event.UNKNOWN, Exchange(0.0, 5.0, 0, retry_after=False))
     assert broken(observed, history) == {
         "I6 keys with two ids",
-        "I7 jobs nobody asked for",
+        "I7 jobs no one asked for",
         "HTTP 500",
         "HTTP hangs",
     }

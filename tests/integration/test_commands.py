@@ -118,7 +118,7 @@ def test_a_job_is_submitted_and_sent(flask, engine, redis):
         assert flask("jobs", "submit", wrong).exit_code == 2
 
 
-def test_a_job_is_cancelled_and_queued_once_more(flask, engine):
+def test_a_job_is_cancelled_and_queued_again(flask, engine):
     job = queued(engine)
     assert flask("jobs", "cancel", job.id, "--reason", "twice").stdout == f"{job.id} cancelled\n"
     assert answer(flask("jobs", "cancel", job.id, "--json"))["cancel_reason"] == "twice"

@@ -115,7 +115,7 @@ def test_an_asked_attempt_ends_as_cancelled(engine):
         assert status_after(connection, claim)
 
 
-def test_an_attempt_that_nobody_asked_is_not_cancelled(engine):
+def test_an_attempt_that_no_one_asked_is_not_cancelled(engine):
     claim = claimed(engine)
     before = tables(engine)
     with engine.begin() as connection:
@@ -191,7 +191,7 @@ def test_what_has_a_recorded_end_is_not_ended_again(engine):
 
 
 @pytest.mark.parametrize("make", [buried, withdrawn])
-def test_an_operator_queues_a_job_once_more_with_a_fresh_budget(engine, make):
+def test_an_operator_queues_a_job_again_with_a_fresh_budget(engine, make):
     claim = make(engine)
     age(engine, "run_at", 1_000)
     with engine.begin() as connection:

@@ -157,7 +157,7 @@ def test_a_thousand_jobs_fit_through_one_pipeline(dispatcher, broker, clock, eng
                 " SELECT gen_random_uuid(), 'noop', '{}', 'default', 3, 300, 'f' FROM generate_series(1, 1200)"
             )
         )
-    # Of a task nobody knows, a few are sent first: they tell how many a message should carry.
+    # Of a task no one knows, a few are sent first: they tell how many a message should carry.
     assert dispatch(dispatcher, buffer=1_000) == {"due": FIRST_MESSAGES}
     broker.tell_pace("noop", 3.0)
     clock.now += TTL + 0.1

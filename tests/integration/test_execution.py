@@ -127,7 +127,7 @@ def test_a_retry_is_not_run_before_it_is_due(run, engine):
     assert row_of(engine, job_id).attempt == 1
 
 
-def test_a_job_that_always_fails_is_buried_after_its_last_retry(run, engine, redis):
+def test_a_job_that_always_fails_gets_a_dead_letter_after_its_last_retry(run, engine, redis):
     job_id = run(fail)
     delays = []
     for _ in range(3):
@@ -168,7 +168,7 @@ def test_when_the_burial_cannot_be_sent_the_worker_buries_the_job_itself(run, en
     assert len(letters_of(engine, job_id)) == 1
 
 
-def test_a_discarded_job_is_buried_without_another_try(run, engine):
+def test_a_discarded_job_gets_a_dead_letter_without_another_try(run, engine):
     def discard(payload, context):
         raise Discard("no such address")
 

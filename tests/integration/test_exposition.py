@@ -16,7 +16,7 @@ LOOPBACK = ports.LOOPBACK
 
 @pytest.fixture
 def taken_port():
-    """A port that somebody else has."""
+    """A port that someone else has."""
     with socket.socket() as holder:
         holder.bind((LOOPBACK, 0))
         yield holder.getsockname()[1]

@@ -139,7 +139,7 @@ def test_a_reason_is_some_words(client, engine, body, field):
 
 
 @pytest.mark.parametrize("make", [buried, queued])
-def test_a_final_job_is_queued_once_more_with_a_fresh_budget(client, engine, make):
+def test_a_final_job_is_queued_again_with_a_fresh_budget(client, engine, make):
     job = make(engine)
     if row_of(engine, job.id).status == "queued":
         assert post(client, job.id, "retry").status_code == 409

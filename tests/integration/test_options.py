@@ -281,7 +281,7 @@ def test_two_sweeps_at_once_cancel_a_job_once(engine):
         assert expiry.cancel_expired(two, 10) == 0
 
 
-def test_an_expired_job_that_is_queued_once_more_does_not_expire_again(engine, parts):
+def test_an_expired_job_that_is_queued_again_does_not_expire_again(engine, parts):
     row = expired(engine)
     recovery.run_expiry(parts)
     with engine.begin() as connection:

@@ -352,7 +352,7 @@ def test_a_failure_tells_the_origin_and_no_secret(caller, service):
     assert "hidden" not in str(failed.value)
 
 
-def test_nobody_there_is_a_failure(closed_port):
+def test_no_one_there_is_a_failure(closed_port):
     rules = Rules(frozenset({80}), read_targets(f"127.0.0.1:{closed_port}"))
     with pytest.raises(CallFailed, match="NewConnectionError"):
         Caller(Guard(rules), max_bytes=1).call(Request("GET", f"http://127.0.0.1:{closed_port}/"), 5)
@@ -418,7 +418,7 @@ class TestNames:
         with pytest.raises(TargetRefused):
             guard.addresses(self.endpoint, 1.0)
 
-    def test_a_name_nobody_knows_is_a_failure_that_may_pass(self, service):
+    def test_a_name_no_one_knows_is_a_failure_that_may_pass(self, service):
         def unknown(host):
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -480,7 +480,7 @@ class TestTls:
             self.call(secured, authority, "wrong.example")
         assert secured.asked == []
 
-    def test_an_authority_nobody_knows_is_refused(self, secured):
+    def test_an_authority_no_one_knows_is_refused(self, secured):
         with pytest.raises(CallFailed, match="CERTIFICATE_VERIFY_FAILED"):
             self.call(secured, trustme.CA(), "right.example")
         assert secured.asked == []

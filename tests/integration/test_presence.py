@@ -369,7 +369,7 @@ def test_a_child_whose_job_does_not_stop_when_asked_is_killed_after_the_grace(
 def test_while_a_child_is_killed_for_its_job_it_cannot_begin_another(
     presence, engine, accept, child, monkeypatch
 ):
-    """Between the look and the kill it could have ended that job, and would be running somebody else's."""
+    """Between the look and the kill it could have ended that job, and would be running someone else's."""
     pid = child()
     stubborn = held_by(engine, pid)
     accept(stubborn.id, pid)
@@ -407,7 +407,7 @@ def test_a_job_whose_lease_cannot_be_renewed_is_stopped_before_the_sweeper_may_t
     claim, held = held_by(engine, pid), held_by(engine, pid)
     runs(pid, claim)
     with engine.begin() as connection:
-        # The row is somebody else's by now, so the renewal does not reach it.
+        # The row is someone else's by now, so the renewal does not reach it.
         connection.execute(text("UPDATE jobs SET worker_id = 'other/1' WHERE id = :id"), {"id": claim.id})
     presence.run_once()
     assert is_child(pid)

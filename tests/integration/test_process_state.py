@@ -71,7 +71,7 @@ def redirect_output() -> None:
 
 
 def ring(*_args: object) -> None:
-    """Somebody's signal handler."""
+    """Someone's signal handler."""
 
 
 CHANGES: dict[str, tuple[str, Callable[[], object]]] = {

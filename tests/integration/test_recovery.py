@@ -57,7 +57,7 @@ def test_a_job_whose_lease_ran_out_is_queued_again_at_once(parts, engine):
     assert recovery.run_recovery(parts) == 0
 
 
-def test_a_lost_attempt_without_retries_left_is_buried(parts, engine):
+def test_a_lost_attempt_without_retries_left_gets_a_dead_letter(parts, engine):
     claim = claimed(engine, max_retries=0)
     expire(engine)
     assert recovery.run_recovery(parts) == 1

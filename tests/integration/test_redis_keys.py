@@ -22,7 +22,7 @@ from webapp.jobs.submission import Submission
 from webapp.queues.dispatch import Dispatcher
 
 LAST = lists_of("default")[-1]
-#: Commands that somebody else may send.
+#: Commands that someone else may send.
 POISON = [
     ["SET", PACE, "x"],
     ["LPUSH", PACE, "x"],

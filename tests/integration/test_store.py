@@ -226,7 +226,7 @@ def test_a_stale_attempt_writes_nothing(engine):
     assert tables(engine) == before
 
 
-def test_a_job_is_buried_only_when_the_end_of_its_last_attempt_is_on_record(engine):
+def test_a_job_gets_a_dead_letter_only_when_the_end_of_its_last_attempt_is_on_record(engine):
     claim = claimed(engine)
     with engine.begin() as connection:
         assert store.bury(connection, claim.id, claim.attempt) is None

@@ -384,7 +384,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.step(side, lambda connection: store.mark_undispatched(connection, [job]), plan)
 
     def time_passes(self, slot: int, guard: Guard) -> None:
-        """For a job that nobody is changing: its lease runs out, its message is lost, it is final for long."""
+        """For a job that no one is changing: its lease runs out, its message is lost, it is final for long."""
         held = {job for side in self.sides for job in side.rows}
         fit = [job for job, row in self.rows.items() if job not in held and guard(row)]
         if not fit:

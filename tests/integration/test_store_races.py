@@ -143,7 +143,7 @@ STAGES = {
         running,
         leaving=BACK | {"settle_completed"},
         staying=frozenset({"ask_cancel", "renew"}),
-        # The job that waits once more is cancelled.
+        # The job that waits again is cancelled.
         also=frozenset((first, "ask_cancel") for first in BACK),
         too_early=frozenset(product(BACK, ("claim", "take_due"))) | {("ask_cancel", "settle_cancelled")},
     ),

@@ -175,7 +175,7 @@ def test_a_job_that_cannot_even_be_handed_back_is_accepted_all_the_same(
     broken = service_over(engine, leaving, handing_back=unreachable)
     monkeypatch.setattr(broken._hints, "wants", lambda queue, task: True)
     accepted = submitted(broken)
-    # It looks sent; the dispatcher sends it again when nobody claims it.
+    # It looks sent; the dispatcher sends it again when no one claims it.
     assert row_of(engine, accepted.job.id).dispatched_at is not None
     age(engine, "dispatched_at", 6)
     assert dispatcher.dispatch("default", buffer=10, redispatch_after=60.0) == {"unclaimed": 1}

@@ -170,7 +170,7 @@ def test_an_attempt_that_was_put_off_or_cancelled_is_no_error(run_once, function
     assert "error.type" not in span.attributes
 
 
-def test_a_task_nobody_knows_here_is_an_error(engine, collector):
+def test_a_task_no_one_knows_here_is_an_error(engine, collector):
     attempt(queued(engine, task="of-a-later-release").id)
     (span,) = told(collector)
     assert (span.name, span.attributes["error.type"]) == (
@@ -276,7 +276,7 @@ def test_a_sampler_decides_for_a_whole_job(engine, handle, collector, monkeypatc
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_lines_about_an_attempt_that_was_lost_or_buried_name_its_request(engine, parts, request, on):
+def test_lines_about_an_attempt_that_was_lost_or_dead_lettered_name_its_request(engine, parts, request, on):
     if on:
         request.getfixturevalue("collector")
     lost = claimed(engine, request_id="of-lost", traceparent=TRACEPARENT)

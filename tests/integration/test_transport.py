@@ -101,7 +101,7 @@ def sockets() -> int:
 
 @pytest.fixture
 def read_only(redis):
-    """A Redis that is somebody's replica, as after a failover."""
+    """A Redis that is someone's replica, as after a failover."""
     redis.replicaof("127.0.0.1", 1)
     yield
     redis.replicaof("NO", "ONE")

@@ -141,7 +141,7 @@ def test_a_database_that_is_away_for_a_moment_ends_no_wait(waiting, app, engine,
     answer = waiting(f"/jobs/{claim.id}?wait=30")
     end(engine, claim)
     with engine.begin() as connection:
-        # Something more happens, for the look at the end itself found nobody.
+        # Something more happens, for the look at the end itself found no one.
         connection.execute(text("UPDATE jobs SET updated_at = now() WHERE id = :id"), {"id": claim.id})
     assert answer.result(10)[0].json["status"] == "completed"
 
@@ -188,7 +188,7 @@ def test_a_process_that_ends_answers_those_who_wait(waiting, watchers, engine, m
     assert answer.result(10)[0].json["status"] == "queued"
 
 
-def test_the_listener_ends_when_nobody_waits_any_more(another_app, engine, eventually, monkeypatch):
+def test_the_listener_ends_when_no_one_waits_any_more(another_app, engine, eventually, monkeypatch):
     monkeypatch.setattr(watchers_module, "LINGER", 0.0)
     monkeypatch.setattr(watchers_module, "LOOK_EVERY", 0.05)
     app = another_app()
@@ -243,7 +243,7 @@ def test_a_listener_that_died_is_started_again_for_those_who_wait(
         assert answer.result(10).json["status"] == "completed"
 
 
-def test_a_notification_of_somebody_else_s_is_passed_over(waiting, engine, caplog, eventually):
+def test_a_notification_of_someone_else_s_is_passed_over(waiting, engine, caplog, eventually):
     claim = claimed(engine)
     answer = waiting(f"/jobs/{claim.id}?wait=30")
     eventually(lambda: listening(engine))

@@ -80,7 +80,7 @@ def test_a_statement_past_its_budget_loses_its_connection_and_the_next_gets_a_ne
     eventually(lambda: ask(engine)[1] is None, 5)
 
 
-def test_a_slow_statement_shuts_nobody_else_out(engine):
+def test_a_slow_statement_shuts_no_one_else_out(engine):
     """While one connection waits in vain for its statement, others are answered: the server is there."""
     told = []
     slow = threading.Thread(target=lambda: told.append(ask(engine, "SELECT pg_sleep(5)")))

@@ -21,7 +21,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def may_make_hosts() -> bool:
-    """Tells whether this process may make network namespaces: root may, unless a container took these rights away."""
+    """True if this process may make network namespaces: root may, unless a container took these rights away."""
     status = Path("/proc/self/status").read_text()
     rights = int(next(line for line in status.splitlines() if line.startswith("CapEff")).split()[1], 16)
     return all(rights >> number & 1 for number in (_CAP_NET_ADMIN, _CAP_SYS_ADMIN))

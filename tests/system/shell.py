@@ -113,7 +113,7 @@ class Clone:
 @contextmanager
 def clone(**settings: str) -> Iterator[Clone]:
     """A clone that is gone after the block, and what it had started with it."""
-    # Not pytest's own folder, which it closes to PostgreSQL's user; nor one that nobody may pass through.
+    # Not pytest's own folder, which it closes to PostgreSQL's user; nor one that no one may pass through.
     with tempfile.TemporaryDirectory(prefix="djps-clone-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)
         made = Clone(Path(folder), **settings)

@@ -64,7 +64,7 @@ def test_what_comes_in_goes_out(fleet, eventually):
     fleet.http.post(f"{url}/{dead[0]['id']}/retry", timeout=10)
     chosen = {"ids": [job["id"] for job in dead[1:]]}
     fleet.http.post(f"{fleet.url}/dlq/requeue", json=chosen, timeout=10)
-    # The callbacks of those that were cancelled are jobs as well; nobody takes them, so they wait for their next try.
+    # The callbacks of those that were cancelled are jobs as well; no one takes them, so they wait for their next try.
     told = "SELECT count(*) FROM jobs WHERE callback_of IS NOT NULL"
     eventually(lambda: fleet.rows(told)[0][0] == 3)
     eventually(lambda: balance() == fleet.unfinished(), 30)

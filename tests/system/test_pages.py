@@ -123,7 +123,7 @@ def unmatched(shell: Shell, command: console.Command) -> str | None:
 
 
 def fault_of(command: console.Command, codes: list[int], output: str, ids: dict[str, str]) -> str | None:
-    # What is piped into `head` may end because nobody reads on.
+    # What is piped into `head` may end because no one reads on.
     if any(code not in {0, 23, 141} for code in codes) or codes[-1] != 0:
         return f"exit codes {codes}, printed: {output}"
     if PROBLEM.search(output) and not PROBLEM.search(command.prints):

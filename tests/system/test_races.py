@@ -116,7 +116,7 @@ def test_of_two_requeues_each_that_is_answered_200_is_one_more_attempt(fleet, as
     written = {job_id: (count, requeued) for job_id, count, requeued in letters}
     for job_id, answers in rounds:
         assert set(answers) <= {200, 409}
-        # The worker may be so quick that the second finds the job failed once more; it then queues it again.
+        # The worker may be so quick that the second finds the job failed again; it then queues it again.
         assert answers[200] >= 1
         assert now[job_id] == ("failed", 1 + answers[200])
         assert written[job_id] == (1 + answers[200], answers[200])

@@ -1,4 +1,4 @@
-"""Real processes tell a real OTLP receiver of their requests and attempts; and go on where nobody listens."""
+"""Real processes tell a real OTLP receiver of their requests and attempts; and go on where no one listens."""
 
 from __future__ import annotations
 

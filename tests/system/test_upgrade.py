@@ -109,7 +109,7 @@ def test_a_release_goes_in_with_no_failed_request_and_no_lost_job(another_fleet,
             fleet.stop("maintenance")
             fleet.start("second-beat")
             fleet.stop("beat")
-            # The API last: nobody is given what no worker can do.
+            # The API last: no one is given what no worker can do.
             new_api = reexecute(fleet, eventually)
             seen = len(stream.accepted)
             eventually(lambda: len(stream.accepted) > seen + 30)

@@ -227,7 +227,7 @@ def test_a_filled_dead_letter_queue_fires_within_a_minute_and_its_runbook_ends_i
         answer = fleet.http.post(f"{fleet.url}{path}", json=body, timeout=10)
         assert answer.status_code == 200, answer.text
         assert answer.json()["matched"] > 0 or path == "/dlq/discard"
-    # What the rehearsal requeued is buried once more.
+    # What the rehearsal requeued is moved to the dead letter queue again.
     path, body = told[-1]
     eventually(lambda: watcher.ask('dead_letters_open{task="fail"} > 0'), 60)
     eventually(lambda: fleet.unfinished() == 0, PATIENCE)

@@ -49,7 +49,7 @@ def test_a_process_sees_what_another_wrote():
     assert (shares.read(mine), shares.read(its)) == (0, 7)
 
 
-def test_who_is_ahead_waits_and_then_takes_what_nobody_took(monkeypatch):
+def test_the_one_ahead_waits_and_then_takes_what_no_other_took(monkeypatch):
     slept, taken = [], []
     monkeypatch.setattr(evenly.time, "sleep", slept.append)
     shares = Shares(2)

@@ -109,7 +109,7 @@ def test_one_sentence_about_many_is_a_line_for_each(caplog):
     assert len(caplog.records) == 1
 
 
-def test_one_sentence_about_many_is_not_made_where_nobody_reads_it(caplog):
+def test_one_sentence_about_many_is_not_made_where_no_one_reads_it(caplog):
     def never():
         raise AssertionError("the lines were made")
         yield
@@ -118,14 +118,14 @@ def test_one_sentence_about_many_is_not_made_where_nobody_reads_it(caplog):
         logs.info_each(logging.getLogger("djps.test"), "job completed", never())
 
 
-def test_a_sentence_about_nobody_is_no_line(caplog):
+def test_a_sentence_about_no_one_is_no_line(caplog):
     with caplog.at_level(logging.INFO):
         logs.info_each(logging.getLogger("djps.test"), "job completed", [])
     assert caplog.records == []
 
 
 @pytest.mark.parametrize("value", ["Zürich", 2**70, {1: "a"}, datetime(2026, 1, 1, tzinfo=UTC), "\u2028"])
-def test_lines_are_ascii_and_exact_whoever_makes_them(value):
+def test_lines_are_ascii_and_exact_however_they_are_made(value):
     logger = logging.getLogger("djps.test")
     record = logger.makeRecord(logger.name, logging.INFO, __file__, 1, "x", (), None, extra={"value": value})
     text = JsonFormatter().format(record)

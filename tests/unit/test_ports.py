@@ -34,7 +34,7 @@ def test_an_address_that_this_machine_has_not_names_the_host_setting():
         require_free(ports.free(), "API_PORT", "192.0.2.7")
 
 
-def test_a_name_that_nobody_knows_names_the_host_setting(monkeypatch):
+def test_a_name_that_no_one_knows_names_the_host_setting(monkeypatch):
     def unknown(*_, **__):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 

@@ -53,7 +53,7 @@ def test_a_job_with_less_time_than_the_one_before_moves_the_timer():
         assert time.monotonic() - began < 1
 
 
-def test_between_jobs_nobody_is_stopped():
+def test_between_jobs_no_one_is_stopped():
     with SoftLimit() as limit:
         limit.begin(0.02)
         limit.end()

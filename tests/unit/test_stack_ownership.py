@@ -56,7 +56,7 @@ def test_neither_is_another_program_that_a_job_started_nor_another_stacks(proces
     assert pids(tmp_path) == set()
 
 
-def test_whoever_asks_is_not_found(tmp_path):
+def test_who_asks_is_not_found(tmp_path):
     found = subprocess.run(
         [
             sys.executable,

@@ -41,7 +41,7 @@ def test_a_log_is_rotated_and_bounded(tmp_path):
     assert (tmp_path / "log").read_text() == "on\n"
 
 
-def test_a_log_that_somebody_deletes_is_made_again(tmp_path):
+def test_a_log_that_someone_deletes_is_made_again(tmp_path):
     folder = tmp_path / "logs"
     log = LogFile(str(folder / "log"))
     log.emit(record(b"one\n"))

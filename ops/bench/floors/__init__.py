@@ -94,7 +94,7 @@ class Floors:
 
 
 def answers(port: int, path: str = "/health") -> bool:
-    """Tells whether an HTTP server on this port says that it is well."""
+    """True if an HTTP server on this port says that it is well."""
     try:
         connection = load.Connection(port)
     except OSError:

@@ -57,7 +57,7 @@ def hit(sent: float = 0.0) -> None:
     """Counts one executed job.
 
     Args:
-        sent: when it was sent; 0 when nobody asks how long it waited.
+        sent: when it was sent; 0 when no one asks how long it waited.
     """
     now = time.time()
     with _lock:
