@@ -30,7 +30,7 @@ SPREAD = 1.0
 
 
 def _has_broker() -> bool:
-    return runtime().broker.available()
+    return runtime().broker.client.available()
 
 
 class BoundedScheduler(Scheduler):  # type: ignore[misc] # Celery ships no types
@@ -73,7 +73,7 @@ class BoundedScheduler(Scheduler):  # type: ignore[misc] # Celery ships no types
         **kwargs: Any,
     ) -> Any:
         """Sends one tick, or lets it pass."""
-        waiting = runtime().broker.length(MAINTENANCE_QUEUE)
+        waiting = runtime().broker.room.length(MAINTENANCE_QUEUE)
         if waiting is None or waiting >= MOST_WAITING:
             return self.reserve(entry) if advance else None
         return super().apply_async(entry, producer=producer, advance=advance, **kwargs)

@@ -111,7 +111,7 @@ def claim_due(parts: Runtime, ticket: Ticket) -> list[Claim]:
 
 
 def _taker(parts: Runtime, ticket: Ticket) -> Taker:
-    size, room = parts.broker.chunk_size(ticket.task), recycling.room()
+    size, room = parts.broker.paces.chunk_size(ticket.task), recycling.room()
     return Taker(size if room is None else min(size, room), child_name(), parts.settings.stuck_job_threshold)
 
 

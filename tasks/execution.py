@@ -308,7 +308,7 @@ def measure(parts: Runtime, task: str, seconds: float) -> None:
         return
     seen.look_at = now + PACE_PAUSE
     if seen.told is None or now - seen.told_at > PACE_EVERY or not pace.is_similar(seen.seconds, seen.told):
-        parts.broker.tell_pace(task, seen.seconds)
+        parts.broker.paces.tell(task, seen.seconds)
         seen.told, seen.told_at = seen.seconds, now
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.pool import NullPool
 from uuid_utils.compat import uuid7
 
 from tasks.processes.file_descriptors import files
-from webapp.infra.broker.client import Broker
+from webapp.infra.broker.publish import Broker
 from webapp.infra.postgres.engine import engine_options, watch_idle
 from webapp.infra.postgres.hosts import go_through_hosts
 from webapp.jobs.handlers import registry
@@ -57,7 +57,7 @@ def runtime() -> Runtime:
         chunk_of=registry.chunk_of,
         most=settings.max_tasks_per_child,
     )
-    files.on_loss(broker.give_up)
+    files.on_loss(broker.client.give_up)
     policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)
     return Runtime(settings, engine, broker, Dispatcher(engine, broker), policy)
 

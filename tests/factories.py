@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 
 from tasks.execution import JobsFailed
 from tasks.presence import lost_jobs
-from webapp.infra.broker.client import Broker
+from webapp.infra.broker.publish import Broker
 from webapp.infra.broker.transport import lists_of
 from webapp.jobs import insert, store
 from webapp.jobs.error_report import ErrorReport

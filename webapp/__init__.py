@@ -40,7 +40,8 @@ def create_app(
     from webapp import api
     from webapp.api.extensions import QuickJSON, db
     from webapp.dead_letters import service as dead_letters
-    from webapp.infra.broker.client import Broker, bind_celery
+    from webapp.infra.broker.client import bind_celery
+    from webapp.infra.broker.publish import Broker
     from webapp.infra.postgres import deadlines
     from webapp.infra.postgres.engine import engine_options, watch_idle
     from webapp.infra.telemetry import logs, metrics, traces

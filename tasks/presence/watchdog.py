@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tasks.presence.context import UNREACHABLE, WorkerContext
 from tasks.presence.drain import Drain
 from tasks.presence.running import messages_received
-from webapp.infra.broker.client import waiting_in
+from webapp.infra.broker.room import waiting_in
 from webapp.infra.guarded import Step
 from webapp.jobs import store
 

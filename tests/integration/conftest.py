@@ -15,7 +15,8 @@ from sqlalchemy import Engine
 from tasks.runtime import Runtime, runtime
 from webapp import create_app
 from webapp.api.extensions import limiter
-from webapp.infra.broker.client import Broker, celery
+from webapp.infra.broker.client import celery
+from webapp.infra.broker.publish import Broker
 from webapp.infra.telemetry import traces
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, Handler, HandlerFunction, registry
 from webapp.queues.dispatch import Dispatcher
@@ -112,6 +113,12 @@ def dispatcher(app: Flask, engine: Engine, broker: Broker) -> Dispatcher:
 def parts(app: Flask) -> Runtime:
     """What a worker's child works with."""
     return runtime()
+
+
+@pytest.fixture
+def paused(parts: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker's broker sends nothing, as for a moment after a failure."""
+    monkeypatch.setattr(parts.broker.client, "available", lambda: False)
 
 
 @pytest.fixture

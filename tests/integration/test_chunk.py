@@ -168,7 +168,7 @@ def test_a_database_that_stays_away_leaves_the_chunk_to_the_sweeper(engine, part
 
 def test_hints_of_quick_tasks_share_messages_and_those_of_unknown_ones_do_not(broker, redis, engine, handle):
     quick, unknown = handle(lambda p, c: None), handle(lambda p, c: None)
-    broker.tell_pace(quick, 0.02)
+    broker.paces.tell(quick, 0.02)
     hints = [queued(engine, task=quick) for _ in range(12)] + [queued(engine, task=unknown)]
     assert broker.send_hints(hints)
     bodies = [json.loads(one) for one in waiting(redis)]
@@ -179,7 +179,7 @@ def test_hints_of_quick_tasks_share_messages_and_those_of_unknown_ones_do_not(br
 
 def test_a_handler_may_say_its_chunk_itself(broker, handle):
     name = handle(lambda payload, context: None, chunk=9)
-    assert broker.chunk_size(name) == 9
+    assert broker.paces.chunk_size(name) == 9
 
 
 @pytest.mark.parametrize("chunk", [0, LARGEST_CHUNK + 1, -1])
@@ -194,23 +194,23 @@ def test_the_pace_of_a_task_is_told_to_the_senders(engine, handle, broker, redis
     rows = [queued(engine, task=name) for _ in range(3)]
     ended(execute_jobs, [str(row.id) for row in rows])
     assert float(redis.hget("djps:pace", name)) < 0.1
-    assert broker.chunk_size(name) > 1
+    assert broker.paces.chunk_size(name) > 1
 
 
-def test_an_exhausted_job_of_a_chunk_goes_to_the_dead_letter_queue(engine, handle, parts, eventually):
+@pytest.mark.usefixtures("paused")
+def test_an_exhausted_job_of_a_chunk_goes_to_the_dead_letter_queue(engine, handle):
     def broken(payload, context):
         raise RuntimeError("always")
 
     name = handle(broken)
     row = queued(engine, task=name, max_retries=0)
-    parts.broker._paused_until = time.monotonic() + 60
     ended(execute_jobs, [str(row.id)])
-    parts.broker._paused_until = 0.0
     assert statuses(engine, [row]) == ["failed"]
     assert len(letters_of(engine, row.id)) == 1
 
 
-def test_every_job_of_a_chunk_may_snooze_retry_or_be_discarded(engine, handle, parts):
+@pytest.mark.usefixtures("paused")
+def test_every_job_of_a_chunk_may_snooze_retry_or_be_discarded(engine, handle):
     ends_of = {"snooze": Snooze(30), "retry": Retry(after=5), "discard": Discard("no use"), "done": None}
 
     def run(payload, context):
@@ -219,9 +219,7 @@ def test_every_job_of_a_chunk_may_snooze_retry_or_be_discarded(engine, handle, p
 
     name = handle(run)
     rows = {how: queued(engine, task=name, payload={"task": name, "how": how}) for how in ends_of}
-    parts.broker._paused_until = time.monotonic() + 60
     ended(execute_jobs, [str(row.id) for row in rows.values()])
-    parts.broker._paused_until = 0.0
     found = {how: row_of(engine, row.id) for how, row in rows.items()}
     assert {how: (row.status, row.retry_count) for how, row in found.items()} == {
         "snooze": ("queued", 0), "retry": ("queued", 1), "discard": ("failed", 0), "done": ("completed", 0),

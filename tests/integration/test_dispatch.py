@@ -8,8 +8,8 @@ from factories import age, queued, row_of, waiting
 from sqlalchemy import text
 
 from tasks.sweeps import recovery
-from webapp.infra.broker.client import Broker
 from webapp.infra.broker.pace_table import TTL
+from webapp.infra.broker.publish import Broker
 from webapp.infra.broker.transport import list_of, lists_of
 from webapp.jobs.submission import Submission
 from webapp.queues.dispatch import Dispatcher
@@ -126,14 +126,14 @@ def test_jobs_whose_messages_failed_are_handed_back(engine, closed_port, monkeyp
     rows = [queued(engine) for _ in range(3)]
     broker = Broker(f"redis://127.0.0.1:{closed_port}/0", buffer=10)
     # Redis answered when it was asked for the length, and then went away.
-    monkeypatch.setattr(broker, "length", lambda queue: 0)
+    monkeypatch.setattr(broker.room, "length", lambda queue: 0)
     assert dispatch(Dispatcher(engine, broker)) == {}
     assert [row_of(engine, row.id).dispatched_at for row in rows] == [None] * 3
 
 
 def test_two_dispatchers_at_once_send_every_job_once(dispatcher, broker, engine, redis):
     rows = [queued(engine) for _ in range(60)]
-    broker.tell_pace("noop", 3.0)
+    broker.paces.tell("noop", 3.0)
     barrier = threading.Barrier(4)
 
     def work():
@@ -159,7 +159,7 @@ def test_a_thousand_jobs_fit_through_one_pipeline(dispatcher, broker, clock, eng
         )
     # Of a task no one knows, a few are sent first: they tell how many a message should carry.
     assert dispatch(dispatcher, buffer=1_000) == {"due": FIRST_MESSAGES}
-    broker.tell_pace("noop", 3.0)
+    broker.paces.tell("noop", 3.0)
     clock.now += TTL + 0.1
     redis.delete(*lists_of("default"))
     assert dispatch(dispatcher, buffer=1_000) == {"due": 1_000}
@@ -209,4 +209,4 @@ def test_without_redis_nothing_is_taken_back(service, engine, closed_port):
     away = Broker(f"redis://127.0.0.1:{closed_port}", buffer=10)
     service.submit(Submission({"task": "noop"}))
     assert Dispatcher(engine, away).refill() == 0
-    away.begin_epoch()
+    away.epoch.begin()

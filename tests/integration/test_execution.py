@@ -161,8 +161,8 @@ def test_a_burial_that_comes_twice_late_or_from_nowhere_moves_nothing(run, engin
     assert row_of(engine, running.id).status == "processing"
 
 
-def test_when_the_burial_cannot_be_sent_the_worker_buries_the_job_itself(run, engine, parts, monkeypatch):
-    monkeypatch.setattr(parts.broker, "_paused_until", time.monotonic() + 60)
+@pytest.mark.usefixtures("paused")
+def test_when_the_burial_cannot_be_sent_the_worker_buries_the_job_itself(run, engine):
     job_id = run(fail, max_retries=0)
     assert row_of(engine, job_id).status == "failed"
     assert len(letters_of(engine, job_id)) == 1

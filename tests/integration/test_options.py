@@ -146,7 +146,7 @@ def test_each_priority_waits_in_a_list_of_its_own(client, service, broker, redis
     order = [json.loads(message)["headers"]["id"] for message in waiting(redis)]
     assert order == [ids[priority] for priority in (9, 6, 5, 4, 0)]
     assert redis.llen("default") == redis.llen(list_of("default", 9)) == 1
-    assert broker.length("default") == 5
+    assert broker.room.length("default") == 5
 
 
 def test_the_dispatcher_keeps_the_order_of_priorities(engine, parts, redis):

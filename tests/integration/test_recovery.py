@@ -23,7 +23,7 @@ from factories import (
 
 from tasks.presence import lost_jobs
 from tasks.sweeps import recovery
-from webapp.infra.broker.client import Broker
+from webapp.infra.broker.publish import Broker
 from webapp.jobs import store
 from webapp.jobs.loss import LOST
 from webapp.jobs.retry import RetryPolicy

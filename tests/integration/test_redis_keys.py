@@ -15,8 +15,9 @@ from redis import Redis
 from tasks.sweeps import recovery
 from webapp import settings as settings_module
 from webapp.infra.broker import heartbeats, pace_table, redis_keys
-from webapp.infra.broker.client import LENGTH_TTL, Broker
+from webapp.infra.broker.publish import Broker
 from webapp.infra.broker.redis_keys import EPOCH, PACE
+from webapp.infra.broker.room import LENGTH_TTL
 from webapp.infra.broker.transport import lists_of
 from webapp.jobs.submission import Submission
 from webapp.queues.dispatch import Dispatcher
@@ -73,42 +74,42 @@ def test_jobs_are_taken_and_sent_whatever_a_key_holds(another_app, hearing, cloc
         clock.now += LENGTH_TTL + pace_table.TTL  # What was read before is not believed any more.
         recovery.run_dispatch(hearing)
     assert len(waiting(redis)) >= 3
-    assert hearing.broker.available()
+    assert hearing.broker.client.available()
 
 
 def test_a_hash_of_a_million_paces_is_not_read(settings, redis):
     broker = Broker(settings.redis_url, buffer=10)
     redis.hset(PACE, mapping={f"task-{number}": 1 for number in range(100_000)} | {"noop": 0.01})
     began = time.monotonic()
-    assert broker.chunk_size("noop") == 10
+    assert broker.paces.chunk_size("noop") == 10
     assert time.monotonic() - began < 0.1
 
 
 def test_a_pace_that_makes_no_sense_is_removed_and_can_be_told_again(broker, clock, redis):
     redis.hset(PACE, mapping={"noop": "nan", "other": 0.01})
-    assert (broker.chunk_size("noop"), broker.chunk_size("other")) == (1, 10)
+    assert (broker.paces.chunk_size("noop"), broker.paces.chunk_size("other")) == (1, 10)
     assert redis.hgetall(PACE) == {"other": "0.01"}
     redis.delete(PACE)
     redis.set(PACE, "x")
-    broker.tell_pace("noop", 0.02)
+    broker.paces.tell("noop", 0.02)
     clock.now += pace_table.TTL + 0.01
-    assert broker.chunk_size("noop") == 5
+    assert broker.paces.chunk_size("noop") == 5
     assert redis.ttl(PACE) > 0
 
 
 def test_a_pace_that_cannot_be_read_costs_nothing_but_itself(settings, closed_port):
     broker = Broker(f"redis://127.0.0.1:{closed_port}/0", buffer=10)
-    assert broker.chunk_size("noop") == 1
-    assert not broker.knows_pace("noop")
-    assert broker.available(), "what sends must find out for itself"
+    assert broker.paces.chunk_size("noop") == 1
+    assert not broker.paces.is_known("noop")
+    assert broker.client.available(), "what sends must find out for itself"
 
 
 def test_an_epoch_of_a_wrong_type_is_one_that_is_over(settings, redis):
     broker = Broker(settings.redis_url, buffer=10)
     redis.hset(EPOCH, "a", "b")
-    assert broker.lost_messages()
-    broker.begin_epoch()
-    assert not broker.lost_messages()
+    assert broker.epoch.is_over()
+    broker.epoch.begin()
+    assert not broker.epoch.is_over()
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,6 @@ def test_with_a_prefix_no_other_key_is_touched(another_app, engine, redis, monke
     """Two installations share a Redis: each key of ours begins with the prefix, and kombu's are told to."""
     mine = settings.model_copy(update={"redis_prefix": "shop:"})
     monkeypatch.setattr(redis_keys, "current", lambda: mine)
-    monkeypatch.setattr("webapp.infra.broker.client.redis_keys.current", lambda: mine)
     client = another_app(rate_limit="5 per minute").test_client()
     before = dict.fromkeys([PACE, EPOCH, redis_keys.WORKER + "other", "default", "LIMITS:x"], "theirs")
     redis.mset(before)
@@ -178,13 +178,13 @@ def test_with_a_prefix_no_other_key_is_touched(another_app, engine, redis, monke
     broker = service._hints._broker
     assert client.post("/jobs", json={"payload": {"task": "noop"}}).status_code == 201
     service.submit_many([Submission({"task": "noop"})] * 3)
-    broker.tell_pace("noop", 0.01)
+    broker.paces.tell("noop", 0.01)
     Dispatcher(engine, broker).refill()
     heartbeats.beat(redis, "w", 30, "{}")
     heartbeats.tick(redis)
     assert service.flush()
     assert heartbeats.live_workers(redis) == ["w"]
-    assert broker.length("default") == len(waiting(redis)) >= 1
+    assert broker.room.length("default") == len(waiting(redis)) >= 1
     assert client.get("/metrics").status_code == 200
     assert dict(zip(before, redis.mget(before), strict=True)) == before
     assert {key.partition(":")[0] for key in redis.scan_iter() if key not in before} == {"shop"}

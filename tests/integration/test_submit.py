@@ -11,8 +11,10 @@ from factories import age, row_of, service_over, tables, waiting
 from prometheus_client import generate_latest
 from sqlalchemy import create_engine, text
 
-from webapp.infra.broker.client import LENGTH_TTL, PAUSE_AFTER_FAILURE, Broker
+from webapp.infra.broker.client import PAUSE_AFTER_FAILURE
 from webapp.infra.broker.messages import CLAIM_AND_SETTLE
+from webapp.infra.broker.publish import Broker
+from webapp.infra.broker.room import LENGTH_TTL
 from webapp.infra.postgres.engine import engine_options
 from webapp.infra.telemetry import metrics
 from webapp.infra.telemetry.logs import bound
@@ -203,25 +205,25 @@ def test_a_queue_s_length_is_asked_for_by_one_thread_at_a_time(broker, clock, mo
 
     def length(queue):
         asked.append(queue)
-        assert broker.has_room(queue)  # what another thread sees meanwhile
+        assert broker.room.fits(queue)  # what another thread sees meanwhile
         return 3
 
-    monkeypatch.setattr(broker, "length", length)
-    assert broker.has_room("default")
+    monkeypatch.setattr(broker.room, "length", length)
+    assert broker.room.fits("default")
     assert asked == ["default"]
     clock.now += LENGTH_TTL + 0.01
-    assert broker.has_room("default")
+    assert broker.room.fits("default")
     assert asked == ["default"] * 2
 
 
 def test_after_a_failure_the_broker_is_left_alone_for_a_moment(closed_port, clock):
     broker = Broker(f"redis://127.0.0.1:{closed_port}/0", buffer=10, clock=clock)
-    assert broker.available()
-    assert broker.length("default") is None
-    assert not broker.available()
-    assert not broker.has_room("default")
+    assert broker.client.available()
+    assert broker.room.length("default") is None
+    assert not broker.client.available()
+    assert not broker.room.fits("default")
     clock.now += PAUSE_AFTER_FAILURE
-    assert broker.available()
+    assert broker.client.available()
 
 
 def test_a_full_buffer_leaves_the_job_to_the_dispatcher(engine, settings, redis):

@@ -13,9 +13,9 @@ from tasks import chunk
 from tasks.chunk import execute_due
 from tasks.runtime import child_name
 from webapp.infra.broker import transport
-from webapp.infra.broker.client import LENGTH_TTL
 from webapp.infra.broker.hints import Ticket
 from webapp.infra.broker.pace_table import FIRST_TTL
+from webapp.infra.broker.room import LENGTH_TTL
 from webapp.jobs.ends import completed
 from webapp.jobs.submission import Submission
 from webapp.queues import tickets
@@ -31,7 +31,7 @@ def paced(handle, broker):
 
     def register(seconds):
         name = handle(lambda payload, context: None)
-        broker.tell_pace(name, seconds)
+        broker.paces.tell(name, seconds)
         return name
 
     return register
@@ -42,7 +42,7 @@ def quick(handle, broker):
     """A handler that is known to be quick: five of its jobs are a message's work."""
     seen = []
     name = handle(lambda payload, context: seen.append(payload["n"]))
-    broker.tell_pace(name, 0.02)
+    broker.paces.tell(name, 0.02)
     return name, seen
 
 
@@ -80,7 +80,7 @@ def test_the_first_measurement_of_a_task_is_seen_within_a_moment(dispatcher, bro
     name = handle(lambda payload, context: None)
     jobs(engine, name, 3 * FIRST_MESSAGES)
     assert dispatcher.dispatch("default", buffer=100, redispatch_after=60) == {"due": FIRST_MESSAGES}
-    broker.tell_pace(name, 0.0001)
+    broker.paces.tell(name, 0.0001)
     clock.now += 2 * FIRST_TTL
     assert "ticket" in dispatcher.dispatch("default", buffer=100, redispatch_after=60)
 
@@ -171,7 +171,7 @@ def test_with_redis_away_no_ticket_is_sent_and_nothing_changes(
 
 
 def test_a_broker_that_is_paused_sends_no_ticket(broker, redis):
-    broker.give_up()
+    broker.client.give_up()
     assert broker.send_tickets([Ticket("default", "noop", 1.0)]) is False
     assert waiting(redis) == []
 

@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 
 from ops.stack import valkey
 from webapp.infra.broker import heartbeats
-from webapp.infra.broker.client import Broker
+from webapp.infra.broker.publish import Broker
 from webapp.infra.postgres import deadlines
 from webapp.infra.postgres.engine import engine_options, watch_idle
 from webapp.settings import Settings
@@ -144,7 +144,7 @@ def test_redis_behind_a_socket_does_all_its_work(another_app, socket):
     codes = [client.post("/jobs", json={"payload": {"task": "noop"}}).status_code for _ in range(6)]
     assert codes == [201] * 5 + [429]
     broker = Broker(url, buffer=10)
-    assert broker.length("default") is not None
+    assert broker.room.length("default") is not None
     redis: Redis = heartbeats.connect(url, 1)
     assert redis.connection_pool.connection_kwargs["db"] == 3
     assert redis.dbsize() > 0

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import VERSION
 from webapp.infra.broker import heartbeats
-from webapp.infra.broker.client import waiting_in
+from webapp.infra.broker.room import waiting_in
 from webapp.infra.postgres import activity, deadlines
 from webapp.infra.telemetry.metrics import OTHER, queue_label, task_label
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry

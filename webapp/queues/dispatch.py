@@ -14,8 +14,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp.infra.broker.client import Broker
 from webapp.infra.broker.hints import Hint
+from webapp.infra.broker.publish import Broker
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.infra.telemetry import metrics
 from webapp.jobs import bulk, store
@@ -68,7 +68,7 @@ class Dispatcher:
             buffer: most messages of the queue in Redis.
             redispatch_after: seconds before a job that was sent and not claimed is sent again.
         """
-        length = self._broker.length(queue)
+        length = self._broker.room.length(queue)
         if length is None or length >= buffer:
             return {}
         head, named = in_one_trip(self._engine, lambda connection: _look(connection, queue, length, buffer))
@@ -89,7 +89,9 @@ class Dispatcher:
 
     def _pace_of(self, task: str) -> TaskPace:
         broker = self._broker
-        return TaskPace(broker.knows_pace(task), broker.is_quick(task), broker.chunk_size(task))
+        return TaskPace(
+            broker.paces.is_known(task), broker.paces.is_quick(task), broker.paces.chunk_size(task)
+        )
 
     def _send(self, hints: Sequence[Hint]) -> int:
         """Sends messages for jobs that were taken; returns for how many, 0 when they were handed back."""
@@ -109,11 +111,11 @@ class Dispatcher:
 
     def refill(self) -> int:
         """Takes back every job whose message was lost with Redis's memory; returns how many there were."""
-        if not self._broker.available() or not self._broker.lost_messages():
+        if not self._broker.client.available() or not self._broker.epoch.is_over():
             return 0
         with self._engine.begin() as connection:
             taken_back = bulk.forget_dispatched(connection)
-        self._broker.begin_epoch()
+        self._broker.epoch.begin()
         if taken_back:
             logger.warning("broker had lost its messages, they are sent again", extra={"jobs": taken_back})
         return taken_back

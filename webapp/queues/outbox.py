@@ -20,8 +20,8 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
-from webapp.infra.broker.client import Broker
 from webapp.infra.broker.hints import Hint
+from webapp.infra.broker.publish import Broker
 from webapp.infra.guarded import NeededThread, Step
 from webapp.infra.telemetry import metrics
 from webapp.queues.plan import MOST_TICKETS
@@ -72,9 +72,9 @@ class Outbox:
         Where quick jobs come in a crowd they are left in the table, for tickets: a thousand messages with a job each take
         far longer than a thousand jobs.
         """
-        if not self._broker.has_room(queue):
+        if not self._broker.room.fits(queue):
             return False
-        return not self._broker.is_crowded(queue, MOST_TICKETS) or not self._broker.is_quick(task)
+        return not self._broker.room.is_crowded(queue, MOST_TICKETS) or not self._broker.paces.is_quick(task)
 
     def wants_all(self, jobs: Mapping[tuple[str, str], int]) -> bool:
         """True if all jobs of a batch should be told of.

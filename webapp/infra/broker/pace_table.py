@@ -28,18 +28,29 @@ MOST_TASKS = 1_000
 Ask = Callable[[Callable[[Any], Any]], Any]
 
 
-class Paces:
+class PaceTable:
     """The paces that this process goes by.
 
     Only what was asked for is read, and only what makes sense is believed: the hash may hold anything.
 
     Args:
         ask: one exchange with Redis; None when Redis is away.
+        chunk_of: jobs in a message of a task, where its handler says so.
+        most: jobs in a message of any task.
         clock: seconds that only grow.
     """
 
-    def __init__(self, ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        *,
+        chunk_of: Callable[[str], int | None] = lambda _: None,
+        most: int = pace.LARGEST_CHUNK,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ask = ask
+        self._chunk_of = chunk_of
+        self._most = most
         self._clock = clock
         self._known: dict[str, float] = {}
         self._asked: dict[str, None] = {}
@@ -60,6 +71,26 @@ class Paces:
             self._read_at = now
             self._read()
         return self._known.get(task)
+
+    def chunk_size(self, task: str) -> int:
+        """How many jobs of a task one message carries now."""
+        return min(self._most, pace.chunk_size(self.get(task), fixed=self._chunk_of(task)))
+
+    def is_quick(self, task: str) -> bool:
+        """True if a job of this task is known to be quick work, or its handler says that several are."""
+        if self._says_quick(task):
+            return True
+        seconds = self.get(task)
+        return seconds is not None and seconds <= pace.WORK_IN_A_MESSAGE
+
+    def is_known(self, task: str) -> bool:
+        """True if it is known how long the jobs of a task take; looks for the first measurement more often."""
+        if self._says_quick(task):
+            return True
+        return self.get(task) is not None or self.get(task, FIRST_TTL) is not None
+
+    def _says_quick(self, task: str) -> bool:
+        return (self._chunk_of(task) or 1) > 1
 
     def tell(self, task: str, seconds: float) -> None:
         """Tells every sender how long one job of a task takes."""
