@@ -14,11 +14,11 @@ from ops.logs import show
 from webapp.infra.telemetry.printable import escaped, escaped_json
 
 #: What steers a terminal or turns what is read on it.
-STEERING = ["\x00", "\x07", "\x08", "\r", "\n", "\t", "\x1b", "\x7f", "\x80", "\x9b", "\x9d", "\u200b", "\u200e", "\u202e", "\u2028", "\u2029",
+CONTROLS = ["\x00", "\x07", "\x08", "\r", "\n", "\t", "\x1b", "\x7f", "\x80", "\x9b", "\x9d", "\u200b", "\u200e", "\u202e", "\u2028", "\u2029",
             "\u2066", "\ufeff", "\U000e0001", "\ue000", "\ud800"]  # fmt: skip
 
 
-@pytest.mark.parametrize("character", STEERING, ids=ascii)
+@pytest.mark.parametrize("character", CONTROLS, ids=ascii)
 def test_what_steers_a_terminal_is_escaped(character):
     shown = escaped(f"a{character}b")
     assert character not in shown

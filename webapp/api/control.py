@@ -1,4 +1,4 @@
-"""`/jobs/{id}/...`: cancel a job, run a final one once more, look at its attempts, ask why it does not run."""
+"""`/jobs/{id}/...`: cancel a job, run a final one again, look at its attempts, ask why it does not run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from webapp.api.schemas import AttemptAnswer, AttemptsQuery, CancelRequest, JobA
 from webapp.infra.broker import heartbeats
 from webapp.jobs.control import CancelAnswer
 
+#: The name begins the operation ids in `/openapi.json`, so it stays.
 bp = Blueprint("steering", __name__)
 
 
@@ -41,7 +42,7 @@ def cancel(job_id: str) -> tuple[Response, int]:
     examples=examples.RETRY,
 )
 def retry(job_id: str) -> Response:
-    """Queues a failed or cancelled job once more, with a fresh budget of retries; 409 when it is neither."""
+    """Queues a failed or cancelled job again, with a fresh budget of retries; 409 when it is neither."""
     RetryRequest.model_validate(json_body_if_any())
     return jsonify(JobAnswer.of(job_service().requeue(job_id_of(job_id))))
 

@@ -87,7 +87,7 @@ def groups() -> Response:
 @bp.post("/dlq/requeue")
 @documented({200: Resolving}, 413, 415, 422, 503, body=RequeueRequest, examples=dlq_examples.REQUEUE)
 def requeue_many() -> Response:
-    """Queues the jobs of a selection, of what matches, or of all letters once more, at a rate where one is given."""
+    """Queues the jobs of a selection, of what matches, or of all dead letters again, at a rate where one is given."""
     wanted = RequeueRequest.model_validate(json_body())
     deadlines.bound(RESOLVE_BUDGET)
     return jsonify(
@@ -121,7 +121,7 @@ def discard_many() -> Response:
     examples=dlq_examples.REQUEUE_ONE,
 )
 def requeue_one(job_id: str) -> Response:
-    """Queues one job once more; 409 when it has no open letter."""
+    """Queues one job again; 409 when it has no open dead letter."""
     return jsonify(_one(job_id, the_undertaker().requeue))
 
 
@@ -148,8 +148,8 @@ def _one(given: str, resolve: Callable[[Wish], Report]) -> dict[str, Any]:
     """Deals with one letter, and gives its job.
 
     Raises:
-        NoOpenLetter: somebody has dealt with it before, or there never was one.
-        JobBusy: somebody else holds it right now.
+        NoOpenLetter: someone has dealt with it before, or there never was one.
+        JobBusy: someone else holds it right now.
     """
     job_id = job_id_of(given)
     body = ResolveOne.model_validate(json_body_if_any())

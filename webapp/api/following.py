@@ -154,7 +154,7 @@ def closing_watch(job_id: UUID) -> Iterator[Watch]:
 
 
 def _look(jobs: Jobs, desk: Desk, before: JobRow) -> JobRow:
-    """The job as it stands; while PostgreSQL is away, as it was: whoever waits goes on waiting."""
+    """The job as it stands; while PostgreSQL is away, as it was, and the client goes on waiting."""
     try:
         with desk.place(), deadlines.within(LOOK_BUDGET):
             return jobs.get(before.id)
@@ -231,7 +231,7 @@ def _stream(jobs: Jobs, desk: Desk, watch: Watch, job: JobRow, known: str) -> It
             # Woken or not: what is told does not hang on those who should have woken us.
             job = _look(jobs, desk, job)
         except JobError:
-            # It was pruned meanwhile: whoever connects again is told so.
+            # It was pruned meanwhile: a client that connects again is told so.
             return
         if not woken:
             yield ": ping\n\n"

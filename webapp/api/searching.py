@@ -66,7 +66,7 @@ def init_app(app: Flask) -> None:
 
 @contextmanager
 def searching(wanted: Filter) -> Iterator[None]:
-    """Waits for a turn where jobs have to be looked at one by one; whoever waits holds no place.
+    """Waits for a turn where jobs have to be looked at one by one; a request that waits holds no place.
 
     Raises:
         TooManySearches: it did not come in time.

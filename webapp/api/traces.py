@@ -6,9 +6,9 @@ from flask import Response, g, request
 
 from webapp.infra.telemetry import traceparent, traces
 
-#: Views that are asked every few seconds by machines, and whose spans nobody reads.
+#: Views that are asked every few seconds by machines, and whose spans no one reads.
 _UNTRACED = {"health", "metrics"}
-#: Methods with a meaning of their own; others are named `HTTP`, as whoever asks could make up any number.
+#: Methods with a meaning of their own; others are named `HTTP`, as clients could make up any number.
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 #: Longest part of a path or a client's name that is kept, characters.
 _LONGEST = 500

@@ -65,7 +65,7 @@ def _fail(sentence: str, code: int) -> NoReturn:
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Prints one line; what would steer the terminal is escaped.
+    """Prints one line; what would control the terminal is escaped.
 
     Args:
         err: on stderr.

@@ -116,7 +116,7 @@ def list_letters(*, as_json: bool, **options: Any) -> None:
 @json_option
 @speaking
 def requeue(*, as_json: bool, **options: Any) -> None:
-    """Queues jobs once more: those named, those that match, or all."""
+    """Queues jobs again: those named, those that match, or all."""
     wanted = RequeueRequest.model_validate(_request(options))
     _carry_out(wanted.wish(None), _undertaker().requeue, as_json=as_json)
 

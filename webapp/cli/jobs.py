@@ -28,7 +28,7 @@ from webapp.jobs.service import Jobs
 from webapp.jobs.states import FINAL, JobStatus
 from webapp.jobs.watchers import Watchers
 
-group = AppGroup("jobs", help="Submit jobs, look at them, steer them.")
+group = AppGroup("jobs", help="Submit jobs, look at them, control them.")
 
 #: Columns of the table of jobs.
 COLUMNS = ("id", "status", "task", "queue", "attempt", "created_at", "last_error")
@@ -137,7 +137,7 @@ def cancel(job_id: UUID, *, reason: str | None, as_json: bool) -> None:
 @json_option
 @speaking
 def retry(job_id: UUID, *, as_json: bool) -> None:
-    """Queues a failed or cancelled job once more, with a fresh budget of retries."""
+    """Queues a failed or cancelled job again, with a fresh budget of retries."""
     job = _jobs().requeue(job_id)
     if as_json:
         show_json(JobAnswer.of(job))

@@ -51,7 +51,7 @@ class JobEnded(JobError):
 
 
 class JobBusy(JobError):
-    """Somebody else holds the job right now."""
+    """Someone else holds the job right now."""
 
     def __init__(self, job_id: UUID) -> None:
         super().__init__(f"job {job_id} is busy: another request or session holds it; send this one again")
@@ -59,7 +59,7 @@ class JobBusy(JobError):
 
 
 class NotForRetry(JobError):
-    """The job is neither failed nor cancelled, so it cannot be queued once more."""
+    """The job is neither failed nor cancelled, so it cannot be queued again."""
 
     def __init__(self, job_id: UUID, status: str) -> None:
         super().__init__(f"job {job_id} is {status}; only a failed or cancelled job can be queued once more")
@@ -68,7 +68,7 @@ class NotForRetry(JobError):
 
 
 class NoOpenLetter(JobError):
-    """The job has no dead letter that somebody could still deal with."""
+    """The job has no dead letter that someone could still deal with."""
 
     def __init__(self, job_id: UUID, status: str) -> None:
         super().__init__(f"job {job_id} has no open dead letter; it is {status}")
@@ -139,7 +139,7 @@ class PayloadUnchecked(OptionRefused):
 
 
 class UnknownQueue(OptionRefused):
-    """Nobody listens to this queue."""
+    """No one listens to this queue."""
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
         super().__init__("queue", f"must be one that workers listen to ({', '.join(known)})", name)
@@ -202,7 +202,7 @@ class KeyRace(JobError):
 class Retry(Exception):
     """Raised by a handler: try again, after `after` seconds where given, else by the job's backoff.
 
-    It counts as a failed attempt: once the retries are used up the job is buried.
+    It counts as a failed attempt: once the retries are used up the job is moved to the dead letter queue.
     """
 
     def __init__(self, reason: str = "", *, after: float | None = None) -> None:
@@ -241,7 +241,7 @@ class JobTimeout(Exception):
 
 
 #: What a handler raises to say what should happen next.
-STEERING = (Retry, Snooze, Cancelled, Discard)
+CONTROL_FLOW = (Retry, Snooze, Cancelled, Discard)
 
 
 def meant(error: BaseException) -> BaseException:
@@ -254,7 +254,7 @@ def meant(error: BaseException) -> BaseException:
         Discard('no address')
     """
     leaves = _leaves(error)
-    for kind in STEERING:
+    for kind in CONTROL_FLOW:
         if leaves and all(isinstance(one, kind) for one in leaves):
             return leaves[0]
     return error

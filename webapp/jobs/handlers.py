@@ -63,7 +63,7 @@ class JobContext(NamedTuple):
         retry_count: failed attempts so far that were given another try.
         deadline: seconds on `time.monotonic()`'s clock when the attempt is stopped.
         logger: writes JSON lines that carry job id and attempt.
-        is_cancelled: tells whether the job's cancellation was asked.
+        is_cancelled: true if the job's cancellation was asked.
         report: writes how far the attempt is.
         traceparent: the W3C header for calls that belong to this attempt's trace; None outside of any trace.
         callback_of: the job whose end this one tells of; None for what was submitted.

@@ -18,7 +18,7 @@ from webapp.jobs.options import MAX_DELAY, checked_number
 class DeathReason(StrEnum):
     """Why a job went to the dead letter queue."""
 
-    #: It failed once more than its `max_retries` allow.
+    #: It failed more often than its `max_retries` allow.
     EXHAUSTED = "exhausted"
     #: Its handler said that trying again is no use.
     DISCARDED = "discarded"
@@ -26,7 +26,7 @@ class DeathReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """Run the job once more, `delay` seconds from now."""
+    """Run the job again, `delay` seconds from now."""
 
     delay: float
 
@@ -40,7 +40,7 @@ class Bury:
 
 @dataclass(frozen=True, slots=True)
 class ComeBack:
-    """Run the job once more, `delay` seconds from now; no retry is used up."""
+    """Run the job again, `delay` seconds from now; no retry is used up."""
 
     delay: float
 

@@ -266,7 +266,7 @@ class _Cutoff:
         if self._socket is not None:
             # It may have been closed in this moment.
             with suppress(OSError):
-                # The plain method: that of a TLS socket would take the TLS from under whoever is reading.
+                # The plain method: that of a TLS socket would take the TLS from under the thread that is reading.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def __enter__(self) -> Self:

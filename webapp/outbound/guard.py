@@ -1,6 +1,6 @@
 """The guard: finds out where a host leads, judges every address, and hands over those that may be connected to.
 
-Whoever calls connects to these addresses and resolves nothing again, so an answer that changes between the
+The caller connects to these addresses and resolves nothing again, so an answer that changes between the
 check and the call (DNS rebinding) leads nowhere.
 """
 
@@ -34,7 +34,7 @@ def resolve(host: str) -> list[str]:
     """All addresses of a host, by the system's resolver.
 
     Raises:
-        OSError: there are none, or nobody answers.
+        OSError: there are none, or no server answers.
     """
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))

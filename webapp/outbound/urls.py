@@ -1,4 +1,4 @@
-"""URLs of outgoing calls, read strictly: what is unusual is refused, so that nobody can read it in another way.
+"""URLs of outgoing calls, read strictly: what is unusual is refused, so that it cannot be read in another way.
 
 Names and addresses in disguise (`0x7f.1`, `2130706433`, `0177.0.0.1`, `127.1`, full-width digits) are refused
 by their form, before anything is resolved. Pure, but for `callable_url`, which looks at the settings.
@@ -46,7 +46,7 @@ class Rules:
         return cls(read_ports(settings.http_allowed_ports), read_targets(settings.http_allowed_targets))
 
     def names(self, host: str, port: int) -> bool:
-        """Tells whether a host is allowed by name, wherever it leads."""
+        """True if a host is allowed by name, wherever it leads."""
         return any(target.names(host, port) for target in self.targets)
 
     def why_refused(self, host: str, address: Address, port: int) -> str | None:
@@ -56,7 +56,7 @@ class Rules:
         return why_refused(address)
 
     def has_port(self, host: str, address: Address | None, port: int) -> bool:
-        """Tells whether a port is allowed, for everybody or for this target."""
+        """True if a port is allowed, for everyone or for this target."""
         return port in self.ports or any(
             target.port == port
             and (

@@ -23,7 +23,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Call once more, `after` seconds from now; by the job's backoff when None."""
+    """Call again, `after` seconds from now; by the job's backoff when None."""
 
     after: float | None = None
 
@@ -37,7 +37,7 @@ Verdict = Done | Again | Never
 
 
 def is_among(status: int, wanted: Sequence[Status]) -> bool:
-    """Tells whether a status is one of these codes and classes.
+    """True if a status is one of these codes and classes.
 
     Example:
         >>> is_among(204, ["2xx"]), is_among(204, [200, 201])

@@ -27,11 +27,11 @@ class Target:
     port: int | None = None
 
     def names(self, host: str, port: int) -> bool:
-        """Tells whether this is the host of that name, at that port."""
+        """True if this is the host of that name, at that port."""
         return self.host == host and self.port in (None, port)
 
     def holds(self, address: Address, port: int) -> bool:
-        """Tells whether this is a network with that address, at that port."""
+        """True if this is a network with that address, at that port."""
         return not isinstance(self.host, str) and address in self.host and self.port in (None, port)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: Work that a message should carry, seconds: little enough that nobody waits long behind it.
+#: Work that a message should carry, seconds: little enough that no one waits long behind it.
 WORK_IN_A_MESSAGE = 0.1
 #: Most jobs in a message.
 LARGEST_CHUNK = 500
@@ -19,7 +19,7 @@ SIMILAR = 1.5
 
 
 def parsed(text: bytes | str | None) -> float | None:
-    r"""A pace as Redis keeps it, in seconds; None for what is no pace: anybody may have written it.
+    r"""A pace as Redis keeps it, in seconds; None for what is no pace: anyone may have written it.
 
     Example:
         >>> parsed(b"0.02"), parsed("nan"), parsed("-1"), parsed("1e400"), parsed(b"\xff"), parsed(None)
@@ -53,7 +53,7 @@ def chunk_size(seconds: float | None, *, fixed: int | None = None) -> int:
 
 
 def is_similar(one: float, other: float) -> bool:
-    """Tells whether two paces make chunks of about the same size."""
+    """True if two paces make chunks of about the same size."""
     sizes = sorted((chunk_size(one), chunk_size(other)))
     return sizes[1] < SIMILAR * sizes[0]
 

@@ -1,6 +1,6 @@
 """How PostgreSQL's values become Python's: one that Python cannot hold is read as the nearest, or as a note of why.
 
-A row that an earlier release stored, or somebody by hand, must not make a page of jobs unreadable.
+A row that an earlier release stored, or someone by hand, must not make a page of jobs unreadable.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What an error of PostgreSQL means: its SQLSTATE decides. And what may be said of it in a log: never its text.
 
 PostgreSQL's messages quote what they are about: a key, a payload, a row. Class, code and the names of table and
-constraint say as much to whoever reads a log, and hold nothing of a client's.
+constraint say as much to a reader of the log, and hold nothing of a client's.
 """
 
 from __future__ import annotations

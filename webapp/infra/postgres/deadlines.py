@@ -6,7 +6,7 @@ in its own way (`set_wait_callback`); ours gives up when the time of the work at
 connection then, so a late answer can never be taken for another statement's.
 
 After a wait in vain others are refused for a moment instead of waiting as well, and then one of them tries. Where another
-connection was answered meanwhile, the server is there: a slow statement shuts out whoever sent it, and no others.
+connection was answered meanwhile, the server is there: a slow statement shuts out its sender and no others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from psycopg2 import extensions
 
 from webapp.infra import prefork
 
-#: How long everybody is refused after a wait in vain, seconds.
+#: How long every request is refused after a wait in vain, seconds.
 PAUSE = 0.5
 #: A shorter wait in vain says nothing of the server: most of the work's time had gone before, seconds.
 LEAST_WAIT = 0.25
@@ -48,7 +48,7 @@ class _Gate:
         """Lets a wait begin, or refuses it.
 
         Raises:
-            Away: the server did not answer a moment ago, or somebody else is trying right now.
+            Away: the server did not answer a moment ago, or someone else is trying right now.
         """
         if not self._shut:
             return

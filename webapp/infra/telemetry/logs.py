@@ -34,7 +34,7 @@ _EACH = "djps_each"
 
 
 class _Each(tuple[Mapping[str, Any], ...]):
-    """The fields of many lines; of no other type, so that nobody else can write several."""
+    """The fields of many lines; of no other type, so that nothing else can write several."""
 
     __slots__ = ()
 
@@ -239,7 +239,7 @@ def _say_that_a_thread_died(died: threading.ExceptHookArgs) -> None:
 
 def configure(level: str) -> None:
     """Sends every log line and every warning of this process to standard error as JSON."""
-    # Nothing of ours says which line of code, thread or process wrote it, so nobody need look (Python's "Logging
+    # Nothing of ours says which line of code, thread or process wrote it, so no one need look (Python's "Logging
     # HOWTO", section "Optimization").
     logging._srcfile = None  # noqa: SLF001 - the documented way
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

@@ -2,7 +2,7 @@
 
 Values live in memory-mapped files under `PROMETHEUS_MULTIPROC_DIR`, which API, workers and beat of one
 host share. Gauges are not here: they are read from PostgreSQL and Redis at each scrape
-(`webapp.api.gauges`). No job or client id is ever a label, and a task or queue that nobody registered is
+(`webapp.api.gauges`). No job or client id is ever a label, and a task or queue that no one registered is
 `other`. `ops/docs/metrics.md` lists them all.
 """
 
@@ -227,7 +227,7 @@ class Stored(Collector):
     """What the processes of this host have counted, summed; without what Flower counts for itself."""
 
     def collect(self) -> Iterator[Metric]:
-        """Reads every process's file; the folder is made when somebody has deleted it."""
+        """Reads every process's file; the folder is made when someone has deleted it."""
         with suppress(OSError):
             FOLDER.mkdir(parents=True, exist_ok=True)
         files = [str(file) for file in FOLDER.glob("*.db")]

@@ -1,4 +1,4 @@
-r"""Text from anywhere in a form that a terminal only shows: what would steer it is written as an escape. Pure.
+r"""Text from anywhere in a form that a terminal only shows: what would control it is written as an escape. Pure.
 
 A key, a reason or an error's text may hold an escape sequence that clears the screen or types commands, a line break that
 begins a false line, or an override that turns the reading direction.
@@ -20,7 +20,7 @@ def _steers(character: str) -> bool:
 
 
 def escaped(text: str) -> str:
-    r"""The text in one line, with Python's escapes for what would steer a terminal.
+    r"""The text in one line, with Python's escapes for what would control a terminal.
 
     Example:
         >>> escaped("\x1b[2J Zürich\n")
@@ -32,7 +32,7 @@ def escaped(text: str) -> str:
 
 
 def escaped_json(text: str) -> str:
-    r"""JSON text that means the same, with JSON's escapes for what would steer a terminal; its line breaks stay.
+    r"""JSON text that means the same, with JSON's escapes for what would control a terminal; its line breaks stay.
 
     Example:
         >>> escaped_json('"\x9b2J"')

@@ -1,4 +1,4 @@
-"""OpenTelemetry's SDK as DJPS uses it: one provider per process, started by its first span, and never in anybody's way.
+"""OpenTelemetry's SDK as DJPS uses it: one provider per process, started by its first span, and errors are logged, never raised.
 
 Spans wait in a bounded queue and a thread of the SDK sends them; with the collector away or slow the newest take the
 place of the oldest. A fork starts with a queue and a thread of its own. `webapp.infra.telemetry.traces` is the way in.
@@ -83,7 +83,7 @@ class _Processor(BatchSpanProcessor):
 
 
 def _harmless(method: Callable[P, None]) -> Callable[P, None]:
-    """Logs what a method raises: whoever tells of a job must not fail it, nor be where its time limit strikes."""
+    """Logs what a method raises: tracing must not fail a job, nor be where its time limit strikes."""
 
     @wraps(method)
     def tried(*args: P.args, **kwargs: P.kwargs) -> None:

@@ -36,7 +36,7 @@ class Traceparent:
     Args:
         trace_id: 1 to 2**128 - 1.
         span_id: 1 to 2**64 - 1.
-        sampled: whoever began the trace keeps it.
+        sampled: the one that began the trace keeps it.
 
     Example:
         >>> str(Traceparent(1, 2, sampled=True))
