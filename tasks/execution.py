@@ -455,7 +455,7 @@ def send_to_dead_letters(parts: Runtime, claim: Claim) -> None:
 
     Should this process die in between, the lease runs out and the sweeper moves it.
     """
-    if not parts.broker.send_burial(claim.id, claim.attempt, MAINTENANCE_QUEUE):
+    if not parts.broker.send_dead_letter(claim.id, claim.attempt, MAINTENANCE_QUEUE):
         bury(parts.engine, claim.id, claim.attempt)
 
 

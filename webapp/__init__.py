@@ -39,7 +39,7 @@ def create_app(
 
     from webapp import api
     from webapp.api.extensions import QuickJSON, db
-    from webapp.dead_letters import service as dead_letters
+    from webapp.dead_letters.service import DeadLetters
     from webapp.infra.broker.client import bind_celery
     from webapp.infra.broker.publish import Broker
     from webapp.infra.postgres import deadlines
@@ -93,7 +93,7 @@ def create_app(
     )
     rules = Rules(handlers.registry, Limits.of(settings))
     app.extensions["jobs"] = Jobs(engine, rules, Outbox(broker, partial(hand_back, engine)))
-    app.extensions["undertaker"] = dead_letters.Undertaker(engine)
+    app.extensions["dead_letters"] = DeadLetters(engine)
     api.init_app(app, settings, engine)
     if command_line if command_line is not None else os.environ.get("FLASK_RUN_FROM_CLI") == "true":
         _bind_commands(app)

@@ -23,7 +23,7 @@ SCRAPE_WITHIN = 2.5
 def look(engine):
     with engine.begin() as connection:
         backlog.bound(connection)
-        return backlog.depths(connection), backlog.open_letters(connection)
+        return backlog.depths(connection), backlog.open_dead_letters(connection)
 
 
 @pytest.fixture

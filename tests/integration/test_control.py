@@ -21,6 +21,7 @@ from factories import (
 from sqlalchemy import text
 
 from webapp.dead_letters import store as dead_letters
+from webapp.dead_letters.model import DeadLetterFilter
 from webapp.jobs import store
 from webapp.jobs.control import CancelAnswer, ask_cancel, overdue_holders, requeue
 from webapp.jobs.ends import status_after
@@ -222,7 +223,7 @@ def test_a_requeue_closes_the_dead_letter_and_another_death_opens_a_new_one(engi
     claim = buried(engine)
     with engine.begin() as connection:
         requeue(connection, claim.id)
-        rows, _ = dead_letters.jobs(connection, dead_letters.LetterFilter(), limit=10, offset=0)
+        rows, _ = dead_letters.jobs(connection, DeadLetterFilter(), limit=10, offset=0)
         assert rows == []
         (again,) = store.claim(connection, [claim.id], worker_id=WORKER, lease=LEASE)
         end_last(connection, again, FAILED, ERROR)

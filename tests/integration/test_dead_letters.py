@@ -12,7 +12,10 @@ from factories import ERROR, buried, completed, letters_of, queued, row_of, tabl
 from sqlalchemy import text
 
 from webapp.dead_letters import service as dead_letters
+from webapp.dead_letters import store
+from webapp.dead_letters.model import DeadLetterFilter
 from webapp.infra.jsontext import iso
+from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.error_report import ErrorReport
 
 #: How often each race is run.
@@ -263,14 +266,33 @@ def test_of_two_who_deal_with_one_letter_one_does(app, engine, others):
         assert row_of(engine, job.id).status == ("queued" if letter["requeued_at"] else "failed")
 
 
-def test_filters_read_few_rows_of_many(engine):
+#: Every statement that a filter narrows down, and what it is given besides.
+STATEMENTS = {
+    "page": {"limit": 20, "before": None},
+    "count": {},
+    "jobs": {"limit": 20, "offset": 0},
+    "groups": {"limit": 20},
+    "requeue": {"limit": 1_000, "gap": 0.1, "first": None, "by": None, "why": None},
+    "discard": {"limit": 1_000, "by": None, "why": None},
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_filters_read_few_rows_of_many(engine, name):
     many(engine, 20_000)
+    statement = read_sql(store.__file__, "dead_letters", name)
+    wanted = DeadLetterFilter(task="rare", fingerprint="g")
     with engine.begin() as connection:
         connection.execute(text("ANALYZE dead_letters"))
-        plan = connection.execute(
-            text(
-                "EXPLAIN SELECT id FROM dead_letters WHERE requeued_at IS NULL AND discarded_at IS NULL"
-                " AND task = 'rare' AND fingerprint = 'g' ORDER BY id LIMIT 1000"
-            )
-        ).scalars()
+        plan = connection.execute(text(f"EXPLAIN {statement}"), wanted.values() | STATEMENTS[name]).scalars()
         assert "dead_letters_alike" in "\n".join(plan)
+
+
+def test_all_statements_match_by_the_same_conditions():
+    def conditions(name):
+        lines = read_sql(store.__file__, "dead_letters", name).splitlines()
+        return [line.strip() for line in lines if "IS NULL OR" in line and ":before" not in line]
+
+    (first, *others) = (conditions(name) for name in STATEMENTS)
+    assert len(first) == len(DeadLetterFilter().values()) - len(["state"])
+    assert all(other == first for other in others)

@@ -23,6 +23,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from webapp.dead_letters import store as dead_letters
+from webapp.dead_letters.model import DeadLetterFilter
 from webapp.jobs import bulk, insert, pages, search, store
 from webapp.jobs.ends import status_after
 from webapp.jobs.filters import Filter
@@ -257,9 +258,7 @@ def test_dead_letters_are_listed_newest_first_until_they_are_requeued(engine):
             text("UPDATE dead_letters SET requeued_at = now() WHERE job_id = :id"), {"id": second.id}
         )
         for limit, offset, ids, goes_on in ((10, 0, [third.id, first.id], False), (1, 1, [first.id], True)):
-            jobs, more = dead_letters.jobs(
-                connection, dead_letters.LetterFilter(), limit=limit, offset=offset
-            )
+            jobs, more = dead_letters.jobs(connection, DeadLetterFilter(), limit=limit, offset=offset)
             assert ([job.id for job in jobs], more) == (ids, goes_on)
 
 

@@ -26,8 +26,8 @@ from webapp.api.jobs import job_id_of, job_service, query_values
 from webapp.api.openapi import documented
 from webapp.api.page_schemas import large_of, listed
 from webapp.api.schemas import MAX_OFFSET, JobAnswer
-from webapp.dead_letters.service import Report, Undertaker, Wish
-from webapp.dead_letters.store import LetterFilter
+from webapp.dead_letters.model import DeadLetterFilter, Report, ResolveRequest
+from webapp.dead_letters.service import DeadLetters
 from webapp.infra.postgres import deadlines
 from webapp.jobs.errors import JobBusy, NoOpenLetter
 
@@ -37,9 +37,9 @@ bp = Blueprint("dlq", __name__)
 RESOLVE_BUDGET = 15.0
 
 
-def the_undertaker() -> Undertaker:
-    """Who deals with dead letters in this application."""
-    return cast("Undertaker", current_app.extensions["undertaker"])
+def dead_letters() -> DeadLetters:
+    """The front door of this application's dead letter queue."""
+    return cast("DeadLetters", current_app.extensions["dead_letters"])
 
 
 @bp.get("/dlq")
@@ -50,7 +50,7 @@ def index() -> Response:
     It is at most two MiB large; where there may be more, the header `Link` has the next page (`rel="next"`).
     """
     query = DeadLetterQuery.model_validate(query_values())
-    jobs, goes_on = the_undertaker().jobs(
+    jobs, goes_on = dead_letters().jobs(
         query.filter(), limit=query.limit, offset=query.offset, large=large_of(query.fields)
     )
     answer = jsonify([listed(job, query.fields) for job in jobs])
@@ -65,7 +65,7 @@ def index() -> Response:
 def letters() -> Response:
     """A page of dead letters, the newest first, with who dealt with them and why."""
     query = LettersQuery.model_validate(query_values())
-    rows, total = the_undertaker().letters(query.wanted, limit=query.limit, before=query.cursor)
+    rows, total = dead_letters().page(query.wanted, limit=query.limit, before=query.cursor)
     return jsonify(
         {
             "items": [LetterAnswer.of(row) for row in rows],
@@ -80,7 +80,7 @@ def letters() -> Response:
 def groups() -> Response:
     """Open letters by what they died of, the largest group first, each with a sample."""
     query = GroupsQuery.model_validate(query_values())
-    found = the_undertaker().groups(query.filter(), limit=query.limit)
+    found = dead_letters().groups(query.filter(), limit=query.limit)
     return jsonify({"items": [GroupAnswer.of(group) for group in found]})
 
 
@@ -91,7 +91,7 @@ def requeue_many() -> Response:
     wanted = RequeueRequest.model_validate(json_body())
     deadlines.bound(RESOLVE_BUDGET)
     return jsonify(
-        ReportAnswer.of(the_undertaker().requeue(wanted.wish(request.remote_addr)), dry_run=wanted.dry_run)
+        ReportAnswer.of(dead_letters().requeue(wanted.request(request.remote_addr)), dry_run=wanted.dry_run)
     )
 
 
@@ -102,7 +102,7 @@ def discard_many() -> Response:
     wanted = DiscardRequest.model_validate(json_body())
     deadlines.bound(RESOLVE_BUDGET)
     return jsonify(
-        ReportAnswer.of(the_undertaker().discard(wanted.wish(request.remote_addr)), dry_run=wanted.dry_run)
+        ReportAnswer.of(dead_letters().discard(wanted.request(request.remote_addr)), dry_run=wanted.dry_run)
     )
 
 
@@ -122,7 +122,7 @@ def discard_many() -> Response:
 )
 def requeue_one(job_id: str) -> Response:
     """Queues one job again; 409 when it has no open dead letter."""
-    return jsonify(_one(job_id, the_undertaker().requeue))
+    return jsonify(_one(job_id, dead_letters().requeue))
 
 
 @bp.post("/dlq/<job_id>/discard")
@@ -141,11 +141,11 @@ def requeue_one(job_id: str) -> Response:
 )
 def discard_one(job_id: str) -> Response:
     """Puts one letter aside; 409 when there is none that is open."""
-    return jsonify(_one(job_id, the_undertaker().discard))
+    return jsonify(_one(job_id, dead_letters().discard))
 
 
-def _one(given: str, resolve: Callable[[Wish], Report]) -> dict[str, Any]:
-    """Deals with one letter, and gives its job.
+def _one(given: str, resolve: Callable[[ResolveRequest], Report]) -> dict[str, Any]:
+    """Deals with one dead letter, and gives its job.
 
     Raises:
         NoOpenLetter: someone has dealt with it before, or there never was one.
@@ -153,8 +153,8 @@ def _one(given: str, resolve: Callable[[Wish], Report]) -> dict[str, Any]:
     """
     job_id = job_id_of(given)
     body = ResolveOne.model_validate(json_body_if_any())
-    wish = Wish(LetterFilter(ids=(job_id,)), by=body.by or request.remote_addr, why=body.why)
-    report = resolve(wish)
+    by = body.by or request.remote_addr
+    report = resolve(ResolveRequest(DeadLetterFilter(ids=(job_id,)), by=by, why=body.why))
     job = job_service().get(job_id)
     if not report.changed:
         # What another session has locked is left out.

@@ -17,8 +17,14 @@ from pydantic import (
 
 from webapp.api.page_schemas import Fields
 from webapp.api.schemas import MAX_OFFSET, MAX_REASON, Ahead, Moment, moment, printable
-from webapp.dead_letters.service import Report, Wish
-from webapp.dead_letters.store import Group, Letter, LetterFilter, LetterState
+from webapp.dead_letters.model import (
+    DeadLetter,
+    DeadLetterFilter,
+    DeadLetterState,
+    Group,
+    Report,
+    ResolveRequest,
+)
 
 #: Most jobs in one selection.
 MAX_SELECTION = 1_000
@@ -43,9 +49,9 @@ class LetterQuery(BaseModel):
     dead_after: Time | None = None
     dead_before: Time | None = None
 
-    def filter(self, **more: Any) -> LetterFilter:
+    def filter(self, **more: Any) -> DeadLetterFilter:
         """Which letters are meant."""
-        return LetterFilter(**{name: getattr(self, name) for name in LetterQuery.model_fields}, **more)
+        return DeadLetterFilter(**{name: getattr(self, name) for name in LetterQuery.model_fields}, **more)
 
 
 class DeadLetterQuery(LetterQuery):
@@ -64,9 +70,9 @@ class LettersQuery(LetterQuery):
     cursor: int | None = Field(None, ge=1, le=2**63 - 1)
 
     @property
-    def wanted(self) -> LetterFilter:
+    def wanted(self) -> DeadLetterFilter:
         """Which letters are meant."""
-        return self.filter(state=None if self.state == "all" else LetterState(self.state))
+        return self.filter(state=None if self.state == "all" else DeadLetterState(self.state))
 
 
 class GroupsQuery(LetterQuery):
@@ -103,16 +109,16 @@ class DiscardRequest(ResolveOne):
             raise ValueError('must have a filter that names something; "all": true stands for every letter')
         return self
 
-    def wish(self, by: str | None) -> Wish:
+    def request(self, by: str | None) -> ResolveRequest:
         """What the domain is asked for.
 
         Args:
             by: who asks, where the request does not say.
         """
-        wanted = self.filter.filter() if self.filter is not None else LetterFilter()
+        wanted = self.filter.filter() if self.filter is not None else DeadLetterFilter()
         if self.ids is not None:
-            wanted = LetterFilter(ids=tuple(self.ids))
-        return Wish(wanted, dry_run=self.dry_run, by=self.by or by, why=self.why)
+            wanted = DeadLetterFilter(ids=tuple(self.ids))
+        return ResolveRequest(wanted, dry_run=self.dry_run, by=self.by or by, why=self.why)
 
 
 class RequeueRequest(DiscardRequest):
@@ -121,10 +127,10 @@ class RequeueRequest(DiscardRequest):
     rate: float | None = Field(None, ge=RATES[0], le=RATES[1])
     start_at: Ahead | None = None
 
-    def wish(self, by: str | None) -> Wish:
+    def request(self, by: str | None) -> ResolveRequest:
         """What the domain is asked for."""
-        plain = super().wish(by)
-        return Wish(
+        plain = super().request(by)
+        return ResolveRequest(
             plain.wanted,
             dry_run=plain.dry_run,
             rate=self.rate,
@@ -154,7 +160,7 @@ class LetterAnswer(BaseModel):
     resolved_why: str | None
 
     @classmethod
-    def of(cls, letter: Letter) -> dict[str, Any]:
+    def of(cls, letter: DeadLetter) -> dict[str, Any]:
         """The JSON-ready form of a letter."""
         return cls.model_validate(letter).model_dump(mode="json")
 

@@ -126,7 +126,7 @@ def _depths(connection: Connection) -> Found:
 
 
 def _letters(connection: Connection) -> Found:
-    found = backlog.open_letters(connection)
+    found = backlog.open_dead_letters(connection)
     letters = Counter({(task_label(task),): 0 for task in registry.names()})
     for task, number in found.of.items():
         letters[task_label(task),] += number

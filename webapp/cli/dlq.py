@@ -22,7 +22,8 @@ from webapp.api.dlq_schemas import (
     RequeueRequest,
 )
 from webapp.cli.console import json_option, say, show_json, show_table, speaking
-from webapp.dead_letters.service import Report, Undertaker, Wish
+from webapp.dead_letters.model import Report, ResolveRequest
+from webapp.dead_letters.service import DeadLetters
 
 group = AppGroup("dlq", help="The dead letter queue: look, group, requeue, discard.")
 
@@ -37,7 +38,7 @@ _FILTERS = (
     click.option("--dead-after", help="ISO 8601, with an offset."),
     click.option("--dead-before", help="ISO 8601, with an offset."),
 )
-_WISH = (
+_RESOLVE = (
     click.option("--id", "ids", multiple=True, help="A job; may be given more than once."),
     click.option("--all", "everything", is_flag=True, help="Every open letter."),
     click.option("--dry-run", is_flag=True, help="Only say how many match."),
@@ -55,8 +56,8 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return decorate
 
 
-def _undertaker() -> Undertaker:
-    return cast("Undertaker", current_app.extensions["undertaker"])
+def _dead_letters() -> DeadLetters:
+    return cast("DeadLetters", current_app.extensions["dead_letters"])
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 def groups(*, as_json: bool, **options: Any) -> None:
     """Open letters by what they died of, the largest group first."""
     query = GroupsQuery.model_validate(_given(options))
-    answers = [GroupAnswer.of(one) for one in _undertaker().groups(query.filter(), limit=query.limit)]
+    answers = [GroupAnswer.of(one) for one in _dead_letters().groups(query.filter(), limit=query.limit)]
     if as_json:
         show_json({"items": answers})
         return
@@ -100,7 +101,7 @@ def groups(*, as_json: bool, **options: Any) -> None:
 def list_letters(*, as_json: bool, **options: Any) -> None:
     """Dead letters, the newest first."""
     query = LettersQuery.model_validate(_given(options))
-    letters, total = _undertaker().letters(query.wanted, limit=query.limit, before=query.cursor)
+    letters, total = _dead_letters().page(query.wanted, limit=query.limit, before=query.cursor)
     answers = [LetterAnswer.of(one) for one in letters]
     if as_json:
         show_json({"items": answers, "total": total})
@@ -111,24 +112,24 @@ def list_letters(*, as_json: bool, **options: Any) -> None:
 
 
 @group.command()
-@_options(*_FILTERS, *_WISH)
+@_options(*_FILTERS, *_RESOLVE)
 @click.option("--rate", type=float, help="Jobs that become due in a second.")
 @json_option
 @speaking
 def requeue(*, as_json: bool, **options: Any) -> None:
     """Queues jobs again: those named, those that match, or all."""
     wanted = RequeueRequest.model_validate(_request(options))
-    _carry_out(wanted.wish(None), _undertaker().requeue, as_json=as_json)
+    _carry_out(wanted.request(None), _dead_letters().requeue, as_json=as_json)
 
 
 @group.command()
-@_options(*_FILTERS, *_WISH)
+@_options(*_FILTERS, *_RESOLVE)
 @json_option
 @speaking
 def discard(*, as_json: bool, **options: Any) -> None:
     """Puts letters aside: those named, those that match, or all; their jobs stay failed."""
     wanted = DiscardRequest.model_validate(_request(options))
-    _carry_out(wanted.wish(None), _undertaker().discard, as_json=as_json)
+    _carry_out(wanted.request(None), _dead_letters().discard, as_json=as_json)
 
 
 def _request(options: dict[str, Any]) -> dict[str, Any]:
@@ -141,19 +142,21 @@ def _request(options: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _carry_out(wish: Wish, resolve: Callable[[Wish], Report], *, as_json: bool) -> None:
-    """Repeats a wish until it is fulfilled, with a progress bar on stderr."""
-    first = report = resolve(wish)
+def _carry_out(
+    request: ResolveRequest, resolve: Callable[[ResolveRequest], Report], *, as_json: bool
+) -> None:
+    """Repeats a request until all that matched is dealt with, with a progress bar on stderr."""
+    first = report = resolve(request)
     changed = report.changed
     if report.more:
         with click.progressbar(length=first.matched, label="letters", file=sys.stderr) as bar:
             bar.update(report.changed)
             while report.more and report.changed and changed < first.matched:
-                report = resolve(replace(wish, start_at=report.next_start_at or wish.start_at))
+                report = resolve(replace(request, start_at=report.next_start_at or request.start_at))
                 changed += report.changed
                 bar.update(report.changed)
     total = replace(report, matched=first.matched, changed=changed)
     if as_json:
-        show_json(ReportAnswer.of(total, dry_run=wish.dry_run))
+        show_json(ReportAnswer.of(total, dry_run=request.dry_run))
         return
-    say(f"{total.matched} match" if wish.dry_run else f"{total.changed} of {total.matched} done")
+    say(f"{total.matched} match" if request.dry_run else f"{total.changed} of {total.matched} done")

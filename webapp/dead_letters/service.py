@@ -1,7 +1,7 @@
 """The front door of the dead letter queue: look, group, requeue, discard. Commits.
 
-What matches may be a million letters, so it is dealt with in batches, each a transaction of its own, for a bounded time;
-whoever asked sends the same request again for the rest.
+A million dead letters may match, so they are dealt with in batches, each a transaction of its own, for a bounded time;
+the caller sends the same request again for the rest.
 """
 
 from __future__ import annotations
@@ -9,13 +9,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine
 
-from webapp.dead_letters import store as dead_letters
-from webapp.dead_letters.store import Group, Letter, LetterFilter, LetterState, Resolved
+from webapp.dead_letters import store
+from webapp.dead_letters.model import (
+    DeadLetter,
+    DeadLetterFilter,
+    DeadLetterState,
+    Group,
+    Report,
+    Resolved,
+    ResolveRequest,
+)
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.infra.telemetry import metrics
 from webapp.jobs import pages
@@ -23,139 +31,104 @@ from webapp.jobs.store import JobRow
 
 logger = logging.getLogger(__name__)
 
-#: Letters dealt with in one transaction.
+#: Dead letters dealt with in one transaction.
 BATCH = 1_000
 #: How long one request goes on beginning batches, seconds.
 WINDOW = 8.0
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What should become of the letters that match.
-
-    Args:
-        wanted: which.
-        dry_run: only count them.
-        rate: jobs that become due in a second; None: all at once.
-        start_at: when the first is due; None: now.
-        by: who asks.
-        why: why.
-    """
-
-    wanted: LetterFilter
-    dry_run: bool = False
-    rate: float | None = None
-    start_at: datetime | None = None
-    by: str | None = None
-    why: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What became of them.
-
-    Args:
-        matched: letters that matched when the request came.
-        changed: letters that were dealt with.
-        more: whether the same request should be sent again to deal with the rest; never after a dry run.
-        last_run_at: when the last requeued job is due.
-        next_start_at: the `start_at` with which the same request goes on at the same rate.
-    """
-
-    matched: int
-    changed: int
-    more: bool
-    last_run_at: datetime | None = None
-    next_start_at: datetime | None = None
-
-
-class Undertaker:
-    """Deals with dead letters.
+class DeadLetters:
+    """Looks at dead letters, and deals with them.
 
     Args:
         engine: the database.
+        clock: seconds that only grow.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
+        self._clock = clock
 
     def jobs(
-        self, wanted: LetterFilter, *, limit: int, offset: int, large: Collection[str] = pages.LARGE
+        self, wanted: DeadLetterFilter, *, limit: int, offset: int, large: Collection[str] = pages.LARGE
     ) -> tuple[list[JobRow], bool]:
         """The jobs in the dead letter queue, the newest first, as many as fit into a page; and whether there may be more."""
         return in_one_trip(
             self._engine,
-            lambda connection: dead_letters.jobs(connection, wanted, limit=limit, offset=offset, large=large),
+            lambda connection: store.jobs(connection, wanted, limit=limit, offset=offset, large=large),
         )
 
-    def letters(self, wanted: LetterFilter, *, limit: int, before: int | None) -> tuple[list[Letter], int]:
-        """A page of letters from the newest on, and how many match in all."""
+    def page(
+        self, wanted: DeadLetterFilter, *, limit: int, before: int | None
+    ) -> tuple[list[DeadLetter], int]:
+        """A page of dead letters from the newest on, and how many match in all."""
         return in_one_trip(
             self._engine,
             lambda connection: (
-                dead_letters.letters(connection, wanted, limit=limit, before=before),
-                dead_letters.count(connection, wanted),
+                store.page(connection, wanted, limit=limit, before=before),
+                store.count(connection, wanted),
             ),
         )
 
-    def groups(self, wanted: LetterFilter, *, limit: int) -> list[Group]:
-        """Letters that died of the same, the largest group first."""
-        return in_one_trip(
-            self._engine, lambda connection: dead_letters.groups(connection, wanted, limit=limit)
-        )
+    def groups(self, wanted: DeadLetterFilter, *, limit: int) -> list[Group]:
+        """Dead letters of the same error, the largest group first."""
+        return in_one_trip(self._engine, lambda connection: store.groups(connection, wanted, limit=limit))
 
-    def requeue(self, wish: Wish) -> Report:
-        """Queues the jobs of open letters once more; attempts and letters are kept, the budget of retries is fresh.
+    def requeue(self, request: ResolveRequest) -> Report:
+        """Queues the jobs of open dead letters again; their attempts are kept, the budget of retries is fresh.
 
         Their messages are sent by the dispatcher as they become due.
         """
-        gap = 0.0 if wish.rate is None else 1.0 / wish.rate
 
         def batch(
-            connection: Connection, wanted: LetterFilter, limit: int, last: datetime | None
+            connection: Connection, wanted: ResolveRequest, limit: int, last: datetime | None
         ) -> Resolved:
-            first = wish.start_at if last is None else last + timedelta(seconds=gap)
-            return dead_letters.requeue(
-                connection, wanted, limit=limit, gap=gap, first=first, by=wish.by, why=wish.why
-            )
+            first = wanted.start_at if last is None else last + timedelta(seconds=wanted.gap)
+            return store.requeue(connection, wanted, limit=limit, first=first)
 
-        report = self._resolve(wish, batch, "dead letters were requeued")
+        report = self._resolve(request, batch, "dead letters were requeued")
         metrics.jobs_requeued.inc(report.changed)
-        if report.last_run_at is None or wish.rate is None:
+        if report.last_run_at is None or request.rate is None:
             return report
-        return replace(report, next_start_at=report.last_run_at + timedelta(seconds=gap))
+        return replace(report, next_start_at=report.last_run_at + timedelta(seconds=request.gap))
 
-    def discard(self, wish: Wish) -> Report:
-        """Puts open letters aside; their jobs stay failed, for final rows never change."""
+    def discard(self, request: ResolveRequest) -> Report:
+        """Puts open dead letters aside; their jobs stay failed, for final rows never change."""
 
         def batch(
-            connection: Connection, wanted: LetterFilter, limit: int, last: datetime | None
+            connection: Connection, wanted: ResolveRequest, limit: int, _last: datetime | None
         ) -> Resolved:
-            return dead_letters.discard(connection, wanted, limit=limit, by=wish.by, why=wish.why)
+            return store.discard(connection, wanted, limit=limit)
 
-        return self._resolve(wish, batch, "dead letters were discarded")
+        return self._resolve(request, batch, "dead letters were discarded")
 
     def _resolve(
         self,
-        wish: Wish,
-        batch: Callable[[Connection, LetterFilter, int, datetime | None], Resolved],
+        request: ResolveRequest,
+        batch: Callable[[Connection, ResolveRequest, int, datetime | None], Resolved],
         done: str,
     ) -> Report:
-        wanted = replace(wish.wanted, state=LetterState.OPEN)
-        matched = in_one_trip(self._engine, lambda connection: dead_letters.count(connection, wanted))
-        if wish.dry_run:
+        """Deals with what matches now, batch after batch.
+
+        Args:
+            batch: deals with so many; it is told when the last job of the batch before is due.
+            done: what is logged.
+        """
+        request = replace(request, wanted=replace(request.wanted, state=DeadLetterState.OPEN))
+        matched = in_one_trip(self._engine, lambda connection: store.count(connection, request.wanted))
+        if request.dry_run:
             return Report(matched, 0, more=False)
-        end = time.monotonic() + WINDOW
+        end = self._clock() + WINDOW
         changed, last = 0, None
         # What dies meanwhile is left alone: a job that fails at once would be requeued again and again.
-        while changed < matched and (changed == 0 or time.monotonic() < end):
+        while changed < matched and (changed == 0 or self._clock() < end):
             limit = min(BATCH, matched - changed)
             with self._engine.begin() as connection:
-                resolved = batch(connection, wanted, limit, last)
+                resolved = batch(connection, request, limit, last)
             changed += resolved.count
             last = resolved.last_run_at or last
             if resolved.count == 0:
                 break
         if changed:
-            logger.warning(done, extra={"letters": changed, "by": wish.by, "why": wish.why})
+            logger.warning(done, extra={"letters": changed, "by": request.by, "why": request.why})
         return Report(matched, changed, more=changed < matched, last_run_at=last)

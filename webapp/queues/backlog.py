@@ -159,7 +159,7 @@ def depths(connection: Connection) -> Depths:
     return Depths(queues, running, estimated or sum(running.values()) == COUNTED_OF_ONE.stop)
 
 
-def open_letters(connection: Connection) -> Counts:
+def open_dead_letters(connection: Connection) -> Counts:
     """Dead letters of each task that nobody has dealt with; '' for those of no task."""
     names: Sequence[str] = list(connection.execute(_TASKS).scalars())
     most = counted_up_to(len(names))

@@ -1,4 +1,4 @@
-"""What messages carry and how long they may run: one about a job, about several, about a backlog, about a burial."""
+"""What messages carry and how long they may run: one about a job, about several, about a backlog, about a dead letter."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def ticket_message(ticket: Ticket) -> Message:
     return Message(envelope, args, str(uuid4()), "a ticket: the next due jobs")
 
 
-def burial_message(job_id: UUID, attempt: int, queue: str) -> Message:
+def dead_letter_message(job_id: UUID, attempt: int, queue: str) -> Message:
     """Asks the dead letter task to move a job."""
     envelope = Envelope(BURY_JOB, queue, transport.kombu_priority(transport.MOST_URGENT))
     return Message(envelope, [str(job_id), attempt], str(uuid4()), f"{job_id}, attempt {attempt}")

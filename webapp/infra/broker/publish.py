@@ -19,7 +19,7 @@ from webapp.infra.broker import pace, redis_keys
 from webapp.infra.broker.client import PUBLISH_TIMEOUT, Client, celery
 from webapp.infra.broker.epoch import Epoch
 from webapp.infra.broker.hints import Hint, Ticket
-from webapp.infra.broker.messages import Message, burial_message, job_message, ticket_message
+from webapp.infra.broker.messages import Message, dead_letter_message, job_message, ticket_message
 from webapp.infra.broker.pace_table import PaceTable
 from webapp.infra.broker.room import Room
 
@@ -93,9 +93,9 @@ class Broker:
         """Sends tickets; False when some may not have arrived, which costs nothing but time."""
         return self._send([ticket_message(ticket) for ticket in tickets])
 
-    def send_burial(self, job_id: UUID, attempt: int, queue: str) -> bool:
+    def send_dead_letter(self, job_id: UUID, attempt: int, queue: str) -> bool:
         """Asks the dead letter task to move a job; False when the message may not have arrived."""
-        return self._send([burial_message(job_id, attempt, queue)])
+        return self._send([dead_letter_message(job_id, attempt, queue)])
 
     def _send(self, messages: Sequence[Message]) -> bool:
         """Puts messages into their lists, those of one list in one command."""

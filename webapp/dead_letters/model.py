@@ -1,0 +1,141 @@
+"""What is known of dead letters, and what may be asked of them. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from webapp.infra.postgres.literals import array_of
+
+
+class DeadLetterState(StrEnum):
+    """What became of a dead letter."""
+
+    #: No one has dealt with it.
+    OPEN = "open"
+    #: Its job was queued again.
+    REQUEUED = "requeued"
+    #: It was put aside; its job stays failed.
+    DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterFilter:
+    """Which dead letters are wanted: all that is given must hold; None stands for any.
+
+    Args:
+        reason: `exhausted` or `discarded` (by the handler).
+        error_type: the exception's class, with its module.
+        fingerprint: the same for errors that differ in numbers and ids only.
+        dead_after: at this moment or later.
+        dead_before: earlier than this moment.
+        ids: of jobs.
+    """
+
+    state: DeadLetterState | None = DeadLetterState.OPEN
+    task: str | None = None
+    queue: str | None = None
+    reason: str | None = None
+    error_type: str | None = None
+    fingerprint: str | None = None
+    dead_after: datetime | None = None
+    dead_before: datetime | None = None
+    ids: tuple[UUID, ...] | None = None
+
+    def values(self) -> dict[str, Any]:
+        """The values of its conditions, by name."""
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        given["state"] = "any" if self.state is None else self.state.value
+        given["ids"] = None if self.ids is None else array_of(self.ids)
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A dead letter, and what became of it."""
+
+    id: int
+    job_id: UUID
+    task: str | None
+    queue: str | None
+    reason: str
+    error_type: str | None
+    error_message: str | None
+    fingerprint: str
+    dead_at: datetime
+    requeued_at: datetime | None
+    discarded_at: datetime | None
+    resolved_by: str | None
+    resolved_why: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Dead letters of the same error: how many, since when, and the newest of them as a sample."""
+
+    task: str | None
+    queue: str | None
+    error_type: str | None
+    fingerprint: str
+    count: int
+    first_dead_at: datetime
+    last_dead_at: datetime
+    sample_job_id: UUID
+    sample_message: str | None
+    sample_traceback: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveRequest:
+    """What should become of the dead letters that match.
+
+    Args:
+        wanted: which.
+        dry_run: only count them.
+        rate: jobs that become due in a second; None: all at once.
+        start_at: when the first is due; None: now.
+        by: who asks.
+        why: why.
+    """
+
+    wanted: DeadLetterFilter
+    dry_run: bool = False
+    rate: float | None = None
+    start_at: datetime | None = None
+    by: str | None = None
+    why: str | None = None
+
+    @property
+    def gap(self) -> float:
+        """Seconds between one job and the next to be due."""
+        return 0.0 if self.rate is None else 1.0 / self.rate
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """How many dead letters one batch dealt with; `last_run_at` is when the last of their jobs is due."""
+
+    count: int
+    last_run_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of the dead letters that a request was about.
+
+    Args:
+        matched: those that matched when the request came.
+        changed: those that were dealt with.
+        more: whether the same request should be sent again to deal with the rest; never after a dry run.
+        last_run_at: when the last requeued job is due.
+        next_start_at: the `start_at` with which the same request goes on at the same rate.
+    """
+
+    matched: int
+    changed: int
+    more: bool
+    last_run_at: datetime | None = None
+    next_start_at: datetime | None = None
