@@ -19,9 +19,9 @@ from sqlalchemy import Connection
 from tasks import execution
 from tasks.attempt.soft_limit import SoftLimit
 from tasks.execution import JobsFailed, JobTask
-from tasks.insistence import DATABASE_ERRORS, insist
 from tasks.presence import lost_jobs
 from tasks.processes import process_state, recycling, run_table
+from tasks.retrying import DATABASE_ERRORS, until_database_answers
 from tasks.runtime import Runtime, child_name, runtime
 from webapp.infra.broker.client import celery
 from webapp.infra.broker.hints import Ticket
@@ -103,7 +103,7 @@ def claim_due(parts: Runtime, ticket: Ticket) -> list[Claim]:
         again = True
         return own or tickets.claim_due(connection, ticket, taker)
 
-    return insist(
+    return until_database_answers(
         lambda: in_one_trip(parts.engine, claim),
         parts.settings.stuck_job_threshold,
         "jobs could not be claimed yet",
@@ -216,7 +216,7 @@ class Chunk:
         # Whatever comes of it: the thread that runs jobs must not take them for jobs it has just claimed.
         execution.give_up(claims)
         try:
-            released = insist(
+            released = until_database_answers(
                 lambda: in_one_trip(
                     self._parts.engine,
                     lambda connection: ends.end_attempts(
@@ -273,7 +273,7 @@ def settle_many(parts: Runtime, done: Sequence[End[Claim]], ticket: Ticket | Non
     settled: set[UUID] = set()
     claims: list[Claim] = []
     try:
-        settled, claims = insist(
+        settled, claims = until_database_answers(
             lambda: in_one_trip(parts.engine, write),
             parts.settings.stuck_job_threshold,
             "attempts could not be settled yet",

@@ -28,8 +28,8 @@ from tasks.attempt.progress import ProgressReport
 from tasks.attempt.results import keepable
 from tasks.attempt.soft_limit import SoftLimit
 from tasks.dead_letter import bury
-from tasks.insistence import DATABASE_ERRORS, insist
 from tasks.processes import forks, process_state, run_table
+from tasks.retrying import DATABASE_ERRORS, until_database_answers
 from tasks.runtime import Runtime, child_name, runtime
 from webapp.infra.broker import pace
 from webapp.infra.broker.client import celery
@@ -192,7 +192,9 @@ def claim_all(parts: Runtime, ids: Sequence[UUID]) -> list[Claim]:
         again = True
         return own + store.claim(connection, ids, worker_id=taker, lease=lease)
 
-    return insist(lambda: in_one_trip(parts.engine, claim), lease, "jobs could not be claimed yet")
+    return until_database_answers(
+        lambda: in_one_trip(parts.engine, claim), lease, "jobs could not be claimed yet"
+    )
 
 
 def claimed_before(connection: Connection, ids: Container[UUID] | None = None) -> list[Claim]:
@@ -475,7 +477,7 @@ def _settle(parts: Runtime, end: End[Claim]) -> JobStatus | None:
         return JobStatus(ended.status) if ended else ends.status_after(connection, claim)
 
     try:
-        status = insist(
+        status = until_database_answers(
             lambda: in_one_trip(parts.engine, write),
             parts.settings.stuck_job_threshold,
             "attempt could not be settled yet",

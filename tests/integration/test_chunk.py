@@ -13,7 +13,7 @@ from factories import age, attempts_of, ended, letters_of, queued, row_of, waiti
 from sqlalchemy import text
 
 from tasks import chunk as chunk_module
-from tasks import execution, insistence
+from tasks import execution, retrying
 from tasks.chunk import Chunk, execute_jobs, settle_many
 from tasks.execution import JobsFailed
 from tasks.runtime import child_name
@@ -161,7 +161,7 @@ def test_a_database_that_stays_away_leaves_the_chunk_to_the_sweeper(engine, part
         connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
     monkeypatch.setattr(ends, "count_ended", broken)
-    monkeypatch.setattr(insistence, "SHARE", 0.0)
+    monkeypatch.setattr(retrying, "SHARE", 0.0)
     settle_many(parts, [completed(claim, None, 0.0, 0.1) for claim in claims])
     assert statuses(engine, claims) == ["processing", "processing"]
 

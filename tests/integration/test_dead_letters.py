@@ -185,7 +185,7 @@ def test_discarded_letters_leave_the_queue_and_their_jobs_stay_failed(client, en
     assert len(client.get("/dlq/letters?state=discarded").json["items"]) == 1
     assert post(client, f"{job.id}/discard").status_code == 409
     assert post(client, f"{job.id}/requeue").status_code == 409
-    # Who insists queues the job itself.
+    # A caller that wants it all the same queues the job itself.
     assert client.post(f"/jobs/{job.id}/retry").status_code == 200
 
 

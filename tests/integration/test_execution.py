@@ -14,7 +14,7 @@ from factories import ENDS, age, attempts_of, claimed, letters_of, queued, row_o
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from tasks import execution, insistence
+from tasks import execution, retrying
 from tasks.dead_letter import bury, bury_job
 from tasks.execution import execute_job
 from tasks.runtime import child_name
@@ -344,7 +344,7 @@ def test_settling_is_given_up_before_the_sweeper_may_own_the_job(engine, parts, 
 
 
 def test_a_commit_whose_answer_was_lost_counts_as_done(engine, parts, monkeypatch):
-    monkeypatch.setattr(insistence, "PAUSE", 0.0)
+    monkeypatch.setattr(retrying, "PAUSE", 0.0)
     claim = claimed(engine)
     real = ends.end_attempts
 
@@ -361,7 +361,7 @@ def test_a_commit_whose_answer_was_lost_counts_as_done(engine, parts, monkeypatc
 
 
 def test_a_time_limit_that_strikes_while_settling_does_not_lose_the_result(engine, parts, monkeypatch):
-    monkeypatch.setattr(insistence, "PAUSE", 0.0)
+    monkeypatch.setattr(retrying, "PAUSE", 0.0)
     claim = claimed(engine)
     strikes = iter([True])
 

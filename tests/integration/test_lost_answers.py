@@ -10,7 +10,7 @@ import pytest
 from factories import attempts_of, claimed, queued, row_of
 from sqlalchemy.exc import OperationalError
 
-from tasks import execution, insistence
+from tasks import execution, retrying
 from tasks.chunk import Chunk, execute_due, execute_jobs
 from tasks.execution import execute_job
 from tasks.runtime import child_name
@@ -21,7 +21,7 @@ from webapp.queues import tickets
 @pytest.fixture
 def lost_answers(monkeypatch) -> Callable[..., None]:
     """Loses the answers to a statement so many times: it is done and committed, and its caller hears of a broken connection."""
-    monkeypatch.setattr(insistence, "PAUSE", 0.0)
+    monkeypatch.setattr(retrying, "PAUSE", 0.0)
 
     def lose(room: object, name: str, times: int = 1) -> None:
         real, left = getattr(room, name), iter(range(times))
@@ -77,7 +77,7 @@ def test_what_was_given_up_is_not_taken_for_a_new_claim(engine, handle, parts, l
     runs: list[object] = []
     name = handle(lambda payload, context: runs.append(context.attempt))
     old = claimed(engine, task=name, worker_id=child_name())
-    monkeypatch.setattr(insistence, "SHARE", 0.0)
+    monkeypatch.setattr(retrying, "SHARE", 0.0)
 
     def away(*_: object) -> None:
         raise OperationalError("settle", {}, psycopg2.OperationalError("away"))
@@ -85,7 +85,7 @@ def test_what_was_given_up_is_not_taken_for_a_new_claim(engine, handle, parts, l
     with monkeypatch.context() as patch:
         patch.setattr(ends, "end_attempts", away)
         assert execution._settle(parts, ends.completed(old, None)) is None
-    monkeypatch.setattr(insistence, "SHARE", 0.75)
+    monkeypatch.setattr(retrying, "SHARE", 0.75)
     lost_answers(store, "claim")
     execute_job.run(str(old.id))
     assert runs == []
@@ -107,7 +107,7 @@ def test_jobs_that_could_not_be_handed_back_at_first_are_handed_back(
 
 
 def test_jobs_that_cannot_be_handed_back_are_left_to_the_sweeper(engine, handle, parts, monkeypatch, caplog):
-    monkeypatch.setattr(insistence, "SHARE", 0.0)
+    monkeypatch.setattr(retrying, "SHARE", 0.0)
 
     def away(*_: object, **__: object) -> None:
         raise OperationalError("release", {}, psycopg2.OperationalError("away"))
@@ -122,11 +122,11 @@ def test_jobs_that_cannot_be_handed_back_are_left_to_the_sweeper(engine, handle,
         assert execution.claimed_before(connection) == []
 
 
-def test_a_statement_that_can_never_work_is_not_insisted_on(monkeypatch):
-    monkeypatch.setattr(insistence, "PAUSE", 60.0)
+def test_a_statement_that_can_never_work_is_not_tried_again(monkeypatch):
+    monkeypatch.setattr(retrying, "PAUSE", 60.0)
 
     def broken() -> None:
         raise ValueError("A string literal cannot contain NUL (0x00) characters.")
 
     with pytest.raises(ValueError, match="NUL"):
-        insistence.insist(broken, 60.0, "not yet")
+        retrying.until_database_answers(broken, 60.0, "not yet")

@@ -26,8 +26,8 @@ TICKET_WINDOW = 0.5
 
 #: Seconds a handler gets after its soft time limit before its process is killed.
 HARD_LIMIT_GRACE = 5.0
-#: Seconds that a message may run beyond its handler's limits, before Celery ends its process: a claim and a settle insist for
-#: a share of a lease while the database is away. The worker's presence has long ended a handler by then.
+#: Seconds that a message may run beyond its handler's limits, before Celery ends its process: a claim and a settle are tried
+#: again for a share of a lease while the database is away. The worker's presence has long ended a handler by then.
 CLAIM_AND_SETTLE = 3_600.0
 
 
