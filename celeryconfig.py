@@ -9,6 +9,7 @@ from __future__ import annotations
 from webapp.infra.broker.transport import PRIORITY_STEPS
 from webapp.settings import current
 from webapp.settings.server_urls import redis_url_for_kombu
+from webapp.settings.sweeps import SWEEPS
 
 _settings = current()
 
@@ -75,21 +76,12 @@ broker_transport_options = {
 # The schedule is short intervals only, so there is nothing worth keeping in a file over a restart.
 beat_scheduler = "tasks.beat:BoundedScheduler"
 beat_max_loop_interval = 1
-DISPATCH_INTERVAL = 1.0
-EXPIRY_INTERVAL = 1.0
-CALLBACK_INTERVAL = 1.0
-PRUNE_INTERVAL = 60.0
-
-
-def _every(task: str, seconds: float) -> dict[str, object]:
-    """One line of the schedule; `tasks.beat` bounds how many of its messages may wait."""
-    return {"task": task, "schedule": seconds, "options": {"queue": "maintenance", "ignore_result": True}}
-
-
 beat_schedule = {
-    "dispatch_due": _every("tasks.dispatch_due", DISPATCH_INTERVAL),
-    "deliver_callbacks": _every("tasks.deliver_callbacks", CALLBACK_INTERVAL),
-    "recover_stuck": _every("tasks.recover_stuck", _settings.stuck_check_interval),
-    "expire": _every("tasks.expire", EXPIRY_INTERVAL),
-    "prune": _every("tasks.prune", PRUNE_INTERVAL),
+    # `tasks.beat` bounds how many of its messages may wait.
+    sweep.name: {
+        "task": f"tasks.{sweep.name}",
+        "schedule": sweep.every(_settings),
+        "options": {"queue": "maintenance", "ignore_result": True},
+    }
+    for sweep in SWEEPS
 }

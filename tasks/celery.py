@@ -43,7 +43,10 @@ import tasks.chunk  # noqa: E402
 import tasks.dead_letter  # noqa: E402
 import tasks.execution  # noqa: E402
 import tasks.sweeps.callbacks  # noqa: E402
-import tasks.sweeps.recovery  # noqa: E402, F401
+import tasks.sweeps.dispatch  # noqa: E402
+import tasks.sweeps.expire  # noqa: E402
+import tasks.sweeps.prune  # noqa: E402
+import tasks.sweeps.recover  # noqa: E402, F401
 from tasks import exposition  # noqa: E402
 from tasks.presence.dead_workers import LifeLock  # noqa: E402
 from tasks.presence.running import jobs_of  # noqa: E402

@@ -39,7 +39,7 @@ PRUNED_ROWS_QUICK = 100_000
 RETENTION_DAYS, OLD_DAYS = 30, 60
 #: Prunes as the product does, at its own pace.
 _PRUNER = """
-from tasks.sweeps.recovery import run_prune
+from tasks.sweeps.prune import run_prune
 from tasks.runtime import runtime
 while run_prune(runtime(), 20.0):
     pass

@@ -62,7 +62,7 @@ def raise_if_asked(place: str) -> None:
 
 
 def _places_to_raise() -> None:
-    from tasks.sweeps import callbacks, recovery
+    from tasks.sweeps import callbacks, dispatch, expire, prune, recover
     from webapp.queues.dispatch import Dispatcher
 
     def before(owner: Any, name: str, ask: Callable[..., None]) -> None:
@@ -75,7 +75,10 @@ def _places_to_raise() -> None:
         setattr(owner, name, wrapped)
 
     for owner, names in (
-        (recovery, ("run_dispatch", "run_recovery", "run_expiry", "run_key_prune", "run_prune")),
+        (dispatch, ("run_dispatch",)),
+        (recover, ("run_recovery",)),
+        (expire, ("run_expiry",)),
+        (prune, ("run_key_prune", "run_prune")),
         (callbacks, ("run_callbacks",)),
     ):
         for name in names:

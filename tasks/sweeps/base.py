@@ -1,7 +1,8 @@
-"""Sweeps: what beat asks for again and again. All run through one guarded runner.
+"""The guarded runner of all sweeps: what beat asks for again and again.
 
-What a sweep raises is logged with its traceback, counted and goes no further: the next tick asks for it again. Within a
-sweep, a queue or a row that raises costs the others nothing; an error that is the server's ends the sweep at once.
+What they are is listed in `webapp.settings.sweeps`. What a sweep raises is logged with its traceback, counted and goes no
+further: the next tick asks for it again. Within a sweep, a queue or a row that raises costs the others nothing; an error that
+is the server's ends the sweep at once.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from webapp.infra.broker.client import celery
 from webapp.infra.guarded import Step
 from webapp.infra.postgres.database_errors import Trouble, is_of_database, trouble_of
 from webapp.infra.telemetry import metrics
+from webapp.settings.sweeps import SweepPlan
 
 logger = logging.getLogger(__name__)
 
@@ -32,24 +34,24 @@ _OF_THE_SERVER = frozenset(
 _PREFIX = "tasks."
 
 
-def sweep(name: str) -> Callable[[Callable[[], object]], Any]:
-    """Makes a function that sweeps once a Celery task of this name, which runs guarded.
+def sweep(plan: SweepPlan) -> Callable[[Callable[[], object]], Any]:
+    """Makes a function that sweeps once a Celery task of the plan's name, which runs guarded.
 
     Example:
-        >>> @sweep("expire")  # doctest: +SKIP
+        >>> @sweep(sweeps.EXPIRE)  # doctest: +SKIP
         ... def expire():
         ...     run_expiry(runtime())
     """
 
     def register(function: Callable[[], object]) -> Any:
-        step = Step(name, function, kind="sweep")
+        step = Step(plan.name, function, kind="sweep")
 
         def run() -> None:
             run_guarded(step)
 
         run.__doc__ = function.__doc__
         run.__module__ = function.__module__
-        return celery.task(name=_PREFIX + name, send_events=False)(run)
+        return celery.task(name=_PREFIX + plan.name, send_events=False)(run)
 
     return register
 

@@ -1,4 +1,4 @@
-"""Beat's task that tells the outside of jobs that ended: a job of its own for each, made once for each end.
+"""The sweep that tells the outside of jobs that ended: a job of its own for each, made once for each end.
 
 Nothing of it is on the way of a job that has no callback, and nothing waits for it: the dispatcher sends the new
 jobs like all others. Any number of beats and workers may run it at once.
@@ -17,34 +17,32 @@ from tasks.sweeps.base import Each, is_of_the_server, of_rows, sweep
 from webapp.infra.telemetry import metrics
 from webapp.jobs import callbacks
 from webapp.jobs.handlers import DEFAULT_QUEUE, registry
+from webapp.settings import sweeps
 
 logger = logging.getLogger(__name__)
 
-#: Callbacks made in one transaction.
-BATCH = 200
-#: Batches of one pass; the next tick goes on.
-MOST_BATCHES = 25
+PLAN = sweeps.DELIVER_CALLBACKS
 
 
-@sweep("deliver_callbacks")
+@sweep(PLAN)
 def deliver_callbacks() -> None:
     """Makes the callbacks of jobs that ended since the last tick."""
     run_callbacks(runtime())
 
 
-def run_callbacks(parts: Runtime) -> int:
+def run_callbacks(parts: Runtime, batch: int = PLAN.batch) -> int:
     """Stores an `http` job for every final job with a callback that has none yet; returns how many."""
     total = 0
     with Each("job") as each:
-        for _ in range(MOST_BATCHES):
+        for _ in range(int(PLAN.rows // batch)):
             try:
-                made = _make_batch(parts)
+                made = _make_batch(parts, batch)
             except Exception as error:
                 if is_of_the_server(error):
                     raise
-                made = _make_one_by_one(parts, each)
+                made = _make_one_by_one(parts, each, batch)
             total += made
-            if made < BATCH:
+            if made < batch:
                 break
         if total:
             metrics.jobs_created.inc(total)
@@ -53,19 +51,19 @@ def run_callbacks(parts: Runtime) -> int:
     return total
 
 
-def _make_batch(parts: Runtime) -> int:
+def _make_batch(parts: Runtime, batch: int) -> int:
     """Takes endings and stores their callbacks in one transaction, so each end has one callback."""
     with parts.engine.begin() as connection:
-        endings = callbacks.take_ended(connection, BATCH)
+        endings = callbacks.take_ended(connection, batch)
         return _insert(parts, connection, endings) if endings else 0
 
 
-def _make_one_by_one(parts: Runtime, each: Each) -> int:
-    """The same where one of the endings raises: it is left for the next pass, and the others are told of."""
+def _make_one_by_one(parts: Runtime, each: Each, batch: int) -> int:
+    """The same where one of the endings raises: it is left for the next run, and the others are told of."""
     done = of_rows(
         parts.engine,
         each,
-        lambda connection: callbacks.take_ended(connection, BATCH),
+        lambda connection: callbacks.take_ended(connection, batch),
         lambda ending: ending.id,
         lambda connection, ending: _insert(parts, connection, [ending]),
     )

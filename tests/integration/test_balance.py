@@ -16,7 +16,7 @@ from tasks import chunk
 from tasks.dead_letter import bury_job
 from tasks.execution import execute_job
 from tasks.presence import lost_jobs
-from tasks.sweeps import callbacks, recovery
+from tasks.sweeps import callbacks, expire
 from webapp.jobs import Cancelled, Discard, Retry, Snooze, ends, store
 
 #: What came in, ...
@@ -143,8 +143,8 @@ def test_a_job_that_expired_is_counted_apart(jobs, counted, engine, parts):
         connection.execute(
             text("UPDATE jobs SET expires_at = now() - interval '1 s' WHERE id = :id"), {"id": job_id}
         )
-    recovery.run_expiry(parts)
-    recovery.run_expiry(parts)
+    expire.run_expiry(parts)
+    expire.run_expiry(parts)
     assert counted() == {"jobs_created": 1, "jobs_expired": 1}
 
 

@@ -122,14 +122,14 @@ def test_an_end_is_told_once(parts, engine):
     assert len(callbacks_of(engine, job.id)[1]) == 1
 
 
-def test_many_tellers_at_once_tell_once(parts, engine, monkeypatch):
-    monkeypatch.setattr(delivering, "BATCH", 7)
+def test_many_tellers_at_once_tell_once(parts, engine):
     jobs = [completed(engine) for _ in range(40)]
     for job in jobs:
         with_callback(engine, job.id)
     told = []
     tellers = [
-        threading.Thread(target=lambda: told.append(delivering.run_callbacks(parts))) for _ in range(4)
+        threading.Thread(target=lambda: told.append(delivering.run_callbacks(parts, batch=7)))
+        for _ in range(4)
     ]
     for teller in tellers:
         teller.start()

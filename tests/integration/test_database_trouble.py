@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from ops.stack.throwaway import Throwaway
 from tasks import execution
 from tasks.runtime import runtime
-from tasks.sweeps import recovery
+from tasks.sweeps import dispatch
 from webapp.infra.telemetry.logs import JsonFormatter
 
 #: Longest a request may take that is refused, seconds.
@@ -135,12 +135,12 @@ def test_beats_tasks_go_on_once_the_database_takes_writes(engine, read_only, eve
     queued(engine)
     read_only.begin()
     with pytest.raises(execution.DATABASE_ERRORS):
-        recovery.run_dispatch(runtime())
+        dispatch.run_dispatch(runtime())
     read_only.end()
 
     def dispatched():
         try:
-            return recovery.run_dispatch(runtime())
+            return dispatch.run_dispatch(runtime())
         except execution.DATABASE_ERRORS:
             return 0
 

@@ -7,7 +7,7 @@ import pytest
 from factories import age, queued, row_of, waiting
 from sqlalchemy import text
 
-from tasks.sweeps import recovery
+from tasks.sweeps.dispatch import run_dispatch
 from webapp.infra.broker.pace_table import TTL
 from webapp.infra.broker.publish import Broker
 from webapp.infra.broker.transport import list_of, lists_of
@@ -169,40 +169,40 @@ def test_a_thousand_jobs_fit_through_one_pipeline(dispatcher, broker, clock, eng
 def test_the_beat_task_serves_every_queue_that_handlers_name(parts, engine, redis):
     row = queued(engine)
     queued(engine, queue="nobody-consumes-this")
-    assert recovery.run_dispatch(parts) == 1
+    assert run_dispatch(parts) == 1
     assert sent(redis) == [str(row.id)]
-    assert recovery.run_dispatch(parts) == 0
+    assert run_dispatch(parts) == 0
 
 
 def test_a_pass_sends_what_becomes_due_while_it_goes_on(parts, engine, redis):
     row = queued(engine)
     age(engine, "run_at", -0.3)
-    assert recovery.run_dispatch(parts, window=0.8) == 1
+    assert run_dispatch(parts, window=0.8) == 1
     assert sent(redis) == [str(row.id)]
 
 
 def test_a_pass_waits_calmly_when_a_queue_is_full(parts, engine, redis):
     queued(engine)
     redis.rpush("default", *["x"] * parts.settings.broker_buffer)
-    assert recovery.run_dispatch(parts, window=0.2) == 0
+    assert run_dispatch(parts, window=0.2) == 0
 
 
 def test_jobs_whose_messages_were_flushed_are_sent_again_at_once(service, parts, redis, engine):
     accepted = [service.submit(Submission({"task": "noop", "n": n})).job for n in range(5)]
     assert parts.dispatcher.refill() == 5  # The first look at a Redis knows nothing of its past.
-    recovery.run_dispatch(parts)
+    run_dispatch(parts)
     assert parts.dispatcher.refill() == 0
     redis.flushdb()
-    assert recovery.run_dispatch(parts) == 5
+    assert run_dispatch(parts) == 5
     assert len(sent(redis)) == 5
     assert {row.dispatched_at is not None for row in (service.get(one.id) for one in accepted)} == {True}
 
 
 def test_another_redis_under_the_same_name_is_filled_anew(service, parts, redis):
     service.submit(Submission({"task": "noop"}))
-    recovery.run_dispatch(parts)
+    run_dispatch(parts)
     redis.set("djps:epoch", "the id of a run before")
-    assert recovery.run_dispatch(parts) == 1
+    assert run_dispatch(parts) == 1
 
 
 def test_without_redis_nothing_is_taken_back(service, engine, closed_port):

@@ -32,7 +32,7 @@ from tasks.attempt import cancellation
 from tasks.attempt.cancellation import CancelWatch
 from tasks.execution import execute_job
 from tasks.presence import lost_jobs
-from tasks.sweeps.recovery import run_prune
+from tasks.sweeps.prune import run_prune
 from webapp.infra.jsontext import iso
 from webapp.infra.telemetry import metrics
 from webapp.jobs import Cancelled, Discard, Snooze, filters, store

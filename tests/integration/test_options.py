@@ -12,7 +12,7 @@ from factories import age, attempts_of, claimed, new_job, queued, row_of, tables
 from pydantic import BaseModel, Field, field_validator
 from sqlalchemy import text
 
-from tasks.sweeps import recovery
+from tasks.sweeps import dispatch, expire, prune
 from webapp.infra.broker.transport import list_of
 from webapp.jobs import control, expiry, insert, store
 from webapp.jobs.handlers import registry
@@ -102,7 +102,7 @@ def test_a_job_for_later_is_not_sent_before_it_is_due(stored, how, option, secon
     assert job["id"] not in "".join(waiting(redis))
     assert row_of(parts.engine, later).dispatched_at is None
     age(parts.engine, "run_at", seconds, later)
-    recovery.run_dispatch(parts)
+    dispatch.run_dispatch(parts)
     assert job["id"] in "".join(waiting(redis))
 
 
@@ -151,7 +151,7 @@ def test_each_priority_waits_in_a_list_of_its_own(client, service, broker, redis
 
 def test_the_dispatcher_keeps_the_order_of_priorities(engine, parts, redis):
     rows = {priority: queued(engine, terms=Terms(priority=priority)) for priority in (1, 8, 5)}
-    assert recovery.run_dispatch(parts) == 3
+    assert dispatch.run_dispatch(parts) == 3
     order = [json.loads(message)["headers"]["id"] for message in waiting(redis)]
     assert order == [str(rows[priority].id) for priority in (8, 5, 1)]
 
@@ -232,18 +232,18 @@ def expired(engine, **changes):
 
 def test_a_job_that_was_not_started_in_time_is_cancelled_and_says_why(engine, parts, client):
     row, other = expired(engine), queued(engine, terms=Terms(expires_in=60.0))
-    assert recovery.run_expiry(parts) == 1
+    assert expire.run_expiry(parts) == 1
     job = client.get(f"/jobs/{row.id}").json
     assert (job["status"], job["cancel_reason"], job["attempt"]) == ("cancelled", "expired", 0)
     assert job["finished_at"] is not None
     assert row_of(engine, other.id).status == "queued"
-    assert recovery.run_expiry(parts) == 0
+    assert expire.run_expiry(parts) == 0
 
 
 def test_an_expired_job_is_neither_sent_nor_claimed(engine, parts, redis):
     waits, sent = expired(engine), expired(engine, dispatched=True)
     age(engine, "dispatched_at", 1_000, sent.id)
-    assert recovery.run_dispatch(parts) == 0
+    assert dispatch.run_dispatch(parts) == 0
     assert waiting(redis) == []
     with engine.begin() as connection:
         assert store.claim(connection, [waits.id, sent.id], worker_id="w/1", lease=60) == []
@@ -254,7 +254,7 @@ def test_a_job_that_was_started_in_time_is_tried_again_after_its_time(engine, pa
     with engine.begin() as connection:
         assert end_again(connection, claim, AttemptOutcome.FAILED, None, delay=0)
     age(engine, "expires_at", 61, claim.id)
-    assert recovery.run_expiry(parts) == 0
+    assert expire.run_expiry(parts) == 0
     with engine.begin() as connection:
         assert len(store.claim(connection, [claim.id], worker_id="w/1", lease=60)) == 1
 
@@ -262,16 +262,15 @@ def test_a_job_that_was_started_in_time_is_tried_again_after_its_time(engine, pa
 def test_a_job_that_runs_is_not_cancelled_for_its_age(engine, parts):
     claim = claimed(engine, terms=Terms(expires_in=60.0))
     age(engine, "expires_at", 61, claim.id)
-    assert recovery.run_expiry(parts) == 0
+    assert expire.run_expiry(parts) == 0
     assert row_of(engine, claim.id).status == "processing"
 
 
-def test_expired_jobs_are_cancelled_batch_by_batch(engine, parts, monkeypatch):
-    monkeypatch.setattr(recovery, "EXPIRY_BATCH", 2)
+def test_expired_jobs_are_cancelled_batch_by_batch(engine, parts):
     for _ in range(5):
         expired(engine)
-    assert recovery.run_expiry(parts) == 5
-    recovery.expire()
+    assert expire.run_expiry(parts, batch=2) == 5
+    expire.expire()
 
 
 def test_two_sweeps_at_once_cancel_a_job_once(engine):
@@ -283,10 +282,10 @@ def test_two_sweeps_at_once_cancel_a_job_once(engine):
 
 def test_an_expired_job_that_is_queued_again_does_not_expire_again(engine, parts):
     row = expired(engine)
-    recovery.run_expiry(parts)
+    expire.run_expiry(parts)
     with engine.begin() as connection:
         assert control.requeue(connection, row.id)
-    assert recovery.run_expiry(parts) == 0
+    assert expire.run_expiry(parts) == 0
     found = row_of(engine, row.id)
     assert (found.status, found.expires_at, found.cancel_reason) == ("queued", None, None)
 
@@ -402,9 +401,9 @@ def test_keys_that_ran_out_are_pruned_and_others_are_not(client, engine, parts):
     keyed(client, field="old")
     run_out(engine)
     keyed(client, field="new")
-    assert recovery.run_key_prune(parts, 1.0) == 1
+    assert prune.run_key_prune(parts, 1.0) == 1
     assert [one["key"] for one in keys(engine)] == ["new"]
-    recovery.prune()
+    prune.prune()
 
 
 def test_a_job_without_a_key_leaves_none(client, engine):

@@ -22,7 +22,7 @@ from factories import (
 )
 
 from tasks.presence import lost_jobs
-from tasks.sweeps import recovery
+from tasks.sweeps import dispatch, prune, recover
 from webapp.infra.broker.publish import Broker
 from webapp.jobs import store
 from webapp.jobs.loss import LOST
@@ -46,7 +46,7 @@ def expire(engine, job_id=None):
 def test_a_job_whose_lease_ran_out_is_queued_again_at_once(parts, engine):
     claim, live = claimed(engine, dispatched=True), claimed(engine)
     expire(engine, claim.id)
-    assert recovery.run_recovery(parts) == 1
+    assert recover.run_recovery(parts) == 1
     row = row_of(engine, claim.id)
     assert (row.status, row.attempt, row.retry_count) == ("queued", 1, 1)
     assert row.run_at == row.updated_at
@@ -54,13 +54,13 @@ def test_a_job_whose_lease_ran_out_is_queued_again_at_once(parts, engine):
     (attempt,) = attempts_of(engine, claim.id)
     assert (attempt["outcome"], attempt["worker_id"], attempt["error_type"]) == ("lost", WORKER, "djps.Lost")
     assert row_of(engine, live.id).status == "processing"
-    assert recovery.run_recovery(parts) == 0
+    assert recover.run_recovery(parts) == 0
 
 
 def test_a_lost_attempt_without_retries_left_gets_a_dead_letter(parts, engine):
     claim = claimed(engine, max_retries=0)
     expire(engine)
-    assert recovery.run_recovery(parts) == 1
+    assert recover.run_recovery(parts) == 1
     row = row_of(engine, claim.id)
     assert (row.status, row.last_error) == ("failed", LOST.summary)
     assert [attempt["outcome"] for attempt in attempts_of(engine, claim.id)] == ["lost"]
@@ -72,7 +72,7 @@ def test_of_several_jobs_of_a_process_that_is_gone_none_is_taken_for_the_cause(p
     claims = [claimed(engine, max_retries=0) for _ in range(3)]
     alone = claimed(engine, worker_id="other/1", max_retries=0)
     expire(engine)
-    assert recovery.run_recovery(parts) == 4
+    assert recover.run_recovery(parts) == 4
     for claim in claims:
         row = row_of(engine, claim.id)
         assert (row.status, row.retry_count) == ("queued", 0)
@@ -87,7 +87,7 @@ def test_jobs_that_cannot_be_sent_alone_are_left_to_the_dispatcher(parts, engine
     expire(engine)
     away = Broker(f"redis://127.0.0.1:{closed_port}/0", buffer=10)
     monkeypatch.setattr(parts.dispatcher, "_broker", away)
-    assert recovery.run_recovery(parts) == 2
+    assert recover.run_recovery(parts) == 2
     assert {row_of(engine, claim.id).dispatched_at for claim in claims} == {None}
 
 
@@ -96,7 +96,7 @@ def test_a_burial_that_a_dead_worker_left_half_done_is_finished(parts, engine):
     with engine.begin() as connection:
         end_last(connection, claim, AttemptOutcome.FAILED, ERROR)
     expire(engine)
-    assert recovery.run_recovery(parts) == 1
+    assert recover.run_recovery(parts) == 1
     row = row_of(engine, claim.id)
     # Its end was on record, so it is not counted as lost and not run again.
     assert (row.status, row.retry_count, row.last_error) == ("failed", 0, "E: broken")
@@ -108,7 +108,7 @@ def test_a_job_is_lost_only_as_often_as_its_retries_allow(parts, engine):
     claim = claimed(engine, max_retries=2)
     for _ in range(3):
         expire(engine)
-        assert recovery.run_recovery(parts) == 1
+        assert recover.run_recovery(parts) == 1
         with engine.begin() as connection:
             store.claim(connection, [claim.id], worker_id=WORKER, lease=60)
     row = row_of(engine, claim.id)
@@ -123,15 +123,14 @@ def test_right_after_a_restart_of_the_database_nothing_is_taken_for_one_lease(pa
     with engine.connect() as connection:
         longer = int(store.seconds_since_start(connection)) + 3_600
     restarted = parts.settings.model_copy(update={"stuck_job_threshold": longer})
-    assert recovery.run_recovery(dataclasses.replace(parts, settings=restarted)) == 0
+    assert recover.run_recovery(dataclasses.replace(parts, settings=restarted)) == 0
     assert tables(engine) == before
 
 
-def test_more_jobs_than_one_transaction_takes_are_all_recovered(parts, engine, monkeypatch):
-    monkeypatch.setattr(recovery, "RECOVERY_BATCH", 2)
+def test_more_jobs_than_one_transaction_takes_are_all_recovered(parts, engine):
     claims = [claimed(engine) for _ in range(5)]
     expire(engine)
-    assert recovery.run_recovery(parts) == 5
+    assert recover.run_recovery(parts, batch=2) == 5
     assert {row_of(engine, claim.id).status for claim in claims} == {"queued"}
 
 
@@ -142,7 +141,7 @@ def test_sweepers_at_once_recover_every_job_once(parts, engine):
 
     def sweep():
         barrier.wait(10)
-        counts.append(recovery.run_recovery(parts))
+        counts.append(recover.run_recovery(parts))
 
     threads = [threading.Thread(target=sweep) for _ in range(3)]
     for thread in threads:
@@ -166,41 +165,40 @@ def test_only_what_is_taken_is_settled_as_lost(engine):
     assert row_of(engine, theirs.id).status == "processing"
 
 
-def test_old_final_jobs_are_pruned_in_batches(parts, engine, monkeypatch):
-    monkeypatch.setattr(recovery, "PRUNE_BATCH", 2)
+def test_old_final_jobs_are_pruned_in_batches(parts, engine):
     old = [completed(engine) for _ in range(4)] + [buried(engine)]
     age(engine, "finished_at", 31 * 86_400)
     kept = [completed(engine).id, claimed(engine).id, queued(engine).id]
-    assert recovery.run_prune(parts, window=10) == len(old)
+    assert prune.run_prune(parts, window=10, batch=2) == len(old)
     assert {row["id"] for row in tables(engine) if "payload" in row} == set(kept)
 
 
-def test_a_prune_pass_ends_with_its_window_and_leaves_the_rest(parts, engine, monkeypatch):
-    monkeypatch.setattr(recovery, "PRUNE_BATCH", 1)
+def test_a_prune_pass_ends_with_its_window_and_leaves_the_rest(parts, engine):
     for _ in range(3):
         completed(engine)
     age(engine, "finished_at", 31 * 86_400)
-    assert recovery.run_prune(parts, window=-1) == 1
-    assert recovery.run_prune(parts, window=10) == 2
+    assert prune.run_prune(parts, window=-1, batch=1) == 1
+    assert prune.run_prune(parts, window=10, batch=1) == 2
 
 
 def test_a_retention_of_zero_keeps_everything(parts, engine):
     completed(engine)
     age(engine, "finished_at", 36_500 * 86_400)
     forever = dataclasses.replace(parts, settings=parts.settings.model_copy(update={"retention_days": 0}))
-    assert recovery.run_prune(forever, window=10) == 0
+    assert prune.run_prune(forever, window=10) == 0
     assert len(tables(engine)) == 2
 
 
 def test_the_beat_tasks_do_what_their_functions_do(engine, monkeypatch, parts):
-    monkeypatch.setattr(recovery, "runtime", lambda: parts)
-    monkeypatch.setattr(recovery, "DISPATCH_WINDOW", 0.0)
+    for module in (recover, dispatch, prune):
+        monkeypatch.setattr(module, "runtime", lambda: parts)
+    monkeypatch.setattr(dispatch, "PLAN", dataclasses.replace(dispatch.PLAN, seconds=0.0))
     lost, old, waiting = claimed(engine), completed(engine), queued(engine)
     expire(engine)
     age(engine, "finished_at", 31 * 86_400)
-    recovery.recover_stuck.run()
-    recovery.dispatch_due.run()
-    recovery.prune.run()
+    recover.recover_stuck.run()
+    dispatch.dispatch_due.run()
+    prune.prune.run()
     assert row_of(engine, lost.id).status == "queued"
     assert row_of(engine, waiting.id).dispatched_at is not None
     assert all(row["id"] != old.id for row in tables(engine) if "payload" in row)

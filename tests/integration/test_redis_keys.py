@@ -12,7 +12,7 @@ import pytest
 from factories import queued, row_of, waiting
 from redis import Redis
 
-from tasks.sweeps import recovery
+from tasks.sweeps import dispatch
 from webapp import settings as settings_module
 from webapp.infra.broker import heartbeats, pace_table, redis_keys
 from webapp.infra.broker.publish import Broker
@@ -72,7 +72,7 @@ def test_jobs_are_taken_and_sent_whatever_a_key_holds(another_app, hearing, cloc
     began = time.monotonic()
     while not all(row_of(engine, row.id).dispatched_at for row in rows) and time.monotonic() - began < 3:
         clock.now += LENGTH_TTL + pace_table.TTL  # What was read before is not believed any more.
-        recovery.run_dispatch(hearing)
+        dispatch.run_dispatch(hearing)
     assert len(waiting(redis)) >= 3
     assert hearing.broker.client.available()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from unittest.mock import Mock
 
 import psycopg2
@@ -16,8 +17,9 @@ from sqlalchemy.exc import DataError, OperationalError
 
 import celeryconfig
 from tasks.presence import lost_jobs
-from tasks.sweeps import base, recovery
+from tasks.sweeps import base, expire, prune, recover
 from tasks.sweeps import callbacks as callbacks_sweep
+from tasks.sweeps import dispatch as dispatch_sweep
 from tasks.sweeps.base import Each, run_guarded
 from webapp.infra.broker.client import celery
 from webapp.infra.guarded import Step
@@ -41,10 +43,10 @@ def test_beat_asks_for_nothing_else():
 
 
 SWEEPS = {
-    "dispatch_due": (recovery, "run_dispatch"),
-    "recover_stuck": (recovery, "run_recovery"),
-    "expire": (recovery, "run_expiry"),
-    "prune": (recovery, "run_prune"),
+    "dispatch_due": (dispatch_sweep, "run_dispatch"),
+    "recover_stuck": (recover, "run_recovery"),
+    "expire": (expire, "run_expiry"),
+    "prune": (prune, "run_prune"),
     "deliver_callbacks": (callbacks_sweep, "run_callbacks"),
 }
 
@@ -58,7 +60,7 @@ def test_what_a_sweep_raises_is_logged_counted_and_goes_no_further(client, monke
     where, function = SWEEPS[name]
     failed, well = runs(client, name, "failed"), runs(client, name, "completed")
     task = celery.tasks[f"tasks.{name}"]
-    monkeypatch.setattr(where, "DISPATCH_WINDOW", 0.0, raising=False)
+    monkeypatch.setattr(dispatch_sweep, "PLAN", replace(dispatch_sweep.PLAN, seconds=0.0))
     with monkeypatch.context() as patched, caplog.at_level(logging.INFO):
         patched.setattr(where, function, Mock(side_effect=error))
         task()
@@ -106,7 +108,7 @@ def test_a_queue_that_fails_does_not_stop_the_others(parts, engine, redis, monke
         type(parts.dispatcher), "dispatch", lambda _self, name, **more: dispatch(name, **more)
     )
     with pytest.raises(ValueError, match="broken"):
-        recovery.run_dispatch(parts, 1.0)
+        dispatch_sweep.run_dispatch(parts, 1.0)
     assert [len(waiting(redis, name)) for name in ("a", "b", "c")] == [1, 0, 1]
     assert asked.count("b") == 1, "it is not tried again within the pass"
     assert asked.count("c") > 1
@@ -116,7 +118,7 @@ def test_a_refill_that_fails_does_not_stop_dispatch(parts, engine, redis, monkey
     queued(engine)
     monkeypatch.setattr(type(parts.dispatcher), "refill", Mock(side_effect=ValueError("broken")))
     with pytest.raises(ValueError, match="broken"):
-        recovery.run_dispatch(parts)
+        dispatch_sweep.run_dispatch(parts)
     assert len(waiting(redis)) == 1
 
 
@@ -125,7 +127,7 @@ def test_with_postgresql_away_no_other_queue_is_tried(parts, monkeypatch):
     dispatch = Mock(side_effect=away)
     monkeypatch.setattr(type(parts.dispatcher), "dispatch", dispatch)
     with pytest.raises(OperationalError):
-        recovery.run_dispatch(parts, 5.0)
+        dispatch_sweep.run_dispatch(parts, 5.0)
     assert dispatch.call_count == 1
 
 
@@ -134,9 +136,9 @@ def test_one_kind_of_old_rows_that_cannot_be_pruned_does_not_keep_the_others(
 ):
     old = completed(engine)
     age(engine, "finished_at", 86_400 * 365, old.id)
-    monkeypatch.setattr(recovery, "run_key_prune", Mock(side_effect=ValueError("broken")))
+    monkeypatch.setattr(prune, "run_key_prune", Mock(side_effect=ValueError("broken")))
     failed = runs(client, "prune", "failed")
-    recovery.prune()
+    prune.prune()
     assert runs(client, "prune", "failed") == failed + 1
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM jobs")).scalar() == 0
@@ -157,13 +159,13 @@ def test_a_job_that_cannot_be_recovered_does_not_keep_the_others(parts, engine, 
     monkeypatch.setattr(lost_jobs, "end_lost", end)
     recovered = client.get("/metrics").text.partition('jobs_recovered_total{reason="lease_expired"} ')[2]
     with pytest.raises(DataError):
-        recovery.run_recovery(parts)
+        recover.run_recovery(parts)
     after = client.get("/metrics").text.partition('jobs_recovered_total{reason="lease_expired"} ')[2]
     assert float(after.split("\n")[0]) - float(recovered.split("\n")[0]) == 4
     assert [row_of(engine, row.id).status for row in rows] == ["queued", "processing", "queued", "queued"]
     assert len(letters_of(engine, last.id)) == 1
     monkeypatch.setattr(lost_jobs, "end_lost", real)
-    assert recovery.run_recovery(parts) == 1
+    assert recover.run_recovery(parts) == 1
     assert row_of(engine, broken).status == "queued"
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import create_engine, text
 from tasks.attempt.progress import MAX_NOTE, WRITE_EVERY, ProgressReport
 from tasks.execution import execute_job
 from tasks.handlers import demo
-from tasks.sweeps.recovery import run_prune
+from tasks.sweeps.prune import run_prune
 from webapp.api import following
 from webapp.jobs import control, store
 from webapp.jobs import watchers as watchers_module

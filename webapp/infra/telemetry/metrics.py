@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from webapp.infra.telemetry.slots import Slots
-from webapp.settings import current
+from webapp.settings import current, sweeps
 
 #: prometheus_client reads this variable at import, so it is set before the import below.
 FOLDER = Path(
@@ -52,7 +52,7 @@ LATE = 5.0
 HTTP_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 #: What beat asks for, and the message that moves a job to the dead letter queue: all that maintenance runs.
-SWEEPS = ("dispatch_due", "deliver_callbacks", "recover_stuck", "expire", "prune", "bury_job")
+SWEEPS = (*(plan.name for plan in sweeps.SWEEPS), "bury_job")
 
 jobs_created = Counter("jobs_created_total", "Jobs accepted and stored.")
 jobs_completed = Counter("jobs_completed_total", "Jobs that completed.")

@@ -1,0 +1,78 @@
+"""The sweep that sends due jobs to their broker queues.
+
+Like every sweep it is a function that returns a count, and a Celery task around it. Any number of beats and workers may run
+it at once: rows are taken with `FOR UPDATE SKIP LOCKED`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from tasks.runtime import Runtime, runtime
+from tasks.sweeps.base import Each, sweep
+from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
+from webapp.settings import sweeps
+
+logger = logging.getLogger(__name__)
+
+PLAN = sweeps.DISPATCH_DUE
+#: Messages of the maintenance queue that may wait meanwhile: as many as beat sends in a second.
+TICKS_AT_ONCE = 5
+#: Shortest pause between two looks of one run, seconds.
+SHORTEST_PAUSE = 0.01
+#: Longest pause between two looks of one run, seconds.
+LONGEST_PAUSE = 0.25
+
+
+@sweep(PLAN)
+def dispatch_due() -> None:
+    """Sends due jobs to their broker queues for one second, or once when this worker is behind with its messages."""
+    parts = runtime()
+    is_behind = (parts.broker.room.length(MAINTENANCE_QUEUE) or 0) > TICKS_AT_ONCE
+    run_dispatch(parts, 0.0 if is_behind else PLAN.seconds)
+
+
+def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
+    """Fills every broker queue from what is due; returns how many messages were sent.
+
+    Args:
+        window: seconds to go on looking for what becomes due; 0 looks once.
+    """
+    end = time.monotonic() + window
+    queues = registry.queues()
+    total = 0
+    with Each("queue") as each:
+        each.do("refill", parts.dispatcher.refill)
+        while True:
+            total += sum(each.do(name, partial(_fill, parts, name)) or 0 for name in queues)
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            # The jobs of a queue that fails stay due, and are no reason to look again at once.
+            time.sleep(min(left, _pause(parts, [name for name in queues if name not in each.failed], left)))
+    if total:
+        logger.info("jobs dispatched", extra={"jobs": total})
+    return total
+
+
+def _fill(parts: Runtime, queue: str) -> int:
+    """Fills one broker queue; returns how many messages were sent."""
+    settings = parts.settings
+    sent = parts.dispatcher.dispatch(
+        queue, buffer=settings.broker_buffer, redispatch_after=settings.redispatch_after
+    )
+    return sum(sent.values())
+
+
+def _pause(parts: Runtime, queues: Sequence[str], left: float) -> float:
+    """Seconds until the next look: when the next job is due, and never long."""
+    due_in = parts.dispatcher.seconds_to_next_due(queues, left)
+    if due_in is None:
+        return LONGEST_PAUSE
+    if due_in <= 0:
+        # A job is due and was not taken: its queue is full, or Redis is away. The workers need a moment.
+        return LONGEST_PAUSE / 5
+    return min(max(due_in, SHORTEST_PAUSE), LONGEST_PAUSE)

@@ -1,0 +1,83 @@
+"""The sweep that deletes what is old: final jobs after RETENTION_DAYS, and idempotency keys that ran out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from sqlalchemy import Connection
+
+from tasks.runtime import Runtime, runtime
+from tasks.sweeps.base import Each, sweep
+from webapp.jobs import bulk, insert
+from webapp.settings import sweeps
+
+logger = logging.getLogger(__name__)
+
+PLAN = sweeps.PRUNE
+#: Rest after a batch, in times of what it took: submission must not feel the pruning.
+REST = 3.0
+
+
+@sweep(PLAN)
+def prune() -> None:
+    """Deletes final jobs older than RETENTION_DAYS and idempotency keys that have run out."""
+    parts = runtime()
+    with Each("rows") as each:
+        each.do("idempotency keys", lambda: run_key_prune(parts, PLAN.seconds))
+        each.do("final jobs", lambda: run_prune(parts, PLAN.seconds))
+
+
+def run_key_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:
+    """Deletes idempotency keys that have run out; returns how many.
+
+    Args:
+        window: seconds after which the rest is left to the next run.
+        batch: rows in one transaction.
+    """
+    return _in_batches(
+        parts,
+        window,
+        batch,
+        lambda connection: insert.prune_keys(connection, batch),
+        "idempotency keys pruned",
+    )
+
+
+def run_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:
+    """Deletes old final jobs in small batches; returns how many.
+
+    Args:
+        window: seconds after which the rest is left to the next run.
+        batch: rows in one transaction.
+    """
+    days = parts.settings.retention_days
+    if days == 0:
+        return 0
+    return _in_batches(
+        parts,
+        window,
+        batch,
+        lambda connection: bulk.prune(connection, days=days, limit=batch),
+        "old jobs pruned",
+    )
+
+
+def _in_batches(
+    parts: Runtime, window: float, batch: int, delete: Callable[[Connection], int], done: str
+) -> int:
+    """Deletes batch after batch, with rests in between; returns how many rows went, and logs `done`."""
+    end = time.monotonic() + window
+    total = 0
+    while True:
+        began = time.monotonic()
+        with parts.engine.begin() as connection:
+            deleted = delete(connection)
+        total += deleted
+        if deleted < batch or time.monotonic() > end:
+            break
+        time.sleep(REST * (time.monotonic() - began))
+    if total:
+        logger.info(done, extra={"rows": total})
+    return total

@@ -1,0 +1,66 @@
+"""The sweeps: what beat asks for again and again. The one list that the schedule, the metrics and the docs follow.
+
+It is data, so that the web application knows the names without loading `tasks`. `tasks/sweeps/` has a file for each.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from webapp.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPlan:
+    """When a sweep runs, and how much one run does.
+
+    Args:
+        name: in the schedule, of the Celery task (after `tasks.`), and in metrics.
+        does: in a sentence, for the docs.
+        period: seconds between two runs, or the name of the setting that has them.
+        batch: rows in one transaction; 0: as many as it finds.
+        seconds: how long a run goes on; what is left is the next one's.
+        rows: how many rows a run takes; what is left is the next one's.
+    """
+
+    name: str
+    does: str
+    period: float | str
+    batch: int = 0
+    seconds: float = math.inf
+    rows: float = math.inf
+
+    def every(self, settings: Settings) -> float:
+        """Seconds between two runs."""
+        return float(getattr(settings, self.period.lower()) if isinstance(self.period, str) else self.period)
+
+
+DISPATCH_DUE = SweepPlan(
+    "dispatch_due",
+    "sends what is due to the broker's queues",
+    period=1.0,
+    # Until just before the next run, so that a retry starts when it is due and not up to a second later.
+    seconds=0.9,
+)
+DELIVER_CALLBACKS = SweepPlan(
+    "deliver_callbacks", "makes the callbacks of jobs that ended", period=1.0, batch=200, rows=5_000
+)
+RECOVER_STUCK = SweepPlan(
+    "recover_stuck", "ends attempts whose lease ran out", period="STUCK_CHECK_INTERVAL", batch=200
+)
+EXPIRE = SweepPlan(
+    "expire", "cancels jobs that were not started by their `expires_at`", period=1.0, batch=1_000
+)
+PRUNE = SweepPlan(
+    "prune",
+    "deletes final jobs older than `RETENTION_DAYS`, and idempotency keys that ran out",
+    period=60.0,
+    batch=1_000,
+    # For each of the two.
+    seconds=20.0,
+)
+
+SWEEPS = (DISPATCH_DUE, DELIVER_CALLBACKS, RECOVER_STUCK, EXPIRE, PRUNE)
