@@ -1,6 +1,6 @@
 """Beat's scheduler: Celery's own, with a bound on waiting ticks, and a liveness file.
 
-A tick that nobody takes is worth nothing: when the maintenance worker is away, ticks would pile up in Redis
+A tick that no worker takes is worth nothing: when the maintenance worker is away, ticks would pile up in Redis
 and be worked off one by one at its return. An expiry would drop them by comparing two machines' clocks, so a
 worker whose clock is wrong would drop them all. Counting them needs no clock.
 """

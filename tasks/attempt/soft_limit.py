@@ -63,7 +63,7 @@ class SoftLimit:
             self._set(now)
 
     def end(self) -> None:
-        """It is over; the timer may ring, and nobody is told."""
+        """It is over; the timer may ring, and raises nothing."""
         self._ends_at = None
 
     def take_back(self) -> None:

@@ -95,7 +95,7 @@ class OwnDescriptors:
 
 
 def reserve(numbers: Collection[int]) -> None:
-    """Puts the null device under numbers of files: whoever still has one must not find another file there."""
+    """Puts the null device under numbers of files: code that still has one must not find another file there."""
     null = os.open(os.devnull, os.O_RDWR)
     for number in numbers:
         if number != null:

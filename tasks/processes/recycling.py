@@ -35,7 +35,7 @@ def limit(most: int) -> None:
         # The first time: by now billiard has set the last of its signal handlers, and no job's time limit is at work.
         state = process_state.kept() or process_state.keep()
         if files.is_cut_off:
-            # There is nobody to say goodbye to.
+            # The parent cannot be told.
             traces.flush()
             os._exit(EXIT_CODE)
         if room() == 0 or state.unfit:

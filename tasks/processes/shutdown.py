@@ -2,7 +2,7 @@
 
 SIGTERM and Ctrl-C ask it to end in order: what runs gets SHUTDOWN_GRACE. SIGQUIT, SIGUSR2, a second Ctrl-C and the end of
 its terminal ask it to end in a hurry: what runs is stopped now. In both cases what did not end is given back, and burns no
-retry. Celery's own way with the second kind is to kill the children and to leave their jobs to whoever finds them.
+retry. Celery's own way with the second kind is to kill the children and to leave their jobs until their leases run out.
 """
 
 from __future__ import annotations
