@@ -29,12 +29,13 @@ from webapp.infra.broker.messages import CHUNK_WINDOW, TICKET_WINDOW
 from webapp.infra.postgres.database_errors import never_works
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.infra.telemetry import logs, metrics
-from webapp.jobs import ends, store
+from webapp.jobs import ends
 from webapp.jobs.ends import End
+from webapp.jobs.model import Claim
 from webapp.jobs.states import JobStatus
-from webapp.jobs.store import Claim
+from webapp.queues import store as queue_store
 from webapp.queues import tickets
-from webapp.queues.tickets import Taker
+from webapp.queues.tickets import ClaimTerms
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def _as_many_as_this_child_may(parts: Runtime, ids: list[UUID]) -> list[UUID]:
     if room is None or len(ids) <= room:
         return ids
     rest = ids[room:]
-    in_one_trip(parts.engine, lambda connection: store.mark_undispatched(connection, rest))
+    in_one_trip(parts.engine, lambda connection: queue_store.mark_undispatched(connection, rest))
     return ids[:room]
 
 
@@ -110,9 +111,11 @@ def claim_due(parts: Runtime, ticket: Ticket) -> list[Claim]:
     )
 
 
-def _taker(parts: Runtime, ticket: Ticket) -> Taker:
+def _taker(parts: Runtime, ticket: Ticket) -> ClaimTerms:
     size, room = parts.broker.paces.chunk_size(ticket.task), recycling.room()
-    return Taker(size if room is None else min(size, room), child_name(), parts.settings.stuck_job_threshold)
+    return ClaimTerms(
+        size if room is None else min(size, room), child_name(), parts.settings.stuck_job_threshold
+    )
 
 
 class Chunk:

@@ -27,7 +27,7 @@ from tasks.attempt.coroutines import callable_of
 from tasks.attempt.progress import ProgressReport
 from tasks.attempt.results import keepable
 from tasks.attempt.soft_limit import SoftLimit
-from tasks.dead_letter import bury
+from tasks.dead_letter import move
 from tasks.processes import forks, process_state, run_table
 from tasks.retrying import DATABASE_ERRORS, until_database_answers
 from tasks.runtime import Runtime, child_name, runtime
@@ -44,9 +44,9 @@ from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.error_text import trace_of
 from webapp.jobs.errors import Cancelled, JobTimeout, Snooze, meant
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, HandlerFunction, JobContext, registry
-from webapp.jobs.retry import Bury, ComeBack, DeathReason, TryAgain
+from webapp.jobs.model import Claim
+from webapp.jobs.retry import ComeBack, DeathReason, GiveUp, TryAgain
 from webapp.jobs.states import AttemptOutcome, JobStatus
-from webapp.jobs.store import Claim
 
 if TYPE_CHECKING:
     from webapp.infra.telemetry.spans import RunningSpan
@@ -398,7 +398,7 @@ def _settle_failed(parts: Runtime, failed: AttemptFailed) -> JobStatus | None:
                 return _settle_again(parts, failed, AttemptOutcome.FAILED, delay)
             case ComeBack(delay):
                 return _settle_again(parts, failed, AttemptOutcome.SNOOZED, delay)
-            case Bury(reason):
+            case GiveUp(reason):
                 return _settle_last(parts, failed, reason)
 
 
@@ -458,7 +458,7 @@ def send_to_dead_letters(parts: Runtime, claim: Claim) -> None:
     Should this process die in between, the lease runs out and the sweeper moves it.
     """
     if not parts.broker.send_dead_letter(claim.id, claim.attempt, MAINTENANCE_QUEUE):
-        bury(parts.engine, claim.id, claim.attempt)
+        move(parts.engine, claim.id, claim.attempt)
 
 
 def _settle(parts: Runtime, end: End[Claim]) -> JobStatus | None:

@@ -7,9 +7,9 @@ from sqlalchemy import Connection
 from webapp.jobs import ends
 from webapp.jobs.ends import end_attempt
 from webapp.jobs.error_report import ErrorReport
+from webapp.jobs.model import Claim, LeasedJob
 from webapp.jobs.retry import DeathReason
 from webapp.jobs.states import AttemptOutcome, JobStatus
-from webapp.jobs.store import Claim, Held
 
 
 def complete(connection: Connection, claim: Claim, result: str | None) -> bool:
@@ -19,7 +19,7 @@ def complete(connection: Connection, claim: Claim, result: str | None) -> bool:
 
 def end_again(
     connection: Connection,
-    held: Claim | Held,
+    held: Claim | LeasedJob,
     outcome: AttemptOutcome,
     error: ErrorReport | None,
     *,
@@ -32,7 +32,7 @@ def end_again(
 
 def end_last(
     connection: Connection,
-    held: Claim | Held,
+    held: Claim | LeasedJob,
     outcome: AttemptOutcome,
     error: ErrorReport,
     *,
@@ -43,6 +43,6 @@ def end_last(
     return None if ended is None else JobStatus(ended.status)
 
 
-def end_cancelled(connection: Connection, held: Claim | Held, error: ErrorReport | None = None) -> bool:
+def end_cancelled(connection: Connection, held: Claim | LeasedJob, error: ErrorReport | None = None) -> bool:
     """Ends an attempt that was asked to stop; False when that was not asked, or its lease was lost."""
     return end_attempt(connection, ends.cancelled(held, error)) is not None

@@ -16,12 +16,15 @@ from uuid_utils.compat import uuid7
 
 from tasks.execution import JobsFailed
 from tasks.presence import lost_jobs
+from webapp.dead_letters.model import NewDeadLetter
+from webapp.dead_letters.store import move_to_dead_letters
 from webapp.infra.broker.publish import Broker
 from webapp.infra.broker.transport import lists_of
 from webapp.jobs import insert, store
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.handlers import registry
 from webapp.jobs.loss import LOST
+from webapp.jobs.model import Claim, JobRow, LeasedJob
 from webapp.jobs.retry import DeathReason, RetryPolicy
 from webapp.jobs.service import Jobs
 from webapp.jobs.states import AttemptOutcome
@@ -74,7 +77,7 @@ def new_job(**changes: Any) -> NewJob:
     return NewJob(**(values | changes))
 
 
-def queued(engine: Engine, *, dispatched: bool = False, **changes: Any) -> store.JobRow:
+def queued(engine: Engine, *, dispatched: bool = False, **changes: Any) -> JobRow:
     """A job that waits."""
     with engine.begin() as connection:
         row = insert.insert_once(connection, new_job(**changes), dispatched=dispatched)
@@ -82,7 +85,7 @@ def queued(engine: Engine, *, dispatched: bool = False, **changes: Any) -> store
     return row
 
 
-def claimed(engine: Engine, *, worker_id: str = WORKER, lease: float = LEASE, **changes: Any) -> store.Claim:
+def claimed(engine: Engine, *, worker_id: str = WORKER, lease: float = LEASE, **changes: Any) -> Claim:
     """A job that runs."""
     row = queued(engine, **changes)
     with engine.begin() as connection:
@@ -90,7 +93,7 @@ def claimed(engine: Engine, *, worker_id: str = WORKER, lease: float = LEASE, **
     return claim
 
 
-def completed(engine: Engine, result: str | None = None, **changes: Any) -> store.Claim:
+def completed(engine: Engine, result: str | None = None, **changes: Any) -> Claim:
     """A job that completed."""
     claim = claimed(engine, **changes)
     with engine.begin() as connection:
@@ -98,21 +101,21 @@ def completed(engine: Engine, result: str | None = None, **changes: Any) -> stor
     return claim
 
 
-def buried(
+def dead_lettered(
     engine: Engine,
     error: ErrorReport = ERROR,
     reason: DeathReason = DeathReason.EXHAUSTED,
     **changes: Any,
-) -> store.Claim:
+) -> Claim:
     """A job in the dead letter queue."""
     claim = claimed(engine, **changes)
     with engine.begin() as connection:
         assert end_last(connection, claim, AttemptOutcome.FAILED, error, reason=reason)
-        assert store.bury(connection, claim.id, claim.attempt)
+        assert move_to_dead_letters(connection, claim.id, claim.attempt)
     return claim
 
 
-def row_of(engine: Engine, job_id: UUID) -> store.JobRow:
+def row_of(engine: Engine, job_id: UUID) -> JobRow:
     """The job as it stands."""
     with engine.connect() as connection:
         row = store.find(connection, job_id)
@@ -159,9 +162,9 @@ def waiting(redis: Redis, queue: str = "default") -> list[str]:
     return [one for name in lists_of(queue) for one in reversed(redis.lrange(name, 0, -1))]
 
 
-def end_lost(connection: Connection, held: store.Held) -> store.Burial | None:
+def end_lost(connection: Connection, held: LeasedJob) -> NewDeadLetter | None:
     """Ends an attempt whose process is gone, as the sweeper does with one that was alone in its process."""
     if held.recorded:
-        return store.bury(connection, held.id, held.attempt)
+        return move_to_dead_letters(connection, held.id, held.attempt)
     decision = RetryPolicy().after_loss(retry_count=held.retry_count, max_retries=held.max_retries)
     return lost_jobs.end_lost(connection, held, LOST, decision)

@@ -10,8 +10,11 @@ from ending import complete, end_again, end_cancelled, end_last
 from factories import ERROR
 from sqlalchemy import Connection
 
-from webapp.jobs import bulk, store
+from webapp.dead_letters.store import move_to_dead_letters
+from webapp.jobs import retention
+from webapp.jobs.model import Claim
 from webapp.jobs.states import FINAL, UNBURNT, AttemptOutcome, JobStatus
+from webapp.queues import store as queue_store
 
 #: A message is silent when it was sent longer ago, seconds.
 SILENT_AFTER = 60.0
@@ -76,7 +79,7 @@ class Known:
         burnt = int(outcome not in UNBURNT)
         return replace(ended, status=QUEUED, worker=None, late=False, due=tick, retries=self.retries + burnt)
 
-    def buried(self) -> Known:
+    def dead_lettered(self) -> Known:
         return replace(self.final(JobStatus.FAILED), letters=self.letters + 1, in_dlq=True)
 
     def requeued(self, tick: int) -> Known:
@@ -85,7 +88,7 @@ class Known:
 
 
 #: How an attempt's end is written, beyond the fence: the statement, what else it demands, what it makes of the job.
-ENDS: dict[str, tuple[Callable[[Connection, store.Claim], bool], Callable[[Known], bool], Any]] = {
+ENDS: dict[str, tuple[Callable[[Connection, Claim], bool], Callable[[Known], bool], Any]] = {
     "completed": (
         lambda connection, claim: complete(connection, claim, "1"),
         lambda row: not row.recorded,
@@ -118,37 +121,37 @@ ENDS: dict[str, tuple[Callable[[Connection, store.Claim], bool], Callable[[Known
             row.record(AttemptOutcome.CANCELLED).final(CANCELLED) if row.asked else row.record(FAILED)
         ),
     ),
-    "last and buried": (
+    "last and dead-lettered": (
         lambda connection, claim: (
             (status := end_last(connection, claim, FAILED, ERROR)) == CANCELLED
-            or (status is not None and store.bury(connection, claim.id, claim.attempt) is not None)
+            or (status is not None and move_to_dead_letters(connection, claim.id, claim.attempt) is not None)
         ),
         lambda row: not row.recorded,
         lambda row, _: (
             row.record(AttemptOutcome.CANCELLED).final(CANCELLED)
             if row.asked
-            else row.record(FAILED).buried()
+            else row.record(FAILED).dead_lettered()
         ),
     ),
-    "buried": (
-        lambda connection, claim: store.bury(connection, claim.id, claim.attempt) is not None,
+    "dead-lettered": (
+        lambda connection, claim: move_to_dead_letters(connection, claim.id, claim.attempt) is not None,
         lambda row: row.recorded,
-        lambda row, _: row.buried(),
+        lambda row, _: row.dead_lettered(),
     ),
 }
 
 #: What beat takes with SKIP LOCKED: the statement, and the jobs that fit.
 SWEEPS: dict[str, tuple[Callable[[Connection], Any], Callable[[Known], bool]]] = {
     "due": (
-        lambda connection: store.take_due(connection, "default", MANY),
+        lambda connection: queue_store.take_due(connection, "default", MANY),
         lambda row: row.status is QUEUED and not row.dispatched,
     ),
     "unclaimed": (
-        lambda connection: store.take_unclaimed(connection, "default", MANY, SILENT_AFTER),
+        lambda connection: queue_store.take_unclaimed(connection, "default", MANY, SILENT_AFTER),
         lambda row: row.status is QUEUED and row.silent,
     ),
     "prune": (
-        lambda connection: bulk.prune(connection, days=RETENTION_DAYS, limit=MANY),
+        lambda connection: retention.prune(connection, days=RETENTION_DAYS, limit=MANY),
         lambda row: row.old,
     ),
 }

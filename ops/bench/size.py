@@ -21,6 +21,7 @@ from ops.bench.servers import Servers
 from ops.bench.system import DATABASE, NOOP, SUBMIT, System
 from ops.stack.venv import ROOT
 from webapp.jobs import store
+from webapp.queues import store as queue_store
 
 #: One row in this many is queued, the others are finished; the issue's table has ten million and one million.
 QUEUED_SHARE = 11
@@ -154,7 +155,7 @@ def _operations(system: System, engine: Engine, repetitions: int) -> dict[str, f
         repetitions,
     )
     found["dispatch"] = _statements(
-        engine, lambda made, _: store.take_due(made, "default", DISPATCHED), repetitions
+        engine, lambda made, _: queue_store.take_due(made, "default", DISPATCHED), repetitions
     )
     found["recover"] = _statements(engine, lambda made, _: store.take_stuck(made, STUCK), repetitions)
     return found

@@ -155,10 +155,10 @@ def _early_ack() -> None:
 
 def _no_redispatch() -> None:
     """What was sent once is never sent again."""
-    from webapp.jobs import bulk, store
+    from webapp.queues import store as queue_store
 
-    store.take_unclaimed = lambda *_args, **_kwargs: []
-    bulk.forget_dispatched = lambda *_args, **_kwargs: 0
+    queue_store.take_unclaimed = lambda *_args, **_kwargs: []
+    queue_store.forget_dispatched = lambda *_args, **_kwargs: 0
 
 
 def _no_renewal() -> None:
@@ -218,7 +218,7 @@ def _answer_first() -> None:
 def _row_of(job: Any) -> Any:
     from datetime import UTC, datetime
 
-    from webapp.jobs.store import JobRow
+    from webapp.jobs.model import JobRow
 
     now = datetime.now(UTC)
     known = {"id": job.id, "task": job.task, "payload": {}, "queue": job.queue, "status": "queued"}
@@ -232,7 +232,10 @@ def _any_claim() -> None:
     """A claim that takes a job whatever its state."""
     from webapp.jobs import store
 
-    store._CLAIM = Statement(store._CLAIM.text.replace("AND status = 'queued' AND run_at <= now()", ""))
+    guard = "AND status = 'queued' AND run_at <= now()"
+    if guard not in store._CLAIM.text:
+        raise RuntimeError("the claim's guard was not found, so it was not taken out")
+    store._CLAIM = Statement(store._CLAIM.text.replace(guard, ""))
 
 
 def _cancel_in_words() -> None:

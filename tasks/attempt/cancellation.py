@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from webapp.infra.guarded import Clock
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.jobs import control
-from webapp.jobs.store import Claim
+from webapp.jobs.model import Claim
 
 logger = logging.getLogger(__name__)
 

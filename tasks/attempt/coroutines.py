@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from types import FrameType
@@ -80,16 +81,22 @@ def _run(function: Callable[..., Coroutine[Any, Any, Any]], payload: dict[str, A
 def _end_leftovers(runner: asyncio.Runner) -> None:
     """Cancels what the handler has left behind, so that it does not run on beside the next job."""
     loop = runner.get_loop()
-    left = asyncio.all_tasks(loop)
-    if not left:
-        return
-    for task in left:
-        task.cancel()
-    _, stubborn = runner.run(asyncio.wait(left, timeout=LEFTOVER_PATIENCE))
-    if stubborn:
-        # They will never get another turn; the next job gets another loop.
-        _own.runner = None
-        loop.close()
+    until = loop.time() + LEFTOVER_PATIENCE
+    while left := asyncio.all_tasks(loop):
+        if loop.time() > until:
+            # They will never get another turn; the next job gets another loop.
+            _own.runner = None
+            loop.close()
+            return
+        for task in left:
+            task.cancel()
+        # A task that leaves the program ends the run; the others are looked after in the next turn.
+        with suppress(SystemExit, KeyboardInterrupt):
+            runner.run(asyncio.wait(left, timeout=max(until - loop.time(), 0.0)))
+        for task in left:
+            if task.done() and not task.cancelled():
+                # Else asyncio logs an error that no one has asked for; the attempt's own end is on record.
+                task.exception()
 
 
 class _Limit:

@@ -11,9 +11,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.infra.guarded import Clock
 from webapp.infra.postgres.engine import in_one_trip
-from webapp.jobs import control
+from webapp.jobs import store
+from webapp.jobs.model import Claim
 from webapp.jobs.options import checked_number
-from webapp.jobs.store import Claim
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class ProgressReport:
         try:
             in_one_trip(
                 self._engine,
-                lambda connection: control.note_progress(
+                lambda connection: store.note_progress(
                     connection, self._claim.id, self._claim.attempt, done=done, total=total, note=note
                 ),
             )

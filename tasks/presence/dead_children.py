@@ -16,6 +16,7 @@ from tasks.processes.process_group import is_alive
 from webapp.infra.guarded import Step
 from webapp.jobs import store
 from webapp.jobs.loss import LastSeen
+from webapp.queues import store as queue_store
 
 
 class DeadChildren:
@@ -61,7 +62,7 @@ class DeadChildren:
         """Leaves jobs to the dispatcher whose message is gone with a child that had not claimed them."""
         ids = list(self.unclaimed)
         with self._worker.bounded(), self._worker.engine.begin() as connection:
-            store.mark_undispatched(connection, ids)
+            queue_store.mark_undispatched(connection, ids)
         for _ in ids:
             self.unclaimed.popleft()
 

@@ -12,23 +12,25 @@ from sqlalchemy import Connection, Engine
 
 from tasks import dead_letter
 from tasks.sweeps.base import Each, of_rows
+from webapp.dead_letters.model import NewDeadLetter
+from webapp.dead_letters.store import move_to_dead_letters
 from webapp.infra.broker.hints import Hint
 from webapp.infra.telemetry import logs, metrics, traces
-from webapp.jobs import ends, store
+from webapp.jobs import ends
 from webapp.jobs.ends import Ended
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.errors import JobTimeout
 from webapp.jobs.loss import LOST, SPARED, Fate, LastSeen, fates
+from webapp.jobs.model import LeasedJob
 from webapp.jobs.retry import RetryDecision, RetryPolicy, TryAgain
 from webapp.jobs.states import AttemptOutcome, JobStatus
-from webapp.jobs.store import Burial, Held
 
 logger = logging.getLogger(__name__)
 
 #: Says what a process, named as the holder of a lease, ran when it died; None: it cannot be known.
 Witness = Callable[[str], LastSeen | None]
-#: What came of one attempt: its job was buried, released, or stands so now; None: its lease was lost.
-Ending = Burial | Ended | JobStatus | None
+#: What came of one attempt: its job moved to the dead letter queue, was released, or stands so now; None: its lease was lost.
+Ending = NewDeadLetter | Ended | JobStatus | None
 
 
 def no_witness(_holder: str) -> LastSeen | None:
@@ -40,7 +42,7 @@ def no_witness(_holder: str) -> LastSeen | None:
 class _Decided:
     """A job that a process held which is gone, and what becomes of it."""
 
-    job: Held
+    job: LeasedJob
     fate: Fate
     seen: LastSeen | None
 
@@ -49,7 +51,7 @@ def settle(
     engine: Engine,
     policy: RetryPolicy,
     reason: str,
-    take: Callable[[Connection], list[Held]],
+    take: Callable[[Connection], list[LeasedJob]],
     *,
     witness: Witness = no_witness,
     send_alone: Callable[[Sequence[Hint]], object] | None = None,
@@ -87,7 +89,7 @@ def settle(
     return total
 
 
-def _decide(taken: Iterable[Held], witness: Witness) -> list[_Decided]:
+def _decide(taken: Iterable[LeasedJob], witness: Witness) -> list[_Decided]:
     """Decides what becomes of jobs, holder by holder."""
     holder = attrgetter("worker_id")
     decided = []
@@ -109,7 +111,9 @@ def _end(connection: Connection, policy: RetryPolicy, decided: _Decided, *, sent
     return ends.end_attempt(connection, ends.released(decided.job, SPARED, sent=sent))
 
 
-def _after_loss(policy: RetryPolicy, job: Held, seen: LastSeen | None) -> tuple[ErrorReport, RetryDecision]:
+def _after_loss(
+    policy: RetryPolicy, job: LeasedJob, seen: LastSeen | None
+) -> tuple[ErrorReport, RetryDecision]:
     """How the attempt ended that its process ran, and what follows."""
     if seen is None or seen.timed_out is None:
         return LOST, policy.after_loss(retry_count=job.retry_count, max_retries=job.max_retries)
@@ -121,11 +125,11 @@ def _after_loss(policy: RetryPolicy, job: Held, seen: LastSeen | None) -> tuple[
 
 
 def end_lost(
-    connection: Connection, job: Held, report: ErrorReport, decision: RetryDecision
-) -> Burial | JobStatus | None:
-    """Ends one attempt whose process is gone: its job is queued again, cancelled where that was asked, or buried.
+    connection: Connection, job: LeasedJob, report: ErrorReport, decision: RetryDecision
+) -> NewDeadLetter | JobStatus | None:
+    """Ends one attempt whose process is gone: its job is queued again, cancelled where that was asked, or moved to the dead letter queue.
 
-    Returns the job's status, or how it was buried; None when its lease was lost.
+    Returns the job's status, or its dead letter; None when its lease was lost.
     """
     outcome = AttemptOutcome.LOST if report is LOST else AttemptOutcome.FAILED
     if not job.recorded:
@@ -137,7 +141,7 @@ def end_lost(
         ended = ends.end_attempt(connection, end)
         if ended is None or ended.status != JobStatus.PROCESSING:
             return None if ended is None else JobStatus(ended.status)
-    return store.bury(connection, job.id, job.attempt)
+    return move_to_dead_letters(connection, job.id, job.attempt)
 
 
 def _note(decided: _Decided, ending: Ending, reason: str) -> None:
@@ -148,7 +152,7 @@ def _note(decided: _Decided, ending: Ending, reason: str) -> None:
             "job recovered",
             extra={"task": job.task, "reason": reason, "holder": job.worker_id, "fate": decided.fate.value},
         )
-    if isinstance(ending, Burial):
+    if isinstance(ending, NewDeadLetter):
         dead_letter.note(ending, job.attempt)
     elif isinstance(ending, Ended):
         count_released([ending])
@@ -165,7 +169,7 @@ def count_released(released: Iterable[Ended]) -> None:
     metrics.jobs_cancelled.inc(queued.count(False))
 
 
-def fields_of(held: Held) -> dict[str, str | int | None]:
+def fields_of(held: LeasedJob) -> dict[str, str | int | None]:
     """What every line about an attempt says whose process does not speak for it any more."""
     return {
         "job_id": str(held.id),

@@ -7,7 +7,7 @@ import logging
 from tasks.runtime import Runtime, runtime
 from tasks.sweeps.base import sweep
 from webapp.infra.telemetry import metrics
-from webapp.jobs import expiry
+from webapp.jobs import retention
 from webapp.settings import sweeps
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def run_expiry(parts: Runtime, batch: int = PLAN.batch) -> int:
     total = 0
     while True:
         with parts.engine.begin() as connection:
-            cancelled = expiry.cancel_expired(connection, batch)
+            cancelled = retention.cancel_expired(connection, batch)
         total += cancelled
         if cancelled < batch:
             break

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from tasks.runtime import Runtime, runtime
 from tasks.sweeps.base import Each, sweep
-from webapp.jobs import bulk, insert
+from webapp.jobs import insert, retention
 from webapp.settings import sweeps
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def run_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:
         parts,
         window,
         batch,
-        lambda connection: bulk.prune(connection, days=days, limit=batch),
+        lambda connection: retention.prune(connection, days=days, limit=batch),
         "old jobs pruned",
     )
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from webapp.infra.broker.client import celery
-from webapp.infra.broker.messages import BURY_JOB, EXECUTE_JOB
+from webapp.infra.broker.messages import DEAD_LETTER_JOB, EXECUTE_JOB
 from webapp.settings import Settings
 
 
@@ -22,7 +22,7 @@ def test_every_queue_that_beat_names_exists():
 
 
 def test_every_task_that_the_broker_sends_by_name_is_registered():
-    assert {EXECUTE_JOB, BURY_JOB} <= set(celery.tasks)
+    assert {EXECUTE_JOB, DEAD_LETTER_JOB} <= set(celery.tasks)
 
 
 def test_dispatch_runs_every_second_and_recovery_as_often_as_the_setting_says():

@@ -7,7 +7,7 @@ import re
 import pytest
 import schemathesis
 from described import answers_as_described, walk_from_jobs
-from factories import buried, completed, queued
+from factories import completed, dead_lettered, queued
 from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
 
@@ -83,7 +83,7 @@ def test_the_page_loads_nothing_from_elsewhere(client):
 def schema(app, engine, clean):
     queued(engine, payload={"task": "noop"})
     completed(engine)
-    buried(engine)
+    dead_lettered(engine)
     return schemathesis.openapi.from_wsgi("/openapi.json", app)
 
 

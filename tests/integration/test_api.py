@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from ending import complete
-from factories import LEASE, WORKER, age, buried, new_job, queued, tables, waiting
+from factories import LEASE, WORKER, age, dead_lettered, new_job, queued, tables, waiting
 from sqlalchemy import text
 
 from webapp.jobs import insert, store
@@ -347,7 +347,7 @@ def test_a_value_given_twice_is_refused(client):
 
 def test_the_dead_letter_queue_is_an_array_of_jobs_newest_first(client, engine):
     assert client.get("/dlq").json == []
-    first, second = buried(engine), buried(engine)
+    first, second = dead_lettered(engine), dead_lettered(engine)
     queued(engine)
     found = client.get("/dlq")
     assert (found.status_code, found.content_type) == (200, JSON)

@@ -6,16 +6,16 @@ import json
 from http import HTTPStatus
 
 import pytest
-from factories import buried, claimed, completed, queued
+from factories import claimed, completed, dead_lettered, queued
 from jsonschema import Draft202012Validator
 
 from webapp.api.openapi import document
 
 #: Operations whose example needs a job in a certain state.
 STATES = {
-    "steering_retry": buried,
-    "dlq_requeue_one": buried,
-    "dlq_discard_one": buried,
+    "steering_retry": dead_lettered,
+    "dlq_requeue_one": dead_lettered,
+    "dlq_discard_one": dead_lettered,
     "following_events": completed,
     "following_show": completed,
 }

@@ -6,7 +6,7 @@ import time
 
 import psycopg2
 import pytest
-from factories import age, buried, claimed, completed, queued
+from factories import age, claimed, completed, dead_lettered, queued
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -50,9 +50,9 @@ def test_little_is_counted_exactly(engine):
     queued(engine, queue="third", dispatched=True)
     age(engine, "run_at", 50, first.id)
     age(engine, "run_at", -500, later.id)
-    buried(engine)
-    buried(engine)
-    buried(engine, task="another")
+    dead_lettered(engine)
+    dead_lettered(engine)
+    dead_lettered(engine, task="another")
     with engine.begin() as connection:
         connection.execute(text("UPDATE dead_letters SET task = NULL WHERE task = 'another'"))
     depths, letters = look(engine)

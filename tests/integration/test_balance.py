@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from tasks import chunk
-from tasks.dead_letter import bury_job
+from tasks.dead_letter import move_job
 from tasks.execution import execute_job
 from tasks.presence import lost_jobs
 from tasks.sweeps import callbacks, expire
@@ -71,7 +71,7 @@ class Jobs:
         with suppress(ENDS, Ignore):
             execute_job.run(job_id)
         attempt = row_of(self.engine, UUID(job_id)).attempt
-        bury_job.run(job_id, attempt)
+        move_job.run(job_id, attempt)
         return job_id
 
     def claim(self, *ids):

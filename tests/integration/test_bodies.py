@@ -8,7 +8,7 @@ import json
 from uuid import uuid4
 
 import pytest
-from factories import buried, completed, queued, row_of, tables
+from factories import completed, dead_lettered, queued, row_of, tables
 from flask.testing import EnvironBuilder
 from werkzeug.test import TestResponse, run_wsgi_app
 
@@ -105,7 +105,7 @@ def test_a_reason_in_chunks_is_kept(client, engine):
 
 
 def test_who_dealt_with_a_letter_and_why_is_kept_when_sent_in_chunks(client, engine):
-    job = buried(engine)
+    job = dead_lettered(engine)
     body = json.dumps({"by": "Ann", "why": "stale"}).encode()
     assert send(client, f"/dlq/{job.id}/discard", body, chunked=True).status_code == 200
     letter = client.get("/dlq/letters?state=discarded").json["items"][0]
@@ -151,7 +151,7 @@ def test_a_request_for_another_host_is_misdirected(client, method, path):
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)
 def test_a_page_of_another_site_changes_nothing(client, engine, headers):
     jobs = {"cancel": queued(engine), "retry": completed(engine)}
-    letter = buried(engine)
+    letter = dead_lettered(engine)
     before = tables(engine)
     for path in (
         "/jobs",

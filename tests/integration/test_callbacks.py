@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from ending import complete
-from factories import buried, claimed, completed, queued, row_of
+from factories import claimed, completed, dead_lettered, queued, row_of
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
@@ -97,7 +97,7 @@ def test_a_job_names_the_job_that_tells_of_it(parts, engine, client):
 
 
 def test_failed_and_cancelled_jobs_are_told_of_too(parts, engine):
-    failed, cancelled = buried(engine), queued(engine)
+    failed, cancelled = dead_lettered(engine), queued(engine)
     with engine.begin() as connection:
         control.ask_cancel(connection, cancelled.id)
     for job in (failed, cancelled):
@@ -152,7 +152,7 @@ def test_an_ending_that_is_taken_is_not_made_twice_even_by_hand(parts, engine):
 
 
 def test_a_job_that_is_requeued_is_told_of_again(parts, engine):
-    job = buried(engine)
+    job = dead_lettered(engine)
     with_callback(engine, job.id)
     assert delivering.run_callbacks(parts) == 1
     with engine.begin() as connection:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 from ending import complete
-from factories import buried, claimed, completed, letters_of, queued, row_of, waiting
+from factories import claimed, completed, dead_lettered, letters_of, queued, row_of, waiting
 from sqlalchemy import text
 
 from tasks.presence.thread import Presence
@@ -93,7 +93,7 @@ def test_jobs_are_listed_for_people_and_for_programs(flask, engine):
 
 
 def test_a_job_is_shown_with_its_attempts(flask, engine):
-    job = buried(engine)
+    job = dead_lettered(engine)
     assert f"id               {job.id}" in flask("jobs", "show", job.id).stdout
     shown = flask("jobs", "show", job.id, "--attempts").stdout
     assert "broken" in shown
@@ -131,7 +131,7 @@ def test_a_job_is_cancelled_and_queued_again(flask, engine):
 
 def test_waiting_ends_with_how_the_job_ended(flask, engine):
     assert flask("jobs", "wait", completed(engine).id).exit_code == 0
-    assert answer(flask("jobs", "wait", buried(engine).id, "--json"), 1)["status"] == "failed"
+    assert answer(flask("jobs", "wait", dead_lettered(engine).id, "--json"), 1)["status"] == "failed"
     job = queued(engine)
     assert flask("jobs", "wait", job.id, "--timeout", "0.1").exit_code == 124
     assert flask("jobs", "wait", uuid4()).exit_code == 4
@@ -149,7 +149,7 @@ def test_waiting_ends_with_how_the_job_ended(flask, engine):
 
 def test_dead_letters_are_grouped_listed_and_dealt_with(flask, engine):
     assert flask("dlq", "groups").stdout == flask("dlq", "list").stdout == "no dead letters\n"
-    jobs = [buried(engine) for _ in range(3)]
+    jobs = [dead_lettered(engine) for _ in range(3)]
     assert flask("dlq", "groups", "--task", "noop").stdout.splitlines()[1].startswith("3 ")
     assert answer(flask("dlq", "groups", "--json"))["items"][0]["count"] == 3
     assert len(flask("dlq", "list").stdout.splitlines()) >= 4
@@ -169,7 +169,7 @@ def test_dead_letters_are_grouped_listed_and_dealt_with(flask, engine):
 def test_what_takes_long_goes_on_at_its_rate_and_shows_how_far_it_is(flask, engine, monkeypatch):
     monkeypatch.setattr(dead_letters, "BATCH", 2)
     monkeypatch.setattr(dead_letters, "WINDOW", 0.0)
-    jobs = [buried(engine) for _ in range(5)]
+    jobs = [dead_lettered(engine) for _ in range(5)]
     assert answer(flask("dlq", "requeue", "--all", "--rate", "1", "--json"))["changed"] == 5
     due = [row_of(engine, job.id).run_at for job in jobs]
     assert [round((one - due[0]).total_seconds()) for one in due] == [0, 1, 2, 3, 4]
@@ -223,7 +223,7 @@ NASTY = "\x1b[2J\x07\u202eevil\nid  forged\x9b2J"
 
 
 def test_what_it_prints_steers_no_terminal(flask, engine):
-    job = buried(engine, ErrorReport(f"E{NASTY}", NASTY), queue="default", idempotency_key=f"k{NASTY}")
+    job = dead_lettered(engine, ErrorReport(f"E{NASTY}", NASTY), queue="default", idempotency_key=f"k{NASTY}")
     with engine.begin() as connection:
         connection.execute(
             text("UPDATE jobs SET task = :nasty, queue = :nasty, tags = ARRAY[:nasty], cancel_reason = :nasty,"

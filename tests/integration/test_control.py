@@ -10,9 +10,9 @@ from factories import (
     WORKER,
     age,
     attempts_of,
-    buried,
     claimed,
     completed,
+    dead_lettered,
     letters_of,
     queued,
     row_of,
@@ -22,10 +22,13 @@ from sqlalchemy import text
 
 from webapp.dead_letters import store as dead_letters
 from webapp.dead_letters.model import DeadLetterFilter
+from webapp.dead_letters.store import move_to_dead_letters
 from webapp.jobs import store
-from webapp.jobs.control import CancelAnswer, ask_cancel, overdue_holders, requeue
+from webapp.jobs.control import ask_cancel, overdue_holders, requeue
 from webapp.jobs.ends import status_after
+from webapp.jobs.model import CancelAnswer
 from webapp.jobs.states import AttemptOutcome
+from webapp.queues import store as queue_store
 
 FAILED, LOST, RELEASED = AttemptOutcome.FAILED, AttemptOutcome.LOST, AttemptOutcome.RELEASED
 
@@ -92,7 +95,7 @@ def test_the_first_request_is_the_one_that_is_kept(engine):
     assert asked_at(engine, claim.id) == first
 
 
-@pytest.mark.parametrize("make", [completed, buried, withdrawn])
+@pytest.mark.parametrize("make", [completed, dead_lettered, withdrawn])
 def test_a_final_job_cannot_be_cancelled(engine, make):
     claim = make(engine)
     before = tables(engine)
@@ -148,7 +151,7 @@ def test_the_last_failure_of_an_asked_job_cancels_it(engine):
     claim = asked(engine)
     with engine.begin() as connection:
         assert end_last(connection, claim, FAILED, ERROR) == "cancelled"
-        assert store.bury(connection, claim.id, claim.attempt) is None
+        assert move_to_dead_letters(connection, claim.id, claim.attempt) is None
         assert not end_cancelled(connection, claim)
     assert row_of(engine, claim.id).status == "cancelled"
 
@@ -191,7 +194,7 @@ def test_what_has_a_recorded_end_is_not_ended_again(engine):
     assert tables(engine) == before
 
 
-@pytest.mark.parametrize("make", [buried, withdrawn])
+@pytest.mark.parametrize("make", [dead_lettered, withdrawn])
 def test_an_operator_queues_a_job_again_with_a_fresh_budget(engine, make):
     claim = make(engine)
     age(engine, "run_at", 1_000)
@@ -204,7 +207,7 @@ def test_an_operator_queues_a_job_again_with_a_fresh_budget(engine, make):
     assert row.dispatched_at is row.finished_at is row.last_error is row.result is None
     assert asked_at(engine, claim.id) is None
     with engine.begin() as connection:
-        assert [hint.id for hint in store.take_due(connection, "default", 10)] == [claim.id]
+        assert [hint.id for hint in queue_store.take_due(connection, "default", 10)] == [claim.id]
         (again,) = store.claim(connection, [claim.id], worker_id=WORKER, lease=LEASE)
     assert (again.attempt, again.retry_count) == (2, 0)
 
@@ -220,14 +223,14 @@ def test_the_budget_is_fresh_even_after_retries(engine):
 
 
 def test_a_requeue_closes_the_dead_letter_and_another_death_opens_a_new_one(engine):
-    claim = buried(engine)
+    claim = dead_lettered(engine)
     with engine.begin() as connection:
         requeue(connection, claim.id)
         rows, _ = dead_letters.jobs(connection, DeadLetterFilter(), limit=10, offset=0)
         assert rows == []
         (again,) = store.claim(connection, [claim.id], worker_id=WORKER, lease=LEASE)
         end_last(connection, again, FAILED, ERROR)
-        assert store.bury(connection, again.id, again.attempt)
+        assert move_to_dead_letters(connection, again.id, again.attempt)
     letters = letters_of(engine, claim.id)
     assert [letter["requeued_at"] is None for letter in letters] == [False, True]
 

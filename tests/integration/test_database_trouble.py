@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import psycopg2
 import pytest
-from factories import buried, queued, row_of
+from factories import dead_lettered, queued, row_of
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
@@ -148,7 +148,7 @@ def test_beats_tasks_go_on_once_the_database_takes_writes(engine, read_only, eve
 
 
 def test_a_locked_table_is_busy_and_no_race_for_a_key(client, engine, settings):
-    waiting, dead = queued(engine), buried(engine)
+    waiting, dead = queued(engine), dead_lettered(engine)
     with locked(settings, "LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE"):
         for request in (
             lambda: post(client),
@@ -196,7 +196,7 @@ ROW = "SELECT FROM jobs WHERE id = %s FOR UPDATE"
 
 
 def test_a_locked_row_is_busy_for_those_who_cancel_and_retry(client, engine, settings):
-    waiting, dead = queued(engine), buried(engine)
+    waiting, dead = queued(engine), dead_lettered(engine)
     with locked(settings, ROW, str(waiting.id)):
         refused(client.post(f"/jobs/{waiting.id}/cancel"), time.monotonic(), "busy")
     with locked(settings, ROW, str(dead.id)):
@@ -208,7 +208,7 @@ def test_a_locked_row_is_busy_for_those_who_cancel_and_retry(client, engine, set
 @pytest.mark.parametrize("verb", ["requeue", "discard"])
 @pytest.mark.parametrize("sql", [ROW, "SELECT FROM dead_letters WHERE job_id = %s FOR UPDATE"])
 def test_a_locked_dead_letter_is_busy_and_not_gone(client, engine, settings, verb, sql):
-    dead = buried(engine)
+    dead = dead_lettered(engine)
     with locked(settings, sql, str(dead.id)):
         answer = client.post(f"/dlq/{dead.id}/{verb}")
         assert (answer.status_code, answer.headers["Retry-After"]) == (409, "1")

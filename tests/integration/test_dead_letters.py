@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import uuid4
 
 import pytest
-from factories import ERROR, buried, completed, letters_of, queued, row_of, tables
+from factories import ERROR, completed, dead_lettered, letters_of, queued, row_of, tables
 from sqlalchemy import text
 
 from webapp.dead_letters import service as dead_letters
@@ -49,15 +49,15 @@ def many(engine, count):
 
 
 def test_without_parameters_it_is_an_array_of_jobs(client, engine):
-    first, second = buried(engine), buried(engine)
+    first, second = dead_lettered(engine), dead_lettered(engine)
     answer = client.get("/dlq")
     assert [item["id"] for item in answer.json] == [str(second.id), str(first.id)]
     assert answer.json[0]["last_error"] == ERROR.summary
 
 
 def test_letters_are_found_by_what_they_died_of(client, engine):
-    plain = buried(engine)
-    slow = buried(engine, TIMEOUT, task="sleep", queue="slow")
+    plain = dead_lettered(engine)
+    slow = dead_lettered(engine, TIMEOUT, task="sleep", queue="slow")
     everything = {str(plain.id), str(slow.id)}
     (letter,) = letters_of(engine, slow.id)
     moment = iso(letter["dead_at"])
@@ -87,9 +87,9 @@ def test_what_cannot_be_meant_is_refused(client, path):
 
 
 def test_groups_count_what_died_of_the_same_and_show_one_of_them(client, engine):
-    buried(engine)
-    buried(engine, TIMEOUT)
-    newest = buried(engine, OTHER)
+    dead_lettered(engine)
+    dead_lettered(engine, TIMEOUT)
+    newest = dead_lettered(engine, OTHER)
     timeouts, plain = client.get("/dlq/groups").json["items"]
     assert (timeouts["count"], timeouts["error_type"], timeouts["task"]) == (2, "requests.Timeout", "noop")
     assert timeouts["sample_job_id"] == str(newest.id)
@@ -103,7 +103,7 @@ def test_groups_count_what_died_of_the_same_and_show_one_of_them(client, engine)
 
 def test_a_dry_run_says_how_many_and_changes_nothing(client, engine):
     for error in (ERROR, TIMEOUT, OTHER):
-        buried(engine, error)
+        dead_lettered(engine, error)
     before = tables(engine)
     for what in ("requeue", "discard"):
         answer = post(client, what, filter={"error_type": "requests.Timeout"}, dry_run=True)
@@ -115,7 +115,7 @@ def test_a_dry_run_says_how_many_and_changes_nothing(client, engine):
 
 
 def test_what_matches_is_requeued_with_a_fresh_budget_and_its_history(client, engine):
-    kept, chosen = buried(engine), buried(engine, TIMEOUT)
+    kept, chosen = dead_lettered(engine), dead_lettered(engine, TIMEOUT)
     answer = post(
         client, "requeue", filter={"error_type": "requests.Timeout"}, by="ann", why="the proxy is back"
     )
@@ -133,7 +133,7 @@ def test_what_matches_is_requeued_with_a_fresh_budget_and_its_history(client, en
 
 
 def test_a_selection_and_everything(client, engine):
-    jobs = [buried(engine) for _ in range(4)]
+    jobs = [dead_lettered(engine) for _ in range(4)]
     chosen = [str(job.id) for job in jobs[:2]]
     assert post(client, "requeue", ids=[*chosen, str(uuid4())]).json["changed"] == 2
     assert [row_of(engine, job.id).status for job in jobs] == ["queued", "queued", "failed", "failed"]
@@ -143,7 +143,7 @@ def test_a_selection_and_everything(client, engine):
 
 def test_at_a_rate_the_jobs_become_due_one_after_the_other(client, engine, monkeypatch):
     monkeypatch.setattr(dead_letters, "BATCH", 2)
-    jobs = [buried(engine) for _ in range(5)]
+    jobs = [dead_lettered(engine) for _ in range(5)]
     answer = post(client, "requeue", all=True, rate=4).json
     due = [row_of(engine, job.id).run_at for job in jobs]
     assert [round((one - due[0]).total_seconds(), 3) for one in due] == [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -154,7 +154,7 @@ def test_at_a_rate_the_jobs_become_due_one_after_the_other(client, engine, monke
 def test_what_is_left_over_goes_on_at_the_same_rate(client, engine, monkeypatch):
     monkeypatch.setattr(dead_letters, "BATCH", 2)
     monkeypatch.setattr(dead_letters, "WINDOW", 1e-9)
-    jobs = [buried(engine) for _ in range(3)]
+    jobs = [dead_lettered(engine) for _ in range(3)]
     first = post(client, "requeue", all=True, rate=1)
     if first.json["changed"] == 0:
         pytest.fail("a request must get on with at least one batch")
@@ -174,7 +174,7 @@ def test_thousands_are_dealt_with_in_batches(client, engine):
 
 
 def test_discarded_letters_leave_the_queue_and_their_jobs_stay_failed(client, engine):
-    job = buried(engine)
+    job = dead_lettered(engine)
     answer = post(client, f"{job.id}/discard", why="known and harmless")
     assert (answer.status_code, answer.json["status"]) == (200, "failed")
     (letter,) = letters_of(engine, job.id)
@@ -190,7 +190,7 @@ def test_discarded_letters_leave_the_queue_and_their_jobs_stay_failed(client, en
 
 
 def test_one_job_is_requeued_once(client, engine):
-    job = buried(engine)
+    job = dead_lettered(engine)
     answer = post(client, f"{job.id}/requeue")
     assert (answer.status_code, answer.json["status"]) == (200, "queued")
     again = post(client, f"{job.id}/requeue")
@@ -228,7 +228,7 @@ def test_a_job_without_a_letter_is_not_touched(client, engine):
     ],
 )
 def test_a_request_that_could_mean_too_much_is_refused(client, engine, body, field):
-    buried(engine)
+    dead_lettered(engine)
     before = tables(engine)
     answer = client.post("/dlq/requeue", json=body)
     assert answer.status_code == 422
@@ -237,7 +237,7 @@ def test_a_request_that_could_mean_too_much_is_refused(client, engine, body, fie
 
 
 def test_pages_of_letters_have_a_cursor(client, engine):
-    jobs = [buried(engine) for _ in range(3)]
+    jobs = [dead_lettered(engine) for _ in range(3)]
     page = client.get("/dlq/letters?limit=2").json
     assert page["total"] == 3
     assert [one["job_id"] for one in page["items"]] == [str(jobs[2].id), str(jobs[1].id)]
@@ -251,7 +251,7 @@ def test_pages_of_letters_have_a_cursor(client, engine):
 @pytest.mark.parametrize("others", ["requeue", "discard"])
 def test_of_two_who_deal_with_one_letter_one_does(app, engine, others):
     for _ in range(RACES):
-        job = buried(engine)
+        job = dead_lettered(engine)
         gate = threading.Barrier(2)
 
         def go(what, job=job, gate=gate):

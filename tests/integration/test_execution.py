@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from tasks import execution, retrying
-from tasks.dead_letter import bury, bury_job
+from tasks.dead_letter import move, move_job
 from tasks.execution import execute_job
 from tasks.runtime import child_name
 from webapp.infra.postgres.engine import engine_options
@@ -140,7 +140,7 @@ def test_a_job_that_always_fails_gets_a_dead_letter_after_its_last_retry(run, en
     assert [attempt["outcome"] for attempt in attempts_of(engine, job_id)] == ["failed"] * 4
     (message,) = [json.loads(each) for each in redis.lrange("maintenance", 0, -1)]
     assert message["headers"]["task"] == "tasks.bury_job"
-    bury_job.run(str(job_id), 4)
+    move_job.run(str(job_id), 4)
     row = row_of(engine, job_id)
     assert (row.status, row.retry_count, row.last_error) == ("failed", 3, "ValueError: broken")
     (letter,) = letters_of(engine, job_id)
@@ -149,15 +149,15 @@ def test_a_job_that_always_fails_gets_a_dead_letter_after_its_last_retry(run, en
 
 def test_a_burial_that_comes_twice_late_or_from_nowhere_moves_nothing(run, engine):
     job_id = run(fail, max_retries=0)
-    bury_job.run(str(job_id), 7)
+    move_job.run(str(job_id), 7)
     assert row_of(engine, job_id).status == "processing"
-    assert bury(engine, job_id, 1)
+    assert move(engine, job_id, 1)
     before = tables(engine)
-    bury_job.run(str(job_id), 1)
-    assert not bury(engine, job_id, 1)
+    move_job.run(str(job_id), 1)
+    assert not move(engine, job_id, 1)
     assert tables(engine) == before
     running = claimed(engine)
-    bury_job.run(str(running.id), 1)
+    move_job.run(str(running.id), 1)
     assert row_of(engine, running.id).status == "processing"
 
 
@@ -173,7 +173,7 @@ def test_a_discarded_job_gets_a_dead_letter_without_another_try(run, engine):
         raise Discard("no such address")
 
     job_id = run(discard)
-    bury_job.run(str(job_id), 1)
+    move_job.run(str(job_id), 1)
     row = row_of(engine, job_id)
     assert (row.status, row.attempt, row.retry_count) == ("failed", 1, 0)
     assert (letters_of(engine, job_id)[0]["reason"], row.last_error) == (

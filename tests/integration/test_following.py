@@ -17,9 +17,9 @@ from factories import (
     WORKER,
     age,
     attempts_of,
-    buried,
     claimed,
     completed,
+    dead_lettered,
     letters_of,
     queued,
     row_of,
@@ -117,7 +117,7 @@ def test_a_job_that_completes_in_spite_of_being_asked_is_completed(client, engin
     assert (shown["status"], shown["result"], shown["cancel_reason"]) == ("completed", 1, None)
 
 
-@pytest.mark.parametrize("make", [completed, buried])
+@pytest.mark.parametrize("make", [completed, dead_lettered])
 def test_a_job_that_ended_otherwise_cannot_be_cancelled(client, engine, make):
     claim = make(engine)
     before = tables(engine)
@@ -138,7 +138,7 @@ def test_a_reason_is_some_words(client, engine, body, field):
     assert row_of(engine, job.id).status == "queued"
 
 
-@pytest.mark.parametrize("make", [buried, queued])
+@pytest.mark.parametrize("make", [dead_lettered, queued])
 def test_a_final_job_is_queued_again_with_a_fresh_budget(client, engine, make):
     job = make(engine)
     if row_of(engine, job.id).status == "queued":
@@ -440,7 +440,7 @@ def test_cancel_against_claim_never_starts_a_cancelled_job(engine):
 
 def test_of_two_retries_one_queues_the_job(client, engine, app):
     for _ in range(RACES):
-        claim = buried(engine)
+        claim = dead_lettered(engine)
         answers = together(
             *[lambda claim=claim: app.test_client().post(f"/jobs/{claim.id}/retry").status_code] * 2
         )
@@ -451,7 +451,7 @@ def test_of_two_retries_one_queues_the_job(client, engine, app):
 
 def test_requeue_against_cancel_leaves_a_job_that_is_one_of_both(engine):
     for _ in range(RACES):
-        claim = buried(engine)
+        claim = dead_lettered(engine)
         together(
             in_transaction(engine, lambda c, claim=claim: requeue(c, claim.id)),
             in_transaction(engine, lambda c, claim=claim: ask_cancel(c, claim.id)),

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tasks import execution
 from tasks.chunk import execute_jobs
-from tasks.dead_letter import bury
+from tasks.dead_letter import move
 from tasks.execution import execute_job
 from webapp.jobs import Cancelled, Discard, Retry, Snooze, ends
 from webapp.jobs.error_report import ErrorReport
@@ -312,7 +312,7 @@ class NoAddress(Discard):
 def test_a_dead_letter_has_the_reason_that_the_attempt_has(end, engine, client, error, reason):
     row, attempt = end(raising(error), max_retries=0)
     assert attempt["death_reason"] == reason
-    assert bury(engine, row.id, 1)
+    assert move(engine, row.id, 1)
     assert letters_of(engine, row.id)[0]["reason"] == reason
     assert [letter["job_id"] for letter in client.get(f"/dlq/letters?reason={reason}").json["items"]] == [
         str(row.id)
@@ -327,5 +327,5 @@ def test_an_attempt_that_an_earlier_release_recorded_is_told_by_its_class(engine
     with engine.begin() as connection:
         end_last(connection, claim, AttemptOutcome.FAILED, ErrorReport(kind, "x"))
         connection.execute(text("UPDATE job_attempts SET death_reason = NULL"))
-    assert bury(engine, claim.id, 1)
+    assert move(engine, claim.id, 1)
     assert letters_of(engine, claim.id)[0]["reason"] == reason

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from factories import buried, completed, queued
+from factories import completed, dead_lettered, queued
 from sqlalchemy import text
 
 from webapp.jobs import pages
@@ -125,7 +125,7 @@ def test_the_dead_letter_queue_is_bounded_and_says_where_it_goes_on(client, engi
 
 
 def test_a_small_dead_letter_queue_is_whole(client, engine):
-    ids = [str(buried(engine).id) for _ in range(205)]
+    ids = [str(dead_lettered(engine).id) for _ in range(205)]
     answer = client.get("/dlq")
     assert [one["id"] for one in answer.json] == ids[::-1]
     assert "Link" not in answer.headers
@@ -136,7 +136,7 @@ def test_a_small_dead_letter_queue_is_whole(client, engine):
 @pytest.mark.parametrize("path", ["/jobs", "/dlq"])
 @pytest.mark.parametrize("fields", ["fields=status,id", "fields=status&fields=id"])
 def test_a_list_has_the_fields_that_were_asked_for(client, engine, path, fields):
-    job = buried(engine)
+    job = dead_lettered(engine)
     answer = client.get(f"{path}?{fields}").json
     items = answer["items"] if path == "/jobs" else answer
     assert items == [{"id": str(job.id), "status": "failed"}]
@@ -144,7 +144,11 @@ def test_a_list_has_the_fields_that_were_asked_for(client, engine, path, fields)
 
 @pytest.mark.parametrize("field", ["payload", "result", "last_error"])
 def test_a_large_field_is_read_when_it_is_asked_for(client, engine, field):
-    job = buried(engine, payload=payload(size=10)) if field == "last_error" else completed(engine, '{"a": 1}')
+    job = (
+        dead_lettered(engine, payload=payload(size=10))
+        if field == "last_error"
+        else completed(engine, '{"a": 1}')
+    )
     (item,) = client.get(f"/jobs?fields={field}").json["items"]
     assert item == {field: client.get(f"/jobs/{job.id}").json[field]}
     assert item[field]

@@ -9,14 +9,14 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from factories import buried, completed, queued, row_of
+from factories import completed, dead_lettered, queued, row_of
 from sqlalchemy import text
 
 from webapp.api import searching
 from webapp.jobs import explain, filters, search
 from webapp.jobs.filters import Filter
-from webapp.jobs.lifetime import made_at
 from webapp.jobs.options import PLAIN
+from webapp.jobs.retention import made_at
 
 #: Jobs that wait; enough that a search of all of them takes several slices.
 BACKLOG = 30_000
@@ -139,7 +139,7 @@ def test_few_jobs_of_a_tag_are_found_at_once(client, engine):
 
 @pytest.mark.usefixtures("backlog")
 def test_a_search_finds_across_what_is_finished_and_what_waits(client, engine):
-    done = [completed(engine, task="seldom").id, buried(engine, task="seldom").id]
+    done = [completed(engine, task="seldom").id, dead_lettered(engine, task="seldom").id]
     ids = [str(one) for one in reversed(done)] + wanted_ids(engine)[2:]
     assert set(wanted_ids(engine)[:2]) == {str(one) for one in done}
     seen, offset = [], 0

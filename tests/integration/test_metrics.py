@@ -6,11 +6,11 @@ import re
 from contextlib import suppress
 
 import pytest
-from factories import ENDS, age, buried, claimed, completed, queued
+from factories import ENDS, age, claimed, completed, dead_lettered, queued
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.parser import text_string_to_metric_families
 
-from tasks.dead_letter import bury_job
+from tasks.dead_letter import move_job
 from tasks.execution import execute_job
 from tasks.presence import lost_jobs
 from webapp.infra.broker import heartbeats, redis_keys
@@ -94,7 +94,7 @@ def test_each_outcome_is_counted_once(scrape, engine, handle, redis):
         row = queued(engine, task=task, max_retries=retries)
         with suppress(ENDS):
             execute_job.run(str(row.id))
-        bury_job.run(str(row.id), 1)
+        move_job.run(str(row.id), 1)
     execute_job.run(str(row.id))
     after = scrape()
 
@@ -156,7 +156,7 @@ def test_depths_are_read_when_they_are_asked_for(scrape, engine):
     queued(engine)
     claimed(engine)
     completed(engine)
-    buried(engine)
+    dead_lettered(engine)
     age(engine, "run_at", 100, first.id)
     found = scrape()
     assert found["job_queue_depth", ("queue", "default"), ("status", "queued")] == 2
@@ -254,9 +254,9 @@ def test_requests_are_counted_by_route_and_never_by_path_or_made_up_method(scrap
 
 
 def test_dead_letters_and_connections_are_read_when_they_are_asked_for(scrape, engine, handle):
-    buried(engine)
-    buried(engine)
-    buried(engine, task=handle(lambda payload, context: None))
+    dead_lettered(engine)
+    dead_lettered(engine)
+    dead_lettered(engine, task=handle(lambda payload, context: None))
     found = scrape()
     assert found["dead_letters_open", ("task", "noop")] == 2
     assert found["dead_letters_open", ("task", "other")] == 1

@@ -92,7 +92,7 @@ def test_the_handler_gets_what_was_sent(client, engine, handle, parts):
     execution.execute_job(ids[0])
     with engine.begin() as connection:
         claims = store.claim(connection, ids[1:2], worker_id="w", lease=60.0)
-        taker = tickets.Taker(10, "w", 60.0)
+        taker = tickets.ClaimTerms(10, "w", 60.0)
         connection.execute(text("UPDATE jobs SET dispatched_at = NULL"))
         claims += tickets.claim_due(connection, tickets.Ticket("default", task, 300.0), taker)
     chunk.Chunk(parts, claims).run()

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from tasks.sweeps import dispatch, expire, prune
 from webapp.infra.broker.transport import list_of
-from webapp.jobs import control, expiry, insert, store
+from webapp.jobs import control, insert, retention, store
 from webapp.jobs.handlers import registry
 from webapp.jobs.options import Options, Terms
 from webapp.jobs.states import AttemptOutcome
@@ -276,8 +276,8 @@ def test_expired_jobs_are_cancelled_batch_by_batch(engine, parts):
 def test_two_sweeps_at_once_cancel_a_job_once(engine):
     expired(engine)
     with engine.begin() as one, engine.begin() as two:
-        assert expiry.cancel_expired(one, 10) == 1
-        assert expiry.cancel_expired(two, 10) == 0
+        assert retention.cancel_expired(one, 10) == 1
+        assert retention.cancel_expired(two, 10) == 0
 
 
 def test_an_expired_job_that_is_queued_again_does_not_expire_again(engine, parts):

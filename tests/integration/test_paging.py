@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 
 import pytest
-from factories import buried, claimed, completed, queued
+from factories import claimed, completed, dead_lettered, queued
 from sqlalchemy import text
 
 from webapp.jobs import search
@@ -64,7 +64,7 @@ def test_a_cursor_that_is_none_is_named(client, query):
     assert client.get(f"/jobs?{query}").status_code == 422
 
 
-MAKERS = {"queued": queued, "processing": claimed, "completed": completed, "failed": buried}
+MAKERS = {"queued": queued, "processing": claimed, "completed": completed, "failed": dead_lettered}
 
 
 def test_a_search_finds_what_is_finished_and_what_is_not_in_one_order(client, engine):

@@ -35,11 +35,12 @@ from tasks.runtime import child_name, worker_name
 from webapp.infra import prefork
 from webapp.infra.broker import heartbeats
 from webapp.infra.broker.heartbeats import key_of
-from webapp.infra.broker.messages import BURY_JOB, EXECUTE_DUE, EXECUTE_JOB, HARD_LIMIT_GRACE
+from webapp.infra.broker.messages import DEAD_LETTER_JOB, EXECUTE_DUE, EXECUTE_JOB, HARD_LIMIT_GRACE
 from webapp.infra.postgres import database_errors
 from webapp.infra.postgres.database_errors import Trouble
 from webapp.jobs import loss, store
 from webapp.jobs.control import ask_cancel
+from webapp.jobs.model import Claim
 from webapp.jobs.states import AttemptOutcome
 
 
@@ -107,7 +108,7 @@ def runs() -> Iterator[Callable[..., None]]:
     table = run_table.current()
     taken: list[int] = []
 
-    def begin(pid: int, claim: store.Claim, *, timeout: float = 300.0) -> None:
+    def begin(pid: int, claim: Claim, *, timeout: float = 300.0) -> None:
         table.next_slot()
         table.take(pid)
         taken.append(table._at)
@@ -164,7 +165,7 @@ def test_without_redis_leases_are_renewed_all_the_same(settings, engine, closed_
 def test_busy_are_the_children_that_have_accepted_a_message_about_jobs(accept):
     accept(uuid4(), 1234)
     accept(uuid4(), None)
-    accept(uuid4(), 1235, BURY_JOB)
+    accept(uuid4(), 1235, DEAD_LETTER_JOB)
     accept(uuid4(), 1236, EXECUTE_DUE)
     assert busy_children() == {1234, 1236}
 

@@ -11,9 +11,9 @@ from factories import (
     WORKER,
     age,
     attempts_of,
-    buried,
     claimed,
     completed,
+    dead_lettered,
     letters_of,
     queued,
     row_of,
@@ -166,7 +166,7 @@ def test_only_what_is_taken_is_settled_as_lost(engine):
 
 
 def test_old_final_jobs_are_pruned_in_batches(parts, engine):
-    old = [completed(engine) for _ in range(4)] + [buried(engine)]
+    old = [completed(engine) for _ in range(4)] + [dead_lettered(engine)]
     age(engine, "finished_at", 31 * 86_400)
     kept = [completed(engine).id, claimed(engine).id, queued(engine).id]
     assert prune.run_prune(parts, window=10, batch=2) == len(old)

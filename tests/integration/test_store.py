@@ -10,9 +10,9 @@ from factories import (
     WORKER,
     age,
     attempts_of,
-    buried,
     claimed,
     completed,
+    dead_lettered,
     letters_of,
     new_job,
     queued,
@@ -24,11 +24,13 @@ from sqlalchemy.exc import IntegrityError
 
 from webapp.dead_letters import store as dead_letters
 from webapp.dead_letters.model import DeadLetterFilter
-from webapp.jobs import bulk, insert, pages, search, store
+from webapp.dead_letters.store import move_to_dead_letters
+from webapp.jobs import insert, pages, retention, search, store
 from webapp.jobs.ends import status_after
 from webapp.jobs.filters import Filter
 from webapp.jobs.retry import DeathReason
 from webapp.jobs.states import AttemptOutcome
+from webapp.queues import store as queue_store
 
 FAILED, LOST, RELEASED = AttemptOutcome.FAILED, AttemptOutcome.LOST, AttemptOutcome.RELEASED
 
@@ -146,7 +148,7 @@ def test_a_job_is_not_claimed_before_it_is_due(engine):
         assert store.claim(connection, [row.id], worker_id=WORKER, lease=LEASE) == []
 
 
-@pytest.mark.parametrize("make", [completed, buried], ids=["completed", "failed"])
+@pytest.mark.parametrize("make", [completed, dead_lettered], ids=["completed", "failed"])
 def test_a_final_job_is_neither_claimed_nor_settled_nor_renewed_nor_dispatched(engine, make):
     claim = make(engine)
     age(engine, "run_at", 1_000)
@@ -156,14 +158,14 @@ def test_a_final_job_is_neither_claimed_nor_settled_nor_renewed_nor_dispatched(e
         assert not complete(connection, claim, None)
         assert not end_again(connection, claim, FAILED, ERROR, delay=0)
         assert not end_last(connection, claim, FAILED, ERROR)
-        assert store.bury(connection, claim.id, claim.attempt) is None
+        assert move_to_dead_letters(connection, claim.id, claim.attempt) is None
         assert store.renew(connection, [claim.id], workers=[WORKER], lease=LEASE) == set()
-        assert store.mark_undispatched(connection, [claim.id]) == 0
-        assert store.take_due(connection, "default", 10) == []
-        assert store.take_unclaimed(connection, "default", 10, 0) == []
+        assert queue_store.mark_undispatched(connection, [claim.id]) == 0
+        assert queue_store.take_due(connection, "default", 10) == []
+        assert queue_store.take_unclaimed(connection, "default", 10, 0) == []
         assert store.take_stuck(connection, 10) == []
         assert store.take_held_by(connection, [WORKER]) == []
-        assert store.seconds_to_next_due(connection, ["default"], 60) is None
+        assert queue_store.seconds_to_next_due(connection, ["default"], 60) is None
     assert tables(engine) == before
 
 
@@ -221,7 +223,7 @@ def test_a_stale_attempt_writes_nothing(engine):
         assert not complete(connection, stale, "1")
         assert not end_again(connection, stale, FAILED, ERROR, delay=0)
         assert not end_last(connection, stale, FAILED, ERROR)
-        assert store.bury(connection, stale.id, stale.attempt) is None
+        assert move_to_dead_letters(connection, stale.id, stale.attempt) is None
         assert store.renew(connection, [stale.id], workers=[WORKER], lease=LEASE) == set()
         assert not status_after(connection, stale)
     assert tables(engine) == before
@@ -230,15 +232,15 @@ def test_a_stale_attempt_writes_nothing(engine):
 def test_a_job_gets_a_dead_letter_only_when_the_end_of_its_last_attempt_is_on_record(engine):
     claim = claimed(engine)
     with engine.begin() as connection:
-        assert store.bury(connection, claim.id, claim.attempt) is None
+        assert move_to_dead_letters(connection, claim.id, claim.attempt) is None
         assert end_last(connection, claim, FAILED, ERROR)
         assert not end_last(connection, claim, FAILED, ERROR)
         assert status_after(connection, claim)
     assert row_of(engine, claim.id).status == "processing"
     with engine.begin() as connection:
-        burial = store.bury(connection, claim.id, claim.attempt)
-        assert store.bury(connection, claim.id, claim.attempt) is None
-    assert (burial.id, burial.task, burial.queue, burial.reason) == (claim.id, "noop", "default", "exhausted")
+        dead = move_to_dead_letters(connection, claim.id, claim.attempt)
+        assert move_to_dead_letters(connection, claim.id, claim.attempt) is None
+    assert (dead.id, dead.task, dead.queue, dead.reason) == (claim.id, "noop", "default", "exhausted")
     row = row_of(engine, claim.id)
     assert (row.status, row.last_error, row.worker_id) == ("failed", "E: broken", None)
     (letter,) = letters_of(engine, claim.id)
@@ -247,12 +249,12 @@ def test_a_job_gets_a_dead_letter_only_when_the_end_of_its_last_attempt_is_on_re
 
 
 def test_a_discarded_job_says_so_in_its_dead_letter(engine):
-    claim = buried(engine, reason=DeathReason.DISCARDED)
+    claim = dead_lettered(engine, reason=DeathReason.DISCARDED)
     assert letters_of(engine, claim.id)[0]["reason"] == "discarded"
 
 
 def test_dead_letters_are_listed_newest_first_until_they_are_requeued(engine):
-    first, second, third = (buried(engine) for _ in range(3))
+    first, second, third = (dead_lettered(engine) for _ in range(3))
     with engine.begin() as connection:
         connection.execute(
             text("UPDATE dead_letters SET requeued_at = now() WHERE job_id = :id"), {"id": second.id}
@@ -282,8 +284,8 @@ def test_due_jobs_are_taken_by_priority_and_then_by_time(engine):
     age(engine, "run_at", 10, rows[2].id)
     age(engine, "run_at", -60, later.id)
     with engine.begin() as connection:
-        first = store.take_due(connection, "default", 2)
-        rest = store.take_due(connection, "default", 10)
+        first = queue_store.take_due(connection, "default", 2)
+        rest = queue_store.take_due(connection, "default", 10)
     assert [hint.id for hint in first] == [rows[3].id, rows[2].id]
     assert [hint.id for hint in rest] == [rows[1].id, rows[0].id]
     assert row_of(engine, rows[0].id).dispatched_at is not None
@@ -295,8 +297,8 @@ def test_due_jobs_are_taken_by_priority_and_then_by_time(engine):
 def test_two_dispatchers_never_take_the_same_job(engine):
     rows = {queued(engine).id for _ in range(4)}
     with engine.begin() as one, engine.begin() as two:
-        first = {hint.id for hint in store.take_due(one, "default", 2)}
-        second = {hint.id for hint in store.take_due(two, "default", 10)}
+        first = {hint.id for hint in queue_store.take_due(one, "default", 2)}
+        second = {hint.id for hint in queue_store.take_due(two, "default", 10)}
     assert not first & second
     assert first | second == rows
 
@@ -306,8 +308,8 @@ def test_a_job_sent_long_ago_and_never_claimed_is_taken_again(engine):
     never_sent = queued(engine)
     age(engine, "dispatched_at", 61, silent.id)
     with engine.begin() as connection:
-        assert [hint.id for hint in store.take_unclaimed(connection, "default", 10, 60)] == [silent.id]
-        assert store.take_unclaimed(connection, "default", 10, 60) == []
+        assert [hint.id for hint in queue_store.take_unclaimed(connection, "default", 10, 60)] == [silent.id]
+        assert queue_store.take_unclaimed(connection, "default", 10, 60) == []
     assert row_of(engine, fresh.id) == fresh
     assert row_of(engine, never_sent.id) == never_sent
 
@@ -315,23 +317,23 @@ def test_a_job_sent_long_ago_and_never_claimed_is_taken_again(engine):
 def test_only_waiting_jobs_are_handed_back_to_the_dispatcher(engine):
     sent, running = queued(engine, dispatched=True), claimed(engine, dispatched=True)
     with engine.begin() as connection:
-        assert store.mark_undispatched(connection, [sent.id, running.id, uuid4()]) == 1
+        assert queue_store.mark_undispatched(connection, [sent.id, running.id, uuid4()]) == 1
     assert row_of(engine, sent.id).dispatched_at is None
     assert row_of(engine, running.id).dispatched_at is not None
 
 
 def test_the_next_due_time_is_seen_within_its_window(engine):
     with engine.connect() as connection:
-        assert store.seconds_to_next_due(connection, ["default"], 60) is None
+        assert queue_store.seconds_to_next_due(connection, ["default"], 60) is None
     row = queued(engine)
     age(engine, "run_at", -30, row.id)
     with engine.connect() as connection:
-        assert 29 < store.seconds_to_next_due(connection, ["default"], 60) <= 30
-        assert store.seconds_to_next_due(connection, ["default"], 10) is None
-        assert store.seconds_to_next_due(connection, ["other"], 60) is None
+        assert 29 < queue_store.seconds_to_next_due(connection, ["default"], 60) <= 30
+        assert queue_store.seconds_to_next_due(connection, ["default"], 10) is None
+        assert queue_store.seconds_to_next_due(connection, ["other"], 60) is None
     age(engine, "run_at", 60, row.id)
     with engine.connect() as connection:
-        assert store.seconds_to_next_due(connection, ["default"], 1) == 0
+        assert queue_store.seconds_to_next_due(connection, ["default"], 1) == 0
 
 
 def test_only_expired_leases_are_stuck_and_the_oldest_come_first(engine):
@@ -367,16 +369,16 @@ def test_holders_are_found_by_the_beginning_of_their_name_literally(engine):
 
 
 def test_only_old_final_jobs_are_pruned_with_all_that_belongs_to_them(engine):
-    old, dead, fresh = completed(engine), buried(engine), completed(engine)
+    old, dead, fresh = completed(engine), dead_lettered(engine), completed(engine)
     running, waiting = claimed(engine), queued(engine)
     age(engine, "finished_at", 31 * 86_400, old.id)
     age(engine, "finished_at", 40 * 86_400, dead.id)
     age(engine, "created_at", 99 * 86_400)
     with engine.begin() as connection:
-        assert bulk.prune(connection, days=30, limit=1) == 1
+        assert retention.prune(connection, days=30, limit=1) == 1
         assert store.find(connection, dead.id) is None
-        assert bulk.prune(connection, days=30, limit=10) == 1
-        assert bulk.prune(connection, days=30, limit=10) == 0
+        assert retention.prune(connection, days=30, limit=10) == 1
+        assert retention.prune(connection, days=30, limit=10) == 0
         left = {row.id for row in pages.page(connection, Filter(), limit=100).jobs}
     assert left == {fresh.id, running.id, waiting.id}
     assert attempts_of(engine, dead.id) == letters_of(engine, dead.id) == []

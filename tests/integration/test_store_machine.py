@@ -34,9 +34,11 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 from uuid_utils.compat import uuid7
 
+from webapp.dead_letters.model import NewDeadLetter
 from webapp.jobs import control, insert, store
-from webapp.jobs.control import CancelAnswer
+from webapp.jobs.model import CancelAnswer, Claim
 from webapp.jobs.states import FINAL, AttemptOutcome, JobStatus
+from webapp.queues import store as queue_store
 
 #: Longest a statement waits for the other connection's row, milliseconds.
 LOCK_TIMEOUT_MS = 15
@@ -62,7 +64,7 @@ class Side:
 
     connection: Connection
     rows: dict[UUID, Known | None] = field(default_factory=dict)
-    claims: list[store.Claim] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
     #: The idempotency keys it has taken or looked at, which locks them, and whose they are.
     keys: dict[str, UUID] = field(default_factory=dict)
     #: Number of its transaction, 0 when none is open; `now()` is the time a transaction began.
@@ -115,7 +117,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.pruned: set[UUID] = set()
         self.owners: dict[str, UUID] = {}
         self.ticks = 0
-        self.claims: list[store.Claim] = []
+        self.claims: list[Claim] = []
         self.before: dict[UUID, Any] = {}
         with engine.begin() as connection:
             connection.execute(text("DELETE FROM jobs"))
@@ -330,7 +332,7 @@ class StoreMachine(RuleBasedStateMachine):
         def run(connection: Connection) -> set[tuple[UUID, bool, bool]]:
             taken = store.take_stuck(connection, MANY)
             ended = [(held, end_lost(connection, held)) for held in taken]
-            return {(held.id, held.recorded, isinstance(end, store.Burial)) for held, end in ended}
+            return {(held.id, held.recorded, isinstance(end, NewDeadLetter)) for held, end in ended}
 
         def plan() -> tuple[set[tuple[UUID, bool, bool]], Rows]:
             answer: set[tuple[UUID, bool, bool]] = set()
@@ -343,7 +345,7 @@ class StoreMachine(RuleBasedStateMachine):
                 elif withdrawn:
                     changes[job] = row.record(AttemptOutcome.CANCELLED).final(JobStatus.CANCELLED)
                 else:
-                    changes[job] = (row if row.recorded else row.record(LOST)).buried()
+                    changes[job] = (row if row.recorded else row.record(LOST)).dead_lettered()
                 answer.add((job, row.recorded, not again and not withdrawn))
             return answer, changes
 
@@ -381,7 +383,7 @@ class StoreMachine(RuleBasedStateMachine):
             fit = self.reach(side, {job}, lambda row: row.status is QUEUED)
             return len(fit), {id_: replace(row, dispatched=False, silent=False) for id_, row in fit.items()}
 
-        self.step(side, lambda connection: store.mark_undispatched(connection, [job]), plan)
+        self.step(side, lambda connection: queue_store.mark_undispatched(connection, [job]), plan)
 
     def time_passes(self, slot: int, guard: Guard) -> None:
         """For a job that no one is changing: its lease runs out, its message is lost, it is final for long."""

@@ -12,12 +12,25 @@ from uuid import UUID
 
 import pytest
 from ending import complete, end_again, end_cancelled, end_last
-from factories import ERROR, LEASE, age, attempts_of, buried, claimed, end_lost, letters_of, new_job, queued
+from factories import (
+    ERROR,
+    LEASE,
+    age,
+    attempts_of,
+    claimed,
+    dead_lettered,
+    end_lost,
+    letters_of,
+    new_job,
+    queued,
+)
 from sqlalchemy import Connection, Engine, create_engine, text
 
-from webapp.jobs import bulk, control, insert, store
-from webapp.jobs.control import CancelAnswer
+from webapp.dead_letters.store import move_to_dead_letters
+from webapp.jobs import control, insert, retention, store
+from webapp.jobs.model import CancelAnswer, Claim
 from webapp.jobs.states import AttemptOutcome
+from webapp.queues import store as queue_store
 
 #: How long the second move may take to wait for a lock or to return, seconds.
 PATIENCE = 10.0
@@ -34,7 +47,7 @@ class Case:
     """A job in a known state, and the claim under which it was last held, if ever."""
 
     id: UUID
-    held: store.Claim | None = None
+    held: Claim | None = None
 
 
 Move = Callable[[Connection, Case], bool]
@@ -57,7 +70,9 @@ MOVES: dict[str, Move] = {
     "settle_completed": lambda connection, case: complete(connection, case.held, "1"),
     "settle_again": settle(AttemptOutcome.FAILED),
     "release": settle(AttemptOutcome.RELEASED),
-    "bury": lambda connection, case: store.bury(connection, case.id, case.held.attempt) is not None,
+    "dead-letter": lambda connection, case: (
+        move_to_dead_letters(connection, case.id, case.held.attempt) is not None
+    ),
     "recover": recover,
     "ask_cancel": lambda connection, case: (
         control.ask_cancel(connection, case.id) is not CancelAnswer.NOTHING
@@ -68,10 +83,10 @@ MOVES: dict[str, Move] = {
         store.renew(connection, [case.id], workers=[case.held.worker_id], lease=LEASE)
     ),
     "prune": lambda connection, case: (
-        bulk.prune(connection, days=30, limit=MANY) > 0 and store.find(connection, case.id) is None
+        retention.prune(connection, days=30, limit=MANY) > 0 and store.find(connection, case.id) is None
     ),
     "take_due": lambda connection, case: (
-        case.id in {hint.id for hint in store.take_due(connection, "default", MANY)}
+        case.id in {hint.id for hint in queue_store.take_due(connection, "default", MANY)}
     ),
 }
 #: They take rows with SKIP LOCKED, so they never wait.
@@ -103,7 +118,7 @@ def recorded(engine: Engine) -> Case:
 
 
 def dead(engine: Engine) -> Case:
-    claim = buried(engine)
+    claim = dead_lettered(engine)
     age(engine, "finished_at", ANCIENT, claim.id)
     return Case(claim.id, claim)
 
@@ -155,10 +170,10 @@ STAGES = {
     ),
     "recorded": Stage(
         recorded,
-        leaving=frozenset({"bury", "recover"}),
+        leaving=frozenset({"dead-letter", "recover"}),
         staying=frozenset({"renew"}),
         too_early=frozenset({("recover", "requeue"), ("recover", "settle_completed")})
-        | frozenset(product(("bury",), ("requeue", "settle_completed", "settle_again", "release"))),
+        | frozenset(product(("dead-letter",), ("requeue", "settle_completed", "settle_again", "release"))),
     ),
     "dead": Stage(
         dead,

@@ -18,9 +18,10 @@ from webapp.infra.broker.pace_table import FIRST_TTL
 from webapp.infra.broker.room import LENGTH_TTL
 from webapp.jobs.ends import completed
 from webapp.jobs.submission import Submission
+from webapp.queues import store as queue_store
 from webapp.queues import tickets
 from webapp.queues.plan import FIRST_MESSAGES, LOOKED_AT, MOST_TICKETS, Waiting
-from webapp.queues.tickets import Taker
+from webapp.queues.tickets import ClaimTerms
 
 LONGEST = 300.0
 
@@ -53,7 +54,7 @@ def jobs(engine, task, count, **values):
 def claim_due(engine, task, limit, *, timeout=LONGEST):
     with engine.begin() as connection:
         ticket = Ticket("default", task, timeout)
-        return tickets.claim_due(connection, ticket, Taker(limit, child_name(), 60.0))
+        return tickets.claim_due(connection, ticket, ClaimTerms(limit, child_name(), 60.0))
 
 
 def messages(redis):
@@ -202,7 +203,7 @@ def test_a_chunk_is_settled_and_the_next_one_claimed_in_one_statement(engine, qu
     rows = jobs(engine, name, 5)
     first = claim_due(engine, name, 2)
     done = [completed(claim, '"done"', 0.1, 0.2) for claim in first]
-    ticket, taker = Ticket("default", name, LONGEST), Taker(2, child_name(), 60.0)
+    ticket, taker = Ticket("default", name, LONGEST), ClaimTerms(2, child_name(), 60.0)
     with engine.begin() as connection:
         count, second = tickets.end_and_claim(connection, done, ticket, taker)
     assert (count, [claim.id for claim in second]) == (2, [rows[2].id, rows[3].id])
@@ -227,7 +228,7 @@ def test_of_a_chunk_that_lost_a_lease_the_rest_is_settled_and_the_next_claimed(e
     with engine.begin() as connection:
         connection.execute(text("UPDATE jobs SET attempt = attempt + 1 WHERE id = :id"), {"id": rows[0].id})
     done = [completed(claim, None, 0.1, 0.2) for claim in first]
-    ticket, taker = Ticket("default", name, LONGEST), Taker(5, child_name(), 60.0)
+    ticket, taker = Ticket("default", name, LONGEST), ClaimTerms(5, child_name(), 60.0)
     with engine.begin() as connection:
         count, second = tickets.end_and_claim(connection, done, ticket, taker)
         assert (count, [claim.id for claim in second]) == (1, [rows[2].id])
@@ -276,8 +277,8 @@ def test_two_children_never_claim_the_same_job(engine, quick):
     jobs(engine, name, 6)
     with engine.connect() as one, engine.connect() as two:
         ticket = Ticket("default", name, LONGEST)
-        first = tickets.claim_due(one, ticket, Taker(4, "a", 60.0))
-        second = tickets.claim_due(two, ticket, Taker(4, "b", 60.0))
+        first = tickets.claim_due(one, ticket, ClaimTerms(4, "a", 60.0))
+        second = tickets.claim_due(two, ticket, ClaimTerms(4, "b", 60.0))
         one.commit()
         two.commit()
     assert (len(first), len(second)) == (4, 2)
@@ -290,5 +291,5 @@ def test_the_head_of_a_queue_is_counted_by_task_and_no_further_than_it_is_looked
     jobs(engine, other, 1, timeout=7.0)
     jobs(engine, name, LOOKED_AT)
     with engine.connect() as connection:
-        head = tickets.look_at_head(connection, "default")
+        head = queue_store.look_at_head(connection, "default")
     assert head == {other: Waiting(1, 7.0, 5), name: Waiting(LOOKED_AT - 1, LONGEST, 5)}

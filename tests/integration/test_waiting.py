@@ -13,7 +13,19 @@ from uuid import uuid4
 import pytest
 from clock import SettableClock
 from ending import complete, end_again
-from factories import ENDS, ERROR, LEASE, WORKER, age, attempts_of, buried, claimed, completed, queued, row_of
+from factories import (
+    ENDS,
+    ERROR,
+    LEASE,
+    WORKER,
+    age,
+    attempts_of,
+    claimed,
+    completed,
+    dead_lettered,
+    queued,
+    row_of,
+)
 from sqlalchemy import create_engine, text
 
 from tasks.attempt.progress import MAX_NOTE, WRITE_EVERY, ProgressReport
@@ -21,7 +33,7 @@ from tasks.execution import execute_job
 from tasks.handlers import demo
 from tasks.sweeps.prune import run_prune
 from webapp.api import following
-from webapp.jobs import control, store
+from webapp.jobs import store
 from webapp.jobs import watchers as watchers_module
 from webapp.jobs.control import ask_cancel
 from webapp.jobs.states import AttemptOutcome
@@ -84,7 +96,7 @@ def test_a_waiter_is_answered_the_moment_the_job_is_final(waiting, engine, event
 
 def test_a_job_that_is_final_is_answered_at_once(client, engine, watchers):
     before = time.monotonic()
-    assert client.get(f"/jobs/{buried(engine).id}?wait=30").json["status"] == "failed"
+    assert client.get(f"/jobs/{dead_lettered(engine).id}?wait=30").json["status"] == "failed"
     assert client.get(f"/jobs/{uuid4()}?wait=30").status_code == 404
     assert time.monotonic() - before < AT_ONCE
 
@@ -452,13 +464,13 @@ def test_progress_is_a_number_from_nought_on(engine, done, total):
 def writes(monkeypatch):
     """What is written of progress: done, and when."""
     found = []
-    real = control.note_progress
+    real = store.note_progress
 
     def note(connection, job_id, attempt, **said):
         found.append((said["done"], time.monotonic()))
         return real(connection, job_id, attempt, **said)
 
-    monkeypatch.setattr(control, "note_progress", note)
+    monkeypatch.setattr(store, "note_progress", note)
     return found
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from webapp.jobs.explain import COUNTED_UP_TO, Situation, explain
-from webapp.jobs.store import JobRow
+from webapp.jobs.model import JobRow
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATER, BEFORE = NOW + timedelta(minutes=1), NOW - timedelta(minutes=1)

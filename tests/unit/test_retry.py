@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webapp.jobs.errors import Discard, JobTimeout, Retry, Snooze
-from webapp.jobs.retry import Bury, ComeBack, DeathReason, RetryPolicy, TryAgain
+from webapp.jobs.retry import ComeBack, DeathReason, GiveUp, RetryPolicy, TryAgain
 
-EXHAUSTED = Bury(DeathReason.EXHAUSTED)
-DISCARDED = Bury(DeathReason.DISCARDED)
+EXHAUSTED = GiveUp(DeathReason.EXHAUSTED)
+DISCARDED = GiveUp(DeathReason.DISCARDED)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from webapp.api.schemas import (
     SubmitRequest,
 )
 from webapp.api.strictjson import BadBody, read_json
-from webapp.jobs.store import JobRow
+from webapp.jobs.model import JobRow
 
 
 def nested(depth, opening, closing, core):

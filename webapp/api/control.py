@@ -11,7 +11,7 @@ from webapp.api.jobs import job_id_of, job_service, query_values
 from webapp.api.openapi import documented
 from webapp.api.schemas import AttemptAnswer, AttemptsQuery, CancelRequest, JobAnswer, RetryRequest
 from webapp.infra.broker import heartbeats
-from webapp.jobs.control import CancelAnswer
+from webapp.jobs.model import CancelAnswer
 
 #: The name begins the operation ids in `/openapi.json`, so it stays.
 bp = Blueprint("steering", __name__)

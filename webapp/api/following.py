@@ -21,9 +21,9 @@ from webapp.api.schemas import JobAnswer, ShowQuery
 from webapp.infra.postgres import database_errors, deadlines
 from webapp.infra.postgres.database_errors import Trouble
 from webapp.jobs.errors import JobError
+from webapp.jobs.model import JobRow
 from webapp.jobs.service import Jobs
 from webapp.jobs.states import FINAL
-from webapp.jobs.store import JobRow
 from webapp.jobs.watchers import Watch, Watchers
 
 bp = Blueprint("following", __name__)

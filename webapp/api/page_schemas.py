@@ -29,10 +29,10 @@ from webapp.api.schemas import (
 from webapp.api.strictjson import BadBody, read_json
 from webapp.jobs import options
 from webapp.jobs.filters import Filter
-from webapp.jobs.lifetime import made_at
+from webapp.jobs.model import JobRow
 from webapp.jobs.pages import LARGE, Page
+from webapp.jobs.retention import made_at
 from webapp.jobs.states import JobStatus
-from webapp.jobs.store import JobRow
 
 
 def _as_list(given: object) -> object:

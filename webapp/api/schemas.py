@@ -25,11 +25,10 @@ from pydantic import (
 
 from webapp.infra.jsontext import iso
 from webapp.jobs import options
-from webapp.jobs.control import AttemptRow
+from webapp.jobs.model import MAX_ATTEMPT, AttemptRow, JobRow
 from webapp.jobs.nesting import MAX_DEPTH, is_deeper, readable
 from webapp.jobs.options import Options
 from webapp.jobs.states import AttemptOutcome, JobStatus
-from webapp.jobs.store import MAX_ATTEMPT, JobRow
 from webapp.jobs.submission import Submission
 from webapp.jobs.tables import MAX_KEY_LENGTH
 from webapp.outbound.urls import MAX_URL, written_url

@@ -23,6 +23,18 @@ class DeadLetterState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class NewDeadLetter:
+    """A job that has just gone to the dead letter queue."""
+
+    id: UUID
+    task: str
+    queue: str
+    reason: str
+    request_id: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
     """Which dead letters are wanted: all that is given must hold; None stands for any.
 

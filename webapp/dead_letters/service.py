@@ -27,7 +27,7 @@ from webapp.dead_letters.model import (
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.infra.telemetry import metrics
 from webapp.jobs import pages
-from webapp.jobs.store import JobRow
+from webapp.jobs.model import JobRow
 
 logger = logging.getLogger(__name__)
 

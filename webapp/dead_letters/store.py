@@ -1,4 +1,4 @@
-"""Runs the statements of `sql/dead_letters.sql`: find dead letters, group them, requeue and discard what matches.
+"""Runs the statements about dead letters: move a job among them, find them, group them, requeue and discard what matches.
 
 Functions take a connection and never commit.
 """
@@ -7,13 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 
-from webapp.dead_letters.model import DeadLetter, DeadLetterFilter, Group, Resolved, ResolveRequest
+from webapp.dead_letters.model import (
+    DeadLetter,
+    DeadLetterFilter,
+    Group,
+    NewDeadLetter,
+    Resolved,
+    ResolveRequest,
+)
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs import pages
-from webapp.jobs.store import JobRow
+from webapp.jobs.error_report import ErrorReport
+from webapp.jobs.model import JobRow
+from webapp.jobs.retry import DeathReason
 
 
 def _statement(name: str) -> TextClause:
@@ -22,6 +32,10 @@ def _statement(name: str) -> TextClause:
 
 _PAGE, _COUNT, _JOBS, _GROUPS = (_statement(name) for name in ("page", "count", "jobs", "groups"))
 _REQUEUE, _DISCARD = _statement("requeue"), _statement("discard")
+_LAST_ATTEMPT, _MOVE = (text(read_sql(__file__, "move", name)) for name in ("last_attempt", "move"))
+
+#: How an attempt that was recorded by a release without `death_reason` tells that it was discarded.
+_DISCARD_TYPE = "webapp.jobs.errors.Discard"
 
 
 def page(
@@ -83,3 +97,25 @@ def discard(connection: Connection, request: ResolveRequest, *, limit: int) -> R
     """Puts the oldest open dead letters that match aside: their jobs stay failed, and leave the dead letter queue."""
     given = request.wanted.values() | {"limit": limit, "by": request.by, "why": request.why}
     return Resolved(connection.execute(_DISCARD, given).rowcount)
+
+
+def move_to_dead_letters(connection: Connection, job_id: UUID, attempt: int) -> NewDeadLetter | None:
+    """Moves a job whose last attempt is recorded to the dead letter queue; None when there is nothing to move."""
+    last = connection.execute(_LAST_ATTEMPT, {"id": job_id, "attempt": attempt}).first()
+    if last is None:
+        return None
+    by_type = DeathReason.DISCARDED if last.error_type == _DISCARD_TYPE else DeathReason.EXHAUSTED
+    reason = last.death_reason or by_type.value
+    report = ErrorReport(last.error_type or "", last.error_message or "")
+    connection.execute(
+        _MOVE,
+        {
+            "id": job_id,
+            "attempt": attempt,
+            "reason": reason,
+            "error_type": last.error_type,
+            "error_message": last.error_message,
+            "fingerprint": report.fingerprint,
+        },
+    )
+    return NewDeadLetter(job_id, last.task, last.queue, reason, last.request_id, last.traceparent)

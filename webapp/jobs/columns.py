@@ -1,8 +1,16 @@
-"""What to select for a job's fields: JSON as it was given, also where `jsonb` would give it back otherwise."""
+"""What to select for a job's fields where a statement is built from parts: JSON as it was given, also where `jsonb` would give
+it back otherwise.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
+
+from webapp.jobs.model import JobRow
+
+#: The columns of a `JobRow`, in its order.
+FIELDS = tuple(field.name for field in fields(JobRow))
 
 
 def as_sent(column: str, table: str = "") -> str:
@@ -11,13 +19,22 @@ def as_sent(column: str, table: str = "") -> str:
     Args:
         column: its name.
         table: what stands before it where another table has such a column too.
+
+    Example:
+        >>> as_sent("payload", "jobs")
+        'coalesce(jobs.payload_as_sent, CAST(jobs.payload AS json))'
     """
     name = f"{table}.{column}" if table else column
     return f"coalesce({name}_as_sent, CAST({name} AS json))"
 
 
 def columns_of(names: Iterable[str], table: str = "") -> str:
-    """What to select for these fields of a job, under their names."""
+    """What to select for these fields of a job, under their names.
+
+    Example:
+        >>> columns_of(["id", "task"], "jobs")
+        'jobs.id, jobs.task'
+    """
     before = f"{table}." if table else ""
     return ", ".join(
         f"{as_sent(name, table)} AS {name}" if name in {"payload", "result"} else before + name

@@ -18,12 +18,12 @@ from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, kept_as_sent, optional_array_of, text_array_of
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.error_report import ErrorReport
+from webapp.jobs.model import Claim, LeasedJob
 from webapp.jobs.retry import DeathReason
 from webapp.jobs.states import UNBURNT, AttemptOutcome, JobStatus
-from webapp.jobs.store import Claim, Held
 
 #: An attempt, as the process that runs it knows it, or as it is found in the hands of one that is gone.
-H = TypeVar("H", Claim, Held)
+H = TypeVar("H", Claim, LeasedJob)
 
 
 class Follows(StrEnum):

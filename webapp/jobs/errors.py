@@ -226,7 +226,7 @@ class Cancelled(Exception):
 
 
 class Discard(Exception):
-    """Raised by a handler: trying again is no use, bury the job now."""
+    """Raised by a handler: trying again is no use, the job goes to the dead letter queue now."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

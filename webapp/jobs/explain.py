@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from webapp.infra.jsontext import iso
+from webapp.jobs.model import JobRow
 from webapp.jobs.options import HIGHEST_PRIORITY
 from webapp.jobs.states import FINAL, JobStatus
-from webapp.jobs.store import JobRow
 
 #: Up to here the jobs ahead are counted.
 COUNTED_UP_TO = 10_000

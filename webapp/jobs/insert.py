@@ -19,11 +19,14 @@ from sqlalchemy import Connection, text
 
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, kept_as_sent, text_array_of
-from webapp.jobs.columns import columns_of
+from webapp.jobs.columns import FIELDS, columns_of
+from webapp.jobs.model import JobRow
 from webapp.jobs.options import PLAIN, Terms
-from webapp.jobs.store import FIELDS, JobRow, find
+from webapp.jobs.store import find
 from webapp.jobs.submission import KEY_TTL, NewJob
 
+#: Longest a statement of a batch may run, milliseconds: ten thousand rows on a busy machine.
+BATCH_TIMEOUT_MS = 15_000
 #: The table of idempotency keys.
 KEYS = "idempotency_keys"
 
@@ -243,6 +246,11 @@ _INSERT_MANY = {
 
 #: Most of payloads that one statement carries, characters: on its way it is copied six times, by psycopg2 and libpq.
 STATEMENT_CHARACTERS = 2 * 1024**2
+
+
+def allow_time(connection: Connection) -> None:
+    """Gives the statements of this transaction the time that a batch takes."""
+    connection.execute(text(f"SET LOCAL statement_timeout = {BATCH_TIMEOUT_MS}"))
 
 
 def insert_many(

@@ -9,9 +9,10 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from webapp.infra.postgres.engine import in_one_trip
-from webapp.jobs import control, explain, lifetime, pages, store
+from webapp.jobs import explain, pages, retention, store
 from webapp.jobs.errors import JobGone, JobNotFound
 from webapp.jobs.filters import Filter
+from webapp.jobs.model import MAX_ATTEMPT, AttemptRow, JobRow
 
 
 class Lookup:
@@ -26,7 +27,7 @@ class Lookup:
         self._engine = engine
         self._retention_days = retention_days
 
-    def get(self, job_id: UUID) -> store.JobRow:
+    def get(self, job_id: UUID) -> JobRow:
         """One job.
 
         Raises:
@@ -35,7 +36,7 @@ class Lookup:
         """
         return in_one_trip(self._engine, lambda connection: self.found(connection, job_id))
 
-    def watch(self, job_id: UUID) -> store.JobRow:
+    def watch(self, job_id: UUID) -> JobRow:
         """One job, which from now on tells of its changes.
 
         Raises:
@@ -43,8 +44,8 @@ class Lookup:
             JobGone: it was deleted for its age.
         """
 
-        def watched(connection: Connection) -> store.JobRow:
-            control.watch(connection, job_id)
+        def watched(connection: Connection) -> JobRow:
+            store.watch(connection, job_id)
             return self.found(connection, job_id)
 
         return in_one_trip(self._engine, watched)
@@ -66,9 +67,7 @@ class Lookup:
 
         return explain.explain(in_one_trip(self._engine, look))
 
-    def attempts(
-        self, job_id: UUID, *, before: int | None, limit: int
-    ) -> tuple[list[control.AttemptRow], bool]:
+    def attempts(self, job_id: UUID, *, before: int | None, limit: int) -> tuple[list[AttemptRow], bool]:
         """A job's attempts from the newest on, as many as fit into a page; and whether there may be more.
 
         Args:
@@ -78,10 +77,10 @@ class Lookup:
             JobNotFound: there is no job with this id.
             JobGone: it was deleted for its age.
         """
-        newest = before if before is not None else store.MAX_ATTEMPT
+        newest = before if before is not None else MAX_ATTEMPT
         rows, goes_on = in_one_trip(
             self._engine,
-            lambda connection: control.attempts(
+            lambda connection: store.attempts(
                 connection, job_id, before=newest, limit=limit, room=pages.PAGE_BYTES
             ),
         )
@@ -113,7 +112,7 @@ class Lookup:
             ),
         )
 
-    def found(self, connection: Connection, job_id: UUID) -> store.JobRow:
+    def found(self, connection: Connection, job_id: UUID) -> JobRow:
         """One job.
 
         Raises:
@@ -123,5 +122,5 @@ class Lookup:
         row = store.find(connection, job_id)
         if row is not None:
             return row
-        past = lifetime.is_past(job_id, datetime.now(UTC), self._retention_days)
+        past = retention.is_past(job_id, datetime.now(UTC), self._retention_days)
         raise JobGone(job_id) if past else JobNotFound(job_id)

@@ -15,10 +15,10 @@ from uuid import UUID
 from sqlalchemy import Connection, TextClause, text
 
 from webapp.infra.postgres.literals import array_of
-from webapp.jobs.columns import as_sent, columns_of
+from webapp.jobs.columns import FIELDS, as_sent, columns_of
 from webapp.jobs.filters import Filter, all_of
+from webapp.jobs.model import JobRow
 from webapp.jobs.search import search
-from webapp.jobs.store import FIELDS, JobRow
 
 #: Largest page, bytes of JSON; a first job that is larger is a page by itself.
 PAGE_BYTES = 2 * 1024 * 1024

@@ -32,7 +32,7 @@ class TryAgain:
 
 
 @dataclass(frozen=True, slots=True)
-class Bury:
+class GiveUp:
     """Do not run the job again."""
 
     reason: DeathReason
@@ -45,7 +45,7 @@ class ComeBack:
     delay: float
 
 
-RetryDecision = TryAgain | ComeBack | Bury
+RetryDecision = TryAgain | ComeBack | GiveUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +104,18 @@ class RetryPolicy:
             max_retries: retries this job has in all.
         """
         if isinstance(error, Discard):
-            return Bury(DeathReason.DISCARDED)
+            return GiveUp(DeathReason.DISCARDED)
         asked = _wait_asked_by(error)
         if isinstance(error, Snooze) and asked is not None:
             return ComeBack(asked)
         if retry_count >= max_retries:
-            return Bury(DeathReason.EXHAUSTED)
+            return GiveUp(DeathReason.EXHAUSTED)
         return TryAgain(self.delay(retry_count + 1) if asked is None else asked)
 
     def after_loss(self, *, retry_count: int, max_retries: int) -> RetryDecision:
         """Decides what follows an attempt whose process died: again at once, while the budget lasts."""
         if retry_count >= max_retries:
-            return Bury(DeathReason.EXHAUSTED)
+            return GiveUp(DeathReason.EXHAUSTED)
         return TryAgain(0.0)
 
 

@@ -23,7 +23,7 @@ from webapp.infra.postgres.engine import in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
 from webapp.infra.telemetry.logs import bound_field
 from webapp.infra.telemetry.traceparent import here
-from webapp.jobs import bulk, control, insert, store
+from webapp.jobs import control, insert
 from webapp.jobs.errors import (
     JobEnded,
     JobError,
@@ -35,6 +35,7 @@ from webapp.jobs.errors import (
     PayloadRefused,
 )
 from webapp.jobs.lookup import Lookup
+from webapp.jobs.model import CancelAnswer, JobRow
 from webapp.jobs.states import JobStatus
 from webapp.jobs.submission import Accepted, NewJob, Origin, Placed, Rules, Submission, fingerprint
 
@@ -145,7 +146,7 @@ class Jobs(Lookup):
         send = self._hints.wants_all(Counter((job.queue, job.task) for job in jobs))
         try:
             with self._engine.begin() as connection:
-                bulk.allow_time(connection)
+                insert.allow_time(connection)
                 created = insert.insert_many(
                     connection, jobs, dispatched=send, key_ttl=self._rules.limits.key_ttl
                 )
@@ -193,7 +194,7 @@ class Jobs(Lookup):
             if job_id is not None and known == fingerprint(submissions[number]):
                 answers[number] = Placed(job_id, created=False)
 
-    def _store(self, job: NewJob, *, dispatched: bool) -> tuple[store.JobRow, bool]:
+    def _store(self, job: NewJob, *, dispatched: bool) -> tuple[JobRow, bool]:
         key = job.idempotency_key
         try:
             inserted, owner = in_one_trip(
@@ -216,7 +217,7 @@ class Jobs(Lookup):
             raise KeyOfPruned(key or "", owner.job_id)
         return owner.job, owner.job_id == job.id
 
-    def cancel(self, job_id: UUID, reason: str | None = None) -> tuple[store.JobRow, control.CancelAnswer]:
+    def cancel(self, job_id: UUID, reason: str | None = None) -> tuple[JobRow, CancelAnswer]:
         """Cancels a job that waits, or asks one that runs to stop; asking twice changes nothing.
 
         Returns the job as it stands, and what became of it: `CANCELLED` or `ASKED`.
@@ -233,16 +234,16 @@ class Jobs(Lookup):
                 self.found(connection, job_id),
             ),
         )
-        if answer is control.CancelAnswer.NOTHING:
+        if answer is CancelAnswer.NOTHING:
             if job.status != JobStatus.CANCELLED:
                 raise JobEnded(job_id, job.status)
-            return job, control.CancelAnswer.CANCELLED
-        if answer is control.CancelAnswer.CANCELLED:
+            return job, CancelAnswer.CANCELLED
+        if answer is CancelAnswer.CANCELLED:
             metrics.jobs_cancelled.inc()
         logger.info("job's cancellation was asked", extra={"job_id": str(job_id), "answer": answer.value})
         return job, answer
 
-    def requeue(self, job_id: UUID) -> store.JobRow:
+    def requeue(self, job_id: UUID) -> JobRow:
         """Queues a failed or cancelled job once more with a fresh budget of retries; the dispatcher sends it.
 
         Raises:

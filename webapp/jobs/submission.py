@@ -19,7 +19,7 @@ from webapp.outbound.urls import TargetRefused, callable_url
 from webapp.settings import Settings
 
 if TYPE_CHECKING:
-    from webapp.jobs.store import JobRow
+    from webapp.jobs.model import JobRow
 
 T = TypeVar("T")
 

@@ -18,8 +18,7 @@ from webapp.infra.broker.hints import Hint
 from webapp.infra.broker.publish import Broker
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.infra.telemetry import metrics
-from webapp.jobs import bulk, store
-from webapp.queues import tickets
+from webapp.queues import store as queue_store
 from webapp.queues.plan import MOST_TICKETS, Plan, TaskPace, Waiting, plan_dispatch, unclaimed_after
 
 logger = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ def hand_back(engine: Engine, ids: Sequence[UUID]) -> None:
     metrics.dispatch_failures.inc(len(ids))
     try:
         with engine.begin() as connection:
-            store.mark_undispatched(connection, ids)
+            queue_store.mark_undispatched(connection, ids)
     except SQLAlchemyError:
         logger.warning("job could not be handed back to the dispatcher", extra={"jobs": len(ids)})
 
@@ -114,7 +113,7 @@ class Dispatcher:
         if not self._broker.client.available() or not self._broker.epoch.is_over():
             return 0
         with self._engine.begin() as connection:
-            taken_back = bulk.forget_dispatched(connection)
+            taken_back = queue_store.forget_dispatched(connection)
         self._broker.epoch.begin()
         if taken_back:
             logger.warning("broker had lost its messages, they are sent again", extra={"jobs": taken_back})
@@ -123,17 +122,17 @@ class Dispatcher:
     def seconds_to_next_due(self, queues: Sequence[str], within: float) -> float | None:
         """Seconds until the next undispatched job is due, when that is less than `within`."""
         with self._engine.connect() as connection:
-            return store.seconds_to_next_due(connection, queues, within)
+            return queue_store.seconds_to_next_due(connection, queues, within)
 
 
 def _look(connection: Connection, queue: str, length: int, buffer: int) -> _Look:
-    head = tickets.look_at_head(connection, queue)
-    named = tickets.count_named(connection, queue, buffer) if head and length >= MOST_TICKETS else 0
+    head = queue_store.look_at_head(connection, queue)
+    named = queue_store.count_named(connection, queue, buffer) if head and length >= MOST_TICKETS else 0
     return _Look(head, named)
 
 
 def _take(connection: Connection, queue: str, plan: Plan, age: float) -> tuple[list[Hint], list[Hint]]:
     """Marks the jobs that get a message: due ones first, then those that were sent and not claimed for `age` seconds."""
-    due = store.take_due(connection, queue, plan.due, besides=plan.besides) if plan.due else []
+    due = queue_store.take_due(connection, queue, plan.due, besides=plan.besides) if plan.due else []
     room = plan.room - len(due)
-    return due, store.take_unclaimed(connection, queue, room, age) if room > 0 else []
+    return due, queue_store.take_unclaimed(connection, queue, room, age) if room > 0 else []

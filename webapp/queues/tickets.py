@@ -5,7 +5,7 @@ does. A ticket names a queue and a task instead; the child that gets it claims w
 in its order, runs it, and goes on like that for half a second. Nothing is lost with a ticket, one too many finds nothing
 to do, and no job waits in Redis behind others that came later.
 
-Like `webapp.jobs.store`, of which this is a part: functions take a connection and never commit.
+Like `webapp.queues.store`: functions take a connection and never commit.
 """
 
 from __future__ import annotations
@@ -14,53 +14,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from webapp.infra.broker.hints import Ticket
 from webapp.infra.postgres.engine import Statement
+from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.ends import ENDED_AND_RECORDED, End, values_of
-from webapp.jobs.store import CLAIMED, CLAIMS, IN_TIME, Claim
-from webapp.queues.plan import LOOKED_AT, Waiting
+from webapp.jobs.model import Claim
 
-#: The head of a queue: what is due and was never sent, the most urgent first.
-_HEAD = f"""FROM jobs
-             WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL AND run_at <= now()
-               AND {IN_TIME}
-             ORDER BY priority DESC, run_at
-             LIMIT :limit"""
-
-_LOOK_AT_HEAD = text(f"""
-    SELECT task, count(*), max(timeout), max(priority) FROM (SELECT task, timeout, priority {_HEAD}) AS head
-     GROUP BY task""")
-
-
-def look_at_head(connection: Connection, queue: str, limit: int = LOOKED_AT) -> dict[str, Waiting]:
-    """What is due at the head of a queue, by task; takes nothing and locks nothing."""
-    rows = connection.execute(_LOOK_AT_HEAD, {"queue": queue, "limit": limit})
-    return {row[0]: Waiting(*row[1:]) for row in rows}
-
-
-_COUNT_NAMED = text("""
-    SELECT count(*) FROM (
-        SELECT FROM jobs WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NOT NULL LIMIT :limit) AS named""")
-
-
-def count_named(connection: Connection, queue: str, limit: int) -> int:
-    """How many waiting jobs have a message that names them, counted up to `limit`: the other messages are tickets."""
-    return int(connection.execute(_COUNT_NAMED, {"queue": queue, "limit": limit}).scalar_one())
-
-
-_HEAD_TAKEN = f"head AS (SELECT id AS head_id, task AS head_task, timeout AS head_timeout {_HEAD} FOR UPDATE SKIP LOCKED)"
-_CLAIM_HEAD = f"""UPDATE jobs SET {CLAIMED}
-      FROM head
-     WHERE id = head_id AND head_task = :task AND head_timeout <= :timeout
-    RETURNING priority, {CLAIMS}"""
-_CLAIM_DUE = Statement(f"WITH {_HEAD_TAKEN} {_CLAIM_HEAD}")
+_CLAIM_TEXT = read_sql(__file__, "head", "claim")
+_CLAIM_DUE = Statement(_CLAIM_TEXT)
+#: The same as `end_attempts` and `claim_due` in one statement and one commit: the two texts, each without what it answers.
+_END_AND_CLAIM = Statement(
+    f"""{ENDED_AND_RECORDED},
+{_CLAIM_TEXT.removeprefix("WITH ").rsplit("SELECT", 1)[0]}
+SELECT (SELECT count(*) FROM recorded), claimed.* FROM (VALUES (1)) AS always LEFT JOIN claimed ON true"""
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Taker:
-    """Who works on a ticket, and how much at once.
+class ClaimTerms:
+    """What a ticket's claim is made with.
 
     Args:
         limit: jobs at the head of the queue that are looked at.
@@ -73,19 +47,19 @@ class Taker:
     lease: float
 
 
-def claim_due(connection: Connection, ticket: Ticket, taker: Taker) -> list[Claim]:
+def claim_due(connection: Connection, ticket: Ticket, terms: ClaimTerms) -> list[Claim]:
     """Takes the leases of the ticket's jobs among the first that are due, the most urgent first."""
-    return _urgent_first(_CLAIM_DUE.run(connection, _claim_values(ticket, taker)).rows)
+    return _urgent_first(_CLAIM_DUE.run(connection, _claim_values(ticket, terms)).rows)
 
 
-def _claim_values(ticket: Ticket, taker: Taker) -> dict[str, Any]:
+def _claim_values(ticket: Ticket, terms: ClaimTerms) -> dict[str, Any]:
     return {
         "queue": ticket.queue,
         "task": ticket.task,
         "timeout": ticket.timeout,
-        "limit": taker.limit,
-        "worker_id": taker.worker_id,
-        "lease": taker.lease,
+        "limit": terms.limit,
+        "worker_id": terms.worker_id,
+        "lease": terms.lease,
     }
 
 
@@ -100,13 +74,8 @@ def _urgent_first(rows: Iterable[tuple[Any, ...]]) -> list[Claim]:
     return [claim for _, claim in claims]
 
 
-#: The same as `end_attempts` and `claim_due`, in one statement and one commit.
-_END_AND_CLAIM = Statement(f"""{ENDED_AND_RECORDED}, {_HEAD_TAKEN}, claimed AS ({_CLAIM_HEAD})
-    SELECT (SELECT count(*) FROM recorded), claimed.* FROM (VALUES (1)) AS always LEFT JOIN claimed ON true""")
-
-
 def end_and_claim(
-    connection: Connection, ends: Sequence[End[Claim]], ticket: Ticket, taker: Taker
+    connection: Connection, ends: Sequence[End[Claim]], ticket: Ticket, terms: ClaimTerms
 ) -> tuple[int, list[Claim]]:
     """Ends the attempts of a chunk and claims the ticket's next one: `end_attempts`, then `claim_due`.
 
@@ -118,6 +87,6 @@ def end_and_claim(
     Returns:
         How many of them had not lost their lease, and the claims.
     """
-    values = values_of(ends) | _claim_values(ticket, taker)
+    values = values_of(ends) | _claim_values(ticket, terms)
     rows = _END_AND_CLAIM.run(connection, values).rows
     return rows[0][0], _urgent_first(row[1:] for row in rows if row[1] is not None)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EXECUTE_JOB = "tasks.execute_job"
 EXECUTE_JOBS = "tasks.execute_jobs"
 EXECUTE_DUE = "tasks.execute_due"
-BURY_JOB = "tasks.bury_job"
+DEAD_LETTER_JOB = "tasks.bury_job"
 
 #: How long a chunk's message runs before its jobs that have not begun are handed back, seconds.
 CHUNK_WINDOW = 1.0
@@ -92,5 +92,5 @@ def ticket_message(ticket: Ticket) -> Message:
 
 def dead_letter_message(job_id: UUID, attempt: int, queue: str) -> Message:
     """Asks the dead letter task to move a job."""
-    envelope = Envelope(BURY_JOB, queue, transport.kombu_priority(transport.MOST_URGENT))
+    envelope = Envelope(DEAD_LETTER_JOB, queue, transport.kombu_priority(transport.MOST_URGENT))
     return Message(envelope, [str(job_id), attempt], str(uuid4()), f"{job_id}, attempt {attempt}")

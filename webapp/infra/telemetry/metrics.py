@@ -73,7 +73,7 @@ submissions = Counter(
     ["outcome", "reason"],
 )
 retries = Counter("job_retries_total", "Attempts that failed and were given another try, by task.", ["task"])
-burials = Counter(
+dead_letters = Counter(
     "job_burials_total", "Jobs that went to the dead letter queue, by task.", ["task", "reason"]
 )
 starts_late = Counter("job_starts_late_total", "Jobs that started later than 5 s after they were due.")
@@ -199,10 +199,10 @@ def count_retry(task: str) -> None:
     retries.labels(task_label(task)).inc()
 
 
-def count_burial(task: str, reason: str) -> None:
+def count_dead_letter(task: str, reason: str) -> None:
     """Counts a job that went to the dead letter queue."""
     jobs_failed.inc()
-    burials.labels(task_label(task), reason).inc()
+    dead_letters.labels(task_label(task), reason).inc()
 
 
 def count_failed_step(part: str, steps: Iterable[str]) -> Callable[[str], None]:

@@ -49,7 +49,7 @@ P = ParamSpec("P")
 #: How long a process that ends waits for the collector, milliseconds.
 FLUSH_MS = 2_000
 
-#: Held over every fork, so that no child is born while its parent makes a provider and holds this for ever.
+#: LeasedJob over every fork, so that no child is born while its parent makes a provider and holds this for ever.
 _starting = threading.Lock()
 os.register_at_fork(
     before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release

@@ -1,14 +1,36 @@
-"""What an id tells of a job that is not there any more. Pure."""
+"""How long a job is kept: cancels what expired, deletes what is old, and tells by an id whether its job was deleted.
+
+Functions that take a connection never commit.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from sqlalchemy import Connection, text
+
+from webapp.infra.postgres.sql_files import read_sql
+
+#: What `cancel_reason` says of a job that was not started by its `expires_at`.
+EXPIRED = "expired"
 #: The version of the ids that jobs get (RFC 9562, 5.7); its first 48 bits are milliseconds since 1970.
 _VERSION = 7
 #: The last second that a `datetime` can be, since 1970.
 _LAST_SECOND = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+
+_CANCEL_EXPIRED = text(read_sql(__file__, "cancel_expired"))
+_PRUNE = text(read_sql(__file__, "prune"))
+
+
+def cancel_expired(connection: Connection, limit: int) -> int:
+    """Cancels jobs whose `expires_at` passed before their first attempt; returns how many."""
+    return connection.execute(_CANCEL_EXPIRED, {"reason": EXPIRED, "limit": limit}).rowcount
+
+
+def prune(connection: Connection, *, days: int, limit: int) -> int:
+    """Deletes final jobs that ended more than `days` ago, with their attempts; returns how many."""
+    return connection.execute(_PRUNE, {"days": days, "limit": limit}).rowcount
 
 
 def made_at(job_id: UUID) -> datetime:

@@ -1,0 +1,60 @@
+"""Statements that must agree hold the same text: each file opens in psql as it is, so the text stands in each."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+
+from webapp.infra.postgres.sql_files import read_sql
+from webapp.jobs import store
+from webapp.jobs.columns import FIELDS, columns_of
+from webapp.jobs.model import Claim, LeasedJob
+from webapp.queues import store as queue_store
+
+
+def words(text):
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def between(text, start, end):
+    return text.split(start, 1)[1].split(end, 1)[0]
+
+
+def selected(text):
+    """The names under which a list of columns is selected."""
+    whole = re.sub(r"\([^()]*\)", "", re.sub(r"\([^()]*\)", "", re.sub(r"\([^()]*\)", "", text)))
+    return tuple(re.split(r"[\s.]", one.strip())[-1] for one in whole.split(","))
+
+
+def test_the_head_of_a_queue_is_the_same_for_all_that_look_at_it():
+    look, take, claim = (
+        words(between(read_sql(queue_store.__file__, "head", name), "head AS (", "LIMIT :limit"))
+        for name in ("look", "take", "claim")
+    )
+    assert look == take == claim
+
+
+def test_both_claims_write_and_answer_the_same():
+    named, ticket = (
+        read_sql(store.__file__, "claim", "claim"),
+        read_sql(queue_store.__file__, "head", "claim"),
+    )
+    assert words(between(named, "SET", "WHERE")) == words(between(ticket, "SET", "FROM head WHERE"))
+    answer = words(named.split("RETURNING", 1)[1])
+    assert words(between(ticket, "RETURNING priority,", ")\nSELECT")) == answer
+    assert words(between(read_sql(store.__file__, "claim", "claimed_by"), "SELECT", "FROM jobs")) == answer
+    assert selected(answer) == Claim._fields
+
+
+def test_a_jobs_columns_are_those_of_its_row():
+    text = words(between(read_sql(store.__file__, "find_job"), "SELECT", "FROM jobs"))
+    assert text == words(columns_of(FIELDS))
+
+
+def test_jobs_are_taken_over_with_the_same_fields():
+    expired, held = (
+        words(between(read_sql(store.__file__, "leases", name), "SELECT", "FROM jobs j"))
+        for name in ("take_expired", "take_held_by")
+    )
+    assert expired == held
+    assert len(selected(expired)) == len(fields(LeasedJob))

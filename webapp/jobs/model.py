@@ -1,0 +1,113 @@
+"""Jobs as values: the row, a lease on one attempt, an attempt's record. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+from uuid import UUID
+
+#: Largest number of an attempt: PostgreSQL's integer.
+MAX_ATTEMPT = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job as it stands in the table."""
+
+    id: UUID
+    task: str
+    payload: dict[str, Any]
+    queue: str
+    priority: int
+    status: str
+    attempt: int
+    retry_count: int
+    max_retries: int
+    timeout: float
+    run_at: datetime
+    dispatched_at: datetime | None
+    lease_expires_at: datetime | None
+    worker_id: str | None
+    idempotency_key: str | None
+    result: Any
+    last_error: str | None
+    created_at: datetime
+    updated_at: datetime
+    last_attempt_at: datetime | None
+    finished_at: datetime | None
+    tags: list[str]
+    expires_at: datetime | None
+    backoff: dict[str, float] | list[float] | None
+    callback_url: str | None
+    callback_job_id: UUID | None
+    cancel_reason: str | None
+    progress: dict[str, Any] | None
+
+
+class Claim(NamedTuple):
+    """A lease on one attempt of a job: `attempt` is the fence that every later write must show."""
+
+    id: UUID
+    task: str
+    payload: dict[str, Any]
+    queue: str
+    attempt: int
+    retry_count: int
+    max_retries: int
+    timeout: float
+    worker_id: str
+    waited: float
+    request_id: str | None
+    backoff: dict[str, float] | list[float] | None = None
+    traceparent: str | None = None
+    callback_of: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedJob:
+    """A job that is processing in the hands of a process that is gone, or may be.
+
+    Args:
+        recorded: True when this attempt's end is already written.
+        spared: how many attempts its process died in without running it.
+    """
+
+    id: UUID
+    task: str
+    queue: str
+    attempt: int
+    retry_count: int
+    max_retries: int
+    worker_id: str
+    recorded: bool
+    request_id: str | None = None
+    traceparent: str | None = None
+    backoff: dict[str, float] | list[float] | None = None
+    spared: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One attempt; `outcome` and `ended_at` are None while it runs."""
+
+    attempt: int
+    worker_id: str
+    outcome: str | None
+    started_at: datetime
+    ended_at: datetime | None
+    error_type: str | None
+    error_message: str | None
+    traceback: str | None
+
+
+class CancelAnswer(StrEnum):
+    """What asking for a job's cancellation led to."""
+
+    #: The job was waiting and is cancelled; it will not run.
+    CANCELLED = "cancelled"
+    #: The job runs: its attempt is asked to stop, now or before, and no other will follow.
+    ASKED = "asked"
+    #: The job is final or unknown, or its last attempt has failed already; nothing was changed.
+    NOTHING = "nothing"

@@ -1,0 +1,25 @@
+-- Claims jobs that a message names, and finds what a process has claimed. Both give the fields of a `Claim` in its order.
+--
+-- Guard of the claim: the job is queued, due, and was started before or has not expired. Every other job is a duplicate, stale
+-- or cancelled, and nothing of it changes. `attempt` grows with each claim and is the fence of every later write.
+-- Locks: the rows of the jobs that are claimed. A ticket's claim is in `webapp/queues/sql/head.sql`; a test compares the two.
+
+-- name: claim
+UPDATE jobs
+   SET status = 'processing', attempt = attempt + 1, worker_id = :worker_id, last_attempt_at = now(), updated_at = now(),
+       lease_expires_at = now() + make_interval(secs => :lease), progress = NULL
+ WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued' AND run_at <= now()
+   AND (expires_at IS NULL OR expires_at > now() OR attempt > 0)
+RETURNING id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, queue, attempt, retry_count, max_retries,
+          timeout, worker_id, extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff, traceparent,
+          callback_of;
+
+-- name: claimed_by
+-- What a process holds and has not ended, the most urgent first. Locks nothing: no other process writes to it meanwhile.
+SELECT id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, queue, attempt, retry_count, max_retries,
+       timeout, worker_id, extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff, traceparent,
+       callback_of
+  FROM jobs
+ WHERE status = 'processing' AND worker_id = :worker_id AND NOT EXISTS (
+       SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs.id AND ended.attempt = jobs.attempt)
+ ORDER BY priority DESC, run_at;

@@ -1,0 +1,30 @@
+-- Messages that name a job: `dispatched_at` says when the last one was sent. Counts them, takes them back, sends them again.
+--
+-- Guard: the job is queued; a claimed one needs no message.
+-- Locks: the rows of the jobs that change; `take_unclaimed` and `forget` leave out those that another session has locked.
+
+-- name: count_named
+-- Waiting jobs that a message names, counted up to `limit`.
+SELECT count(*) FROM (
+    SELECT FROM jobs WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NOT NULL LIMIT :limit) AS named;
+
+-- name: take_unclaimed
+-- Jobs that were sent more than `age` seconds ago and never claimed: their message may be lost.
+UPDATE jobs SET dispatched_at = now()
+  FROM (SELECT id FROM jobs
+         WHERE queue = :queue AND status = 'queued'
+           AND dispatched_at < now() - make_interval(secs => :age) AND run_at <= now()
+           AND (expires_at IS NULL OR expires_at > now() OR attempt > 0)
+         ORDER BY dispatched_at
+         LIMIT :limit FOR UPDATE SKIP LOCKED) AS unclaimed
+ WHERE jobs.id = unclaimed.id
+RETURNING jobs.id, jobs.task, jobs.queue, jobs.timeout, jobs.priority, jobs.run_at;
+
+-- name: mark_undispatched
+-- Gives jobs whose message could not be sent back to the dispatcher.
+UPDATE jobs SET dispatched_at = NULL WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued';
+
+-- name: forget
+-- Gives every job that was sent and not claimed back to the dispatcher: Redis lost its messages.
+UPDATE jobs SET dispatched_at = NULL WHERE id IN (
+    SELECT id FROM jobs WHERE status = 'queued' AND dispatched_at IS NOT NULL FOR UPDATE SKIP LOCKED);
