@@ -16,13 +16,14 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from tasks import execution
+from tasks.attempt import claims, run, settle
+from tasks.attempt.errors import AttemptFailed
 from tasks.attempt.soft_limit import SoftLimit
 from tasks.execution import JobsFailed, JobTask
 from tasks.presence import lost_jobs
 from tasks.processes import process_state, recycling, run_table
 from tasks.retrying import DATABASE_ERRORS, until_database_answers
-from tasks.runtime import Runtime, child_name, runtime
+from tasks.runtime import Runtime, runtime
 from webapp.infra.broker.client import celery
 from webapp.infra.broker.hints import Ticket
 from webapp.infra.broker.messages import CHUNK_WINDOW, TICKET_WINDOW
@@ -35,12 +36,13 @@ from webapp.jobs.model import Claim
 from webapp.jobs.states import JobStatus
 from webapp.queues import store as queue_store
 from webapp.queues import tickets
-from webapp.queues.tickets import ClaimTerms
 
 logger = logging.getLogger(__name__)
 
 #: Longest a completed job waits to be settled with others, seconds.
 FLUSH_AFTER = 0.2
+#: After this long handing back is tried again where the database was away for most of a lease, seconds.
+RELEASE_AGAIN = 0.5
 
 
 @celery.task(name="tasks.execute_jobs", base=JobTask, bind=True)  # type: ignore[untyped-decorator] # Celery ships no types
@@ -48,12 +50,12 @@ def execute_jobs(self: JobTask, job_ids: list[str]) -> None:
     """Runs the jobs of a chunk that are there to claim."""
     parts = runtime()
     ids = _as_many_as_this_child_may(parts, [UUID(one) for one in job_ids])
-    claims = execution.claim_all(parts, ids)
-    if len(claims) < len(ids):
-        metrics.jobs_refused.inc(len(ids) - len(claims))
-    if claims:
+    claimed = claims.claim_all(parts, ids)
+    if len(claimed) < len(ids):
+        metrics.jobs_refused.inc(len(ids) - len(claimed))
+    if claimed:
         order = {job_id: place for place, job_id in enumerate(ids)}
-        chunk = Chunk(parts, sorted(claims, key=lambda claim: order[claim.id]))
+        chunk = Chunk(parts, sorted(claimed, key=lambda claim: order[claim.id]))
         chunk.run()
         _tell_failures(chunk.failures)
 
@@ -75,10 +77,10 @@ def execute_due(self: JobTask, queue: str, task: str, timeout: float) -> None:
     ticket = Ticket(queue, task, timeout)
     end = time.monotonic() + TICKET_WINDOW
     failures = 0
-    claims = claim_due(parts, ticket)
-    while claims:
-        chunk = Chunk(parts, claims, ticket=ticket if time.monotonic() < end else None)
-        claims = chunk.run()
+    claimed = claims.claim_due(parts, ticket)
+    while claimed:
+        chunk = Chunk(parts, claimed, ticket=ticket if time.monotonic() < end else None)
+        claimed = chunk.run()
         failures += chunk.failures
     _tell_failures(failures)
 
@@ -91,31 +93,6 @@ def _tell_failures(failures: int) -> None:
     """
     if failures:
         raise JobsFailed(f"{failures} of this message's jobs failed")
-
-
-def claim_due(parts: Runtime, ticket: Ticket) -> list[Claim]:
-    """Claims what is due of a ticket's jobs, as many as make a chunk."""
-    taker = _taker(parts, ticket)
-    again = False
-
-    def claim(connection: Connection) -> list[Claim]:
-        nonlocal again
-        own = execution.claimed_before(connection) if again else []
-        again = True
-        return own or tickets.claim_due(connection, ticket, taker)
-
-    return until_database_answers(
-        lambda: in_one_trip(parts.engine, claim),
-        parts.settings.stuck_job_threshold,
-        "jobs could not be claimed yet",
-    )
-
-
-def _taker(parts: Runtime, ticket: Ticket) -> ClaimTerms:
-    size, room = parts.broker.paces.chunk_size(ticket.task), recycling.room()
-    return ClaimTerms(
-        size if room is None else min(size, room), child_name(), parts.settings.stuck_job_threshold
-    )
 
 
 class Chunk:
@@ -175,13 +152,13 @@ class Chunk:
 
     def _run(self, claim: Claim, limited: SoftLimit) -> None:
         began = time.monotonic()
-        with execution.attempt_of(claim):
+        with settle.attempt_of(claim):
             try:
-                kept = execution.run(self._parts, claim, limited)
-            except execution.AttemptFailed as failed:
+                kept = run.run_handler(self._parts, claim, limited)
+            except AttemptFailed as failed:
                 metrics.observe_wait(claim.task, claim.queue, claim.waited + began - self._claimed_at)
                 metrics.observe_run(claim.task, claim.queue, time.monotonic() - began)
-                self.failures += execution.settle_failed(self._parts, failed) is JobStatus.FAILED
+                self.failures += settle.settle_failed(self._parts, failed) is JobStatus.FAILED
                 return
         ended = time.monotonic()
         with self._lock:
@@ -196,7 +173,7 @@ class Chunk:
         """Settles what is done, and claims the ticket's next jobs in the same statement."""
         if done := self._take_done():
             return settle_many(self._parts, done, ticket)
-        return claim_due(self._parts, ticket)
+        return claims.claim_due(self._parts, ticket)
 
     def _take_done(self) -> list[End[Claim]]:
         self._flushed_at = time.monotonic()
@@ -214,16 +191,20 @@ class Chunk:
         if rest:
             self._release(rest)
 
-    def _release(self, claims: Sequence[Claim]) -> None:
-        """Gives back what has not begun; should the database be away for most of a lease, the sweeper does."""
+    def _release(self, rest: Sequence[Claim]) -> None:
+        """Gives back what has not begun, and goes on trying to while this process lives.
+
+        Else the jobs would wait until their leases run out, and one that was alone would be taken for lost, which uses up a
+        retry. Once another process has taken them over, nothing is left to give back. Should this one end, its parent does it.
+        """
         # Whatever comes of it: the thread that runs jobs must not take them for jobs it has just claimed.
-        execution.give_up(claims)
+        claims.give_up(rest)
         try:
             released = until_database_answers(
                 lambda: in_one_trip(
                     self._parts.engine,
                     lambda connection: ends.end_attempts(
-                        connection, [ends.released(claim) for claim in claims]
+                        connection, [ends.released(claim) for claim in rest]
                     ),
                 ),
                 self._parts.settings.stuck_job_threshold,
@@ -231,9 +212,12 @@ class Chunk:
             )
         except DATABASE_ERRORS as error:
             logger.error(  # noqa: TRY400 - the error's text may quote a payload
-                "jobs of a chunk could not be handed back",
-                extra={"jobs": len(claims), "error_type": type(error).__name__},
+                "jobs of a chunk could not be handed back, it will be tried again",
+                extra={"jobs": len(rest), "error_type": type(error).__name__},
             )
+            again = threading.Timer(RELEASE_AGAIN, self._release, [rest])
+            again.daemon = True
+            again.start()
             return
         lost_jobs.count_released(released)
         logger.info("jobs of a chunk were handed back", extra={"jobs": len(released)})
@@ -259,24 +243,24 @@ def settle_many(parts: Runtime, done: Sequence[End[Claim]], ticket: Ticket | Non
     def write(connection: Connection) -> tuple[set[UUID], list[Claim]]:
         """What an earlier try settled and claimed, whose answer did not come through, counts as well."""
         nonlocal again
-        claims = (
-            [claim for claim in execution.claimed_before(connection) if claim.id not in ids]
+        following = (
+            [claim for claim in claims.claimed_before(connection) if claim.id not in ids]
             if again and ticket
             else []
         )
         again = True
-        if ticket is None or claims:
+        if ticket is None or following:
             count = ends.count_ended(connection, done)
         else:
-            count, claims = tickets.end_and_claim(connection, done, ticket, _taker(parts, ticket))
+            count, following = tickets.end_and_claim(connection, done, ticket, claims.terms_of(parts, ticket))
         if count == len(done):
-            return ids, claims
-        return {one.held.id for one in done if ends.status_after(connection, one.held)}, claims
+            return ids, following
+        return {one.held.id for one in done if ends.status_after(connection, one.held)}, following
 
     settled: set[UUID] = set()
-    claims: list[Claim] = []
+    following: list[Claim] = []
     try:
-        settled, claims = until_database_answers(
+        settled, following = until_database_answers(
             lambda: in_one_trip(parts.engine, write),
             parts.settings.stuck_job_threshold,
             "attempts could not be settled yet",
@@ -287,18 +271,18 @@ def settle_many(parts: Runtime, done: Sequence[End[Claim]], ticket: Ticket | Non
         if not isinstance(error, DATABASE_ERRORS):
             raise
     _note_settled(done, settled)
-    return claims
+    return following
 
 
 def _settle_each(parts: Runtime, done: Sequence[End[Claim]], ticket: Ticket | None) -> list[Claim]:
     """Writes attempts one by one, since together with one whose result cannot be stored none is."""
     for one in done:
-        with execution.attempt_of(one.held):
+        with settle.attempt_of(one.held):
             try:
-                execution.settle_completed(parts, one.held, one.result)
-            except execution.AttemptFailed as failed:
-                execution.settle_failed(parts, failed)
-    return [] if ticket is None else claim_due(parts, ticket)
+                settle.settle_completed(parts, one.held, one.result)
+            except AttemptFailed as failed:
+                settle.settle_failed(parts, failed)
+    return [] if ticket is None else claims.claim_due(parts, ticket)
 
 
 def _note_settled(done: Sequence[End[Claim]], settled: Container[UUID]) -> None:
@@ -308,7 +292,7 @@ def _note_settled(done: Sequence[End[Claim]], settled: Container[UUID]) -> None:
     logs.info_each(logger, "job completed", [_about(one) for one in kept])
     if len(kept) == len(done):
         return
-    execution.give_up(one.held for one in done if one.held.id not in settled)
+    claims.give_up(one.held for one in done if one.held.id not in settled)
     for one in done:
         if one.held.id not in settled:
             metrics.leases_lost.inc()
@@ -318,7 +302,7 @@ def _note_settled(done: Sequence[End[Claim]], settled: Container[UUID]) -> None:
 def _about(one: End[Claim]) -> dict[str, str | int | float | UUID]:
     """What a line about a job of a chunk says."""
     return {
-        **execution.fields_of(one.held),
+        **settle.fields_of(one.held),
         "task": one.held.task,
         "waited_seconds": round(one.held.waited + (one.ran_from or 0.0), 3),
     }

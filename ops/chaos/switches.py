@@ -106,14 +106,15 @@ def _around(owner: Any, name: str, before: str | None = None, after: str | None 
 
 
 def _places_to_die() -> None:
-    from tasks import chunk, execution
+    from tasks import chunk
+    from tasks.attempt import claims, settle
     from webapp.jobs import insert
     from webapp.jobs.service import Jobs
 
     _around(insert, "insert_once", after="before-commit")
     _around(Jobs, "_store", after="after-commit")
-    _around(execution, "claim_all", after="after-claim")
-    _around(execution, "settle_completed", before="before-settle", after="after-settle")
+    _around(claims, "claim_all", after="after-claim")
+    _around(settle, "settle_completed", before="before-settle", after="after-settle")
     _around(chunk, "settle_many", before="before-settle", after="after-settle")
 
 
@@ -142,15 +143,16 @@ def _no_fence() -> None:
 def _early_ack() -> None:
     """The job is acknowledged, to the broker and in its row, before it is run."""
     from tasks import chunk, execution
+    from tasks.attempt import run, settle
 
     execution.execute_job.acks_late = chunk.execute_jobs.acks_late = False
-    real = execution.run
+    real = run.run_handler
 
-    def run(parts: Any, claim: Any, limited: Any = None) -> Any:
-        execution.settle_completed(parts, claim, json.dumps({"attempt": claim.attempt}))
+    def run_handler(parts: Any, claim: Any, limited: Any = None) -> Any:
+        settle.settle_completed(parts, claim, json.dumps({"attempt": claim.attempt}))
         return real(parts, claim, limited)
 
-    execution.run = run
+    run.run_handler = run_handler
 
 
 def _no_redispatch() -> None:
@@ -179,11 +181,11 @@ def _left_alone() -> None:
 
 def _twice() -> None:
     """A second process runs each job at the same time."""
-    from tasks import execution
+    from tasks.attempt import run
 
-    real = execution.run
+    real = run.run_handler
 
-    def run(parts: Any, claim: Any, limited: Any = None) -> Any:
+    def run_handler(parts: Any, claim: Any, limited: Any = None) -> Any:
         pid = os.fork()
         if pid == 0:
             try:
@@ -195,7 +197,7 @@ def _twice() -> None:
         finally:
             os.waitpid(pid, 0)
 
-    execution.run = run
+    run.run_handler = run_handler
 
 
 def _answer_first() -> None:

@@ -6,7 +6,7 @@ import os
 
 from billiard.process import current_process
 
-from tasks import execution
+from tasks.attempt import pace
 from tasks.processes import process_state
 from tasks.processes.file_descriptors import files
 from webapp.infra.telemetry import traces
@@ -47,4 +47,4 @@ def limit(most: int) -> None:
 
 def room() -> int | None:
     """How many more jobs this child may run; None: any number."""
-    return None if _most is None else max(0, _most - execution.jobs_run())
+    return None if _most is None else max(0, _most - pace.jobs_run())

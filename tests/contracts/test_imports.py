@@ -99,7 +99,8 @@ def test_only_those_who_own_a_transaction_commit():
         # Reads only; the limits of its statements are its transaction's.
         "webapp/api/gauges.py",
         "tasks/sweeps/callbacks.py",
-        "tasks/execution.py",
+        # Begins the time limit and the record of a run, and no transaction.
+        "tasks/attempt/run.py",
         "tasks/chunk.py",
         "tasks/dead_letter.py",
         "tasks/presence/lost_jobs.py",

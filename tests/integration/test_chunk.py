@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import threading
@@ -12,8 +13,9 @@ import pytest
 from factories import age, attempts_of, ended, letters_of, queued, row_of, waiting
 from sqlalchemy import text
 
+from tasks import chunk, retrying
 from tasks import chunk as chunk_module
-from tasks import execution, retrying
+from tasks.attempt import pace
 from tasks.chunk import Chunk, execute_jobs, settle_many
 from tasks.execution import JobsFailed
 from tasks.runtime import child_name
@@ -124,6 +126,36 @@ def test_behind_a_slow_job_nothing_waits(engine, parts, handle, eventually):
     assert statuses(engine, rows)[1] == "completed"
 
 
+@pytest.mark.parametrize("jobs", [2, 4], ids=["one waits", "several wait"])
+def test_what_could_not_be_handed_back_is_handed_back_once_the_database_answers(
+    engine, parts, handle, eventually, *, monkeypatch, jobs
+):
+    """A lease's time of failures has passed by then, and the slow job still runs."""
+    go_on, failures = threading.Event(), []
+    name = handle(lambda payload, context: go_on.wait(60) if payload["n"] == 0 else None)
+    rows = [queued(engine, task=name, payload={"task": name, "n": n}) for n in range(jobs)]
+    real = ends.end_attempts
+
+    def broken_at_first(connection, given):
+        if len(failures) < 6:
+            failures.append(1)
+            connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return real(connection, given)
+
+    monkeypatch.setattr(ends, "end_attempts", broken_at_first)
+    monkeypatch.setattr(chunk, "RELEASE_AGAIN", 0.01)
+    no_lease = parts.settings.model_copy(update={"stuck_job_threshold": 0})
+    impatient = dataclasses.replace(parts, settings=no_lease)
+    running = threading.Thread(target=Chunk(impatient, claims_of(engine, *rows), window=0.05).run)
+    running.start()
+    eventually(lambda: statuses(engine, rows) == ["processing"] + ["queued"] * (jobs - 1))
+    assert {row_of(engine, row.id).retry_count for row in rows} == {0}
+    go_on.set()
+    running.join(10)
+    assert statuses(engine, rows)[0] == "completed"
+    assert len(failures) == 6
+
+
 def test_a_job_whose_lease_was_lost_is_dropped_and_the_others_are_kept(engine, parts):
     rows = [queued(engine) for _ in range(3)]
     claims = claims_of(engine, *rows)
@@ -190,7 +222,7 @@ def test_a_chunk_out_of_bounds_is_refused(handle, chunk):
 
 def test_the_pace_of_a_task_is_told_to_the_senders(engine, handle, broker, redis):
     name = handle(lambda payload, context: None)
-    execution._paces.pop(name, None)
+    pace._paces.pop(name, None)
     rows = [queued(engine, task=name) for _ in range(3)]
     ended(execute_jobs, [str(row.id) for row in rows])
     assert float(redis.hget("djps:pace", name)) < 0.1

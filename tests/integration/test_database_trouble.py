@@ -13,7 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from ops.stack.throwaway import Throwaway
-from tasks import execution
+from tasks.attempt import claims
+from tasks.retrying import DATABASE_ERRORS
 from tasks.runtime import runtime
 from tasks.sweeps import dispatch
 from webapp.infra.telemetry.logs import JsonFormatter
@@ -118,14 +119,14 @@ def test_a_worker_claims_again_once_the_database_takes_writes(engine, read_only,
     job = queued(engine)
     parts = runtime()
     read_only.begin()
-    with pytest.raises(execution.DATABASE_ERRORS):
-        execution.claim_one(parts, job.id)
+    with pytest.raises(DATABASE_ERRORS):
+        claims.claim_one(parts, job.id)
     read_only.end()
 
     def claimed():
         try:
-            return execution.claim_one(parts, job.id)
-        except execution.DATABASE_ERRORS:
+            return claims.claim_one(parts, job.id)
+        except DATABASE_ERRORS:
             return None
 
     assert eventually(claimed, HEALS_WITHIN).id == job.id
@@ -134,14 +135,14 @@ def test_a_worker_claims_again_once_the_database_takes_writes(engine, read_only,
 def test_beats_tasks_go_on_once_the_database_takes_writes(engine, read_only, eventually):
     queued(engine)
     read_only.begin()
-    with pytest.raises(execution.DATABASE_ERRORS):
+    with pytest.raises(DATABASE_ERRORS):
         dispatch.run_dispatch(runtime())
     read_only.end()
 
     def dispatched():
         try:
             return dispatch.run_dispatch(runtime())
-        except execution.DATABASE_ERRORS:
+        except DATABASE_ERRORS:
             return 0
 
     assert eventually(dispatched, HEALS_WITHIN) == 1

@@ -15,6 +15,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from tasks import execution, retrying
+from tasks.attempt import settle
 from tasks.dead_letter import move, move_job
 from tasks.execution import execute_job
 from tasks.runtime import child_name
@@ -339,7 +340,7 @@ def away(*_):
 def test_settling_is_given_up_before_the_sweeper_may_own_the_job(engine, parts, monkeypatch):
     claim = claimed(engine)
     monkeypatch.setattr(ends, "end_attempts", away)
-    assert not execution._settle(quick(parts), ends.completed(claim, None))
+    assert not settle._settle(quick(parts), ends.completed(claim, None))
     assert row_of(engine, claim.id).status == "processing"
 
 
@@ -356,7 +357,7 @@ def test_a_commit_whose_answer_was_lost_counts_as_done(engine, parts, monkeypatc
         return ended
 
     monkeypatch.setattr(ends, "end_attempts", write)
-    assert execution._settle(parts, ends.completed(claim, None))
+    assert settle._settle(parts, ends.completed(claim, None))
     assert row_of(engine, claim.id).status == "completed"
 
 
@@ -373,7 +374,7 @@ def test_a_time_limit_that_strikes_while_settling_does_not_lose_the_result(engin
         return real(connection, given)
 
     monkeypatch.setattr(ends, "end_attempts", write)
-    assert execution._settle(parts, ends.completed(claim, "1"))
+    assert settle._settle(parts, ends.completed(claim, "1"))
     assert row_of(engine, claim.id).status == "completed"
 
 

@@ -15,10 +15,10 @@ from factories import ENDS, attempts_of, claimed, ended, letters_of, queued, row
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from tasks import execution
 from tasks.chunk import execute_jobs
 from tasks.dead_letter import move
 from tasks.execution import execute_job
+from webapp.infra.postgres.database_errors import never_works
 from webapp.jobs import Cancelled, Discard, Retry, Snooze, ends
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.options import MAX_DELAY
@@ -293,7 +293,7 @@ def test_a_failure_that_cannot_be_stored_is_stored_as_that(engine, handle, monke
 def test_what_is_wrong_with_a_value_is_told_from_what_may_pass(engine, statement, never):
     with pytest.raises(DBAPIError) as caught, engine.begin() as connection:
         connection.exec_driver_sql(statement)
-    assert execution.never_works(caught.value) is never
+    assert never_works(caught.value) is never
 
 
 class NoAddress(Discard):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import psycopg2
 import pytest
 from factories import attempts_of, claimed, queued, row_of
 from sqlalchemy.exc import OperationalError
 
-from tasks import execution, retrying
+from tasks import chunk, retrying
+from tasks.attempt import claims, settle
 from tasks.chunk import Chunk, execute_due, execute_jobs
 from tasks.execution import execute_job
 from tasks.runtime import child_name
@@ -84,7 +87,7 @@ def test_what_was_given_up_is_not_taken_for_a_new_claim(engine, handle, parts, l
 
     with monkeypatch.context() as patch:
         patch.setattr(ends, "end_attempts", away)
-        assert execution._settle(parts, ends.completed(old, None)) is None
+        assert settle._settle(parts, ends.completed(old, None)) is None
     monkeypatch.setattr(retrying, "SHARE", 0.75)
     lost_answers(store, "claim")
     execute_job.run(str(old.id))
@@ -106,20 +109,27 @@ def test_jobs_that_could_not_be_handed_back_at_first_are_handed_back(
     )
 
 
-def test_jobs_that_cannot_be_handed_back_are_left_to_the_sweeper(engine, handle, parts, monkeypatch, caplog):
+def test_jobs_that_are_yet_to_be_handed_back_are_not_run(engine, parts, eventually, monkeypatch, caplog):
     monkeypatch.setattr(retrying, "SHARE", 0.0)
+    monkeypatch.setattr(chunk, "RELEASE_AGAIN", 0.0)
+    real, is_away = ends.end_attempts, threading.Event()
+    is_away.set()
 
-    def away(*_: object, **__: object) -> None:
-        raise OperationalError("release", {}, psycopg2.OperationalError("away"))
+    def end_attempts(*given: Any) -> Any:
+        if is_away.is_set():
+            raise OperationalError("release", {}, psycopg2.OperationalError("away"))
+        return real(*given)
 
-    monkeypatch.setattr(ends, "end_attempts", away)
+    monkeypatch.setattr(ends, "end_attempts", end_attempts)
     rows = [queued(engine) for _ in range(2)]
     with engine.begin() as connection:
-        claims = store.claim(connection, [row.id for row in rows], worker_id=child_name(), lease=60.0)
-    Chunk(parts, claims).hand_back()
-    assert "jobs of a chunk could not be handed back" in caplog.messages
+        held = store.claim(connection, [row.id for row in rows], worker_id=child_name(), lease=60.0)
+    Chunk(parts, held).hand_back()
+    assert "jobs of a chunk could not be handed back, it will be tried again" in caplog.messages
     with engine.connect() as connection:
-        assert execution.claimed_before(connection) == []
+        assert claims.claimed_before(connection) == []
+    is_away.clear()
+    eventually(lambda: {row_of(engine, row.id).status for row in rows} == {"queued"})
 
 
 def test_a_statement_that_can_never_work_is_not_tried_again(monkeypatch):

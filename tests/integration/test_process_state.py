@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from tasks import execution
+from tasks.attempt import pace
 from tasks.attempt.soft_limit import SoftLimit
 from tasks.processes import process_state, recycling
 from tasks.processes.file_descriptors import FilesLost, OwnDescriptors, identity
@@ -246,7 +246,7 @@ def between_messages(monkeypatch, play: Callable[[Waiting], Any]) -> Any:
     def begin() -> Any:
         worker = Waiting()
         # Jobs that other tests ran in this process are none of the child's.
-        execution._paces.clear()
+        pace._paces.clear()
         monkeypatch.setattr(recycling, "current_process", lambda: SimpleNamespace(_target=worker))
         recycling.limit(2)
         return play(worker)
@@ -273,9 +273,9 @@ def test_a_child_takes_no_message_after_so_many_jobs_or_when_it_is_unfit(monkeyp
     def play(worker: Waiting) -> Any:
         worker.wait_for_job()
         if why == "jobs":
-            execution._paces["a"] = execution.Pace(count=1)
+            pace._paces["a"] = pace.Pace(count=1)
             worker.wait_for_job()
-            execution._paces["b"] = execution.Pace(count=1)
+            pace._paces["b"] = pace.Pace(count=1)
         else:
             process_state.kept().give_up("of a test")
         try:

@@ -1,0 +1,95 @@
+"""Claims jobs for this process: those that a message names, or the next ones of a ticket.
+
+A claim whose answer was lost knows its own: it is tried again, and then takes what the first try has claimed as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from tasks.processes import recycling
+from tasks.retrying import until_database_answers
+from tasks.runtime import Runtime, child_name
+from webapp.infra.broker.hints import Ticket
+from webapp.infra.postgres.engine import in_one_trip
+from webapp.jobs import store
+from webapp.jobs.model import Claim
+from webapp.queues import tickets
+from webapp.queues.tickets import ClaimTerms
+
+#: Attempts of this process whose end could not be written, by job and number; as many as a child runs jobs.
+_given_up: set[tuple[UUID, int]] = set()
+
+
+def claim_one(parts: Runtime, job_id: UUID) -> Claim | None:
+    """Takes a job's lease and commits; None when it is not queued and due."""
+    claims = claim_all(parts, [job_id])
+    return claims[0] if claims else None
+
+
+def claim_all(parts: Runtime, ids: Sequence[UUID]) -> list[Claim]:
+    """Takes the leases of those jobs that are queued and due, and commits.
+
+    Raises:
+        DBAPIError: the database did not answer for most of a lease.
+    """
+    taker = child_name()
+    lease = parts.settings.stuck_job_threshold
+    again = False
+
+    def claim(connection: Connection) -> list[Claim]:
+        nonlocal again
+        own = claimed_before(connection, ids) if again else []
+        again = True
+        return own + store.claim(connection, ids, worker_id=taker, lease=lease)
+
+    return until_database_answers(
+        lambda: in_one_trip(parts.engine, claim), lease, "jobs could not be claimed yet"
+    )
+
+
+def claimed_before(connection: Connection, ids: Container[UUID] | None = None) -> list[Claim]:
+    """What this process claimed with an earlier try whose answer was lost.
+
+    Args:
+        ids: the jobs that were to be claimed; None: any.
+    """
+    return [
+        claim
+        for claim in store.claimed_by(connection, child_name())
+        if (ids is None or claim.id in ids) and (claim.id, claim.attempt) not in _given_up
+    ]
+
+
+def give_up(claims: Iterable[Claim]) -> None:
+    """Remembers attempts whose end could not be written: should they be met again, they are not run again."""
+    _given_up.update((claim.id, claim.attempt) for claim in claims)
+
+
+def claim_due(parts: Runtime, ticket: Ticket) -> list[Claim]:
+    """Claims what is due of a ticket's jobs, as many as make a chunk."""
+    terms = terms_of(parts, ticket)
+    again = False
+
+    def claim(connection: Connection) -> list[Claim]:
+        nonlocal again
+        own = claimed_before(connection) if again else []
+        again = True
+        return own or tickets.claim_due(connection, ticket, terms)
+
+    return until_database_answers(
+        lambda: in_one_trip(parts.engine, claim),
+        parts.settings.stuck_job_threshold,
+        "jobs could not be claimed yet",
+    )
+
+
+def terms_of(parts: Runtime, ticket: Ticket) -> ClaimTerms:
+    """With what this process claims a ticket's jobs: as many as make a chunk, or as it may still run."""
+    size, room = parts.broker.paces.chunk_size(ticket.task), recycling.room()
+    return ClaimTerms(
+        size if room is None else min(size, room), child_name(), parts.settings.stuck_job_threshold
+    )

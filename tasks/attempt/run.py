@@ -1,0 +1,122 @@
+"""Runs one attempt: calls the job's handler with its payload and a context, under its time limit."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from billiard.common import terminate_handler_fired
+from celery.exceptions import SoftTimeLimitExceeded
+
+from tasks.attempt import handler_log, pace
+from tasks.attempt.cancellation import CancelWatch
+from tasks.attempt.coroutines import callable_of
+from tasks.attempt.errors import AttemptFailed, HandlerMissing, failure
+from tasks.attempt.progress import ProgressReport
+from tasks.attempt.results import keepable
+from tasks.attempt.soft_limit import SoftLimit
+from tasks.processes import forks, process_state, run_table
+from tasks.runtime import Runtime
+from webapp.infra.postgres import database_errors
+from webapp.infra.telemetry import traces
+from webapp.infra.telemetry.traceparent import here
+from webapp.jobs.errors import Cancelled, JobTimeout, Snooze
+from webapp.jobs.handlers import HandlerFunction, JobContext, registry
+from webapp.jobs.model import Claim
+from webapp.jobs.states import AttemptOutcome
+
+if TYPE_CHECKING:
+    from webapp.infra.telemetry.spans import RunningSpan
+
+logger = logging.getLogger(__name__)
+
+
+def run_handler(parts: Runtime, claim: Claim, limited: SoftLimit) -> str | None:
+    """Calls the job's handler, in a span of its own where there are traces; returns its result as JSON text.
+
+    Args:
+        limited: sets the soft time limit.
+
+    Raises:
+        AttemptFailed: the handler raised, ran past its time limit, or is not known here.
+    """
+    span = traces.attempt(claim)
+    if span is None:
+        return _call(parts, claim, limited)
+    with span:
+        try:
+            result = _call(parts, claim, limited)
+        except AttemptFailed as failed:
+            _note_failure(span, failed)
+            raise
+        span.note("djps.job.outcome", AttemptOutcome.COMPLETED.value)
+        return result
+
+
+def _note_failure(span: RunningSpan, failed: AttemptFailed) -> None:
+    """Says on a span what became of the attempt; one that asked to come back, or was cancelled, is no error."""
+    if isinstance(failed.error, Snooze):
+        span.note("djps.job.outcome", AttemptOutcome.SNOOZED.value)
+    elif isinstance(failed.error, Cancelled):
+        span.note("djps.job.outcome", AttemptOutcome.CANCELLED.value)
+    else:
+        span.note("djps.job.outcome", AttemptOutcome.FAILED.value)
+        message, trace = failed.report.message, failed.report.traceback
+        if database_errors.holds_database_error(failed.error):
+            # What a database quotes of a row is kept with the attempt, and told to nobody else.
+            message = database_errors.described(failed.error)
+            trace = database_errors.traceback_of(failed.error)
+        span.fail(failed.report.type, message, trace)
+
+
+def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> str | None:
+    state = process_state.kept()
+    started = time.monotonic()
+    progress = ProgressReport(parts.engine, claim)
+    context = JobContext(
+        claim.id,
+        claim.attempt,
+        claim.retry_count,
+        started + claim.timeout,
+        handler_log.logger,
+        CancelWatch(parts.engine, claim),
+        progress,
+        here() or claim.traceparent,
+        claim.callback_of,
+    )
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug("job started", extra={"task": claim.task})
+    runs = run_table.current()
+    runs.begin(claim.id, claim.attempt, claim.timeout, started)
+    try:
+        function = _function_of(claim)
+        limited.begin(claim.timeout)
+        try:
+            result = forks.call(function, claim.payload, context)
+            return keepable(result, parts.settings.max_result_bytes)
+        finally:
+            limited.end()
+    except SoftTimeLimitExceeded as error:
+        raise failure(claim, JobTimeout(claim.timeout), error) from error
+    except BaseException as error:
+        if terminate_handler_fired():
+            # Not the handler's: the process was told to end, and this is how billiard ends it.
+            raise
+        raise failure(claim, error, error) from error
+    finally:
+        seconds = time.monotonic() - started
+        # Before anything is said to a server: a job may have closed the connections, and opened other files in their places.
+        if state is not None and (limited.is_for_one or state.wants_look(claim.task, seconds)):
+            state.put_back(claim.task, alarm=False)
+            limited.take_back()
+        runs.ended()
+        progress.flush()
+        pace.measure(parts, claim.task, seconds)
+
+
+def _function_of(claim: Claim) -> HandlerFunction:
+    found = registry.get(claim.task)
+    if found is None:
+        raise HandlerMissing(claim.task)
+    return callable_of(found)
