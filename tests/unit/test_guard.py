@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from webapp.api.guard import foreign_origin, is_served, name_of
-from webapp.settings import LOOPBACK, Settings
+from webapp.settings import Settings
+from webapp.settings.group import LOOPBACK
 
 NAMED = ("api.example.com", ".svc.local")
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - nothing is bound here
