@@ -18,7 +18,6 @@ from webapp.api import (
     following,
     guard,
     health,
-    index,
     jobs,
     metrics,
     openapi,
@@ -84,7 +83,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
         dlq.bp,
         health.bp,
         metrics.bp,
-        index.bp,
+        docs.index_bp,
         docs.bp,
     ):
         app.register_blueprint(view)

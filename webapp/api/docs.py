@@ -1,4 +1,4 @@
-"""`/docs/`: a page that shows `/openapi.json`, made of files that come with the package `flask-swagger-ui`.
+"""`/`, which says where everything is, and `/docs/`: a page that shows `/openapi.json`, made of files that come with the package `flask-swagger-ui`.
 
 The package's own template has a script inside the page; this one has none, so the page may be forbidden to run any.
 """
@@ -7,8 +7,14 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from flask import Blueprint, Response, send_from_directory
+from flask import Blueprint, Response, jsonify, send_from_directory
 
+from webapp import VERSION
+from webapp.api import examples
+from webapp.api.openapi import documented
+from webapp.api.schemas import IndexAnswer
+
+index_bp = Blueprint("index", __name__)
 bp = Blueprint("docs", __name__, url_prefix="/docs")
 
 #: What the page may load and run: only files that come with it.
@@ -48,6 +54,13 @@ _START = """window.ui = SwaggerUIBundle({
   validatorUrl: null,
 });
 """
+
+
+@index_bp.get("/")
+@documented({200: IndexAnswer}, examples=examples.INDEX)
+def index() -> Response:
+    """What answers here, and where to read on."""
+    return jsonify(IndexAnswer(version=VERSION).model_dump())
 
 
 @bp.get("/")

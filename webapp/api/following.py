@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.api import examples
-from webapp.api.hangups import client_of
 from webapp.api.jobs import job_id_of, job_service, query_values
 from webapp.api.openapi import documented
 from webapp.api.schemas import JobAnswer, ShowQuery
@@ -235,3 +235,18 @@ def _stream(jobs: Jobs, desk: Desk, watch: Watch, job: JobRow, known: str) -> It
             return
         if not woken:
             yield ": ping\n\n"
+
+
+def client_of(environ: dict[str, Any]) -> Callable[[], bool]:
+    """A question to ask again and again: True while the client of a request is there.
+
+    The kernel knows the end of a connection whether or not bytes are waiting before it, as a request that was sent ahead.
+    Where the server shows no socket (the development server, tests) the client is always there.
+    """
+    socket = environ.get("gunicorn.socket")
+    if socket is None:
+        return lambda: True
+    poller = select.poll()
+    # POLLHUP and POLLERR are reported unasked.
+    poller.register(socket.fileno(), select.POLLRDHUP)
+    return lambda: not poller.poll(0)

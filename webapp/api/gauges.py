@@ -23,7 +23,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from webapp import VERSION
 from webapp.infra.broker import heartbeats
 from webapp.infra.broker.room import waiting_in
-from webapp.infra.postgres import activity, deadlines
+from webapp.infra.postgres import deadlines
+from webapp.infra.postgres.engine import connections, most_connections
 from webapp.infra.telemetry.metrics import OTHER, queue_label, task_label
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
 from webapp.queues import backlog
@@ -135,8 +136,8 @@ def _letters(connection: Connection) -> Found:
 
 def _connections(connection: Connection) -> Found:
     families = (
-        _each("database_connections", activity.connections(connection)),
-        _single("database_connections_max", activity.most_connections(connection)),
+        _each("database_connections", connections(connection)),
+        _single("database_connections_max", most_connections(connection)),
     )
     return Found(families)
 

@@ -60,13 +60,16 @@ def keepable(payload: dict[str, Any]) -> dict[str, Any]:
             pending.extend((f"{path[:200]}[{index}]", inner) for index, inner in enumerate(value))
         elif isinstance(value, str):
             _check_text(path, value)
-        elif isinstance(value, bool) or value is None:
-            continue
-        elif isinstance(value, int) and not _MIN_INTEGER <= value <= _MAX_INTEGER:
-            raise ValueError(f"{path} must be an integer of at most 64 bits")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{path} must be a finite number")
+        elif isinstance(value, int | float):
+            _check_number(path, value)
     return payload
+
+
+def _check_number(path: str, value: float) -> None:
+    if isinstance(value, int) and not _MIN_INTEGER <= value <= _MAX_INTEGER:
+        raise ValueError(f"{path} must be an integer of at most 64 bits")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{path} must be a finite number")
 
 
 def _check_text(path: str, value: str) -> None:

@@ -178,10 +178,11 @@ def values_of(ends: Sequence[End[H]]) -> dict[str, Any]:
     _, follows, outcomes, asked, results, ran_from, ran_until, delays, sent, errors, reasons = map(
         _unless_empty, zip(*ends, strict=True)
     )
+    held = [end.held for end in ends]
     return {
-        "worker_id": ends[0].held.worker_id,
-        "ids": array_of([end.held.id for end in ends]),
-        "attempts": array_of([end.held.attempt for end in ends]),
+        "worker_id": held[0].worker_id,
+        "ids": array_of([one.id for one in held]),
+        "attempts": array_of([one.attempt for one in held]),
         "follows": text_array_of(follows),
         "outcomes": text_array_of(outcomes),
         "outcomes_if_asked": text_array_of(asked),
@@ -192,11 +193,18 @@ def values_of(ends: Sequence[End[H]]) -> dict[str, Any]:
         "delays": optional_array_of(delays),
         "burns": optional_array_of([_burnt_by(end) for end in ends] if follows else ()),
         "sent": optional_array_of(sent),
-        "summaries": text_array_of([one and one.summary for one in errors]),
-        "error_types": text_array_of([one and one.type for one in errors]),
-        "error_messages": text_array_of([one and one.message for one in errors]),
-        "tracebacks": text_array_of([one and one.traceback for one in errors]),
+        **_values_of_errors(errors),
         "reasons": text_array_of(reasons),
+    }
+
+
+def _values_of_errors(errors: Sequence[ErrorReport | None]) -> dict[str, str]:
+    """What is kept of the errors, as columns."""
+    return {
+        "summaries": text_array_of([None if one is None else one.summary for one in errors]),
+        "error_types": text_array_of([None if one is None else one.type for one in errors]),
+        "error_messages": text_array_of([None if one is None else one.message for one in errors]),
+        "tracebacks": text_array_of([None if one is None else one.traceback for one in errors]),
     }
 
 

@@ -293,19 +293,8 @@ def in_statements(jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
 def _insert_some(
     connection: Connection, jobs: Sequence[NewJob], *, dispatched: bool, key_ttl: float
 ) -> dict[UUID, bool]:
-    values: dict[str, Any] = {
-        "ids": array_of(job.id for job in jobs),
-        "tasks": text_array_of(job.task for job in jobs),
-        "payloads": text_array_of(job.payload for job in jobs),
-        "queues": text_array_of(job.queue for job in jobs),
-        "max_retries": array_of(job.max_retries for job in jobs),
-        "timeouts": array_of(job.timeout for job in jobs),
-        "keys": text_array_of(job.idempotency_key for job in jobs),
-        "fingerprints": text_array_of(job.fingerprint.hex() for job in jobs),
-        "request_id": jobs[0].request_id,
-        "traceparent": jobs[0].traceparent,
-        "dispatched": dispatched,
-    }
+    """Stores jobs with one statement: the one that writes what these jobs have, and no more."""
+    values = _plain_values(jobs) | {"dispatched": dispatched}
     keyed = any(job.idempotency_key is not None for job in jobs)
     if keyed:
         values["key_ttl"] = key_ttl
@@ -317,6 +306,21 @@ def _insert_some(
         values["as_sent"] = text_array_of(as_sent)
     rows = connection.execute(_INSERT_MANY[keyed, with_terms, sent], values)
     return {row[0]: row[1] for row in rows}
+
+
+def _plain_values(jobs: Sequence[NewJob]) -> dict[str, Any]:
+    return {
+        "ids": array_of(job.id for job in jobs),
+        "tasks": text_array_of(job.task for job in jobs),
+        "payloads": text_array_of(job.payload for job in jobs),
+        "queues": text_array_of(job.queue for job in jobs),
+        "max_retries": array_of(job.max_retries for job in jobs),
+        "timeouts": array_of(job.timeout for job in jobs),
+        "keys": text_array_of(job.idempotency_key for job in jobs),
+        "fingerprints": text_array_of(job.fingerprint.hex() for job in jobs),
+        "request_id": jobs[0].request_id,
+        "traceparent": jobs[0].traceparent,
+    }
 
 
 def _term_values(terms: Sequence[Terms]) -> dict[str, list[Any]]:

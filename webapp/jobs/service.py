@@ -144,11 +144,21 @@ class Jobs(Lookup):
         if not jobs:
             return {}, {}
         send = self._hints.wants_all(Counter((job.queue, job.task) for job in jobs))
+        created, owners = self._insert_many(jobs, dispatched=send)
+        metrics.jobs_created.inc(len(created))
+        if hints := [job.hint for job in jobs if created.get(job.id)]:
+            self._hints.put(hints)
+        return created, owners
+
+    def _insert_many(
+        self, jobs: Sequence[NewJob], *, dispatched: bool
+    ) -> tuple[dict[UUID, bool], dict[str, tuple[UUID, bytes]]]:
+        """Stores a batch in one transaction; returns the ids that are new, and who owns the other jobs' keys."""
         try:
             with self._engine.begin() as connection:
                 insert.allow_time(connection)
                 created = insert.insert_many(
-                    connection, jobs, dispatched=send, key_ttl=self._rules.limits.key_ttl
+                    connection, jobs, dispatched=dispatched, key_ttl=self._rules.limits.key_ttl
                 )
                 taken = [job.idempotency_key for job in jobs if job.idempotency_key and job.id not in created]
                 owners = insert.find_by_keys(connection, taken) if taken else {}
@@ -158,9 +168,6 @@ class Jobs(Lookup):
             raise
         if any(key not in owners for key in taken):
             raise KeyRace("of this batch")
-        metrics.jobs_created.inc(len(created))
-        if hints := [job.hint for job in jobs if created.get(job.id)]:
-            self._hints.put(hints)
         return created, owners
 
     def _answered_before(self, submission: Submission) -> Accepted | None:

@@ -30,6 +30,9 @@ class Signer:
         Args:
             message_id: the same at every try, so that a receiver can tell a repetition.
             body: UTF-8 text, exactly as it is sent.
+
+        Raises:
+            UnicodeDecodeError: the body is no UTF-8 text, and there is a secret to sign it with.
         """
         now = datetime.fromtimestamp(int(time.time()), UTC)
         headers = {"webhook-id": message_id, "webhook-timestamp": str(int(now.timestamp()))}

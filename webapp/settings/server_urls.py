@@ -143,14 +143,18 @@ def _check_options(scheme: str, options: list[tuple[str, str]], *, path: str) ->
             )
         if names.count(name) > 1:
             raise ValueError(f"has the option {name!r} twice")
-        if name == "db" and (
-            not _is_number(value) or (scheme != "unix" and path not in {"", "/", f"/{value}"})
-        ):
-            raise ValueError("must name one database by its number, as /0 or as ?db=0")
+        if name == "db":
+            _check_database(scheme, value, path)
         if name == "ssl_cert_reqs" and value not in _CERT_REQS:
             raise ValueError(f"must have ssl_cert_reqs {', '.join(_CERT_REQS)}")
         if name == "ssl_check_hostname" and value not in {"true", "false"}:
             raise ValueError("must have ssl_check_hostname true or false")
+
+
+def _check_database(scheme: str, number: str, path: str) -> None:
+    names_another = scheme != "unix" and path not in {"", "/", f"/{number}"}
+    if names_another or not _is_number(number):
+        raise ValueError("must name one database by its number, as /0 or as ?db=0")
 
 
 def _is_number(text: str) -> bool:

@@ -266,3 +266,18 @@ def _again_where_broken(once: Callable[[], T]) -> T:
         if not error.connection_invalidated:
             raise
     return once()
+
+
+_CONNECTIONS, _MOST_CONNECTIONS = (
+    text(read_sql(__file__, "connections", name)) for name in ("by_role", "most")
+)
+
+
+def connections(connection: Connection) -> dict[tuple[str, str], int]:
+    """Our connections to PostgreSQL, by (role of the process, state)."""
+    return {(row[0], row[1]): row[2] for row in connection.execute(_CONNECTIONS)}
+
+
+def most_connections(connection: Connection) -> int:
+    """How many connections PostgreSQL takes."""
+    return int(connection.execute(_MOST_CONNECTIONS).scalar_one())
