@@ -272,8 +272,7 @@ STATEMENTS = {
     "count": {},
     "jobs": {"limit": 20, "offset": 0},
     "groups": {"limit": 20},
-    "requeue": {"limit": 1_000, "gap": 0.1, "first": None, "by": None, "why": None},
-    "discard": {"limit": 1_000, "by": None, "why": None},
+    "take": {"limit": 1_000},
 }
 
 

@@ -231,7 +231,7 @@ def test_what_is_ahead_of_a_job_is_counted_without_reading_what_is_behind_it(eng
     # Of each priority every other job is due; those of odd numbers are.
     assert ahead == BACKLOG // 10 * len([one for one in range(priority + 1, 10) if one % 2])
     values = {name: getattr(row_of(engine, first.id), name) for name in ("id", "attempt", "queue", "run_at")}
-    values["priority"] = 9
+    values |= {"priority": 9, "highest": 9, "most": explain.COUNTED_UP_TO + 1}
     with engine.begin() as connection:
         plan = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {explain._AROUND.text}"), values)
         whole = plan.scalar_one()[0]["Plan"]

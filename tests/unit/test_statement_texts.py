@@ -49,6 +49,21 @@ def test_both_claims_write_and_answer_the_same():
 def test_a_jobs_columns_are_those_of_its_row():
     text = words(between(read_sql(store.__file__, "find_job"), "SELECT", "FROM jobs"))
     assert text == words(columns_of(FIELDS))
+    owner = words(
+        between(read_sql(store.__file__, "keys", "owner"), "taken.fingerprint,", "FROM idempotency_keys")
+    )
+    assert owner == words(columns_of(FIELDS, "jobs"))
+
+
+def test_a_plain_job_is_stored_without_what_it_does_not_use():
+    every = {"keyed", "terms", "as sent"}
+    for name in ("one", "many"):
+        whole = read_sql(store.__file__, "insert", name)
+        plain = read_sql(store.__file__, "insert", name, without=sorted(every))
+        assert "--" not in whole + plain
+        for word in ("key_ttl", ":expires_in", ":as_sent", "callback_url"):
+            assert word in whole
+            assert word not in plain
 
 
 def test_jobs_are_taken_over_with_the_same_fields():

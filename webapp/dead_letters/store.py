@@ -19,8 +19,9 @@ from webapp.dead_letters.model import (
     Resolved,
     ResolveRequest,
 )
+from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
-from webapp.jobs import pages
+from webapp.jobs import control, pages
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.model import JobRow
 from webapp.jobs.retry import DeathReason
@@ -31,7 +32,7 @@ def _statement(name: str) -> TextClause:
 
 
 _PAGE, _COUNT, _JOBS, _GROUPS = (_statement(name) for name in ("page", "count", "jobs", "groups"))
-_REQUEUE, _DISCARD = _statement("requeue"), _statement("discard")
+_TAKE, _DISCARD = _statement("take"), _statement("discard")
 _LAST_ATTEMPT, _MOVE = (text(read_sql(__file__, "move", name)) for name in ("last_attempt", "move"))
 
 #: How an attempt that was recorded by a release without `death_reason` tells that it was discarded.
@@ -88,15 +89,22 @@ def requeue(
         limit: most dead letters.
         first: when the first job is due; None: now.
     """
-    given = request.wanted.values() | {"limit": limit, "gap": request.gap, "first": first}
-    given |= {"by": request.by, "why": request.why}
-    return Resolved(*connection.execute(_REQUEUE, given).one())
+    jobs_of = _take(connection, request, limit)
+    due = control.requeue_many(
+        connection, jobs_of, first=first, gap=request.gap, by=request.by, why=request.why
+    )
+    return Resolved(len(due), max(due, default=None))
 
 
 def discard(connection: Connection, request: ResolveRequest, *, limit: int) -> Resolved:
     """Puts the oldest open dead letters that match aside: their jobs stay failed, and leave the dead letter queue."""
-    given = request.wanted.values() | {"limit": limit, "by": request.by, "why": request.why}
+    given = {"ids": array_of(_take(connection, request, limit)), "by": request.by, "why": request.why}
     return Resolved(connection.execute(_DISCARD, given).rowcount)
+
+
+def _take(connection: Connection, request: ResolveRequest, limit: int) -> list[UUID]:
+    """Locks the oldest open dead letters that match, and returns their jobs in that order."""
+    return list(connection.execute(_TAKE, request.wanted.values() | {"limit": limit}).scalars())
 
 
 def move_to_dead_letters(connection: Connection, job_id: UUID, attempt: int) -> NewDeadLetter | None:

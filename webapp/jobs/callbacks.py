@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 
 from webapp.infra.jsontext import iso
 from webapp.infra.postgres.literals import array_of, json_of, kept_as_sent, text_array_of
-from webapp.jobs.columns import as_sent
+from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.nesting import MAX_DEPTH, is_deeper
 
 #: Largest result that is sent along, bytes of JSON; of a larger one is said that it was left out.
@@ -47,38 +47,13 @@ class Ending:
     finished_at: datetime
 
 
-_TAKE_ENDED = text(f"""
-    SELECT id, callback_url, status, task, queue, attempt, retry_count, tags,
-           CASE WHEN octet_length(CAST(given AS text)) <= :largest THEN given END AS result,
-           coalesce(octet_length(CAST(given AS text)) > :largest, false) AS result_omitted,
-           last_error, created_at, finished_at
-      FROM jobs, LATERAL (SELECT {as_sent("result")} AS given) AS result
-     WHERE finished_at IS NOT NULL AND callback_url IS NOT NULL AND callback_job_id IS NULL
-     ORDER BY finished_at
-     LIMIT :limit FOR UPDATE OF jobs SKIP LOCKED""")
+_TAKE_ENDED, _INSERT = (text(read_sql(__file__, "callbacks", name)) for name in ("take_ended", "insert"))
 
 
 def take_ended(connection: Connection, limit: int) -> list[Ending]:
-    """Locks final jobs that nobody was told of."""
+    """Locks final jobs whose end was not told yet."""
     rows = connection.execute(_TAKE_ENDED, {"limit": limit, "largest": MAX_RESULT_BYTES})
     return [Ending(*row) for row in rows]
-
-
-_INSERT_CALLBACKS = text("""
-    WITH given AS (
-        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:callback_ids AS uuid[]), CAST(:payloads AS text[]),
-                             CAST(:as_sent AS text[]))
-                 AS given(id, callback_id, payload, as_sent)),
-    told AS (
-        UPDATE jobs SET callback_job_id = given.callback_id
-          FROM given
-         WHERE jobs.id = given.id AND jobs.finished_at IS NOT NULL AND jobs.callback_job_id IS NULL
-        RETURNING given.id, given.callback_id, given.payload, given.as_sent, jobs.request_id, jobs.traceparent)
-    INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, backoff, fingerprint, request_id, traceparent,
-                      callback_of, payload_as_sent)
-    SELECT callback_id, :task, CAST(payload AS jsonb), :queue, :max_retries, :timeout, CAST(:backoff AS jsonb),
-           sha256(convert_to(payload, 'UTF8')), request_id, traceparent, id, CAST(as_sent AS json)
-      FROM told""")
 
 
 def insert_callbacks(
@@ -96,7 +71,7 @@ def insert_callbacks(
     """
     payloads = [json_of(payload_of(ending)) for ending in endings]
     return connection.execute(
-        _INSERT_CALLBACKS,
+        _INSERT,
         {
             "ids": array_of(ending.id for ending in endings),
             "callback_ids": array_of(ids),

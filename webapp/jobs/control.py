@@ -6,6 +6,8 @@ refuses changes no row and says so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -21,8 +23,8 @@ _LOCK, _ASK, _IS_ASKED, _LOCK_OVERDUE, _HOLDERS_OF = (
     text(read_sql(__file__, "cancel", name))
     for name in ("lock", "ask", "is_asked", "lock_overdue", "holders_of")
 )
-_REQUEUE, _CLOSE_DEAD_LETTER = (
-    text(read_sql(__file__, "requeue", name)) for name in ("requeue", "close_dead_letter")
+_REQUEUE, _CLOSE_DEAD_LETTERS = (
+    text(read_sql(__file__, "requeue", name)) for name in ("requeue", "close_dead_letters")
 )
 
 
@@ -65,7 +67,27 @@ def overdue_holders(connection: Connection, family: str, *, grace: float) -> lis
 
 def requeue(connection: Connection, job_id: UUID) -> bool:
     """Queues a failed or cancelled job again with a fresh retry budget; False when it is neither."""
-    if connection.execute(_REQUEUE, {"id": job_id}).rowcount == 0:
-        return False
-    connection.execute(_CLOSE_DEAD_LETTER, {"id": job_id})
-    return True
+    return bool(requeue_many(connection, [job_id]))
+
+
+def requeue_many(
+    connection: Connection,
+    ids: Sequence[UUID],
+    *,
+    first: datetime | None = None,
+    gap: float = 0.0,
+    by: str | None = None,
+    why: str | None = None,
+) -> list[datetime]:
+    """Queues those jobs that are failed or cancelled again, and closes their dead letters; returns when they are due.
+
+    Args:
+        first: when the first job is due; None: now.
+        gap: seconds from one job to the next.
+        by, why: kept with the dead letters.
+    """
+    asked = array_of(ids)
+    due = list(connection.execute(_REQUEUE, {"ids": asked, "first": first, "gap": gap}).scalars())
+    if due:
+        connection.execute(_CLOSE_DEAD_LETTERS, {"ids": asked, "by": by, "why": why})
+    return due

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from webapp.infra.jsontext import iso
+from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.model import JobRow
 from webapp.jobs.options import HIGHEST_PRIORITY
 from webapp.jobs.states import FINAL, JobStatus
@@ -134,19 +135,7 @@ def _due(at: Situation) -> Explanation:
     return Explanation("due", f"it is due and next in queue {job.queue!r}", facts)
 
 
-_AROUND = text(f"""
-    SELECT now(), (SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = :id),
-           EXISTS (SELECT FROM job_attempts WHERE job_id = :id AND attempt = :attempt),
-           (SELECT CAST(sum(jobs) AS bigint) FROM generate_series(:priority, {HIGHEST_PRIORITY}) AS more, LATERAL (
-               SELECT count(*) AS jobs FROM (SELECT 1 FROM jobs
-                WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL AND priority = more
-                  AND run_at < CASE WHEN more > :priority THEN now() + interval '1 microsecond'
-                                    ELSE least(CAST(:run_at AS timestamptz), now()) END
-                LIMIT {COUNTED_UP_TO + 1}) AS of_priority) AS waiting)
-         + (SELECT count(*) FROM (SELECT 1 FROM jobs
-             WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NOT NULL AND run_at <= now()
-               AND (priority > :priority OR (priority = :priority AND run_at < :run_at))
-             LIMIT {COUNTED_UP_TO + 1}) AS sent)""")
+_AROUND = text(read_sql(__file__, "around"))
 
 
 def situation(connection: Connection, job: JobRow, workers: int | None) -> Situation:
@@ -161,6 +150,8 @@ def situation(connection: Connection, job: JobRow, workers: int | None) -> Situa
         "queue": job.queue,
         "priority": job.priority,
         "run_at": job.run_at,
+        "highest": HIGHEST_PRIORITY,
+        "most": COUNTED_UP_TO + 1,
     }
     now, asked, recorded, ahead = connection.execute(_AROUND, values).one()
     return Situation(job, now, bool(asked), ahead, workers, recorded)

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, text
 
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, kept_as_sent, text_array_of
-from webapp.jobs.columns import FIELDS, columns_of
+from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.model import JobRow
 from webapp.jobs.options import PLAIN, Terms
 from webapp.jobs.store import find
@@ -40,47 +40,17 @@ class KeyOwner:
     job: JobRow | None
 
 
-_COLUMNS = """id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id, traceparent,
-    dispatched_at"""
-_AS_SENT_COLUMN = ", payload_as_sent"
-_TERM_COLUMNS = ", priority, run_at, expires_at, backoff, tags, callback_url"
-_DUE = "greatest(CAST(:run_at AS timestamptz), now() + make_interval(secs => :delay))"
-_VALUES = """:id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, :idempotency_key, :fingerprint,
-            :request_id, :traceparent, CASE WHEN :dispatched THEN now() END"""
-_VALUES_WITH_TERMS = (
-    _VALUES.replace("WHEN :dispatched", f"WHEN :dispatched AND {_DUE} <= now()")
-    + f""",
-            :priority, {_DUE},
-            coalesce(CAST(:expires_at AS timestamptz), {_DUE} + make_interval(secs => :expires_in)),
-            CAST(:backoff AS jsonb), CAST(:tags AS text[]), :callback_url"""
-)
-
-#: A key that is free or has run out; the WHERE leaves one that lives to its owner, and RETURNING is then empty.
-_TAKE_KEY = """ON CONFLICT (key) DO UPDATE SET fingerprint = excluded.fingerprint, job_id = excluded.job_id,
-                created_at = now(), expires_at = excluded.expires_at
-          WHERE taken.expires_at <= now()
-        RETURNING job_id"""
-
-
-def _insert_once(*, keyed: bool, terms: bool, as_sent: bool) -> str:
-    key = f"""
-    WITH mine AS (
-        INSERT INTO idempotency_keys AS taken (key, fingerprint, job_id, expires_at)
-        VALUES (:idempotency_key, :fingerprint, :id, now() + make_interval(secs => :key_ttl))
-        {_TAKE_KEY})"""
-    values = (_VALUES_WITH_TERMS if terms else _VALUES) + (", CAST(:as_sent AS json)" if as_sent else "")
-    return f"""{key if keyed else ""}
-    INSERT INTO jobs ({_COLUMNS}{_TERM_COLUMNS if terms else ""}{_AS_SENT_COLUMN if as_sent else ""})
-    {f"SELECT {values} FROM mine" if keyed else f"VALUES ({values})"}
-    ON CONFLICT (id) DO NOTHING
-    RETURNING created_at, dispatched_at{", run_at, expires_at" if terms else ""}"""
+def _statement(name: str, keyed: bool, terms: bool, as_sent: bool) -> str:  # noqa: FBT001 - they come in threes
+    """The statement without the lines of what no job has."""
+    absent = {"keyed": not keyed, "terms": not terms, "as sent": not as_sent}
+    return read_sql(
+        __file__, "insert", name, without=[mark for mark, is_absent in absent.items() if is_absent]
+    )
 
 
 #: By whether the job has a key, terms, and a payload to be kept as it was sent: one without pays for none of them.
-_INSERT_ONCE = {
-    (keyed, terms, as_sent): Statement(_insert_once(keyed=keyed, terms=terms, as_sent=as_sent))
-    for keyed, terms, as_sent in product((False, True), repeat=3)
-}
+_INSERT_ONE = {given: Statement(_statement("one", *given)) for given in product((False, True), repeat=3)}
+_INSERT_MANY = {given: text(_statement("many", *given)) for given in product((False, True), repeat=3)}
 
 
 def insert_once(
@@ -122,7 +92,7 @@ def insert_once(
     as_sent = kept_as_sent(job.payload)
     if as_sent is not None:
         values["as_sent"] = as_sent
-    statement = _INSERT_ONCE[job.idempotency_key is not None, job.terms is not None, as_sent is not None]
+    statement = _INSERT_ONE[job.idempotency_key is not None, job.terms is not None, as_sent is not None]
     rows = statement.run(connection, values).rows
     return _new_row(job, *rows[0]) if rows else None
 
@@ -168,15 +138,14 @@ def _new_row(
     )
 
 
-_BY_KEY = text(f"""
-    SELECT taken.job_id, taken.fingerprint, {columns_of(FIELDS, "jobs")}
-      FROM idempotency_keys AS taken LEFT JOIN jobs ON jobs.id = taken.job_id
-     WHERE taken.key = :key AND taken.expires_at > now()""")
+_OWNER, _OWNERS, _PRUNE_KEYS = (
+    text(read_sql(__file__, "keys", name)) for name in ("owner", "owners", "prune")
+)
 
 
 def find_by_key(connection: Connection, key: str) -> KeyOwner | None:
     """Who owns an idempotency key; None when it is free or has run out."""
-    row = connection.execute(_BY_KEY, {"key": key}).first()
+    row = connection.execute(_OWNER, {"key": key}).first()
     if row is None:
         return None
     return KeyOwner(row[0], bytes(row[1]), JobRow(*row[2:]) if row[2] is not None else None)
@@ -193,55 +162,6 @@ def insert_or_find(
         return None, find_by_key(connection, job.idempotency_key)
     row = find(connection, job.id)
     return None, KeyOwner(job.id, job.fingerprint, row) if row is not None else None
-
-
-_GIVEN = """given AS MATERIALIZED (
-        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tasks AS text[]), CAST(:payloads AS text[]),
-                  CAST(:queues AS text[]), CAST(:max_retries AS int[]), CAST(:timeouts AS float8[]),
-                  CAST(:keys AS text[]), CAST(:fingerprints AS text[]){more_arrays})
-           AS given(id, task, payload, queue, max_retries, timeout, key, fingerprint{more_names}))"""
-_TERM_ARRAYS = """,
-                  CAST(:priorities AS int[]), CAST(:run_ats AS timestamptz[]), CAST(:delays AS float8[]),
-                  CAST(:expiries AS timestamptz[]), CAST(:expires_in AS float8[]), CAST(:backoffs AS text[]),
-                  CAST(:tags AS text[]), CAST(:callback_urls AS text[])"""
-_AS_SENT_ARRAY = ", CAST(:as_sent AS text[])"
-_TERM_NAMES = ", priority, run_at, delay, expires_at, expires_in, backoff, tags, callback_url"
-_GIVEN_DUE = "greatest(run_at, now() + make_interval(secs => delay))"
-_GIVEN_TERMS = f""",
-           priority, {_GIVEN_DUE}, coalesce(expires_at, {_GIVEN_DUE} + make_interval(secs => expires_in)),
-           CAST(backoff AS jsonb), ARRAY(SELECT jsonb_array_elements_text(CAST(tags AS jsonb))), callback_url"""
-
-
-def _insert_many(*, keyed: bool, terms: bool, as_sent: bool) -> str:
-    # Keys are locked in their order, so two batches with the same keys never wait for each other in a circle.
-    keys = f""",
-    mine AS (
-        INSERT INTO idempotency_keys AS taken (key, fingerprint, job_id, expires_at)
-        SELECT DISTINCT ON (key) key, decode(fingerprint, 'hex'), id, now() + make_interval(secs => :key_ttl)
-          FROM given WHERE key IS NOT NULL
-         ORDER BY key, id
-        {_TAKE_KEY})"""
-    given = _GIVEN.format(
-        more_arrays=(_TERM_ARRAYS if terms else "") + (_AS_SENT_ARRAY if as_sent else ""),
-        more_names=(_TERM_NAMES if terms else "") + (", as_sent" if as_sent else ""),
-    )
-    sent = ", CAST(as_sent AS json)" if as_sent else ""
-    due = f" AND {_GIVEN_DUE} <= now()" if terms else ""
-    return f"""
-    WITH {given}{keys if keyed else ""}
-    INSERT INTO jobs ({_COLUMNS}{_TERM_COLUMNS if terms else ""}{_AS_SENT_COLUMN if as_sent else ""})
-    SELECT id, task, CAST(payload AS jsonb), queue, max_retries, timeout, key, decode(fingerprint, 'hex'),
-           :request_id, :traceparent, CASE WHEN :dispatched{due} THEN now() END{_GIVEN_TERMS if terms else ""}{sent}
-      FROM given
-     {"WHERE key IS NULL OR id IN (SELECT job_id FROM mine)" if keyed else ""}
-    ON CONFLICT (id) DO NOTHING
-    RETURNING id, dispatched_at IS NOT NULL"""
-
-
-_INSERT_MANY = {
-    (keyed, terms, as_sent): text(_insert_many(keyed=keyed, terms=terms, as_sent=as_sent))
-    for keyed, terms, as_sent in product((False, True), repeat=3)
-}
 
 
 #: Most of payloads that one statement carries, characters: on its way it is copied six times, by psycopg2 and libpq.
@@ -337,22 +257,10 @@ def _term_values(terms: Sequence[Terms]) -> dict[str, list[Any]]:
     }
 
 
-_BY_KEYS = text(
-    "SELECT key, job_id, fingerprint FROM idempotency_keys"
-    " WHERE key = ANY(CAST(:keys AS text[])) AND expires_at > now()"
-)
-
-
 def find_by_keys(connection: Connection, keys: Sequence[str]) -> dict[str, tuple[UUID, bytes]]:
     """The jobs that own these idempotency keys, with the fingerprints of their requests."""
-    rows = connection.execute(_BY_KEYS, {"keys": list(keys)})
+    rows = connection.execute(_OWNERS, {"keys": list(keys)})
     return {row[0]: (row[1], bytes(row[2])) for row in rows}
-
-
-_PRUNE_KEYS = text("""
-    DELETE FROM idempotency_keys WHERE key IN (
-        SELECT key FROM idempotency_keys WHERE expires_at <= now()
-         ORDER BY expires_at LIMIT :limit FOR UPDATE SKIP LOCKED)""")
 
 
 def prune_keys(connection: Connection, limit: int) -> int:

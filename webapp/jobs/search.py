@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from webapp.infra.postgres.database_errors import Trouble, trouble_of
 from webapp.infra.postgres.literals import array_of
+from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.filters import GIVEN, Filter, Part, all_of, parts_of
 
 #: Jobs that the first slice of a search looks at; payloads of 256 KiB are 50 MB then.
@@ -157,14 +158,14 @@ class _Walk:
         return _Slice(*self._connection.execute(_slice_by(names, self._parts), given).one())
 
 
-_TAGGED = text(f"SELECT id FROM jobs WHERE tags <> '{{}}' AND tags @> CAST(:tags AS text[]) LIMIT {FEW + 1}")
+_TAGGED = text(read_sql(__file__, "tagged"))
 
 
 def _few_tagged(connection: Connection, wanted: Filter) -> list[UUID] | None:
     """The jobs with the wanted tags, when they are few; their index has no order, so of many the newest are not known."""
     if not wanted.tags:
         return None
-    ids = list(connection.execute(_TAGGED, {"tags": wanted.values()["tags"]}).scalars())
+    ids = list(connection.execute(_TAGGED, {"tags": wanted.values()["tags"], "limit": FEW + 1}).scalars())
     return ids if len(ids) <= FEW else None
 
 

@@ -22,12 +22,16 @@ import psycopg2
 
 from webapp.infra.guarded import NeededThread
 from webapp.infra.postgres import deadlines
-from webapp.infra.postgres.engine import engine_options
+from webapp.infra.postgres.engine import IS_READ_ONLY, engine_options, for_driver
 from webapp.infra.postgres.hosts import Hosts
+from webapp.infra.postgres.literals import array_of
+from webapp.infra.postgres.sql_files import read_sql
 from webapp.infra.telemetry import metrics
 from webapp.settings.server_urls import connect_arguments
 
 logger = logging.getLogger(__name__)
+
+_VERSIONS = for_driver(read_sql(__file__, "versions"))
 
 #: The channel of the trigger `jobs_watched`.
 CHANNEL = "djps_watched"
@@ -219,14 +223,11 @@ class Watchers:
         if not ids:
             return {}
         with deadlines.within(EXCHANGE_BUDGET), connection.cursor() as cursor:
-            cursor.execute("SELECT current_setting('transaction_read_only')::bool")
+            cursor.execute(IS_READ_ONLY)
             if cursor.fetchone() == (True,):
                 # After a failover the changes happen elsewhere, and this server tells of none.
                 raise psycopg2.OperationalError("the server takes no writes")
-            cursor.execute(
-                "SELECT id::text, xmin::text FROM jobs WHERE id = ANY(%s::uuid[])",
-                ([str(one) for one in ids],),
-            )
+            cursor.execute(_VERSIONS, {"ids": array_of(ids)})
             found = {UUID(row[0]): row[1] for row in cursor.fetchall()}
         for job_id in ids:
             if job_id not in found or seen.get(job_id) != found[job_id]:

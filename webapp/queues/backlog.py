@@ -1,4 +1,4 @@
-"""How much waits and runs, and how many letters are open: in a bounded time, however many millions there are.
+"""How much waits and runs, and how many dead letters are open: in a bounded time, however many millions there are.
 
 Each queue and each task is counted by itself, through the index that has its rows together, and no further than a bound;
 beyond it the planner's estimate stands in. Like `webapp.jobs.store`: functions take a connection and never commit.
@@ -13,20 +13,19 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
+from webapp.infra.postgres.sql_files import read_sql
+
 #: Rows counted in one look, all queues or all tasks together, where there are few of them.
 COUNTED = 100_000
 #: The fewest and the most that are counted of one queue or task.
 COUNTED_OF_ONE = range(1_000, 20_000)
-#: Most queues or tasks that are counted: more than have labels of their own.
-MOST_NAMES = 250
-#: Longest one statement of a look may run, and wait for a lock, milliseconds.
-STATEMENT_MS, LOCK_MS = 1_000, 200
-
-#: Statistics of a table that has just filled up say that it is empty; by them whole tables would be read and sorted.
-_BOUNDED = text(f"""
-    SET LOCAL statement_timeout = {STATEMENT_MS}; SET LOCAL lock_timeout = {LOCK_MS}; SET LOCAL jit = off;
-    SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
-    SET LOCAL enable_sort = off; SET LOCAL enable_incremental_sort = off""")
+_BOUND, _QUEUES, _TASKS, _DEPTHS, _RUNNING, _OPEN, _ESTIMATE_QUEUED, _ESTIMATE_DUE, _ESTIMATE_OPEN = (
+    text(read_sql(__file__, "backlog", name))
+    for name in (
+        *("bound", "queues", "tasks", "depths", "running", "open_dead_letters"),
+        *("estimate_queued", "estimate_due", "estimate_dead_letters"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class Depths:
 
 def bound(connection: Connection) -> None:
     """Bounds the statements of this transaction; the functions below are for a transaction that has begun with this."""
-    connection.execute(_BOUNDED)
+    connection.execute(_BOUND)
 
 
 def counted_up_to(names: int) -> int:
@@ -74,63 +73,6 @@ def counted_up_to(names: int) -> int:
         (20000, 10000, 1000)
     """
     return max(COUNTED_OF_ONE.start, min(COUNTED_OF_ONE.stop, COUNTED // max(1, names)))
-
-
-def _names_in(name: str, rows: str) -> str:
-    """The different values of the column that an index begins with: a step into the index for each, and not for each row."""
-    return f"""(WITH RECURSIVE seen AS (
-           (SELECT {name} AS name FROM {rows} ORDER BY {name} LIMIT 1)
-           UNION ALL
-           SELECT later.name FROM seen CROSS JOIN LATERAL (
-               SELECT {name} AS name FROM {rows} AND {name} > seen.name ORDER BY {name} LIMIT 1) AS later)
-       SELECT name FROM seen LIMIT {MOST_NAMES})"""
-
-
-_NEW = "jobs WHERE status = 'queued' AND dispatched_at IS NULL"
-_SENT = "jobs WHERE status = 'queued' AND dispatched_at IS NOT NULL"
-_RUN = "jobs WHERE status = 'processing'"
-_OPEN = "dead_letters WHERE requeued_at IS NULL AND discarded_at IS NULL"
-
-_QUEUES = text(f"{_names_in('queue', _NEW)} UNION {_names_in('queue', _SENT)}")
-_TASKS = text(_names_in("task", f"{_OPEN} AND task IS NOT NULL"))
-
-#: The orders are those of the indexes `jobs_undispatched` and `jobs_dispatched`, so that no other is chosen. Within a
-#: priority what is due comes first, so what is due later is never looked at.
-_DEPTHS = text(f"""
-    SELECT name,
-           (SELECT count(*) FROM (
-               SELECT FROM {_NEW} AND queue = name ORDER BY priority DESC, run_at LIMIT :most) AS counted),
-           (SELECT count(*) FROM (
-               SELECT FROM {_SENT} AND queue = name ORDER BY dispatched_at LIMIT :most) AS counted),
-           (SELECT count(*) FROM (
-               SELECT FROM generate_series(0, 9) AS level CROSS JOIN LATERAL (
-                   SELECT FROM {_NEW} AND queue = name AND priority = level AND run_at <= now()
-                    ORDER BY run_at LIMIT :most) AS due LIMIT :most) AS counted),
-           (SELECT count(*) FROM (
-               SELECT FROM {_SENT} AND queue = name AND run_at <= now() ORDER BY dispatched_at LIMIT :most) AS counted),
-           extract(epoch FROM now() - least(
-               (SELECT min(due.run_at) FROM generate_series(0, 9) AS level CROSS JOIN LATERAL (
-                    SELECT run_at FROM {_NEW} AND queue = name AND priority = level AND run_at <= now()
-                     ORDER BY run_at LIMIT 1) AS due),
-               (SELECT min(run_at) FROM (
-                    SELECT run_at FROM {_SENT} AND queue = name AND run_at <= now()
-                     ORDER BY dispatched_at LIMIT :most) AS due)))::float8
-      FROM unnest(CAST(:names AS text[])) AS name""")
-_RUNNING = text(
-    f"SELECT queue, count(*) FROM (SELECT queue FROM {_RUN} ORDER BY lease_expires_at LIMIT :most) AS running GROUP BY 1"
-)
-_LETTERS = text(f"""
-    SELECT name, (SELECT count(*) FROM (
-               SELECT FROM {_OPEN} AND task = name ORDER BY fingerprint LIMIT :most) AS counted)
-      FROM unnest(CAST(:names AS text[])) AS name
-     UNION ALL
-    SELECT '', (SELECT count(*) FROM (SELECT FROM {_OPEN} AND task IS NULL ORDER BY fingerprint LIMIT :most) AS counted)""")
-
-_ESTIMATE_QUEUED = text("EXPLAIN (FORMAT JSON) SELECT FROM jobs WHERE status = 'queued' AND queue = :name")
-_ESTIMATE_DUE = text(
-    "EXPLAIN (FORMAT JSON) SELECT FROM jobs WHERE status = 'queued' AND queue = :name AND run_at <= now()"
-)
-_ESTIMATE_LETTERS = text(f"EXPLAIN (FORMAT JSON) SELECT FROM {_OPEN} AND task = :name")
 
 
 def _estimate(connection: Connection, statement: TextClause, name: str) -> int:
@@ -160,11 +102,11 @@ def depths(connection: Connection) -> Depths:
 
 
 def open_dead_letters(connection: Connection) -> Counts:
-    """Dead letters of each task that nobody has dealt with; '' for those of no task."""
+    """Dead letters of each task that no one has dealt with; '' for those of no task."""
     names: Sequence[str] = list(connection.execute(_TASKS).scalars())
     most = counted_up_to(len(names))
-    found = {row[0]: row[1] for row in connection.execute(_LETTERS, {"names": names, "most": most})}
+    found = {row[0]: row[1] for row in connection.execute(_OPEN, {"names": names, "most": most})}
     beyond = [name for name, count in found.items() if count == most]
     for name in beyond:
-        found[name] = max(most, _estimate(connection, _ESTIMATE_LETTERS, name)) if name else most
+        found[name] = max(most, _estimate(connection, _ESTIMATE_OPEN, name)) if name else most
     return Counts(found, estimated=bool(beyond))

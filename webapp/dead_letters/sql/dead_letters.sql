@@ -3,7 +3,7 @@
 -- All statements match by the same conditions, of which a NULL stands for "any": the values are in the text that PostgreSQL
 -- plans, so a condition without a value is no condition, and the indexes of open dead letters are found. A test compares them.
 --
--- Guard of requeue and discard: the dead letter is open, and its job has failed. A dead letter that somebody dealt with is
+-- Guard of `take` and `discard`: the dead letter is open, and its job has failed. A dead letter that somebody dealt with is
 -- never changed again.
 -- Locks: the rows of jobs, then those of dead letters, in the order of dead letters' ids. What another session has locked is
 -- left out, so two who do the same at the same time share the work and never wait for each other.
@@ -89,51 +89,23 @@ SELECT alike.task, alike.queue, alike.error_type, alike.fingerprint, alike.count
                         AND ended_at <= newest.dead_at ORDER BY attempt DESC LIMIT 1) AS ended ON true
  ORDER BY alike.count DESC, alike.newest DESC;
 
--- name: requeue
--- Queues the jobs of the oldest ones again, each with a fresh budget of retries, `gap` seconds apart from `first` on.
-WITH chosen AS (
-    SELECT d.id, d.job_id
-      FROM dead_letters d JOIN jobs j ON j.id = d.job_id
-     WHERE d.requeued_at IS NULL AND d.discarded_at IS NULL
-       AND (CAST(:task AS text) IS NULL OR d.task = :task)
-       AND (CAST(:queue AS text) IS NULL OR d.queue = :queue)
-       AND (CAST(:reason AS text) IS NULL OR d.reason = :reason)
-       AND (CAST(:error_type AS text) IS NULL OR d.error_type = :error_type)
-       AND (CAST(:fingerprint AS text) IS NULL OR d.fingerprint = :fingerprint)
-       AND (CAST(:dead_after AS timestamptz) IS NULL OR d.dead_at >= :dead_after)
-       AND (CAST(:dead_before AS timestamptz) IS NULL OR d.dead_at < :dead_before)
-       AND (CAST(:ids AS uuid[]) IS NULL OR d.job_id = ANY(CAST(:ids AS uuid[])))
-       AND j.status = 'failed'
-     ORDER BY d.id LIMIT :limit FOR UPDATE OF j, d SKIP LOCKED),
-placed AS (SELECT id, job_id, row_number() OVER (ORDER BY id) - 1 AS place FROM chosen),
-back AS (
-    UPDATE jobs
-       SET status = 'queued', dispatched_at = NULL, retry_count = 0, last_error = NULL, finished_at = NULL,
-           run_at = coalesce(CAST(:first AS timestamptz), now()) + make_interval(secs => place * :gap),
-           cancel_requested_at = NULL, cancel_reason = NULL, callback_job_id = NULL, updated_at = now(),
-           expires_at = CASE WHEN expires_at > now() THEN expires_at END
-      FROM placed WHERE jobs.id = placed.job_id
-    RETURNING jobs.id, jobs.run_at),
-closed AS (
-    UPDATE dead_letters SET requeued_at = now(), resolved_by = :by, resolved_why = :why
-      FROM placed WHERE dead_letters.id = placed.id)
-SELECT count(*), max(run_at) FROM back;
+-- name: take
+-- Locks the oldest ones that are open, and gives their jobs: what becomes of them is said in the same transaction.
+SELECT d.job_id
+  FROM dead_letters d JOIN jobs j ON j.id = d.job_id
+ WHERE d.requeued_at IS NULL AND d.discarded_at IS NULL
+   AND (CAST(:task AS text) IS NULL OR d.task = :task)
+   AND (CAST(:queue AS text) IS NULL OR d.queue = :queue)
+   AND (CAST(:reason AS text) IS NULL OR d.reason = :reason)
+   AND (CAST(:error_type AS text) IS NULL OR d.error_type = :error_type)
+   AND (CAST(:fingerprint AS text) IS NULL OR d.fingerprint = :fingerprint)
+   AND (CAST(:dead_after AS timestamptz) IS NULL OR d.dead_at >= :dead_after)
+   AND (CAST(:dead_before AS timestamptz) IS NULL OR d.dead_at < :dead_before)
+   AND (CAST(:ids AS uuid[]) IS NULL OR d.job_id = ANY(CAST(:ids AS uuid[])))
+   AND j.status = 'failed'
+ ORDER BY d.id LIMIT :limit FOR UPDATE OF j, d SKIP LOCKED;
 
 -- name: discard
--- Puts the oldest ones aside: their jobs stay failed.
-WITH chosen AS (
-    SELECT d.id, d.job_id
-      FROM dead_letters d JOIN jobs j ON j.id = d.job_id
-     WHERE d.requeued_at IS NULL AND d.discarded_at IS NULL
-       AND (CAST(:task AS text) IS NULL OR d.task = :task)
-       AND (CAST(:queue AS text) IS NULL OR d.queue = :queue)
-       AND (CAST(:reason AS text) IS NULL OR d.reason = :reason)
-       AND (CAST(:error_type AS text) IS NULL OR d.error_type = :error_type)
-       AND (CAST(:fingerprint AS text) IS NULL OR d.fingerprint = :fingerprint)
-       AND (CAST(:dead_after AS timestamptz) IS NULL OR d.dead_at >= :dead_after)
-       AND (CAST(:dead_before AS timestamptz) IS NULL OR d.dead_at < :dead_before)
-       AND (CAST(:ids AS uuid[]) IS NULL OR d.job_id = ANY(CAST(:ids AS uuid[])))
-       AND j.status = 'failed'
-     ORDER BY d.id LIMIT :limit FOR UPDATE OF j, d SKIP LOCKED)
+-- Puts aside what `take` has locked: the jobs stay failed.
 UPDATE dead_letters SET discarded_at = now(), resolved_by = :by, resolved_why = :why
-  FROM chosen WHERE dead_letters.id = chosen.id;
+ WHERE job_id = ANY(CAST(:ids AS uuid[])) AND requeued_at IS NULL AND discarded_at IS NULL;

@@ -7,20 +7,23 @@ guards it, and in which order it locks. A family has several statements, each af
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_MARK = re.compile(r"\s+-- [\w ]+$")
 _COMMENT = re.compile(r"^\s*--.*\n?", re.MULTILINE)
 
 
-def read_sql(module: str, file: str, part: str = "") -> str:
+def read_sql(module: str, file: str, part: str = "", *, without: Sequence[str] = ()) -> str:
     """The text of a statement, without comments and without the semicolon at its end.
 
     Args:
         module: `__file__` of a module in the room that owns the statement.
         file: the file's name in that room's `sql/`, without its ending.
         part: the statement's name where the file has several.
+        without: lines that end with a comment of this text are left out: they are for what a statement can do without.
 
     Raises:
         KeyError: the file has no such statement.
@@ -29,7 +32,10 @@ def read_sql(module: str, file: str, part: str = "") -> str:
         >>> read_sql(__file__, "is_read_only")
         "SELECT current_setting('transaction_read_only')::bool"
     """
-    return _parts_of(Path(module).parent / "sql" / f"{file}.sql")[part]
+    text = _parts_of(Path(module).parent / "sql" / f"{file}.sql")[part]
+    marked = tuple(f"-- {mark}" for mark in without)
+    kept = [line for line in text.splitlines() if not line.endswith(marked)] if marked else text.splitlines()
+    return "\n".join(_MARK.sub("", line) for line in kept)
 
 
 @cache

@@ -1,17 +1,21 @@
--- Queues a failed or cancelled job again with a fresh budget of retries.
+-- Queues failed or cancelled jobs again with a fresh budget of retries, whether one is asked for or many dead letters are.
 --
 -- Guard: the job is failed or cancelled. Its attempt is kept: it is the fence, so what earlier attempts write late still changes
 -- nothing.
--- Locks: the job's row, then its dead letter.
+-- Locks: the rows of the jobs, then their dead letters.
 
 -- name: requeue
+-- In the order that is given, `gap` seconds apart from `first` on; NULL: from now on.
 UPDATE jobs
-   SET status = 'queued', run_at = now(), dispatched_at = NULL, retry_count = 0, last_error = NULL,
-       finished_at = NULL, cancel_requested_at = NULL, cancel_reason = NULL, callback_job_id = NULL,
-       updated_at = now(), expires_at = CASE WHEN expires_at > now() THEN expires_at END
- WHERE id = :id AND status IN ('failed', 'cancelled');
+   SET status = 'queued', dispatched_at = NULL, retry_count = 0, last_error = NULL, finished_at = NULL,
+       run_at = coalesce(CAST(:first AS timestamptz), now()) + make_interval(secs => (place - 1) * CAST(:gap AS float8)),
+       cancel_requested_at = NULL, cancel_reason = NULL, callback_job_id = NULL, updated_at = now(),
+       expires_at = CASE WHEN expires_at > now() THEN expires_at END
+  FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS given(given_id, place)
+ WHERE id = given_id AND status IN ('failed', 'cancelled')
+RETURNING run_at;
 
--- name: close_dead_letter
--- A statement of its own: after a wait for the job's row it also sees the dead letter that the other session wrote.
-UPDATE dead_letters SET requeued_at = now()
- WHERE job_id = :id AND requeued_at IS NULL AND discarded_at IS NULL;
+-- name: close_dead_letters
+-- A statement of its own: after a wait for a job's row it also sees the dead letter that the other session wrote.
+UPDATE dead_letters SET requeued_at = now(), resolved_by = :by, resolved_why = :why
+ WHERE job_id = ANY(CAST(:ids AS uuid[])) AND requeued_at IS NULL AND discarded_at IS NULL;

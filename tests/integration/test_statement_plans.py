@@ -1,0 +1,169 @@
+"""Every SQL file of the product is one that PostgreSQL takes, and the statements of the hot path find what they need by an index."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from uuid_utils.compat import uuid7
+
+from webapp.infra.postgres.engine import Statement
+from webapp.infra.postgres.literals import array_of
+from webapp.infra.postgres.sql_files import read_sql
+from webapp.jobs import ends, insert, store
+from webapp.jobs.model import Claim
+from webapp.queues import store as queue_store
+from webapp.queues import tickets
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "webapp").glob("**/sql/*.sql"))
+_NAMED = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_PLACE = re.compile(r"(?<![:\w]):(\w+)(?!:)")
+STATEMENTS = [(path, name) for path in FILES for name in _NAMED.findall(path.read_text()) or [""]]
+CODE = "\n".join(path.read_text() for path in (ROOT / "webapp").rglob("*.py"))
+
+
+def statement_of(path: Path, name: str) -> str:
+    return read_sql(str(path.parents[1] / "any.py"), path.stem, name)
+
+
+def is_text_of(path: Path) -> str:
+    return f"{path.parents[1].name}/{path.stem}"
+
+
+@pytest.mark.parametrize(("path", "name"), STATEMENTS, ids=lambda one: getattr(one, "stem", one))
+def test_a_server_takes_every_statement(engine, path, name):
+    given = statement_of(path, name)
+    if given.startswith("EXPLAIN"):
+        given = given.split(") ", 1)[1]
+    names = list(dict.fromkeys(_PLACE.findall(given)))
+    numbered = _PLACE.sub(lambda found: f"${names.index(found[1]) + 1}", given)
+    with engine.begin() as connection:
+        raw = connection.connection.dbapi_connection.cursor()
+        raw.execute(f"PREPARE tried AS {numbered}")
+        raw.execute("DEALLOCATE tried")
+
+
+@pytest.mark.parametrize("path", FILES, ids=is_text_of)
+def test_a_file_begins_with_what_it_does(path):
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("-- ")
+    assert not first.startswith("-- name:")
+    written = [
+        line
+        for line in path.read_text().splitlines()
+        if re.search(r"\b(UPDATE jobs|DELETE FROM|INSERT INTO)\b", line)
+    ]
+    head = path.read_text().split("\n\n", 1)[0]
+    assert not written or {"Guard", "Locks"} <= set(re.findall(r"\w+", path.read_text())), head
+
+
+@pytest.mark.parametrize(("path", "name"), STATEMENTS, ids=lambda one: getattr(one, "stem", one))
+def test_every_statement_is_used(path, name):
+    assert f'"{path.stem}"' in CODE
+    assert not name or f'"{name}"' in CODE
+
+
+#: Jobs of the full table: half final, most of the others waiting, some processing; a chunk is what one statement may sort.
+MANY, CHUNK = 100_000, 500
+#: Tables that must not be read from end to end.
+LARGE = {"jobs", "job_attempts"}
+
+_FILL = text("""
+    WITH made AS (
+    INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint, status, attempt, worker_id,
+                      lease_expires_at, last_attempt_at, finished_at, dispatched_at)
+    SELECT gen_random_uuid(), 'noop', '{}', 'default', 3, 60, '\\x00', status, CASE status WHEN 'queued' THEN 0 ELSE 1 END,
+           CASE status WHEN 'processing' THEN 'host:' || n % 50 END,
+           CASE status WHEN 'processing' THEN now() + make_interval(secs => n % 60 - 1) END,
+           CASE status WHEN 'queued' THEN NULL ELSE now() END,
+           CASE status WHEN 'completed' THEN now() END,
+           CASE WHEN status = 'queued' AND n % 40 < 3 THEN now() END
+      FROM (SELECT n, CASE WHEN n % 2 = 0 THEN 'completed' WHEN n % 40 = 1 THEN 'processing' ELSE 'queued' END AS status
+              FROM generate_series(1, :many) AS n) AS numbered
+    RETURNING id, status)
+    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, ended_at, outcome)
+    SELECT id, 1, 'host:1', now(), now(), 'completed' FROM made WHERE status = 'completed'""")
+
+
+def some(number: int = CHUNK) -> list[UUID]:
+    return [uuid7() for _ in range(number)]
+
+
+def claims() -> list[Claim]:
+    return [Claim(one, "noop", {}, "default", 1, 0, 3, 60.0, "host:1", 0.0, None) for one in some()]
+
+
+LEASE = {"worker_id": "host:1", "lease": 60.0}
+HEAD = {"queue": "default", "limit": CHUNK}
+HOT = {
+    "claim of what a message names": lambda: (store._CLAIM.text, {"ids": array_of(some()), **LEASE}),
+    "what a process has claimed": lambda: (store._CLAIMED_BY.text, {"worker_id": "host:1"}),
+    "look at the head of a queue": lambda: (queue_store._LOOK.text, HEAD),
+    "dispatch of the head of a queue": lambda: (queue_store._TAKE.text, HEAD | {"besides": []}),
+    "a ticket's claim": lambda: (tickets._CLAIM_DUE.text, HEAD | LEASE | {"task": "noop", "timeout": 60.0}),
+    "end of a chunk": lambda: (
+        ends._END_ATTEMPTS.text,
+        ends.values_of([ends.completed(one, None) for one in claims()]),
+    ),
+    "end of a chunk and a ticket's claim": lambda: (
+        tickets._END_AND_CLAIM.text,
+        ends.values_of([ends.completed(one, None) for one in claims()])
+        | HEAD
+        | LEASE
+        | {"task": "noop", "timeout": 60.0},
+    ),
+    "renewal of leases": lambda: (
+        store._RENEW.text,
+        {"ids": array_of(some()), "workers": ["host:1"], "lease": 60.0},
+    ),
+    "jobs whose lease ran out": lambda: (
+        store._TAKE_EXPIRED.text,
+        {"limit": 100, "spared": "djps.ProcessDied"},
+    ),
+    "one job": lambda: (store._FIND.text, {"id": some(1)[0]}),
+    "watching": lambda: (store._WATCH.text, {"id": some(1)[0]}),
+    "messages that name a job": lambda: (queue_store._COUNT_NAMED.text, {"queue": "default", "limit": CHUNK}),
+    "sending again": lambda: (queue_store._TAKE_UNCLAIMED.text, HEAD | {"age": 0.0}),
+    "owner of a key": lambda: (insert._OWNER.text, {"key": "one"}),
+}
+
+
+def nodes(plan):
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)
+
+
+def faults_of(plan) -> list[str]:
+    """What is wrong with a plan: what it reads from end to end, and what it sorts beyond a chunk."""
+    found = list(nodes((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]))
+    read = {one["Relation Name"] for one in found if one["Node Type"] == "Seq Scan"} & LARGE
+    sorted_rows = [one["Plan Rows"] for one in found if one["Node Type"] in {"Sort", "Incremental Sort"}]
+    return [f"reads all of {name}" for name in sorted(read)] + [
+        f"sorts {rows} rows" for rows in sorted_rows if rows > CHUNK
+    ]
+
+
+@pytest.mark.parametrize("known", ["full", "empty"])
+def test_hot_statements_read_indexes_and_sort_no_backlog(engine, known):
+    """Statistics may be those of the full table, or those of the empty one that it was a minute ago."""
+    with engine.connect() as connection, connection.begin() as transaction:
+        connection.execute(text("SET LOCAL statement_timeout = 0; SET LOCAL enable_sort = off"))
+        for analyzed, step in (("empty", None), ("full", _FILL)):
+            if step is not None:
+                connection.execute(step, {"many": MANY})
+            if analyzed == known:
+                connection.exec_driver_sql("ANALYZE jobs; ANALYZE job_attempts; ANALYZE idempotency_keys")
+        faults = {}
+        for name, values_of in HOT.items():
+            given, values = values_of()
+            plan = Statement(f"EXPLAIN (FORMAT JSON) {given}").run(connection, values).rows[0][0]
+            if found := faults_of(plan):
+                faults[name] = found, plan
+        transaction.rollback()
+    assert faults == {}
