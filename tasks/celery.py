@@ -10,7 +10,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-import billiard.pool
 from celery import signals
 from celery.apps import worker as worker_program
 from kombu import pools
@@ -23,7 +22,7 @@ with one_sentence():
     settings = current()
 
 from webapp import VERSION
-from webapp.infra import prefork
+from webapp.infra import patches, prefork
 from webapp.infra.broker.client import bind_celery, celery
 from webapp.infra.postgres import deadlines
 from webapp.infra.telemetry import logs, metrics, traces
@@ -88,7 +87,7 @@ def _say_json(message: object, _file: object = None) -> None:
         os.write(2, f"{line}\n".encode())
 
 
-worker_program.safe_say = _say_json
+patches.put("celery.apps.worker:safe_say", _say_json)
 
 
 def _end_in_a_hurry(worker: Any) -> None:
@@ -104,7 +103,7 @@ shutdown.replace_celerys(_end_in_a_hurry)
 #: How often a child that ends looks whether its parent has read its last answer; billiard's 300 times are 30 s, and a
 #: parent that is shutting down may never read it. What the job came to is in PostgreSQL by then.
 LAST_LOOKS = 20
-billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = LAST_LOOKS
+patches.put("billiard.pool:GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT", LAST_LOOKS)
 
 
 @signals.setup_logging.connect

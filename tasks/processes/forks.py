@@ -21,6 +21,7 @@ from kombu import pools
 
 from tasks.processes.file_descriptors import files, reserve
 from tasks.runtime import runtime
+from webapp.infra import patches
 
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ def allow() -> None:
     """Makes this process, a child of the worker, one whose jobs may fork."""
     # Celery's children are daemons to `multiprocessing`, and those must not have children. To the jobs, this process is the
     # main one; what they start ends with it (`tasks.processes.process_group`).
-    multiprocessing.process._current_process = _main_process  # type: ignore[attr-defined] # noqa: SLF001
+    patches.put("multiprocessing.process:_current_process", _main_process)
     pipes = _pool_pipes()
     files.set_pipes(pipes)
     os.register_at_fork(after_in_child=lambda: _let_go(pipes))

@@ -21,7 +21,7 @@ from typing import Any
 from billiard import pool as billiard_pool
 from billiard.popen_fork import Popen
 
-from webapp.infra import prefork
+from webapp.infra import patches, prefork
 
 #: What the kernel tells about processes.
 PROC = Path("/proc")
@@ -188,8 +188,8 @@ def watch_children(reaped: Callable[[int], object] = lambda _: None) -> None:
         for other in others:
             _kill(other)
 
-    Popen.poll = poll
-    billiard_pool.TimeoutHandler._trywaitkill = end_late  # noqa: SLF001
+    patches.put("billiard.popen_fork:Popen.poll", poll)
+    patches.put("billiard.pool:TimeoutHandler._trywaitkill", end_late)
 
 
 def _has_ended(pid: int, flag: int) -> bool:

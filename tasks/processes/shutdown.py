@@ -15,6 +15,8 @@ from typing import Any
 
 from celery.apps import worker as program
 
+from webapp.infra import patches
+
 #: What a worker that was told to end in a hurry returns, as with Celery.
 EXIT_CODE = 1
 
@@ -26,13 +28,14 @@ def replace_celerys(hurry: Callable[[Any], object]) -> None:
         hurry: is called in the signal handler, with the worker.
     """
     # To Celery it is a warm shutdown: its children are stopped by us, and their jobs given back.
-    program.install_worker_term_hard_handler = partial(
+    handler = partial(
         program._shutdown_handler,  # noqa: SLF001 - what Celery's own handlers are made with
         sig="SIGQUIT",
         how="Warm",
         callback=hurry,
         exitcode=EXIT_CODE,
     )
+    patches.put("celery.apps.worker:install_worker_term_hard_handler", handler)
 
 
 def listen(worker: Any, drain: Callable[[], object]) -> None:

@@ -23,6 +23,7 @@ from kombu.transport import redis, virtual
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from webapp.infra import patches
 from webapp.infra.broker import redis_keys
 
 logger = logging.getLogger(__name__)
@@ -250,4 +251,4 @@ def _say_broken(error: Exception) -> None:
 
 def mend() -> None:
     """Makes every Redis connection of this process use these rules."""
-    redis.Transport.Channel = Channel
+    patches.put("kombu.transport.redis:Transport.Channel", Channel)

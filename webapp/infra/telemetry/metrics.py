@@ -30,11 +30,12 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, multiproces
 from prometheus_client.metrics_core import Metric  # noqa: E402
 from prometheus_client.registry import Collector  # noqa: E402
 
+from webapp.infra import patches  # noqa: E402
 from webapp.infra.telemetry.counter_files import UNREADABLE, CounterFile, readable  # noqa: E402
 
 # A process in memory has no file that could be deleted.
 _slots = Slots(FOLDER, lambda: [one.path for one in CounterFile.opened if not one.in_memory])
-values.MmapedDict = CounterFile  # type: ignore[attr-defined]
+patches.put("prometheus_client.values:MmapedDict", CounterFile)
 values.ValueClass = values.MultiProcessValue(process_identifier=_slots.number)  # type: ignore[no-untyped-call]
 
 #: Label of a task or queue that this process does not know.
