@@ -29,6 +29,10 @@ PROBE_TIMEOUT = 0.25
 DATABASE_TIMEOUT = 0.6
 #: How long what the probe writes to Redis is kept, seconds.
 PROBE_KEPT = 60
+#: What is said where a server answers and its certificate is refused: waiting does not help, a setting is wrong.
+NOT_TRUSTED = "certificate not trusted, see {}"
+#: How OpenSSL, libpq and Python say so; all the text there is, for libpq's errors have no class of their own.
+_UNTRUSTED = ("certificate verify failed", "does not match host name")
 
 
 def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
@@ -62,6 +66,8 @@ def _postgresql(engine: Engine) -> str:
             if not takes_writes(engine):
                 return "read-only"
     except SQLAlchemyError as error:
+        if is_untrusted(error):
+            return NOT_TRUSTED.format("DATABASE_URL")
         return f"not answering ({type(error).__name__})"
     return "ok"
 
@@ -75,5 +81,12 @@ def _redis(redis: Redis) -> str:
     except ResponseError as error:
         return f"takes no writes ({type(error).__name__})"
     except RedisError as error:
+        if is_untrusted(error):
+            return NOT_TRUSTED.format("REDIS_URL")
         return f"not answering ({type(error).__name__})"
     return "ok"
+
+
+def is_untrusted(error: Exception) -> bool:
+    """True if a connection failed because the server's certificate was refused here."""
+    return any(text in str(error) for text in _UNTRUSTED)

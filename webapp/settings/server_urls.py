@@ -7,6 +7,7 @@ traceback at a third. So a URL is checked here, and what the others get is made 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -34,6 +35,8 @@ _QUOTING = "(in a password @ : / # ? and % are written %40 %3A %2F %23 %3F and %
 _TLS_OPTIONS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 _CERT_REQS = ("required", "optional", "none")
 _LAST_PORT = 65_535
+#: The options that name a file: of libpq, and of a Redis URL. `sslrootcert` may also be `system`: what the machine trusts.
+_TLS_FILES = ("sslrootcert", "sslcert", "sslkey", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 def read_database_url(given: str) -> str:
@@ -159,6 +162,21 @@ def _check_database(scheme: str, number: str, path: str) -> None:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
+
+
+def check_tls_files(url: str) -> None:
+    """Looks for the files that a checked URL names for TLS; without one no connection will ever be made.
+
+    Raises:
+        ValueError: one cannot be read.
+    """
+    for name, value in parse_qsl(urlsplit(url).query):
+        if name not in _TLS_FILES or (name, value) == ("sslrootcert", "system"):
+            continue
+        try:
+            Path(value).read_bytes()
+        except OSError as error:
+            raise ValueError(f"names a file that cannot be read: {name}={value} ({error.strerror})") from None
 
 
 def redis_url_for_kombu(url: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, ValidationInfo, field_validator
 
 from webapp.settings.group import Group
-from webapp.settings.server_urls import check_redis_url, read_database_url
+from webapp.settings.server_urls import check_redis_url, check_tls_files, read_database_url
 
 _PREFIX = re.compile(r"(?=.{0,51}\Z)(?:[A-Za-z0-9_.-]+:)*")
 #: Parts that begin keys of an installation without a prefix.
@@ -84,12 +84,15 @@ class ServerSettings(Group):
     def _postgresql_only(cls, value: str, info: ValidationInfo) -> str:
         if not value and info.field_name == "database_listen_url":
             return value
-        return read_database_url(value)
+        url = read_database_url(value)
+        check_tls_files(url)
+        return url
 
     @field_validator("redis_url")
     @classmethod
     def _redis_only(cls, value: str) -> str:
         check_redis_url(value)
+        check_tls_files(value)
         return value
 
     @field_validator("redis_prefix")
