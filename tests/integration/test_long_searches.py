@@ -175,8 +175,8 @@ def test_a_time_bounds_a_search(client, engine, bound):
 def test_one_search_after_the_other_and_no_more_wait_than_may(client, engine, monkeypatch):
     queued(engine)
     turns = client.application.extensions["turns"]
-    desk = client.application.extensions["desk"]
-    free = desk._free.qsize()
+    slots = client.application.extensions["work_slots"]
+    free = slots.free()
     monkeypatch.setattr(searching, "LONGEST_WAIT", 5.0)
     statuses = []
 
@@ -192,14 +192,14 @@ def test_one_search_after_the_other_and_no_more_wait_than_may(client, engine, mo
             time.sleep(0.01)
         # Those that are too many are answered, those that wait hold no place, and what needs no turn is answered.
         assert statuses == [503] * 3
-        assert desk._free.qsize() == free
+        assert slots.free() == free
         assert client.get("/jobs").status_code == 200
         busy = client.get("/jobs?task=noop")
         assert (busy.status_code, busy.headers["Retry-After"]) == (503, "2")
     for thread in waiting:
         thread.join(10)
     assert sorted(statuses) == [200] * searching.MOST_WAITING + [503] * 3
-    assert desk._free.qsize() == free
+    assert slots.free() == free
 
 
 def test_a_search_that_waits_too_long_for_its_turn_is_refused(client, monkeypatch):

@@ -7,17 +7,17 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from queue import SimpleQueue
 from typing import Any, cast
 from uuid import UUID
 
-from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
+from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.api import examples
 from webapp.api.jobs import job_id_of, job_service, query_values
 from webapp.api.openapi import documented
 from webapp.api.schemas import JobAnswer, ShowQuery
+from webapp.api.work_slots import WorkSlots, work_slots
 from webapp.infra.postgres import database_errors, deadlines
 from webapp.infra.postgres.database_errors import Trouble
 from webapp.jobs.errors import JobError
@@ -38,62 +38,13 @@ PING_EVERY = 15.0
 RECONNECT_MS = 1_000
 
 
-#: What is answered however busy this process is: it asks PostgreSQL nothing, or only within bounds of its own.
-PLACELESS = frozenset(
-    {
-        "health.alive",
-        "metrics.exposition",
-        "openapi.openapi",
-        "index.index",
-        "docs.page",
-        "docs.start",
-        "docs.file",
-    }
-)
-
-
-class Desk:
-    """Lets only so many requests work at once: those that wait have a thread each, and hold no place.
-
-    Args:
-        places: requests that work at once, as many as there are database connections.
-    """
-
-    def __init__(self, places: int) -> None:
-        # A queue of tokens: to wait for one is one sleep, where `threading.Semaphore` has a lock and a condition made in Python.
-        self._free: SimpleQueue[None] = SimpleQueue()
-        for _ in range(places):
-            self._free.put(None)
-
-    def take(self) -> None:
-        """Takes a place for this request; waits for one, unless it needs none."""
-        if request.endpoint in PLACELESS:
-            return
-        self._free.get()
-        g.has_place = True
-
-    def leave(self) -> None:
-        """Gives this request's place back, if it has one."""
-        if g.pop("has_place", False):
-            self._free.put(None)
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place for a block outside of a request's own work."""
-        self._free.get()
-        try:
-            yield
-        finally:
-            self._free.put(None)
-
-
-def init_app(app: Flask, database_url: str, *, places: int, waiters: int) -> None:
-    """Gives the application its places and its waiting room."""
-    desk = Desk(places)
-    app.extensions["desk"] = desk
+def init_app(app: Flask, database_url: str, *, slots: int, waiters: int) -> None:
+    """Gives the application its work slots and its waiting room."""
+    work = WorkSlots(slots)
+    app.extensions["work_slots"] = work
     app.extensions["watchers"] = Watchers(database_url, waiters)
-    app.before_request(desk.take)
-    app.teardown_request(lambda _error: desk.leave())
+    app.before_request(work.take)
+    app.teardown_request(lambda _error: work.leave())
 
 
 @bp.get("/jobs/<job_id>")
@@ -113,19 +64,19 @@ def until_final(job_id: UUID, seconds: float) -> JobRow:
         TooManyWaiters: as many requests wait as may.
     """
     jobs = job_service()
-    desk = cast("Desk", current_app.extensions["desk"])
+    slots = work_slots()
     job = jobs.get(job_id)
     if job.status in FINAL:
         return job
     end = time.monotonic() + seconds
     with closing_watch(job_id) as watch:
         job = _watched(jobs, job)
-        desk.leave()
+        slots.leave()
         while job.status not in FINAL and watch.wait(end - time.monotonic()):
-            job = _look(jobs, desk, job)
+            job = _look(jobs, slots, job)
         if job.status not in FINAL and watch.is_open():
             # What is answered is true now, whatever became of those who should have woken us.
-            job = _look(jobs, desk, job)
+            job = _look(jobs, slots, job)
     return job
 
 
@@ -153,10 +104,10 @@ def closing_watch(job_id: UUID) -> Iterator[Watch]:
         watch.leave()
 
 
-def _look(jobs: Jobs, desk: Desk, before: JobRow) -> JobRow:
+def _look(jobs: Jobs, slots: WorkSlots, before: JobRow) -> JobRow:
     """The job as it stands; while PostgreSQL is away, as it was, and the client goes on waiting."""
     try:
-        with desk.place(), deadlines.within(LOOK_BUDGET):
+        with slots.slot(), deadlines.within(LOOK_BUDGET):
             return jobs.get(before.id)
     except SQLAlchemyError:
         return before
@@ -199,13 +150,13 @@ def events(job_id: str) -> Response:
     if job.status in FINAL and known == event_id(job):
         return Response(status=204)
     watch = _enter(job.id)
-    desk = cast("Desk", current_app.extensions["desk"])
+    slots = work_slots()
     try:
         job = _watched(jobs, job)
     except BaseException:
         watch.leave()
         raise
-    answer = Response(_stream(jobs, desk, watch, job, known), mimetype="text/event-stream")
+    answer = Response(_stream(jobs, slots, watch, job, known), mimetype="text/event-stream")
     answer.headers["Cache-Control"] = "no-cache"
     answer.headers["X-Accel-Buffering"] = "no"
     # A generator that was never begun does not run its `finally`, so the place is given back here.
@@ -213,7 +164,7 @@ def events(job_id: str) -> Response:
     return answer
 
 
-def _stream(jobs: Jobs, desk: Desk, watch: Watch, job: JobRow, known: str) -> Iterator[str]:
+def _stream(jobs: Jobs, slots: WorkSlots, watch: Watch, job: JobRow, known: str) -> Iterator[str]:
     end = time.monotonic() + EVENTS_LIMIT
     yield f"retry: {RECONNECT_MS}\n\n"
     told: JobRow | None = None
@@ -229,7 +180,7 @@ def _stream(jobs: Jobs, desk: Desk, watch: Watch, job: JobRow, known: str) -> It
         woken = watch.wait(min(PING_EVERY, left))
         try:
             # Woken or not: what is told does not hang on those who should have woken us.
-            job = _look(jobs, desk, job)
+            job = _look(jobs, slots, job)
         except JobError:
             # It was pruned meanwhile: a client that connects again is told so.
             return

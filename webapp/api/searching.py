@@ -5,15 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from flask import Flask, current_app
 
+from webapp.api.work_slots import work_slots
 from webapp.infra.postgres import deadlines
 from webapp.jobs.filters import Filter
-
-if TYPE_CHECKING:
-    from webapp.api.following import Desk
 
 #: Searches of one process at the same time.
 AT_ONCE = 1
@@ -66,7 +64,7 @@ def init_app(app: Flask) -> None:
 
 @contextmanager
 def searching(wanted: Filter) -> Iterator[None]:
-    """Waits for a turn where jobs have to be looked at one by one; a request that waits holds no place.
+    """Waits for a turn where jobs have to be looked at one by one; a request that waits holds no work slot.
 
     Raises:
         TooManySearches: it did not come in time.
@@ -74,9 +72,9 @@ def searching(wanted: Filter) -> Iterator[None]:
     if not wanted.is_search:
         yield
         return
-    desk = cast("Desk", current_app.extensions["desk"])
-    desk.leave()
+    slots = work_slots()
+    slots.leave()
     with cast("Turns", current_app.extensions["turns"]).turn():
-        desk.take()
+        slots.take()
         deadlines.bound(SEARCH_BUDGET)
         yield

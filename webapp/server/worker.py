@@ -25,7 +25,7 @@ from webapp.server.loop import Loop, refusal
 
 logger = logging.getLogger(__name__)
 
-#: Threads that answer probes, and those for what needs no place at the desk; beside those for everything else. They are
+#: Threads that answer probes, and those for what needs no work slot; beside those for everything else. They are
 #: few: a hundred of them at work would each have a turn before the one that answers a probe.
 PROMPT_THREADS = LIGHT_THREADS = 2
 #: Seconds between two looks for connections that are late.

@@ -1,0 +1,67 @@
+"""How many requests work at once in a process: as many as it has database connections. The others wait for a slot, or need none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+
+from flask import current_app, g, request
+
+#: What is answered however busy this process is: it asks PostgreSQL nothing, or only within bounds of its own.
+SLOTLESS = frozenset(
+    {
+        "health.alive",
+        "metrics.exposition",
+        "openapi.openapi",
+        "index.index",
+        "docs.page",
+        "docs.start",
+        "docs.file",
+    }
+)
+
+
+class WorkSlots:
+    """Lets only so many requests work at once: those that wait have a thread each, and hold no slot.
+
+    Args:
+        slots: requests that work at once, as many as there are database connections.
+    """
+
+    def __init__(self, slots: int) -> None:
+        # A queue of tokens: to wait for one is one sleep, where `threading.Semaphore` has a lock and a condition made in Python.
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(slots):
+            self._free.put(None)
+
+    def free(self) -> int:
+        """How many are free now."""
+        return self._free.qsize()
+
+    def take(self) -> None:
+        """Takes a slot for this request; waits for one, unless it needs none."""
+        if request.endpoint in SLOTLESS:
+            return
+        self._free.get()
+        g.has_work_slot = True
+
+    def leave(self) -> None:
+        """Gives this request's slot back, if it has one."""
+        if g.pop("has_work_slot", False):
+            self._free.put(None)
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """A slot for a block outside of a request's own work."""
+        self._free.get()
+        try:
+            yield
+        finally:
+            self._free.put(None)
+
+
+def work_slots() -> WorkSlots:
+    """Those of this application."""
+    found: WorkSlots = current_app.extensions["work_slots"]
+    return found
