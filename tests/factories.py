@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from webapp.dead_letters.model import NewDeadLetter
 from webapp.dead_letters.store import move_to_dead_letters
 from webapp.infra.broker.publish import Broker
 from webapp.infra.broker.transport import lists_of
+from webapp.infra.guarded import Clock
 from webapp.jobs import insert, store
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.handlers import registry
@@ -49,15 +51,21 @@ ERROR = ErrorReport("E", "broken", "Traceback")
 
 
 def service_over(
-    engine: Engine, broker: Broker, *, default_handler: str = "simulated", handing_back: Engine | None = None
+    engine: Engine,
+    broker: Broker,
+    *,
+    default_handler: str = "simulated",
+    handing_back: Engine | None = None,
+    clock: Clock = time.monotonic,
 ) -> Jobs:
     """Where jobs are submitted, with a broker of its own.
 
     Args:
         handing_back: the engine by which hints are handed back that were not sent.
+        clock: by which hints are alone or many.
     """
     limits = Limits(max_retries=3, timeout=300.0, default_handler=default_handler)
-    outbox = Outbox(broker, partial(hand_back, handing_back or engine))
+    outbox = Outbox(broker, partial(hand_back, handing_back or engine), clock)
     return Jobs(engine, Rules(registry, limits), outbox)
 
 

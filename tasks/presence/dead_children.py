@@ -68,13 +68,23 @@ class DeadChildren:
 
     def recover(self) -> int:
         """Settles the jobs of children that died as lost; returns how many."""
+        # Taken down before the look: a death that Celery's thread tells of meanwhile is looked at in the next turn.
+        self.suspicious = False
+        try:
+            return self._settle_dead()
+        except BaseException:
+            self.suspicious = True
+            raise
+
+    def _settle_dead(self) -> int:
         worker = self._worker
         with worker.bounded(), worker.engine.connect() as connection:
             held_by = store.holders(connection, worker.holders_prefix)
         held_by = [holder for holder in held_by if holder not in self._drain.to_release]
         # The holders are read before the processes are looked at: a child born in between is not missed.
         dead = [holder for holder in held_by if not is_alive(pid_of(holder))]
-        self.suspicious = any(holder not in dead and not is_tracked(holder) for holder in held_by)
+        if any(holder not in dead and not is_tracked(holder) for holder in held_by):
+            self.suspicious = True
         if not dead:
             self._timed_out.clear()
             return 0

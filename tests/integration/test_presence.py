@@ -17,7 +17,7 @@ from factories import ERROR, LEASE, age, attempts_of, claimed, letters_of, queue
 from psycopg2 import extensions
 from redis.exceptions import RedisError
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from tasks.liveness import LivenessFile, look
@@ -340,6 +340,49 @@ def test_a_child_that_dies_a_moment_later_is_not_forgotten(presence, engine, chi
     assert row_of(engine, claim.id).status == "queued"
     presence.run_once()
     assert not presence.dead_children.suspicious
+
+
+def test_a_death_that_is_told_during_the_look_is_looked_at_in_the_next_turn(
+    presence, engine, child, monkeypatch
+):
+    pid = child()
+    claim, real = held_by(engine, pid), store.holders
+    told = iter([True])
+
+    def holders(*given):
+        found = real(*given)
+        if next(told, False):
+            # After the holders were read: this look does not see it.
+            found.remove(claim.worker_id)
+            presence.child_lost()
+        return found
+
+    monkeypatch.setattr(store, "holders", holders)
+    end(pid)
+    presence.child_lost()
+    presence.run_once()
+    assert row_of(engine, claim.id).status == "processing"
+    presence.run_once()
+    assert row_of(engine, claim.id).status == "queued"
+
+
+def test_a_look_that_failed_is_made_again(presence, engine, child, monkeypatch):
+    pid = child()
+    claim, real = held_by(engine, pid), store.holders
+    failures = iter([OperationalError("holders", {}, Exception("away"))])
+
+    def holders(*given):
+        if (error := next(failures, None)) is not None:
+            raise error
+        return real(*given)
+
+    monkeypatch.setattr(store, "holders", holders)
+    end(pid)
+    presence.child_lost()
+    presence.run_once()
+    assert row_of(engine, claim.id).status == "processing"
+    presence.run_once()
+    assert row_of(engine, claim.id).status == "queued"
 
 
 def test_a_child_whose_job_does_not_stop_when_asked_is_killed_after_the_grace(

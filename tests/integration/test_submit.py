@@ -184,16 +184,17 @@ def test_a_job_that_cannot_even_be_handed_back_is_accepted_all_the_same(
 
 
 def test_a_hint_that_is_alone_is_sent_by_its_own_request_and_one_of_a_crowd_is_not(
-    service, outbox, redis, monkeypatch
+    engine, broker, redis, monkeypatch
 ):
-    monkeypatch.setattr(outbox, "_last_at", 0.0)
+    """To the clock, the second one comes at the same moment."""
+    service = service_over(engine, broker, clock=lambda: 0.0)
+    outbox = service._hints
     alone = submitted(service)
     assert [one["headers"]["id"] for one in messages(redis)] == [str(alone.job.id)]
 
     sent = []
     send = outbox._send
     monkeypatch.setattr(outbox, "_send", lambda hints: (sent.append(threading.current_thread()), send(hints)))
-    monkeypatch.setattr(outbox, "_last_at", time.monotonic() + 60)
     submitted(service)
     assert service.flush()
     assert {thread.name for thread in sent} == {"outbox"}

@@ -22,7 +22,7 @@ from uuid import UUID
 
 from webapp.infra.broker.hints import Hint
 from webapp.infra.broker.publish import Broker
-from webapp.infra.guarded import NeededThread, Step
+from webapp.infra.guarded import Clock, NeededThread, Step
 from webapp.infra.telemetry import metrics
 from webapp.queues.plan import MOST_TICKETS
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 #: How long a process that ends waits for the last hints to be sent, seconds.
 LAST_CALL = 1.0
-#: Shortest time between two sendings while hints come thick and fast, seconds. A lone hint never waits.
+#: Shortest time between two sendings while many hints arrive, seconds. A lone hint never waits.
 CROWD_PAUSE = 0.01
 #: How long nothing has come in before a hint is alone, seconds.
 QUIET = 0.01
@@ -49,12 +49,16 @@ class Outbox:
     Args:
         broker: where they go.
         give_back: is told the jobs whose hints could not be sent.
+        clock: by which hints are alone or many.
     """
 
-    def __init__(self, broker: Broker, give_back: Callable[[Sequence[UUID]], None]) -> None:
+    def __init__(
+        self, broker: Broker, give_back: Callable[[Sequence[UUID]], None], clock: Clock = time.monotonic
+    ) -> None:
         self._broker = broker
         self._give_back = give_back
-        self._last_at = 0.0
+        self._clock = clock
+        self._last_at = -QUIET
         self._asked_at_exit = False
         self._begin()
         _outboxes.add(self)
@@ -88,7 +92,7 @@ class Outbox:
         """Leaves hints to be sent, and returns at once; one that is alone is sent before this returns."""
         too_many: Sequence[Hint] = ()
         with self._changed:
-            now = time.monotonic()
+            now = self._clock()
             is_alone = len(hints) == 1 and not self._waiting and now - self._last_at > QUIET
             self._last_at = now
             if not self._asked_at_exit:
