@@ -100,7 +100,7 @@ def _surroundings() -> Iterator[dict[str, str]]:
         }
         httpbin = subprocess.Popen(
             [str(BIN / "gunicorn"), "--bind", f"{ports.LOOPBACK}:{httpbin_port}", "--threads", "8"]
-            + ["--no-control-socket", "--log-level", "error", "httpbin:app"],
+            + ["--no-control-socket", "--log-level", "error", "ops.stack.httpbin_app:app"],
             env=environment,
         )
         try:

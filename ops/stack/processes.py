@@ -77,7 +77,7 @@ def applications(settings: Settings) -> list[Process]:
             Process(
                 "httpbin",
                 [str(BIN / "gunicorn"), "--bind", f"{LOOPBACK}:{settings.httpbin_port}", "--threads", "16"]
-                + ["--no-control-socket", "--log-level", "warning", "httpbin:app"],
+                + ["--no-control-socket", "--log-level", "warning", "ops.stack.httpbin_app:app"],
                 "what `simulated` jobs call",
                 port=(settings.httpbin_port, "HTTPBIN_PORT"),
             )

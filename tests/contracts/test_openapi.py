@@ -72,6 +72,7 @@ def test_the_description_is_sent_once(client):
 def test_the_page_loads_nothing_from_elsewhere(client):
     page = client.get("/docs/")
     assert page.status_code == 200
+    assert 'name="viewport"' in page.text  # else a phone shows it in the width of a desktop
     assert "connect-src 'self'" in page.headers["Content-Security-Policy"]
     elsewhere = set(re.findall(r"https?://[^/\"']+", page.text)) - {"http://localhost"}
     assert elsewhere == set()

@@ -29,6 +29,7 @@ _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
   <meta charset="UTF-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
   <title>DJPS</title>
   <link rel="stylesheet" href="/docs/index.css">
   <link rel="stylesheet" href="/docs/swagger-ui.css">
