@@ -64,7 +64,7 @@ def _note_failure(span: RunningSpan, failed: AttemptFailed) -> None:
         span.note("djps.job.outcome", AttemptOutcome.FAILED.value)
         message, trace = failed.report.message, failed.report.traceback
         if database_errors.holds_database_error(failed.error):
-            # What a database quotes of a row is kept with the attempt, and told to nobody else.
+            # What a database quotes of a row is kept with the attempt, and told to no one else.
             message = database_errors.described(failed.error)
             trace = database_errors.traceback_of(failed.error)
         span.fail(failed.report.type, message, trace)

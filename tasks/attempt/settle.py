@@ -88,7 +88,7 @@ def _settle_failed(parts: Runtime, failed: AttemptFailed) -> JobStatus | None:
     decision = parts.policy.of_job(claim.backoff).after_failure(
         failed.error, retry_count=claim.retry_count, max_retries=claim.max_retries
     )
-    # The task's context is over when Celery calls retry(), so the fields are bound once more.
+    # The task's context is over when Celery calls retry(), so the fields are bound again.
     with attempt_of(claim):
         match decision:
             case TryAgain(delay):
@@ -102,7 +102,7 @@ def _settle_failed(parts: Runtime, failed: AttemptFailed) -> JobStatus | None:
 def _settle_again(
     parts: Runtime, failed: AttemptFailed, outcome: AttemptOutcome, delay: float
 ) -> JobStatus | None:
-    """Queues the job once more, unless its cancellation was asked."""
+    """Queues the job again, unless its cancellation was asked."""
     claim, report = failed.claim, failed.report
     kept = report if outcome is AttemptOutcome.FAILED else None
 

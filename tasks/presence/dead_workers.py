@@ -65,7 +65,7 @@ class LifeLock:
         #: Where this worker's table of running jobs is kept, for the worker that comes after it.
         self.runs = _runs_beside(self.file)
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        # Nobody may find the file before it is locked.
+        # No process may find the file before it is locked.
         draft = self.file.with_suffix(".draft")
         self._held = os.open(draft, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -24,7 +24,7 @@ from webapp.settings.targets import read_targets
 #: Addresses that a resolver may give and that lead to this machine or its neighbours.
 INTERNAL = [
     "127.0.0.1",
-    "0.0.0.0",  # noqa: S104 - nobody binds to it
+    "0.0.0.0",  # noqa: S104 - nothing binds to it
     "10.0.0.1",
     "169.254.169.254",
     "100.64.0.1",

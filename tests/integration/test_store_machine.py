@@ -174,7 +174,7 @@ class StoreMachine(RuleBasedStateMachine):
                 raise
             # Without an open transaction on the other side it is the server that has business with the table.
             if not blocked and self.other(side).tick:
-                raise AssertionError("it waited for a row that nobody holds") from error
+                raise AssertionError("it waited for a row that no session holds") from error
             self.undo(side)
             return
         assert not blocked, f"it answered {seen!r} and should have waited"

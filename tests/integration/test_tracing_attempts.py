@@ -101,7 +101,7 @@ def test_an_attempt_says_what_it_was_of(engine, handle, collector):
 def test_a_job_without_a_place_has_a_trace_of_its_own(engine, handle, collector):
     def second_time(payload, context):
         if context.attempt == 1:
-            raise Retry("once more", after=0)
+            raise Retry("again", after=0)
 
     job = queued(engine, task=handle(second_time))
     attempt(job.id)
@@ -263,7 +263,7 @@ def test_a_sampler_decides_for_a_whole_job(engine, handle, collector, monkeypatc
 
     def second_time(payload, context):
         if context.attempt == 1:
-            raise Retry("once more", after=0)
+            raise Retry("again", after=0)
 
     name = handle(second_time)
     jobs = [queued(engine, task=name) for _ in range(40)]

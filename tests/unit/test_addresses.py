@@ -32,7 +32,7 @@ def test_global_unicast_may_be_called(address):
 @pytest.mark.parametrize(
     ("address", "kind"),
     [
-        ("0.0.0.0", "this network"),  # noqa: S104 - nobody binds to it
+        ("0.0.0.0", "this network"),  # noqa: S104 - nothing binds to it
         ("0.1.2.3", "this network"),
         ("10.0.0.1", "private"),
         ("100.64.0.1", "CGNAT"),

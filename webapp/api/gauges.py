@@ -45,7 +45,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "job_queue_depth": ("Unfinished jobs.", ("queue", "status")),
     "job_oldest_due_age_seconds": ("Age of the oldest due job.", ("queue",)),
     "job_due": ("Jobs that are due and not started.", ("queue",)),
-    "dead_letters_open": ("Dead letters that nobody has dealt with.", ("task",)),
+    "dead_letters_open": ("Dead letters that no one has dealt with.", ("task",)),
     "job_counts_estimated": (
         "1 when there are more of something than are counted, and its number is an estimate.",
         (),

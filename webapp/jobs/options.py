@@ -64,7 +64,7 @@ class Options:
     callback_url: str | None = None
 
     def is_late(self, now: datetime) -> bool:
-        """Tells whether the job would expire before it is due, or has already."""
+        """True if the job would expire before it is due, or has already."""
         if self.expires_at is None:
             return False
         return self.expires_at <= max(now, self.run_at or now + timedelta(seconds=self.delay or 0.0))

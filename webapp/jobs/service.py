@@ -88,7 +88,7 @@ class Jobs(Lookup):
 
         Raises:
             UnknownTask: no handler can run it.
-            OptionRefused: nobody listens to the queue it asks for, or it would expire before it is due.
+            OptionRefused: no worker listens to the queue it asks for, or it would expire before it is due.
             PayloadRefused: the payload does not fit its handler's model.
             KeyReused: its key belongs to another request.
             KeyOfPruned: its key was used for this request, and the job is gone.
@@ -251,7 +251,7 @@ class Jobs(Lookup):
         return job, answer
 
     def requeue(self, job_id: UUID) -> JobRow:
-        """Queues a failed or cancelled job once more with a fresh budget of retries; the dispatcher sends it.
+        """Queues a failed or cancelled job again with a fresh budget of retries; the dispatcher sends it.
 
         Raises:
             JobNotFound: there is none with this id.
@@ -264,7 +264,7 @@ class Jobs(Lookup):
         if not changed:
             raise NotForRetry(job_id, job.status)
         metrics.jobs_requeued.inc()
-        logger.info("job was queued once more by request", extra={"job_id": str(job_id)})
+        logger.info("job was queued again by request", extra={"job_id": str(job_id)})
         return job
 
     def flush(self) -> bool:

@@ -57,7 +57,7 @@ TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
 
 
 def may_move(source: JobStatus, target: JobStatus) -> bool:
-    """Tells whether a job may go from `source` to `target`.
+    """True if a job may go from `source` to `target`.
 
     Example:
         >>> may_move(JobStatus.COMPLETED, JobStatus.QUEUED)

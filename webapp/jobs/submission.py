@@ -149,7 +149,7 @@ class Rules:
 
         Raises:
             UnknownTask: no handler can run it.
-            OptionRefused: nobody listens to the queue it asks for, or it would expire before it is due.
+            OptionRefused: no worker listens to the queue it asks for, or it would expire before it is due.
             PayloadRefused: the payload does not fit its handler's model.
         """
         found = self._handler_for(submission.payload, suggest=suggest)

@@ -201,7 +201,7 @@ class Attempt(Base):
     )
 
 
-#: A letter nobody has dealt with yet.
+#: A dead letter that no one has dealt with yet.
 _LETTER_OPEN = "requeued_at IS NULL AND discarded_at IS NULL"
 
 

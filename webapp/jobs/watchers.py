@@ -1,6 +1,6 @@
 """Requests that wait for a job: bounded in number, and woken by PostgreSQL the moment something happens to it.
 
-A waiter marks its job as watched and looks at it once more; from then on a trigger of the table `jobs` notifies the
+A waiter marks its job as watched and looks at it again; from then on a trigger of the table `jobs` notifies the
 channel `djps_watched` of every change. One connection for each API process listens for all its waiters. A notification
 that is lost (the connection broke, PostgreSQL was started again) is made up for within a second, by one statement for
 all jobs that are waited for. Waiters hold no connection of their own.
@@ -37,7 +37,7 @@ _VERSIONS = for_driver(read_sql(__file__, "versions"))
 CHANNEL = "djps_watched"
 #: Seconds between two looks that make up for lost notifications.
 LOOK_EVERY = 1.0
-#: Seconds the connection is kept once nobody waits.
+#: Seconds the connection is kept once no request waits.
 LINGER = 10.0
 #: Seconds before a connection that broke is made again.
 RECONNECT_AFTER = 0.5
@@ -119,7 +119,7 @@ class Watchers:
         return self._count
 
     def enter(self, job_id: UUID, is_there: Callable[[], bool] = lambda: True) -> Watch:
-        """Begins to watch a job; whoever calls this leaves again, and looks at the job after this and not before.
+        """Begins to watch a job; the caller leaves again, and looks at the job after this and not before.
 
         Args:
             job_id: the job.
@@ -169,7 +169,7 @@ class Watchers:
                 watch.wake()
 
     def _is_over(self) -> bool:
-        """Whether nobody has waited for a while; then the thread ends, and the next waiter starts another."""
+        """True if no request has waited for a while; then the thread ends, and the next waiter starts another."""
         with self._lock:
             over = not self._count and time.monotonic() - self._busy_at > LINGER
             if over:

@@ -80,7 +80,7 @@ def _pattern(celery: Celery, envelope: Envelope) -> _Pattern:
         time_limit=envelope.time_limit,
         ignore_result=True,
     )
-    # Nobody else has this connection, and nothing is sent: the memory transport keeps the message in a dict.
+    # No other code has this connection, and nothing is sent: the memory transport keeps the message in a dict.
     with Connection("memory://") as connection, connection.channel() as channel:
         celery.amqp.send_task_message(
             connection.Producer(channel, auto_declare=False),

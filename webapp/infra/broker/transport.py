@@ -2,7 +2,7 @@
 
 Seen with kombu 5.7.0 and Celery 5.7.0: a worker holds a message, Redis dies, the channel is closed and
 taken apart. When the job ends, its acknowledgement asks that channel for a new connection and fails with an
-AttributeError that nobody expects: "Unrecoverable error", and the worker is gone. The same happens when the
+AttributeError that no caller expects: "Unrecoverable error", and the worker is gone. The same happens when the
 closing channel tries to put its messages back.
 
 What is in a queue need not be a message: kombu parses it in the worker's event loop, and anything that is

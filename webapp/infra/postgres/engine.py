@@ -254,7 +254,7 @@ class Statement:
 def in_one_trip(engine: Engine, work: Callable[[Connection], T]) -> T:
     """Runs work whose every statement is a transaction of its own: one round trip each, not three.
 
-    Should the connection turn out to be broken, the work is done once more on another one. It must be safe to do
+    Should the connection turn out to be broken, the work is done again on another one. It must be safe to do
     twice, for the first commit may have come through although its answer did not.
     """
     return _again_where_broken(lambda: _autocommit(engine, work))

@@ -84,7 +84,7 @@ jobs_refused = Counter(
 leases_lost = Counter("job_leases_lost_total", "Results dropped because the attempt's lease was lost.")
 jobs_dispatched = Counter(
     "jobs_dispatched_total",
-    "Messages: submitted (by the API), due (by the dispatcher), unclaimed (once more), ticket (for a backlog).",
+    "Messages: submitted (by the API), due (by the dispatcher), unclaimed (again), ticket (for a backlog).",
     ["reason"],
 )
 dispatch_failures = Counter(
