@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 
 from tasks.liveness import LivenessFile
 from tasks.runtime import runtime
+from webapp.infra.background import Step, Steps
 from webapp.infra.broker import heartbeats
-from webapp.infra.guarded import Step, Steps
 from webapp.infra.telemetry import metrics
 from webapp.jobs.handlers import MAINTENANCE_QUEUE
 

@@ -11,7 +11,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import make_wsgi_app
 
 from webapp.infra import prefork
-from webapp.infra.guarded import Step, VitalThread
+from webapp.infra.background import Step, VitalThread
 from webapp.infra.telemetry import metrics
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from webapp.infra.guarded import Clock
+from webapp.infra.background import Clock
 from webapp.infra.postgres.database_errors import never_works
 
 logger = logging.getLogger(__name__)

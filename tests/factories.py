@@ -19,9 +19,9 @@ from tasks.execution import JobsFailed
 from tasks.presence import lost_jobs
 from webapp.dead_letters.model import NewDeadLetter
 from webapp.dead_letters.store import move_to_dead_letters
+from webapp.infra.background import Clock
 from webapp.infra.broker.publish import Broker
 from webapp.infra.broker.transport import lists_of
-from webapp.infra.guarded import Clock
 from webapp.jobs import insert, store
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.handlers import registry

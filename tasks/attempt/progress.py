@@ -9,7 +9,7 @@ import time
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp.infra.guarded import Clock
+from webapp.infra.background import Clock
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.jobs import store
 from webapp.jobs.model import Claim

@@ -9,7 +9,7 @@ from tasks.presence.context import WorkerContext
 from tasks.presence.dead_children import DeadChildren
 from tasks.presence.running import pid_of, something_runs
 from tasks.processes.process_group import is_child, kill
-from webapp.infra.guarded import Step
+from webapp.infra.background import Step
 from webapp.infra.telemetry import logs, metrics
 from webapp.jobs import control, ends, store
 from webapp.jobs.error_report import ErrorReport

@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 
 from tasks.liveness import FRESH
 from tasks.runtime import unpooled_engine, worker_name
+from webapp.infra.background import Clock
 from webapp.infra.broker import heartbeats
-from webapp.infra.guarded import Clock
 from webapp.infra.postgres import deadlines
 from webapp.jobs.retry import RetryPolicy
 from webapp.settings import Settings

@@ -13,7 +13,7 @@ from tasks.presence.drain import Drain
 from tasks.presence.running import is_tracked, pid_of
 from tasks.processes import process_group, run_table
 from tasks.processes.process_group import is_alive
-from webapp.infra.guarded import Step
+from webapp.infra.background import Step
 from webapp.jobs import store
 from webapp.jobs.loss import LastSeen
 from webapp.queues import store as queue_store

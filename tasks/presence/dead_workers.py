@@ -27,8 +27,8 @@ from tasks.presence.context import WorkerContext
 from tasks.presence.lost_jobs import Witness, no_witness
 from tasks.processes import run_table
 from webapp.infra import prefork
+from webapp.infra.background import Step
 from webapp.infra.broker import heartbeats
-from webapp.infra.guarded import Step
 from webapp.jobs import store
 from webapp.jobs.retry import RetryPolicy
 

@@ -13,7 +13,7 @@ from tasks.presence.running import busy_children, pid_of
 from tasks.processes import shutdown
 from tasks.processes.process_group import is_child, kill
 from tasks.runtime import child_name
-from webapp.infra.guarded import Step
+from webapp.infra.background import Step
 from webapp.jobs import ends, store
 
 logger = logging.getLogger(__name__)

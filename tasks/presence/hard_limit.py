@@ -10,8 +10,8 @@ from tasks.presence.drain import Drain
 from tasks.processes import run_table
 from tasks.processes.process_group import is_child, kill
 from tasks.runtime import child_name
+from webapp.infra.background import Step
 from webapp.infra.broker.messages import HARD_LIMIT_GRACE
-from webapp.infra.guarded import Step
 
 logger = logging.getLogger(__name__)
 

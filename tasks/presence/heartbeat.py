@@ -10,8 +10,8 @@ from redis.exceptions import RedisError
 
 from tasks.presence.context import WorkerContext
 from tasks.presence.running import busy_children, messages_received, running_jobs
+from webapp.infra.background import Step
 from webapp.infra.broker import heartbeats
-from webapp.infra.guarded import Step
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from tasks.presence.drain import Drain
 from tasks.presence.running import running_jobs, something_runs
 from tasks.processes.process_group import is_child
 from tasks.runtime import child_name
-from webapp.infra.guarded import Step
+from webapp.infra.background import Step
 from webapp.jobs import store
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from tasks.presence.heartbeat import Heartbeat
 from tasks.presence.leases import Leases
 from tasks.presence.watchdog import DeafnessCheck
 from webapp.infra import prefork
-from webapp.infra.guarded import Clock, Step, Steps, VitalThread
+from webapp.infra.background import Clock, Step, Steps, VitalThread
 from webapp.infra.postgres import deadlines
 from webapp.infra.telemetry import metrics
 from webapp.settings import Settings

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from tasks.presence.context import UNREACHABLE, WorkerContext
 from tasks.presence.drain import Drain
 from tasks.presence.running import messages_received
+from webapp.infra.background import Step
 from webapp.infra.broker.room import waiting_in
-from webapp.infra.guarded import Step
 from webapp.jobs import store
 
 logger = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from typing import Any, Self, TypeVar
 from celery import signals
 from sqlalchemy import Connection, Engine
 
+from webapp.infra.background import Step
 from webapp.infra.broker.client import celery
-from webapp.infra.guarded import Step
 from webapp.infra.postgres.database_errors import Trouble, is_of_database, trouble_of
 from webapp.infra.telemetry import metrics
 from webapp.settings.sweeps import SweepPlan

@@ -21,8 +21,8 @@ from tasks.sweeps import base, expire, prune, recover
 from tasks.sweeps import callbacks as callbacks_sweep
 from tasks.sweeps import dispatch as dispatch_sweep
 from tasks.sweeps.base import Each, run_guarded
+from webapp.infra.background import Step
 from webapp.infra.broker.client import celery
-from webapp.infra.guarded import Step
 from webapp.infra.telemetry import metrics
 from webapp.jobs import callbacks, store
 

@@ -13,9 +13,9 @@ import pytest
 from full_disk import fill, small_disk
 from prometheus_client import CollectorRegistry, Counter, generate_latest, values
 
-from webapp.infra.telemetry import counter_files, metrics, slots
+from webapp.infra.telemetry import counter_files, counter_slots, metrics
 from webapp.infra.telemetry.counter_files import CounterFile
-from webapp.infra.telemetry.slots import MAX_SLOTS, Slots
+from webapp.infra.telemetry.counter_slots import MAX_SLOTS, Slots
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def counting(folder):
 @pytest.mark.parametrize("what", ["*", "*.db", "*.lock"])
 def test_a_folder_that_is_deleted_is_made_again_and_counted_in(tmp_path, monkeypatch, what):
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-    monkeypatch.setattr(slots, "LOOK_EVERY", 0)
+    monkeypatch.setattr(counter_slots, "LOOK_EVERY", 0)
     with counting(tmp_path) as counter:
         counter.inc(1)
         for file in tmp_path.glob(what):

@@ -20,7 +20,7 @@ from uuid import UUID
 
 import psycopg2
 
-from webapp.infra.guarded import NeededThread
+from webapp.infra.background import NeededThread
 from webapp.infra.postgres import deadlines
 from webapp.infra.postgres.engine import IS_READ_ONLY, engine_options, for_driver
 from webapp.infra.postgres.hosts import Hosts

@@ -20,9 +20,9 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
+from webapp.infra.background import Clock, NeededThread, Step
 from webapp.infra.broker.hints import Hint
 from webapp.infra.broker.publish import Broker
-from webapp.infra.guarded import Clock, NeededThread, Step
 from webapp.infra.telemetry import metrics
 from webapp.queues.plan import MOST_TICKETS
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from webapp.infra.broker import transport
-from webapp.infra.broker.envelope import Envelope
 from webapp.infra.broker.hints import Hint, Ticket
+from webapp.infra.broker.message_pattern import MessagePattern
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -41,7 +41,7 @@ class Message:
         shown: its arguments, for people.
     """
 
-    envelope: Envelope
+    pattern: MessagePattern
     args: list[Any]
     task_id: str
     shown: str
@@ -49,11 +49,11 @@ class Message:
     @property
     def key(self) -> str:
         """The Redis list where it waits."""
-        return transport.list_at(self.envelope.queue, self.envelope.priority)
+        return transport.list_at(self.pattern.queue, self.pattern.priority)
 
     def sealed(self, celery: Celery) -> str:
         """Its text in that list; Celery says what a message looks like."""
-        return self.envelope.seal(celery, self.args, task_id=self.task_id, shown=self.shown)
+        return self.pattern.fill(celery, self.args, task_id=self.task_id, shown=self.shown)
 
 
 def job_message(hints: Sequence[Hint]) -> Message:
@@ -65,11 +65,11 @@ def job_message(hints: Sequence[Hint]) -> Message:
     first, timeout = str(one.id), one.timeout
     where = (one.queue, transport.kombu_priority(one.priority), one.task)
     if len(hints) == 1:
-        envelope = Envelope(EXECUTE_JOB, *where, _limit(timeout))
-        return Message(envelope, [first], first, "1 job")
-    envelope = Envelope(EXECUTE_JOBS, *where, _limit(CHUNK_WINDOW + timeout))
+        pattern = MessagePattern(EXECUTE_JOB, *where, _limit(timeout))
+        return Message(pattern, [first], first, "1 job")
+    pattern = MessagePattern(EXECUTE_JOBS, *where, _limit(CHUNK_WINDOW + timeout))
     ids = [str(hint.id) for hint in hints]
-    return Message(envelope, [ids], first, f"{len(ids)} jobs from this one on")
+    return Message(pattern, [ids], first, f"{len(ids)} jobs from this one on")
 
 
 def _limit(running: float) -> float:
@@ -85,12 +85,12 @@ def ticket_message(ticket: Ticket) -> Message:
     """A message for a moment of work; it has no soft limit, for each of the jobs has its own."""
     limit = _limit(TICKET_WINDOW + CHUNK_WINDOW + ticket.timeout)
     priority = transport.kombu_priority(ticket.priority)
-    envelope = Envelope(EXECUTE_DUE, ticket.queue, priority, ticket.task, limit)
+    pattern = MessagePattern(EXECUTE_DUE, ticket.queue, priority, ticket.task, limit)
     args = [ticket.queue, ticket.task, ticket.timeout]
-    return Message(envelope, args, str(uuid4()), "a ticket: the next due jobs")
+    return Message(pattern, args, str(uuid4()), "a ticket: the next due jobs")
 
 
 def dead_letter_message(job_id: UUID, attempt: int, queue: str) -> Message:
     """Asks the dead letter task to move a job."""
-    envelope = Envelope(DEAD_LETTER_JOB, queue, transport.kombu_priority(transport.MOST_URGENT))
-    return Message(envelope, [str(job_id), attempt], str(uuid4()), f"{job_id}, attempt {attempt}")
+    pattern = MessagePattern(DEAD_LETTER_JOB, queue, transport.kombu_priority(transport.MOST_URGENT))
+    return Message(pattern, [str(job_id), attempt], str(uuid4()), f"{job_id}, attempt {attempt}")

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from webapp.infra.telemetry.slots import Slots
+from webapp.infra.telemetry.counter_slots import Slots
 from webapp.settings import current, sweeps
 
 #: prometheus_client reads this variable at import, so it is set before the import below.

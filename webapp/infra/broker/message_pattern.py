@@ -1,4 +1,4 @@
-"""The envelope of a task's message: written once by Celery and kombu, then copied with other ids.
+"""The pattern of a task's message: made once by Celery and kombu, then copied with other ids.
 
 Making each message anew cost 0.3 ms, most of what a submission spent on its hint, and all of it but the ids was the
 same every time. What a message looks like stays Celery's business: the pattern is one that Celery made for the memory
@@ -26,7 +26,7 @@ _ARGS, _ARGS_SHOWN, _ID = "@args", "@args-shown", "@id"
 
 
 @dataclass(frozen=True, slots=True)
-class Envelope:
+class MessagePattern:
     """What is written around the arguments of a message.
 
     Args:
@@ -43,7 +43,7 @@ class Envelope:
     name: str | None = None
     time_limit: float | None = None
 
-    def seal(self, celery: Celery, args: Sequence[Any], *, task_id: str, shown: str) -> str:
+    def fill(self, celery: Celery, args: Sequence[Any], *, task_id: str, shown: str) -> str:
         """The message as it stands in Redis.
 
         Args:
@@ -51,14 +51,14 @@ class Envelope:
             task_id: how Celery and Flower name it.
             shown: its arguments for people who read Flower or a log.
         """
-        pattern = _pattern(celery, self)
-        body = b64encode(pattern.body.replace(f'["{_ARGS}"]', json.dumps(args), 1).encode()).decode()
-        text = pattern.text.replace(pattern.encoded_body, body, 1).replace(pattern.tag, str(uuid4()), 1)
+        made = _made(celery, self)
+        body = b64encode(made.body.replace(f'["{_ARGS}"]', json.dumps(args), 1).encode()).decode()
+        text = made.text.replace(made.encoded_body, body, 1).replace(made.tag, str(uuid4()), 1)
         return text.replace(_ARGS_SHOWN, json.dumps(shown)[1:-1], 1).replace(_ID, task_id)
 
 
 @dataclass(frozen=True, slots=True)
-class _Pattern:
+class _Made:
     """A message to copy: its text, and in it what changes: the body, encoded and plain, and the delivery tag."""
 
     text: str
@@ -68,29 +68,29 @@ class _Pattern:
 
 
 @lru_cache(maxsize=KEPT)
-def _pattern(celery: Celery, envelope: Envelope) -> _Pattern:
+def _made(celery: Celery, pattern: MessagePattern) -> _Made:
     message = celery.amqp.as_task_v2(
         _ID,
-        envelope.task,
+        pattern.task,
         args=[_ARGS],
         argsrepr=_ARGS_SHOWN,
         kwargsrepr="",
-        shadow=envelope.name,
+        shadow=pattern.name,
         root_id=_ID,
-        time_limit=envelope.time_limit,
+        time_limit=pattern.time_limit,
         ignore_result=True,
     )
-    # No other code has this connection, and nothing is sent: the memory transport keeps the message in a dict.
+    # No one else has this connection, and nothing is sent: the memory transport keeps the message in a dict.
     with Connection("memory://") as connection, connection.channel() as channel:
         celery.amqp.send_task_message(
             connection.Producer(channel, auto_declare=False),
-            envelope.task,
+            pattern.task,
             message,
-            queue=envelope.queue,
-            priority=envelope.priority,
+            queue=pattern.queue,
+            priority=pattern.priority,
             retry=False,
         )
-        made = channel._get(envelope.queue)  # noqa: SLF001 - `basic_get` would unpack what is to be kept packed
-        channel.queue_delete(envelope.queue)
+        made = channel._get(pattern.queue)  # noqa: SLF001 - `basic_get` would unpack what is to be kept packed
+        channel.queue_delete(pattern.queue)
     body = b64decode(made["body"]).decode()
-    return _Pattern(json.dumps(made), made["body"], body, made["properties"]["delivery_tag"])
+    return _Made(json.dumps(made), made["body"], body, made["properties"]["delivery_tag"])

@@ -11,7 +11,7 @@ from factories import waiting
 from kombu import Connection
 
 from webapp.infra.broker.client import celery
-from webapp.infra.broker.envelope import Envelope
+from webapp.infra.broker.message_pattern import MessagePattern
 from webapp.infra.broker.messages import EXECUTE_DUE, EXECUTE_JOB, EXECUTE_JOBS
 
 #: What is new in every message, and who sent it.
@@ -44,17 +44,16 @@ def test_a_sealed_message_is_what_celery_would_have_sent(redis, settings, task, 
             shadow="noop", **limits
         )  # fmt: skip
     (theirs,) = waiting(redis)
-    ours = Envelope(task, "default", 0, "noop", **limits).seal(celery, args, task_id=name, shown="x")
+    ours = MessagePattern(task, "default", 0, "noop", **limits).fill(celery, args, task_id=name, shown="x")
     assert opened(ours) == opened(theirs)
     for part, field in (("headers", "id"), ("headers", "root_id"), ("properties", "correlation_id")):
         assert json.loads(ours)[part][field] == json.loads(theirs)[part][field] == name
 
 
 def test_each_message_has_its_own_tag_and_says_what_it_is_about():
-    envelope = Envelope(EXECUTE_JOB, "default", 4)
+    pattern = MessagePattern(EXECUTE_JOB, "default", 4)
     one, two = (
-        json.loads(envelope.seal(celery, [name], task_id=name, shown=f'job "{name}"\n'))
-        for name in ("a", "b")
+        json.loads(pattern.fill(celery, [name], task_id=name, shown=f'job "{name}"\n')) for name in ("a", "b")
     )
     assert one["properties"]["delivery_tag"] != two["properties"]["delivery_tag"]
     assert [found["headers"]["id"] for found in (one, two)] == ["a", "b"]

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from webapp.infra import guarded
-from webapp.infra.guarded import EXIT_CODE, MEMORY_PATIENCE, Step, Steps, VitalThread
+from webapp.infra import background
+from webapp.infra.background import EXIT_CODE, MEMORY_PATIENCE, Step, Steps, VitalThread
 
 
 class Work:
@@ -65,7 +65,7 @@ def test_a_step_with_nothing_to_do_has_no_trouble():
 def test_a_step_that_goes_on_failing_is_logged_now_and_then(caplog):
     work = Work(ValueError("first"))
     step = Step("one", work)
-    with caplog.at_level(logging.INFO, guarded.logger.name):
+    with caplog.at_level(logging.INFO, background.logger.name):
         for now in range(100):
             step.turn(float(now))
         work.error = KeyError("another")
@@ -100,7 +100,7 @@ def test_a_vital_thread_ends_its_process(monkeypatch, error):
 def test_it_does_so_even_when_nothing_can_be_logged(monkeypatch):
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
-    monkeypatch.setattr(guarded.logger, "critical", Work(OSError(28, "full")))
+    monkeypatch.setattr(background.logger, "critical", Work(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
         VitalThread("one", Work(ValueError())).run()
     assert codes == [EXIT_CODE]

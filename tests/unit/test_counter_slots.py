@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from webapp.infra.telemetry import slots
-from webapp.infra.telemetry.slots import Slots
+from webapp.infra.telemetry import counter_slots
+from webapp.infra.telemetry.counter_slots import Slots
 
 
 def in_child(work):
@@ -70,7 +70,7 @@ def test_living_processes_never_share_a_number(taken):
 
 
 def test_a_full_folder_is_an_error_that_names_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(slots, "MAX_SLOTS", 1)
+    monkeypatch.setattr(counter_slots, "MAX_SLOTS", 1)
     child, _ = in_child(Slots(tmp_path).number)
     try:
         with pytest.raises(RuntimeError, match=rf"all 1 slots in {tmp_path} are taken"):
