@@ -250,7 +250,7 @@ def settle_many(parts: Runtime, done: Sequence[End[Claim]], ticket: Ticket | Non
         )
         again = True
         if ticket is None or following:
-            count = ends.count_ended(connection, done)
+            count = ends.complete_many(connection, done)
         else:
             count, following = tickets.end_and_claim(connection, done, ticket, claims.terms_of(parts, ticket))
         if count == len(done):

@@ -133,7 +133,7 @@ def _no_fence() -> None:
     from webapp.queues import tickets
 
     fence = re.compile(r"AND \(jobs\.status = 'processing'\) IS TRUE.*?\) IS NULL", re.DOTALL)
-    for module, name in ((ends, "_END_ATTEMPTS"), (ends, "_COUNT_ENDED"), (tickets, "_END_AND_CLAIM")):
+    for module, name in ((ends, "_END_ATTEMPTS"), (ends, "_COMPLETE_MANY"), (tickets, "_END_AND_CLAIM")):
         without, found = fence.subn("", getattr(module, name).text)
         if found != 1:
             raise RuntimeError("the fence was not found, so it was not taken out")

@@ -170,8 +170,8 @@ def test_a_commit_whose_answer_was_lost_is_recognised(engine, parts, monkeypatch
     claims = claims_of(engine, *(queued(engine) for _ in range(2)))
     done = [completed(claim, None, 0.0, 0.1) for claim in claims]
     with engine.begin() as connection:
-        ends.count_ended(connection, done)
-    real, calls = ends.count_ended, []
+        ends.complete_many(connection, done)
+    real, calls = ends.complete_many, []
 
     def broken_once(connection, given):
         calls.append(1)
@@ -179,7 +179,7 @@ def test_a_commit_whose_answer_was_lost_is_recognised(engine, parts, monkeypatch
             connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
         return real(connection, given)
 
-    monkeypatch.setattr(ends, "count_ended", broken_once)
+    monkeypatch.setattr(ends, "complete_many", broken_once)
     lost = chunk_module.metrics.leases_lost._value.get()
     settle_many(parts, done)
     assert len(calls) == 2
@@ -192,7 +192,7 @@ def test_a_database_that_stays_away_leaves_the_chunk_to_the_sweeper(engine, part
     def broken(connection, given):
         connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
-    monkeypatch.setattr(ends, "count_ended", broken)
+    monkeypatch.setattr(ends, "complete_many", broken)
     monkeypatch.setattr(retrying, "SHARE", 0.0)
     settle_many(parts, [completed(claim, None, 0.0, 0.1) for claim in claims])
     assert statuses(engine, claims) == ["processing", "processing"]

@@ -237,7 +237,7 @@ def refused(connection, *_):
 
 
 def test_a_result_that_cannot_be_stored_fails_the_attempt_at_once(engine, handle, monkeypatch):
-    for name in ("end_attempts", "count_ended"):
+    for name in ("end_attempts", "complete_many"):
         real = getattr(ends, name)
         monkeypatch.setattr(
             ends,

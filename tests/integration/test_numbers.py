@@ -107,7 +107,7 @@ def test_a_result_comes_back_as_it_was_returned(client, engine, result):
     one = completed(engine, result=text_of(result))
     many = claimed(engine)
     with engine.begin() as connection:
-        assert ends.count_ended(connection, [ends.completed(many, text_of(result), 0.0, 0.1)]) == 1
+        assert ends.complete_many(connection, [ends.completed(many, text_of(result), 0.0, 0.1)]) == 1
     for claim in (one, many):
         assert same(client.get(f"/jobs/{claim.id}").json["result"], result)
 

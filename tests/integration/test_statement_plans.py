@@ -106,13 +106,17 @@ HOT = {
     "look at the head of a queue": lambda: (queue_store._LOOK.text, HEAD),
     "dispatch of the head of a queue": lambda: (queue_store._TAKE.text, HEAD | {"besides": []}),
     "a ticket's claim": lambda: (tickets._CLAIM_DUE.text, HEAD | LEASE | {"task": "noop", "timeout": 60.0}),
-    "end of a chunk": lambda: (
+    "ends of every kind": lambda: (
         ends._END_ATTEMPTS.text,
-        ends.values_of([ends.completed(one, None) for one in claims()]),
+        ends._values_of([ends.released(one) for one in claims()]),
+    ),
+    "end of a chunk": lambda: (
+        ends._COMPLETE_MANY.text,
+        ends.values_of_completed([ends.completed(one, None) for one in claims()]),
     ),
     "end of a chunk and a ticket's claim": lambda: (
         tickets._END_AND_CLAIM.text,
-        ends.values_of([ends.completed(one, None) for one in claims()])
+        ends.values_of_completed([ends.completed(one, None) for one in claims()])
         | HEAD
         | LEASE
         | {"task": "noop", "timeout": 60.0},
@@ -160,8 +164,8 @@ def test_hot_statements_read_indexes_and_sort_no_backlog(engine, known):
             if analyzed == known:
                 connection.exec_driver_sql("ANALYZE jobs; ANALYZE job_attempts; ANALYZE idempotency_keys")
         faults = {}
-        for name, values_of in HOT.items():
-            given, values = values_of()
+        for name, statement in HOT.items():
+            given, values = statement()
             plan = Statement(f"EXPLAIN (FORMAT JSON) {given}").run(connection, values).rows[0][0]
             if found := faults_of(plan):
                 faults[name] = found, plan

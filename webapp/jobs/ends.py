@@ -146,10 +146,15 @@ class Ended(NamedTuple):
         return self.status == JobStatus.QUEUED
 
 
-#: Everything of the statement but what it answers: tickets.py claims the next jobs in it.
-ENDED_AND_RECORDED, _ANSWER = read_sql(__file__, "end_attempts").rsplit("\nSELECT ", 1)
-_END_ATTEMPTS = Statement(f"{ENDED_AND_RECORDED}\nSELECT {_ANSWER}")
-_COUNT_ENDED = Statement(f"{ENDED_AND_RECORDED}\nSELECT count(*) FROM recorded")
+def _without_answer(statement: str) -> str:
+    """Everything of it but the rows that it gives back."""
+    return statement.rsplit("\nSELECT ", 1)[0]
+
+
+_END_ATTEMPTS = Statement(read_sql(__file__, "end_attempts"))
+#: The same for attempts that completed their jobs; tickets.py claims the next jobs in it.
+COMPLETED_AND_RECORDED = _without_answer(read_sql(__file__, "end_attempts", without=["other ends"]))
+_COMPLETE_MANY = Statement(f"{COMPLETED_AND_RECORDED}\nSELECT count(*) FROM recorded")
 
 
 def end_attempts(connection: Connection, ends: Sequence[End[H]]) -> list[Ended]:
@@ -158,7 +163,7 @@ def end_attempts(connection: Connection, ends: Sequence[End[H]]) -> list[Ended]:
     Args:
         ends: at least one, all of the same holder.
     """
-    return [Ended._make(row) for row in _END_ATTEMPTS.run(connection, values_of(ends)).rows]
+    return [Ended._make(row) for row in _END_ATTEMPTS.run(connection, _values_of(ends)).rows]
 
 
 def end_attempt(connection: Connection, end: End[H]) -> Ended | None:
@@ -167,13 +172,32 @@ def end_attempt(connection: Connection, end: End[H]) -> Ended | None:
     return found[0] if found else None
 
 
-def count_ended(connection: Connection, ends: Sequence[End[H]]) -> int:
-    """Ends attempts of one process; returns how many: a chunk of five hundred wants no five hundred rows."""
-    count: int = _COUNT_ENDED.run(connection, values_of(ends)).rows[0][0]
+def complete_many(connection: Connection, done: Sequence[End[Claim]]) -> int:
+    """Ends attempts of one process that completed their jobs; returns how many: a chunk of five hundred wants no five hundred rows.
+
+    Raises:
+        DBAPIError: one of them is being ended by another session; nothing was changed.
+    """
+    count: int = _COMPLETE_MANY.run(connection, values_of_completed(done)).rows[0][0]
     return count
 
 
-def values_of(ends: Sequence[End[H]]) -> dict[str, Any]:
+def values_of_completed(done: Sequence[End[Claim]]) -> dict[str, Any]:
+    """The values of `COMPLETED_AND_RECORDED`: an array for each column, an empty one where all of it is NULL."""
+    held = [end.held for end in done]
+    results = _unless_empty([end.result for end in done])
+    return {
+        "worker_id": held[0].worker_id,
+        "ids": array_of([one.id for one in held]),
+        "attempts": array_of([one.attempt for one in held]),
+        "results": text_array_of(results),
+        "results_as_sent": text_array_of(_unless_empty([kept_as_sent(result) for result in results])),
+        "ran_from": optional_array_of(_unless_empty([end.ran_from for end in done])),
+        "ran_until": optional_array_of(_unless_empty([end.ran_until for end in done])),
+    }
+
+
+def _values_of(ends: Sequence[End[H]]) -> dict[str, Any]:
     """The values of the statement: an array for each column, an empty one where all of it is NULL."""
     _, follows, outcomes, asked, results, ran_from, ran_until, delays, sent, errors, reasons = map(
         _unless_empty, zip(*ends, strict=True)

@@ -19,14 +19,14 @@ from sqlalchemy import Connection
 from webapp.infra.broker.hints import Ticket
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.sql_files import read_sql
-from webapp.jobs.ends import ENDED_AND_RECORDED, End, values_of
+from webapp.jobs.ends import COMPLETED_AND_RECORDED, End, values_of_completed
 from webapp.jobs.model import Claim
 
 _CLAIM_TEXT = read_sql(__file__, "head", "claim")
 _CLAIM_DUE = Statement(_CLAIM_TEXT)
-#: The same as `end_attempts` and `claim_due` in one statement and one commit: the two texts, each without what it answers.
+#: The same as `complete_many` and `claim_due` in one statement and one commit: the two texts, each without what it answers.
 _END_AND_CLAIM = Statement(
-    f"""{ENDED_AND_RECORDED},
+    f"""{COMPLETED_AND_RECORDED},
 {_CLAIM_TEXT.removeprefix("WITH ").rsplit("SELECT", 1)[0]}
 SELECT (SELECT count(*) FROM recorded), claimed.* FROM (VALUES (1)) AS always LEFT JOIN claimed ON true"""
 )
@@ -75,18 +75,18 @@ def _urgent_first(rows: Iterable[tuple[Any, ...]]) -> list[Claim]:
 
 
 def end_and_claim(
-    connection: Connection, ends: Sequence[End[Claim]], ticket: Ticket, terms: ClaimTerms
+    connection: Connection, done: Sequence[End[Claim]], ticket: Ticket, terms: ClaimTerms
 ) -> tuple[int, list[Claim]]:
-    """Ends the attempts of a chunk and claims the ticket's next one: `end_attempts`, then `claim_due`.
+    """Ends the attempts of a chunk and claims the ticket's next one: `complete_many`, then `claim_due`.
 
     What ends is processing and what is claimed is queued, so the two halves never meet in a row.
 
     Args:
-        ends: those of the same worker's last chunk.
+        done: those of the same worker's last chunk; all completed their jobs.
 
     Returns:
         How many of them had not lost their lease, and the claims.
     """
-    values = values_of(ends) | _claim_values(ticket, terms)
+    values = values_of_completed(done) | _claim_values(ticket, terms)
     rows = _END_AND_CLAIM.run(connection, values).rows
     return rows[0][0], _urgent_first(row[1:] for row in rows if row[1] is not None)
