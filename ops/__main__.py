@@ -64,7 +64,13 @@ def parser() -> argparse.ArgumentParser:
     )
     chaos.add_argument("--list", action="store_true", help="name the scenarios")
     chaos.add_argument("--seed", type=int, default=None, help="of every random choice")
-    chaos.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the outcome there, too")
+    chaos.add_argument(
+        "--json",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="write the outcome there, too; FILE.md gets a table",
+    )
     chaos.add_argument("--keep", action="store_true", help="keep all logs, not only those of a failure")
     chaos.add_argument(
         "--slack", type=float, default=1.0, help="factor on the bars for times, on a busy machine"

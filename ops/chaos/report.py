@@ -103,7 +103,34 @@ def summary(rows: list[Row]) -> list[str]:
     ]
 
 
+_COLUMNS = (
+    "scenario",
+    "what happens",
+    "jobs",
+    "faults",
+    "jobs hit",
+    "recovery p50",
+    "p99",
+    "bar",
+    "violations",
+)
+
+
+def table(rows: list[Row]) -> str:
+    """The outcome as a Markdown table, for `ops/docs/reliability.md`; times in seconds."""
+    lines = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
+    lines += [
+        f"| `{row.name}` | {row.what} | {row.jobs:,} | {row.faults} | {row.affected:,} | {_seconds(row.recovery_p50).strip()}"
+        f" | {_seconds(row.recovery_p99).strip()} | {row.within:.0f} | {'; '.join(row.findings) or row.skipped or 'none'} |"
+        for row in rows
+    ]
+    return "\n".join((*lines, "", *summary(rows), ""))
+
+
 def write(path: Path, rows: list[Row], about: dict[str, Any]) -> None:
-    """Writes the whole outcome as JSON."""
+    """Writes the whole outcome: as a table where the file's name ends in `.md`, else as JSON."""
+    if path.suffix == ".md":
+        path.write_text(table(rows))
+        return
     document = about | {"scenarios": [asdict(row) | {"passed": row.passed} for row in rows]}
     path.write_text(json.dumps(document, indent=2) + "\n")

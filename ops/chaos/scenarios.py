@@ -210,6 +210,7 @@ def _list() -> list[Scenario]:
             poison_keys,
             unharmed=True,
             jobs=600,
+            within=PROMISED_REDIS,
         ),
         Scenario("redis-full", "maxmemory reached for 6 s (noeviction)", redis_full),
         Scenario(
@@ -316,6 +317,7 @@ def _list() -> list[Scenario]:
             "every sweep raises for 4 s; then one queue does, and the others' messages are flushed",
             sweeps_raise,
             unharmed=True,
+            within=PROMISED_REDIS,
         ),
         Scenario("msg-duplicate", "every message in the queue three times", duplicate_messages),
         Scenario("msg-shuffle", "messages in another order", shuffle_messages),

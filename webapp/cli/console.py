@@ -29,7 +29,7 @@ T = TypeVar("T")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
 
 
-def speaking(command: Callable[P, T]) -> Callable[P, T]:
+def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
     """Turns a command's errors into a sentence on stderr and an exit code."""
 
     @wraps(command)

@@ -21,7 +21,7 @@ from webapp.api.dlq_schemas import (
     ReportAnswer,
     RequeueRequest,
 )
-from webapp.cli.console import json_option, say, show_json, show_table, speaking
+from webapp.cli.console import json_option, say, show_json, show_table, with_plain_errors
 from webapp.dead_letters.model import Report, ResolveRequest
 from webapp.dead_letters.service import DeadLetters
 
@@ -68,7 +68,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 @_options(*_FILTERS)
 @click.option("--limit", type=int, default=20, show_default=True)
 @json_option
-@speaking
+@with_plain_errors
 def groups(*, as_json: bool, **options: Any) -> None:
     """Open letters by what they died of, the largest group first."""
     query = GroupsQuery.model_validate(_given(options))
@@ -97,7 +97,7 @@ def groups(*, as_json: bool, **options: Any) -> None:
 @click.option("--limit", type=int, default=20, show_default=True)
 @click.option("--cursor", type=int, help="The last letter of the page before.")
 @json_option
-@speaking
+@with_plain_errors
 def list_letters(*, as_json: bool, **options: Any) -> None:
     """Dead letters, the newest first."""
     query = LettersQuery.model_validate(_given(options))
@@ -115,7 +115,7 @@ def list_letters(*, as_json: bool, **options: Any) -> None:
 @_options(*_FILTERS, *_RESOLVE)
 @click.option("--rate", type=float, help="Jobs that become due in a second.")
 @json_option
-@speaking
+@with_plain_errors
 def requeue(*, as_json: bool, **options: Any) -> None:
     """Queues jobs again: those named, those that match, or all."""
     wanted = RequeueRequest.model_validate(_request(options))
@@ -125,7 +125,7 @@ def requeue(*, as_json: bool, **options: Any) -> None:
 @group.command()
 @_options(*_FILTERS, *_RESOLVE)
 @json_option
-@speaking
+@with_plain_errors
 def discard(*, as_json: bool, **options: Any) -> None:
     """Puts letters aside: those named, those that match, or all; their jobs stay failed."""
     wanted = DiscardRequest.model_validate(_request(options))

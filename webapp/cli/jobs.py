@@ -21,7 +21,7 @@ from webapp.cli.console import (
     show_fields,
     show_json,
     show_table,
-    speaking,
+    with_plain_errors,
 )
 from webapp.jobs.errors import TaskNotJudged
 from webapp.jobs.service import Jobs
@@ -51,7 +51,7 @@ def _jobs() -> Jobs:
 @click.option("--limit", type=int, default=20, show_default=True)
 @click.option("--cursor", help="The last id of the page before.")
 @json_option
-@speaking
+@with_plain_errors
 def list_jobs(*, as_json: bool, tag: tuple[str, ...], **given: Any) -> None:
     """Jobs, the newest first."""
     asked = {name: value for name, value in given.items() if value is not None}
@@ -71,7 +71,7 @@ def list_jobs(*, as_json: bool, tag: tuple[str, ...], **given: Any) -> None:
 @click.argument("job_id", type=click.UUID)
 @click.option("--attempts", "with_attempts", is_flag=True, help="Its attempts as well, with their errors.")
 @json_option
-@speaking
+@with_plain_errors
 def show(job_id: UUID, *, with_attempts: bool, as_json: bool) -> None:
     """One job."""
     answer = JobAnswer.of(_jobs().get(job_id))
@@ -99,7 +99,7 @@ def show(job_id: UUID, *, with_attempts: bool, as_json: bool) -> None:
 @click.option("--timeout", type=float, help="Seconds an attempt may take.")
 @click.option("--tag", multiple=True, help="May be given more than once.")
 @json_option
-@speaking
+@with_plain_errors
 def submit(payload: str, *, tag: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Stores a job; PAYLOAD is a JSON object such as '{"task": "sleep", "seconds": 2}'."""
     asked = {name: value for name, value in options.items() if value is not None}
@@ -122,7 +122,7 @@ def submit(payload: str, *, tag: tuple[str, ...], as_json: bool, **options: Any)
 @click.argument("job_id", type=click.UUID)
 @click.option("--reason", help="Kept with the job.")
 @json_option
-@speaking
+@with_plain_errors
 def cancel(job_id: UUID, *, reason: str | None, as_json: bool) -> None:
     """Cancels a job that waits, and asks one that runs to stop."""
     job, answer = _jobs().cancel(job_id, reason)
@@ -135,7 +135,7 @@ def cancel(job_id: UUID, *, reason: str | None, as_json: bool) -> None:
 @group.command()
 @click.argument("job_id", type=click.UUID)
 @json_option
-@speaking
+@with_plain_errors
 def retry(job_id: UUID, *, as_json: bool) -> None:
     """Queues a failed or cancelled job again, with a fresh budget of retries."""
     job = _jobs().requeue(job_id)
@@ -149,7 +149,7 @@ def retry(job_id: UUID, *, as_json: bool) -> None:
 @click.argument("job_id", type=click.UUID)
 @click.option("--timeout", type=float, default=300.0, show_default=True, help="Seconds.")
 @json_option
-@speaking
+@with_plain_errors
 def wait(job_id: UUID, *, timeout: float, as_json: bool) -> None:
     """Waits until a job is final; exit code 0 when it completed, 1 when it did not, 124 when it took too long."""
     end = time.monotonic() + timeout

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from flask import current_app
 from flask.cli import AppGroup
 
-from webapp.cli.console import json_option, show_json, show_table, speaking
+from webapp.cli.console import json_option, show_json, show_table, with_plain_errors
 from webapp.infra.broker import heartbeats
 
 group = AppGroup("workers", help="The workers that are alive.")
@@ -15,7 +15,7 @@ group = AppGroup("workers", help="The workers that are alive.")
 
 @group.command("list")
 @json_option
-@speaking
+@with_plain_errors
 def list_workers(*, as_json: bool) -> None:
     """Workers whose heartbeat has not run out."""
     _, redis = current_app.extensions["health"]
