@@ -17,7 +17,8 @@ from ops.chaos.disk import NotAllowed
 from ops.chaos.followers import FOLLOWED, STEERED, Followers
 from ops.chaos.history import Exchange, History
 from ops.chaos.report import Row, percentile
-from ops.chaos.scenarios import SCENARIOS, Scenario
+from ops.chaos.scenario import Scenario
+from ops.chaos.scenarios import SCENARIOS
 from ops.chaos.stage import Broken, Stage
 from ops.chaos.system import System, await_that
 
