@@ -64,6 +64,41 @@ def test_on_a_full_disk_it_counts_in_memory_and_writes_it_down_later(tmp_path, d
     file.close()
 
 
+def test_a_file_that_is_no_such_file_is_counted_in_memory_from_nothing(tmp_path, disk):
+    path = tmp_path / "counter_0.db"
+    path.write_bytes(b"\xff" * (1 << 16))
+    disk.append("full")
+    file = CounterFile(str(path))
+    file.write_value("done", 1.0, 0.0)
+    assert file.in_memory
+    assert file.read_value("done")[0] == 1
+    file.close()
+
+
+def test_what_cannot_be_mapped_yet_is_counted_in_memory_for_longer(tmp_path, disk, monkeypatch):
+    path = tmp_path / "counter_0.db"
+    disk.append("full")
+    file = CounterFile(str(path))
+    disk.clear()
+    with monkeypatch.context() as without_memory:
+        without_memory.setattr(
+            counter_files.mmap, "mmap", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOMEM, "none"))
+        )
+        file.write_value("done", 1.0, 0.0)
+        assert file.in_memory
+    file.write_value("done", 2.0, 0.0)
+    assert not file.in_memory
+    assert stored(path) == {"done": 2.0}
+    file.close()
+
+
+def test_files_that_cannot_be_read_are_left_out(tmp_path):
+    good, cut = tmp_path / "counter_0.db", tmp_path / "counter_1.db"
+    CounterFile(str(good)).close()
+    cut.write_bytes(b"\x00\x00")
+    assert counter_files.readable([str(good), str(cut), str(tmp_path / "gone.db")]) == [str(good)]
+
+
 def test_a_disk_that_fills_up_while_a_file_grows_loses_nothing(tmp_path, disk):
     path = tmp_path / "counter_0.db"
     file = CounterFile(str(path))

@@ -159,3 +159,13 @@ class NoAddress(Discard):
 )
 def test_a_group_that_says_one_thing_is_taken_for_it(error, kind):
     assert type(meant(error)) is kind
+
+
+def test_frames_that_cannot_be_read_are_left_out(monkeypatch):
+    def fail(*_):
+        raise LookupError("unknown encoding")
+
+    monkeypatch.setattr(error_text.traceback, "format_tb", fail)
+    assert error_text.trace_of(ValueError("one")) == (
+        "Traceback (most recent call last):\n  (its frames could not be read: LookupError)\nValueError: one\n"
+    )

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import logging
 import sys
+import time
+from uuid import uuid4
 
 import pytest
 
 from webapp.jobs import handlers
-from webapp.jobs.handlers import Handler, HandlerRegistry
+from webapp.jobs.handlers import Handler, HandlerRegistry, JobContext, load
 from webapp.jobs.options import MAX_DELAY
 from webapp.settings import SettingsError
 
@@ -159,3 +162,14 @@ def test_a_handler_of_ones_own_is_found_in_a_module_outside_the_packages(tmp_pat
     finally:
         sys.modules.pop("letters", None)
         handlers.registry._handlers.pop("letters.send", None)
+
+
+def test_a_context_of_no_worker_is_never_cancelled_and_reports_to_no_one():
+    context = JobContext(uuid4(), 1, 0, time.monotonic() + 60, logging.getLogger("test"))
+    context.check_cancelled()
+    context.progress(1, 2, "half")
+
+
+def test_queues_that_cannot_be_named_so_stop_the_start():
+    with pytest.raises(SettingsError, match="maintenance"):
+        load((), "simulated", ("maintenance",))

@@ -9,7 +9,7 @@ from webapp.api.errors import breaches_of
 from webapp.api.schemas import SubmitRequest
 from webapp.jobs.errors import PayloadRefused
 from webapp.jobs.handlers import Handler, HandlerRegistry
-from webapp.jobs.options import MAX_DELAY, NO_OPTIONS, Options, checked_backoff
+from webapp.jobs.options import MAX_DELAY, NO_OPTIONS, Options, checked_backoff, checked_number
 from webapp.jobs.submission import Submission, fingerprint
 
 NOW = datetime.now(UTC)
@@ -249,3 +249,12 @@ def test_queues_that_no_handler_names_can_be_declared():
 def test_a_queue_that_breaks_the_rule_is_not_declared(name):
     with pytest.raises(ValueError, match="QUEUES must "):
         HandlerRegistry().declare((name,))
+
+
+def test_a_number_of_a_class_that_cannot_be_shown_is_refused_by_its_class():
+    class Broken(float):
+        def __repr__(self):
+            raise OSError("not now")
+
+    with pytest.raises(ValueError, match=r"must be a number from 0 to 1; given: a Broken \(OSError\)"):
+        checked_number("delay", Broken(2), 0, 1)
