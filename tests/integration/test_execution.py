@@ -339,7 +339,7 @@ def away(*_):
 
 def test_settling_is_given_up_before_the_sweeper_may_own_the_job(engine, parts, monkeypatch):
     claim = claimed(engine)
-    monkeypatch.setattr(ends, "end_attempts", away)
+    monkeypatch.setattr(ends, "complete_many", away)
     assert not settle._settle(quick(parts), ends.completed(claim, None))
     assert row_of(engine, claim.id).status == "processing"
 
@@ -347,7 +347,7 @@ def test_settling_is_given_up_before_the_sweeper_may_own_the_job(engine, parts, 
 def test_a_commit_whose_answer_was_lost_counts_as_done(engine, parts, monkeypatch):
     monkeypatch.setattr(retrying, "PAUSE", 0.0)
     claim = claimed(engine)
-    real = ends.end_attempts
+    real = ends.complete_many
 
     def write(connection, given):
         with engine.begin() as another:
@@ -356,7 +356,7 @@ def test_a_commit_whose_answer_was_lost_counts_as_done(engine, parts, monkeypatc
             away()
         return ended
 
-    monkeypatch.setattr(ends, "end_attempts", write)
+    monkeypatch.setattr(ends, "complete_many", write)
     assert settle._settle(parts, ends.completed(claim, None))
     assert row_of(engine, claim.id).status == "completed"
 
@@ -366,14 +366,14 @@ def test_a_time_limit_that_strikes_while_settling_does_not_lose_the_result(engin
     claim = claimed(engine)
     strikes = iter([True])
 
-    real = ends.end_attempts
+    real = ends.complete_many
 
     def write(connection, given):
         if next(strikes, False):
             raise SoftTimeLimitExceeded
         return real(connection, given)
 
-    monkeypatch.setattr(ends, "end_attempts", write)
+    monkeypatch.setattr(ends, "complete_many", write)
     assert settle._settle(parts, ends.completed(claim, "1"))
     assert row_of(engine, claim.id).status == "completed"
 

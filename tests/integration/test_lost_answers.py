@@ -86,7 +86,7 @@ def test_what_was_given_up_is_not_taken_for_a_new_claim(engine, handle, parts, l
         raise OperationalError("settle", {}, psycopg2.OperationalError("away"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(ends, "end_attempts", away)
+        patch.setattr(ends, "complete_many", away)
         assert settle._settle(parts, ends.completed(old, None)) is None
     monkeypatch.setattr(retrying, "SHARE", 0.75)
     lost_answers(store, "claim")
