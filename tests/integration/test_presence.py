@@ -342,6 +342,17 @@ def test_a_child_that_dies_a_moment_later_is_not_forgotten(presence, engine, chi
     assert not presence.dead_children.suspicious
 
 
+def statuses_after_its_death(presence, engine, pid, claim):
+    """Those of the job of a child that is killed and told of: after the next turn, and after the one after it."""
+    end(pid)
+    presence.child_lost()
+    seen = []
+    for _ in range(2):
+        presence.run_once()
+        seen.append(row_of(engine, claim.id).status)
+    return seen
+
+
 def test_a_death_that_is_told_during_the_look_is_looked_at_in_the_next_turn(
     presence, engine, child, monkeypatch
 ):
@@ -358,12 +369,7 @@ def test_a_death_that_is_told_during_the_look_is_looked_at_in_the_next_turn(
         return found
 
     monkeypatch.setattr(store, "holders", holders)
-    end(pid)
-    presence.child_lost()
-    presence.run_once()
-    assert row_of(engine, claim.id).status == "processing"
-    presence.run_once()
-    assert row_of(engine, claim.id).status == "queued"
+    assert statuses_after_its_death(presence, engine, pid, claim) == ["processing", "queued"]
 
 
 def test_a_look_that_failed_is_made_again(presence, engine, child, monkeypatch):
@@ -377,12 +383,7 @@ def test_a_look_that_failed_is_made_again(presence, engine, child, monkeypatch):
         return real(*given)
 
     monkeypatch.setattr(store, "holders", holders)
-    end(pid)
-    presence.child_lost()
-    presence.run_once()
-    assert row_of(engine, claim.id).status == "processing"
-    presence.run_once()
-    assert row_of(engine, claim.id).status == "queued"
+    assert statuses_after_its_death(presence, engine, pid, claim) == ["processing", "queued"]
 
 
 def test_a_child_whose_job_does_not_stop_when_asked_is_killed_after_the_grace(

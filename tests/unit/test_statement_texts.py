@@ -73,3 +73,9 @@ def test_jobs_are_taken_over_with_the_same_fields():
     )
     assert expired == held
     assert len(selected(expired)) == len(fields(LeasedJob))
+
+
+def test_one_job_and_many_are_stored_in_the_same_columns_under_the_same_rule_for_keys():
+    one, many = (words(read_sql(store.__file__, "insert", name)) for name in ("one", "many"))
+    for start, end in (("INSERT INTO jobs (", ")"), ("ON CONFLICT (key)", "RETURNING job_id")):
+        assert between(one, start, end) == between(many, start, end)

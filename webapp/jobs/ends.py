@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from webapp.infra.broker.hints import Hint
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, kept_as_sent, optional_array_of, text_array_of
-from webapp.infra.postgres.sql_files import read_sql
+from webapp.infra.postgres.sql_files import read_sql, without_answer
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.model import Claim, LeasedJob
 from webapp.jobs.retry import DeathReason
@@ -146,14 +146,9 @@ class Ended(NamedTuple):
         return self.status == JobStatus.QUEUED
 
 
-def _without_answer(statement: str) -> str:
-    """Everything of it but the rows that it gives back."""
-    return statement.rsplit("\nSELECT ", 1)[0]
-
-
 _END_ATTEMPTS = Statement(read_sql(__file__, "end_attempts"))
 #: The same for attempts that completed their jobs; tickets.py claims the next jobs in it.
-COMPLETED_AND_RECORDED = _without_answer(read_sql(__file__, "end_attempts", without=["other ends"]))
+COMPLETED_AND_RECORDED = without_answer(read_sql(__file__, "end_attempts", without=["other ends"]))
 _COMPLETE_MANY = Statement(f"{COMPLETED_AND_RECORDED}\nSELECT count(*) FROM recorded")
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from webapp.infra.broker.hints import Ticket
 from webapp.infra.postgres.engine import Statement
-from webapp.infra.postgres.sql_files import read_sql
+from webapp.infra.postgres.sql_files import read_sql, without_answer
 from webapp.jobs.ends import COMPLETED_AND_RECORDED, End, values_of_completed
 from webapp.jobs.model import Claim
 
@@ -27,7 +27,7 @@ _CLAIM_DUE = Statement(_CLAIM_TEXT)
 #: The same as `complete_many` and `claim_due` in one statement and one commit: the two texts, each without what it answers.
 _END_AND_CLAIM = Statement(
     f"""{COMPLETED_AND_RECORDED},
-{_CLAIM_TEXT.removeprefix("WITH ").rsplit("SELECT", 1)[0]}
+{without_answer(_CLAIM_TEXT).removeprefix("WITH ")}
 SELECT (SELECT count(*) FROM recorded), claimed.* FROM (VALUES (1)) AS always LEFT JOIN claimed ON true"""
 )
 

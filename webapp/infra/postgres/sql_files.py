@@ -38,6 +38,16 @@ def read_sql(module: str, file: str, part: str = "", *, without: Sequence[str] =
     return "\n".join(_MARK.sub("", line) for line in kept)
 
 
+def without_answer(statement: str) -> str:
+    r"""A statement of `WITH` parts without the SELECT that gives their rows back: another statement takes its parts.
+
+    Example:
+        >>> without_answer("WITH ended AS (SELECT 1)\nSELECT * FROM ended")
+        'WITH ended AS (SELECT 1)'
+    """
+    return statement.rsplit("\nSELECT ", 1)[0]
+
+
 @cache
 def _parts_of(path: Path) -> dict[str, str]:
     """The statements of a file by name; one that has no name is called ""."""
