@@ -26,13 +26,16 @@ CHECKS = (
 BIN = Path(sys.prefix) / "bin"
 #: The fault suite's short run takes as long as a third of the other system tests.
 FAULTS = "tests/system/test_chaos.py"
-#: These build images and type the pages' commands; they wait for others most of their time.
-IMAGE, PAGES = "tests/system/test_image.py", "tests/system/test_pages.py"
-#: The parts of the suite that run side by side: the first computes, the others wait for processes and downloads.
+#: These type the pages' commands, build images and start whole stacks: they wait for others most of their time.
+WAITING = tuple(
+    f"tests/system/test_{name}.py" for name in ("pages", "image", "stack", "upgrade", "backup", "full_disk")
+)
+#: The parts of the suite that run side by side, each about as long as the others: the first computes, the others wait
+#: for processes and downloads.
 PARTS = (
     ("tests/unit", "tests/contracts", "tests/integration", FAULTS),
-    ("tests/system", f"--ignore={FAULTS}", f"--ignore={IMAGE}", f"--ignore={PAGES}"),
-    (PAGES, IMAGE),
+    ("tests/system", *(f"--ignore={file}" for file in (FAULTS, *WAITING))),
+    WAITING,
 )
 #: Settings of a developer's own that must not reach the tests.
 FOREIGN = (
@@ -86,7 +89,7 @@ def tracked(root: Path = ROOT) -> list[str]:
 @contextmanager
 def _surroundings() -> Iterator[dict[str, str]]:
     """Servers and a folder of its own for one run of pytest; gives its environment."""
-    with Throwaway() as servers, tempfile.TemporaryDirectory(prefix="djps-test-") as folder:
+    with Throwaway(durable=False) as servers, tempfile.TemporaryDirectory(prefix="djps-test-") as folder:
         httpbin_port = ports.free()
         environment = {name: value for name, value in os.environ.items() if name not in FOREIGN} | {
             "DATABASE_URL": servers.database_url,
@@ -150,8 +153,6 @@ def _measured() -> int:
         for output in outputs[1:]:
             output.seek(0)
             print(output.read(), flush=True)
-        if any(codes):
-            return next(code for code in codes if code)
         data = [str(Path(environment["DJPS_DATA_DIR"])) for environment in environments]
         for step in (
             ("combine", "--quiet", *data),
@@ -168,7 +169,8 @@ def _measured() -> int:
             )
             if done.returncode != 0:
                 return done.returncode
-    return _judge(done.stdout)
+    low = _judge(done.stdout)
+    return next((code for code in codes if code), low)
 
 
 def _judge(report: str) -> int:

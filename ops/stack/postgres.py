@@ -155,10 +155,16 @@ DISCREET = {
 }
 
 
-def command(data: Path, port: int) -> list[str]:
-    """What runs the server in the foreground."""
+def command(data: Path, port: int, *, durable: bool = True) -> list[str]:
+    """What runs the server in the foreground.
+
+    Args:
+        data: the cluster's folder.
+        port: where it listens, on loopback.
+        durable: whether a commit waits until the disk has it.
+    """
     settings = {"listen_addresses": LOOPBACK, "unix_socket_directories": "", "max_connections": "200"}
-    settings |= {"log_min_messages": "warning", "fsync": "on"} | DISCREET
+    settings |= {"log_min_messages": "warning", "fsync": "on" if durable else "off"} | DISCREET
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     return [str(binary("postgres")), "-D", str(data), "-p", str(port), *options]
 

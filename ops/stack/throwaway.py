@@ -24,12 +24,17 @@ STOP_PATIENCE = 20
 class Throwaway:
     """A PostgreSQL and a Valkey that live as long as a `with` block, and no longer than this process.
 
+    Args:
+        durable: whether a commit waits for the disk. Tests whose machine does not lose its power need not: another
+            process that writes much can hold a commit longer than a request may take.
+
     Example:
         >>> with Throwaway() as servers:  # doctest: +SKIP
         ...     print(servers.database_url, servers.redis_url)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = True) -> None:
+        self._durable = durable
         self.folder = Path(tempfile.mkdtemp(prefix="djps-"))
         self.postgres_port = ports.free()
         self.redis_port = ports.free()
@@ -56,7 +61,8 @@ class Throwaway:
         try:
             data = self.folder / "postgres"
             postgres.prepare(data)
-            self._start(postgres.command(data, self.postgres_port), signal.SIGINT, postgres.account())
+            command = postgres.command(data, self.postgres_port, durable=self._durable)
+            self._start(command, signal.SIGINT, postgres.account())
             (self.folder / "redis").mkdir()
             self._start(valkey.command(self.folder / "redis", self.redis_port), signal.SIGTERM, None)
             postgres.wait_and_create(self.postgres_port)
