@@ -10,6 +10,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 from uuid import uuid4
 
+import psycopg2
 import pytest
 from clock import SettableClock
 from ending import complete, end_again
@@ -27,15 +28,19 @@ from factories import (
     row_of,
 )
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tasks.attempt.progress import MAX_NOTE, WRITE_EVERY, ProgressReport
 from tasks.execution import execute_job
 from tasks.handlers import demo
 from tasks.sweeps.prune import run_prune
 from webapp.api import following
+from webapp.infra.postgres.deadlines import Away
 from webapp.jobs import store
 from webapp.jobs import watchers as watchers_module
 from webapp.jobs.control import ask_cancel
+from webapp.jobs.service import Jobs
 from webapp.jobs.states import AttemptOutcome
 
 #: How often each race is run.
@@ -371,6 +376,27 @@ def test_a_job_that_cannot_be_watched_leaves_no_watch(client, app, engine, watch
     monkeypatch.setattr(app.extensions["jobs"], "watch", lambda job_id: 1 / 0)
     assert client.get(f"/jobs/{queued(engine).id}/events").status_code == 500
     assert watchers.count == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [DBAPIError.instance("", {}, Away(), psycopg2.Error), PoolTimeout()],
+    ids=["away", "no connection"],
+)
+def test_a_job_that_could_not_be_marked_in_time_is_waited_for(error, client, engine, watchers, monkeypatch):
+    def watch(self, job_id):
+        raise error
+
+    monkeypatch.setattr(Jobs, "watch", watch)
+    claim = claimed(engine)
+
+    def end():
+        with engine.begin() as connection:
+            complete(connection, claim, None)
+
+    threading.Timer(0.2, end).start()
+    answer = client.get(f"/jobs/{claim.id}?wait=10")
+    assert (answer.status_code, answer.json["status"]) == (200, "completed")
 
 
 def test_a_handler_says_how_far_it_is(handle, engine, client):

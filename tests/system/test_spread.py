@@ -22,12 +22,13 @@ def test_as_many_wait_as_there_are_places_in_all(another_fleet, database):
     fleet.wait_until(lambda: answers_at(fleet))
     job = fleet.post("noop")
 
-    def wait(_: int) -> int:
-        return requests.get(f"{fleet.url}/jobs/{job['id']}?wait=4", timeout=30).status_code
+    def wait(_: int) -> tuple[int, str | None]:
+        answer = requests.get(f"{fleet.url}/jobs/{job['id']}?wait=4", timeout=30)
+        return answer.status_code, answer.json().get("detail")
 
     with ThreadPoolExecutor(WAITERS) as pool:
         answers = Counter(pool.map(wait, range(WAITERS)))
-    assert answers == {200: WAITERS}
+    assert answers == {(200, None): WAITERS}
 
 
 def answers_at(fleet):

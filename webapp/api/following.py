@@ -85,9 +85,9 @@ def _watched(jobs: Jobs, job: JobRow) -> JobRow:
     try:
         return jobs.watch(job.id)
     except SQLAlchemyError as error:
-        if database_errors.trouble_of(error) in {Trouble.BUSY, Trouble.READ_ONLY}:
-            return job
-        raise
+        if database_errors.trouble_of(error) is Trouble.DEFECT:
+            raise
+        return job
 
 
 def _enter(job_id: UUID) -> Watch:
