@@ -133,7 +133,8 @@ def _no_fence() -> None:
     from webapp.queues import tickets
 
     fence = re.compile(r"AND \(jobs\.status = 'processing'\) IS TRUE.*?\) IS NULL", re.DOTALL)
-    for module, name in ((ends, "_END_ATTEMPTS"), (ends, "_COMPLETE_MANY"), (tickets, "_END_AND_CLAIM")):
+    forms = [(ends, name) for name in ("_END_ATTEMPTS", "_END_ONE", "_COMPLETE_MANY", "_COMPLETE_ONE")]
+    for module, name in (*forms, (tickets, "_END_AND_CLAIM")):
         without, found = fence.subn("", getattr(module, name).text)
         if found != 1:
             raise RuntimeError("the fence was not found, so it was not taken out")

@@ -110,6 +110,11 @@ HOT = {
         ends._END_ATTEMPTS.text,
         ends._values_of([ends.released(one) for one in claims()]),
     ),
+    "end of one": lambda: (ends._END_ONE.text, ends._values_of([ends.released(claims()[0])])),
+    "end of one that completed": lambda: (
+        ends._COMPLETE_ONE.text,
+        ends.values_of_completed([ends.completed(claims()[0], None)]),
+    ),
     "end of a chunk": lambda: (
         ends._COMPLETE_MANY.text,
         ends.values_of_completed([ends.completed(one, None) for one in claims()]),

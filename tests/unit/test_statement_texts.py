@@ -6,10 +6,11 @@ import re
 from dataclasses import fields
 
 from webapp.infra.postgres.sql_files import read_sql
-from webapp.jobs import store
+from webapp.jobs import ends, store
 from webapp.jobs.columns import FIELDS, columns_of
 from webapp.jobs.model import Claim, LeasedJob
 from webapp.queues import store as queue_store
+from webapp.queues import tickets
 
 
 def words(text):
@@ -79,3 +80,27 @@ def test_one_job_and_many_are_stored_in_the_same_columns_under_the_same_rule_for
     one, many = (words(read_sql(store.__file__, "insert", name)) for name in ("one", "many"))
     for start, end in (("INSERT INTO jobs (", ")"), ("ON CONFLICT (key)", "RETURNING job_id")):
         assert between(one, start, end) == between(many, start, end)
+
+
+def test_every_form_of_an_attempts_end_has_the_fence():
+    forms = (
+        ends._END_ATTEMPTS,
+        ends._END_ONE,
+        ends._COMPLETE_MANY,
+        ends._COMPLETE_ONE,
+        tickets._END_AND_CLAIM,
+    )
+    fences = {words(between(form.text, "WHERE jobs.id = given.id", "IS NULL")) for form in forms}
+    assert len(fences) == 1
+    assert "jobs.attempt = given.attempt" in fences.pop()
+
+
+def test_an_end_pays_for_nothing_that_it_has_not():
+    other, times = (
+        ("follows", "delays", "reasons", "death_reason"),
+        (":ran_from", ":ran_until", "make_interval"),
+    )
+    assert not any(word in ends._COMPLETE_MANY.text for word in other)
+    assert not any(word in ends._COMPLETE_ONE.text for word in (*other, *times, "unnest", "recorded"))
+    assert all(word in ends._END_ATTEMPTS.text for word in (*other, *times))
+    assert not any(word in ends._END_ONE.text for word in (*times[:2], "unnest"))

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from webapp.infra.broker.hints import Hint
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, kept_as_sent, optional_array_of, text_array_of
-from webapp.infra.postgres.sql_files import read_sql, without_answer
+from webapp.infra.postgres.sql_files import of_one, read_sql, without_answer, without_rows
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.model import Claim, LeasedJob
 from webapp.jobs.retry import DeathReason
@@ -146,10 +146,15 @@ class Ended(NamedTuple):
         return self.status == JobStatus.QUEUED
 
 
-_END_ATTEMPTS = Statement(read_sql(__file__, "end_attempts"))
+def _text(*without: str) -> str:
+    return read_sql(__file__, "end_attempts", without=without)
+
+
+_END_ATTEMPTS, _END_ONE = Statement(_text()), Statement(of_one(_text("times")))
 #: The same for attempts that completed their jobs; tickets.py claims the next jobs in it.
-COMPLETED_AND_RECORDED = without_answer(read_sql(__file__, "end_attempts", without=["other ends"]))
-_COMPLETE_MANY = Statement(f"{COMPLETED_AND_RECORDED}\nSELECT count(*) FROM recorded")
+COMPLETED_AND_RECORDED = without_answer(_text("other ends"))
+_COMPLETE_MANY = Statement(without_rows(_text("other ends")))
+_COMPLETE_ONE = Statement(of_one(without_rows(_text("other ends", "times"))))
 
 
 def end_attempts(connection: Connection, ends: Sequence[End[H]]) -> list[Ended]:
@@ -158,7 +163,8 @@ def end_attempts(connection: Connection, ends: Sequence[End[H]]) -> list[Ended]:
     Args:
         ends: at least one, all of the same holder.
     """
-    return [Ended._make(row) for row in _END_ATTEMPTS.run(connection, _values_of(ends)).rows]
+    statement = _END_ONE if _is_one(ends) else _END_ATTEMPTS
+    return [Ended._make(row) for row in statement.run(connection, _values_of(ends)).rows]
 
 
 def end_attempt(connection: Connection, end: End[H]) -> Ended | None:
@@ -173,8 +179,13 @@ def complete_many(connection: Connection, done: Sequence[End[Claim]]) -> int:
     Raises:
         DBAPIError: one of them is being ended by another session; nothing was changed.
     """
-    count: int = _COMPLETE_MANY.run(connection, values_of_completed(done)).rows[0][0]
-    return count
+    statement = _COMPLETE_ONE if _is_one(done) else _COMPLETE_MANY
+    return statement.run(connection, values_of_completed(done)).number
+
+
+def _is_one(ends: Sequence[End[H]]) -> bool:
+    """True for one attempt that took all the time since its claim: PostgreSQL plans it in half the time."""
+    return len(ends) == 1 and ends[0].ran_until is None
 
 
 def values_of_completed(done: Sequence[End[Claim]]) -> dict[str, Any]:

@@ -14,6 +14,11 @@ from pathlib import Path
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _MARK = re.compile(r"\s+-- [\w ]+$")
 _COMMENT = re.compile(r"^\s*--.*\n?", re.MULTILINE)
+#: Between two parts of a `WITH`.
+_NEXT_PART = re.compile(r",\n\w+ AS \(\n")
+#: Rows made of arrays, a column each; the arrays, and the columns' names.
+_ROWS = re.compile(r"SELECT \* FROM unnest\((.*?)\)\s+AS \w+\(([^)]*)\)", re.DOTALL)
+_ARRAY = re.compile(r"CAST\(:\w+ AS \w+\[\]\)")
 
 
 def read_sql(module: str, file: str, part: str = "", *, without: Sequence[str] = ()) -> str:
@@ -46,6 +51,35 @@ def without_answer(statement: str) -> str:
         'WITH ended AS (SELECT 1)'
     """
     return statement.rsplit("\nSELECT ", 1)[0]
+
+
+def without_rows(statement: str) -> str:
+    r"""A statement of `WITH` parts that ends with the last of them: PostgreSQL says how many rows that wrote, and gives none.
+
+    Example:
+        >>> without_rows("WITH a AS (SELECT 1),\nb AS (\n    INSERT INTO t SELECT * FROM a\n    RETURNING id)\nSELECT * FROM b")
+        'WITH a AS (SELECT 1)\n    INSERT INTO t SELECT * FROM a'
+    """
+    parts = without_answer(statement)
+    *_, cut = _NEXT_PART.finditer(parts)
+    return parts[: cut.start()] + "\n" + parts[cut.end() :].rsplit("\n", 1)[0]
+
+
+def of_one(statement: str) -> str:
+    """A statement about rows that are given as arrays, for a single row: its values are constants, and planned as such.
+
+    The row of a function is planned as any number of rows; for one job PostgreSQL took half as long again.
+
+    Example:
+        >>> of_one("SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:ends AS text[])) AS given(id, ending)")
+        'SELECT (CAST(:ids AS uuid[]))[1] AS id, (CAST(:ends AS text[]))[1] AS ending'
+    """
+
+    def first(rows: re.Match[str]) -> str:
+        columns = zip(_ARRAY.findall(rows[1]), rows[2].split(","), strict=True)
+        return "SELECT " + ", ".join(f"({array})[1] AS {name.strip()}" for array, name in columns)
+
+    return _ROWS.sub(first, statement)
 
 
 @cache

@@ -9,23 +9,26 @@
 -- Locks: the rows of the jobs, in the order that is given; then nothing. Callers that end jobs of several processes in one
 -- transaction have locked them before (leases.sql).
 --
--- Lines that end with `-- other ends` are left out for a chunk whose jobs all completed: it pays for no outcome that it has not.
+-- Lines that end with `-- other ends` are left out for jobs that all completed, those that end with `-- times` for a job whose
+-- attempt took all the time since its claim: it pays for nothing that it has not.
 -- Columns that are NULL for all of the jobs are given as '{}'.
 -- `follows` is what comes after: NULL completes the job; 'again' queues it; 'last' leaves it to be moved to the dead letter queue;
 -- 'cancel' cancels it where that was asked and else leaves it running. A job whose cancellation was asked is not queued again
 -- and does not go to the dead letter queue: it is cancelled.
 WITH given AS (
     SELECT * FROM unnest(
-        CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:results AS text[]), CAST(:results_as_sent AS text[]),
-        CAST(:follows AS text[]), CAST(:outcomes AS text[]), CAST(:outcomes_if_asked AS text[]),           -- other ends
-        CAST(:delays AS float8[]), CAST(:burns AS int[]), CAST(:sent AS bool[]),                            -- other ends
-        CAST(:summaries AS text[]), CAST(:error_types AS text[]), CAST(:error_messages AS text[]),          -- other ends
-        CAST(:tracebacks AS text[]), CAST(:reasons AS text[]),                                              -- other ends
-        CAST(:ran_from AS float8[]), CAST(:ran_until AS float8[]))
-        AS given(id, attempt, result, result_as_sent,
-                 follows, outcome, outcome_if_asked, delay, burnt, sent,                                    -- other ends
-                 summary, error_type, error_message, traceback, reason,                                     -- other ends
-                 ran_from, ran_until)),
+        CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:results AS text[]), CAST(:results_as_sent AS text[])
+        , CAST(:ran_from AS float8[]), CAST(:ran_until AS float8[])                                         -- times
+        , CAST(:follows AS text[]), CAST(:outcomes AS text[]), CAST(:outcomes_if_asked AS text[])           -- other ends
+        , CAST(:delays AS float8[]), CAST(:burns AS int[]), CAST(:sent AS bool[])                           -- other ends
+        , CAST(:summaries AS text[]), CAST(:error_types AS text[]), CAST(:error_messages AS text[])         -- other ends
+        , CAST(:tracebacks AS text[]), CAST(:reasons AS text[])                                             -- other ends
+        )
+        AS given(id, attempt, result, result_as_sent
+                 , ran_from, ran_until                                                                      -- times
+                 , follows, outcome, outcome_if_asked, delay, burnt, sent                                   -- other ends
+                 , summary, error_type, error_message, traceback, reason                                    -- other ends
+                 )),
 ended AS (
     UPDATE jobs
        SET updated_at = now(), result = CAST(given.result AS jsonb), result_as_sent = CAST(given.result_as_sent AS json),
@@ -61,17 +64,23 @@ ended AS (
        AND (SELECT before.attempt FROM job_attempts AS before
              WHERE before.job_id = given.id AND before.attempt = given.attempt) IS NULL
        AND (follows IS DISTINCT FROM 'cancel' OR cancel_requested_at IS NOT NULL)                           -- other ends
-    RETURNING jobs.id, jobs.attempt, jobs.last_attempt_at, ran_from,
-              jobs.status, jobs.task, jobs.queue, jobs.timeout, jobs.priority,                              -- other ends
-              outcome, outcome_if_asked, error_type, error_message, traceback, reason,                      -- other ends
-              ran_until),
+    RETURNING jobs.id, jobs.attempt, jobs.last_attempt_at
+              , ran_from, ran_until                                                                         -- times
+              , jobs.status, jobs.task, jobs.queue, jobs.timeout, jobs.priority                             -- other ends
+              , outcome, outcome_if_asked, error_type, error_message, traceback, reason                     -- other ends
+              ),
 recorded AS (
     INSERT INTO job_attempts (job_id, attempt, worker_id, started_at,
                               error_type, error_message, traceback, death_reason,                           -- other ends
                               ended_at, outcome)
-    SELECT id, attempt, :worker_id, last_attempt_at + make_interval(secs => coalesce(ran_from, 0)),
+    SELECT id, attempt, :worker_id, last_attempt_at
+           + make_interval(secs => coalesce(ran_from, 0))                                                   -- times
+           ,
            error_type, error_message, traceback, CASE WHEN status = 'processing' THEN reason END,           -- other ends
-           CASE WHEN ran_until IS NULL THEN now() ELSE last_attempt_at + make_interval(secs => ran_until) END,
+           CASE WHEN ran_until IS NOT NULL THEN last_attempt_at + make_interval(secs => ran_until) ELSE     -- times
+           now()
+           END                                                                                              -- times
+           ,
            CASE WHEN status = 'cancelled' THEN coalesce(outcome_if_asked, outcome)                          -- other ends
                 WHEN outcome IS NOT NULL THEN outcome ELSE                                                  -- other ends
            'completed'
