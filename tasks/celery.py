@@ -56,6 +56,7 @@ from tasks.processes import (  # noqa: E402
     reaper,
     recycling,
     run_table,
+    session,
     shutdown,
 )
 from tasks.runtime import forget_parent, worker_name  # noqa: E402
@@ -215,7 +216,7 @@ def _become_child(**_: Any) -> None:
     # billiard puts one in its place that remembers what a handler gave, and ends the child with it, whatever it is.
     sys.exit = _exit
     run_table.current().take(os.getpid())
-    process_group.lead()
+    session.lead()
     reaper.note_birth()
     forks.allow()
     recycling.limit(settings.max_tasks_per_child)

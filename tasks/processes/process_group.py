@@ -14,33 +14,13 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from billiard import pool as billiard_pool
 from billiard.popen_fork import Popen
 
+from tasks.processes.session import PROC, descendants, end_rest, kill_one, process_of, process_table
 from webapp.infra import patches, prefork
-
-#: What the kernel tells about processes.
-PROC = Path("/proc")
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """One line of the kernel's table of processes."""
-
-    pid: int
-    parent: int
-    session: int
-    has_ended: bool = False
-
-
-def lead() -> None:
-    """Makes this process the leader of a session and of a process group; a leader stays what it is."""
-    with suppress(PermissionError):
-        os.setsid()
 
 
 def end(pid: int) -> None:
@@ -51,10 +31,10 @@ def end(pid: int) -> None:
     """
     # Before the child is killed, for its death cuts the link to those that left its session.
     others = _started_by(pid)
-    _kill(pid)
+    kill_one(pid)
     end_rest(pid)
     for other in others:
-        _kill(other)
+        kill_one(other)
 
 
 def is_alive(pid: int) -> bool:
@@ -66,7 +46,7 @@ def is_child(pid: int) -> bool:
     """True if a pid is a child of this process that has not ended."""
     if not PROC.is_dir():
         return _answers(pid)
-    found = _look(pid)
+    found = process_of(pid)
     return found is not None and found.parent == os.getpid() and not found.has_ended
 
 
@@ -75,7 +55,7 @@ def end_rest_of_dead(pid: int) -> None:
 
     A reaped child's number may be another process's by now.
     """
-    found = _look(pid)
+    found = process_of(pid)
     if found is not None and found.parent == os.getpid() and found.has_ended:
         end_rest(pid)
 
@@ -104,60 +84,9 @@ def kill(pids: Iterable[int], patience: float = 5.0) -> None:
             time.sleep(0.01)
 
 
-def end_rest(pid: int) -> None:
-    """Kills what is in the group and the session of a child that was killed, or has ended."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    for other in _table():
-        if other.session == pid:
-            _kill(other.pid)
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)
-
-
 def _started_by(pid: int) -> list[int]:
     """The processes below this one, whatever session they are in."""
-    return descendants(pid, _table())
-
-
-def descendants(pid: int, table: Iterable[Process]) -> list[int]:
-    """The processes below one in a table. Pure.
-
-    Example:
-        >>> descendants(2, [Process(2, 1, 2), Process(3, 2, 2), Process(4, 3, 4), Process(5, 1, 5)])
-        [3, 4]
-    """
-    children: dict[int, list[int]] = {}
-    for one in table:
-        children.setdefault(one.parent, []).append(one.pid)
-    found: list[int] = []
-    below = [pid]
-    while below:
-        of_one = children.pop(below.pop(), [])
-        found += of_one
-        below += of_one
-    return sorted(found)
-
-
-def _table() -> list[Process]:
-    """Every process that can be seen; none without /proc (macOS), where killing the group must do."""
-    names = os.listdir(PROC) if PROC.is_dir() else ()  # noqa: PTH208 - a Path for each costs more than the rest
-    looked = (_look(int(name)) for name in names if name.isdigit())
-    return [found for found in looked if found is not None]
-
-
-def _look(pid: int) -> Process | None:
-    """What the kernel tells about a process; None when there is no such."""
-    try:
-        stat = (PROC / str(pid) / "stat").read_bytes()
-    except OSError:
-        return None
-    # The name in brackets may hold anything, so the fields are counted from its end.
-    state, parent, _group, session = stat.rpartition(b")")[2].split()[:4]
-    return Process(pid, int(parent), int(session), state in (b"Z", b"X"))
+    return descendants(pid, process_table())
 
 
 def watch_children(reaped: Callable[[int], object] = lambda _: None) -> None:
@@ -186,7 +115,7 @@ def watch_children(reaped: Callable[[int], object] = lambda _: None) -> None:
         others = _started_by(worker.pid)
         real_end(self, worker)
         for other in others:
-            _kill(other)
+            kill_one(other)
 
     patches.put("billiard.popen_fork:Popen.poll", poll)
     patches.put("billiard.pool:TimeoutHandler._trywaitkill", end_late)

@@ -2,6 +2,8 @@
 
 The kernel kills the children of a worker that died, and not what their jobs have started: a shell's commands would run on
 beside the retry. This process does nothing but wait for the worker's end, however that comes, and then ends what is left.
+
+It is a program of its own, with none of the worker's memory: a fork would keep a copy of each page that the worker changes.
 """
 
 from __future__ import annotations
@@ -10,9 +12,15 @@ import contextlib
 import os
 import select
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
-from tasks.processes import process_group
+if __name__ == "__main__":
+    # Python looks for modules beside the program; nothing that is installed can be imported (-S).
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from tasks.processes import session
 
 #: Seconds between two looks whether the worker lives, in case a process it has forked keeps the pipe open.
 LOOK_EVERY = 1.0
@@ -21,15 +29,19 @@ _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal
 
 #: The end of the pipe on which the worker and its children say which of them there are.
 _told: int | None = None
+#: The process; Python would complain of one that it had to forget.
+_process: subprocess.Popen[bytes] | None = None
 
 
 def start() -> None:
-    """Starts the process; to be called by the worker before it has children or threads."""
-    global _told  # noqa: PLW0603 - a worker has one
+    """Starts the process; to be called by the worker before it has children."""
+    global _told, _process  # noqa: PLW0603 - a worker has one
     read, write = os.pipe()
-    worker = os.getpid()
-    if os.fork() == 0:
-        _be_reaper(worker, read, write)
+    program = [sys.executable, "-S", "-E", __file__, str(os.getpid()), str(read)]
+    # Out of the terminal's reach, and of those who signal the worker's group.
+    _process = subprocess.Popen(  # noqa: S603 - Python itself, with two numbers
+        program, stdin=subprocess.DEVNULL, pass_fds=(read,), start_new_session=True, cwd="/"
+    )
     os.close(read)
     # A reaper that is stopped must not stop the worker.
     os.set_blocking(write, False)
@@ -54,22 +66,6 @@ def _tell(number: int) -> None:
     if _told is not None:
         with contextlib.suppress(OSError):
             os.write(_told, b"%d\n" % number)
-
-
-def _be_reaper(worker: int, read: int, write: int) -> None:
-    """What the process does; it never returns."""
-    try:
-        os.close(write)
-        process_group.lead()
-        for number in _IGNORED:
-            signal.signal(number, signal.SIG_IGN)
-        for child in known_at_end(worker, read):
-            process_group.end_rest(child)
-    except BaseException as error:  # noqa: BLE001 - it must not go on as a second worker
-        with contextlib.suppress(OSError, ValueError):
-            print(f"the worker's reaper failed: {type(error).__name__}", file=sys.stderr)  # noqa: T201
-    finally:
-        os._exit(0)
 
 
 def known_at_end(worker: int, read: int) -> set[int]:
@@ -104,3 +100,20 @@ def _note(known: set[int], lines: list[bytes]) -> None:
             known.add(number)
         else:
             known.discard(-number)
+
+
+def main(worker: int, read: int) -> None:
+    """What the process does.
+
+    Args:
+        worker: its parent.
+        read: the end of the pipe.
+    """
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    for child in known_at_end(worker, read):
+        session.end_rest(child)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -12,7 +12,7 @@ from tasks import liveness
 from tasks.presence import dead_workers
 from tasks.presence.dead_workers import LifeLock
 from tasks.presence.thread import Presence
-from tasks.processes import process_group, reaper
+from tasks.processes import reaper, session
 from tasks.runtime import worker_name
 from webapp.infra.broker import heartbeats
 
@@ -165,7 +165,7 @@ def test_what_a_killed_workers_jobs_started_is_ended_by_its_reaper(eventually):
         for ends_before in (True, False):
             child = os.fork()
             if child == 0:
-                process_group.lead()
+                session.lead()
                 reaper.note_birth()
                 os.write(write, b"%d\n" % subprocess.Popen(["sleep", "600"]).pid)
                 while not ends_before:
@@ -189,6 +189,6 @@ def test_what_a_killed_workers_jobs_started_is_ended_by_its_reaper(eventually):
 
 def lives(pid: int) -> bool:
     try:
-        return (process_group.PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return (session.PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False

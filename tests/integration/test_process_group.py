@@ -10,16 +10,16 @@ import pytest
 from billiard.pool import TimeoutHandler
 from billiard.popen_fork import Popen
 
-from tasks.processes import forks, process_group
+from tasks.processes import forks, process_group, session
 
 
 def lives(pid: int) -> bool:
-    return any(one.pid == pid for one in process_group._table()) and state_of(pid) != "Z"
+    return any(one.pid == pid for one in session.process_table()) and state_of(pid) != "Z"
 
 
 def state_of(pid: int) -> str:
     try:
-        return (process_group.PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+        return (session.PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "Z"
 
@@ -33,7 +33,7 @@ def leader():
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:  # pragma: no cover - another process, ended by a signal
-            process_group.lead()
+            session.lead()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             started = [subprocess.Popen(["sleep", "600"], **how).pid for how in starts]
             os.write(write, f"{' '.join(map(str, started))}\n".encode())
