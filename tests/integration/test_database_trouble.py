@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psycopg2
 import pytest
@@ -118,9 +119,10 @@ def test_readiness_alone_replaces_connections_that_were_led_to_a_read_only_serve
 def test_a_worker_claims_again_once_the_database_takes_writes(engine, read_only, eventually):
     job = queued(engine)
     parts = runtime()
+    impatient = replace(parts, settings=parts.settings.model_copy(update={"stuck_job_threshold": 1.0}))
     read_only.begin()
     with pytest.raises(DATABASE_ERRORS):
-        claims.claim_one(parts, job.id)
+        claims.claim_one(impatient, job.id)
     read_only.end()
 
     def claimed():

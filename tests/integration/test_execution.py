@@ -288,7 +288,9 @@ def test_a_job_that_cannot_be_claimed_is_left_to_the_dispatcher(engine, parts, m
     row = queued(engine)
     unreachable = f"postgresql+psycopg2://djps:djps@127.0.0.1:{closed_port}/djps"
     away = dataclasses.replace(
-        parts, engine=create_engine(unreachable, **engine_options("djps-worker", pool_size=1))
+        parts,
+        engine=create_engine(unreachable, **engine_options("djps-worker", pool_size=1)),
+        settings=parts.settings.model_copy(update={"stuck_job_threshold": 1.0}),
     )
     monkeypatch.setattr(execution, "runtime", lambda: away)
     with pytest.raises(Ignore):
