@@ -25,6 +25,8 @@ NEEDS = {
     "load": "load",
     "dashboards": "test",
 }
+#: Most rounds of `bench --against`; each takes a minute and a half.
+MOST_ROUNDS = 100
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,6 +90,12 @@ def parser() -> argparse.ArgumentParser:
         help="post, ours, peers, size, waiting, prune, or a peer",
     )
     bench.add_argument("--plots", action="store_true", help="draw ops/docs/performance/*.png")
+    bench.add_argument(
+        "--against", metavar="COMMIT", help="measure another commit in turns with this tree, small rounds"
+    )
+    bench.add_argument(
+        "--rounds", type=_rounds, default=3, metavar="N", help="of `--against`; in each, both once; 3"
+    )
     load = commands.add_parser(
         "load", help="put load on a running system with k6, and check what comes of it"
     )
@@ -110,6 +118,13 @@ def _lines(text: str) -> int:
     """A number of lines."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 on (given: {text!r})")
+    return int(text)
+
+
+def _rounds(text: str) -> int:
+    """A number of rounds."""
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_ROUNDS:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MOST_ROUNDS} (given: {text!r})")
     return int(text)
 
 

@@ -45,6 +45,8 @@ def run(wanted: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case fo
             case "bench":
                 from ops import bench  # noqa: PLC0415 - only this command needs it
 
+                if wanted.against:
+                    return bench.compare(wanted.against, wanted.rounds, wanted.only, wanted.json)
                 return bench.run(wanted.quick, wanted.json, wanted.only, plots=wanted.plots)
             case "capacity":
                 from ops import capacity  # noqa: PLC0415 - only this command needs it

@@ -238,17 +238,10 @@ def _observe(done: Sequence[End[Claim]]) -> None:
 def settle_many(parts: Runtime, done: Sequence[End[Claim]], ticket: Ticket | None = None) -> list[Claim]:
     """Writes completed attempts, except those whose lease was lost; returns the next jobs of the ticket, if there is one."""
     ids = {one.held.id for one in done}
-    again = False
 
-    def write(connection: Connection) -> tuple[set[UUID], list[Claim]]:
+    def write(connection: Connection, own: list[Claim]) -> tuple[set[UUID], list[Claim]]:
         """What an earlier try settled and claimed, whose answer did not come through, counts as well."""
-        nonlocal again
-        following = (
-            [claim for claim in claims.claimed_before(connection) if claim.id not in ids]
-            if again and ticket
-            else []
-        )
-        again = True
+        following = [claim for claim in own if claim.id not in ids] if ticket else []
         if ticket is None or following:
             count = ends.complete_many(connection, done)
         else:
@@ -260,11 +253,7 @@ def settle_many(parts: Runtime, done: Sequence[End[Claim]], ticket: Ticket | Non
     settled: set[UUID] = set()
     following: list[Claim] = []
     try:
-        settled, following = until_database_answers(
-            lambda: in_one_trip(parts.engine, write),
-            parts.settings.stuck_job_threshold,
-            "attempts could not be settled yet",
-        )
+        settled, following = claims.until_claimed(parts, write, "attempts could not be settled yet")
     except Exception as error:
         if never_works(error):
             return _settle_each(parts, done, ticket)

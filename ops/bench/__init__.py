@@ -18,3 +18,17 @@ def run(quick: bool, json_path: Path | None, only: Sequence[str] = (), plots: bo
     from ops.bench import rounds  # noqa: PLC0415 - the floors' processes import this package for nothing else
 
     return rounds.run(quick, json_path, only, plots_wanted=plots)
+
+
+def compare(commit: str, rounds: int, only: Sequence[str], json_path: Path | None) -> int:
+    """Measures another commit in turns with this tree; returns the exit code.
+
+    Args:
+        commit: as git names it.
+        rounds: how often each is measured.
+        only: scenarios, as `run` takes them; what is this system's alone when empty.
+        json_path: where the figures of every round go.
+    """
+    from ops.bench import against  # noqa: PLC0415 - as above
+
+    return against.run(commit, rounds, only, json_path)

@@ -5,7 +5,8 @@ A claim whose answer was lost knows its own: it is tried again, and then takes w
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -19,6 +20,8 @@ from webapp.jobs import store
 from webapp.jobs.model import Claim
 from webapp.queues import tickets
 from webapp.queues.tickets import ClaimTerms
+
+T = TypeVar("T")
 
 #: Attempts of this process whose end could not be written, by job and number; as many as a child runs jobs.
 _given_up: set[tuple[UUID, int]] = set()
@@ -36,31 +39,43 @@ def claim_all(parts: Runtime, ids: Sequence[UUID]) -> list[Claim]:
     Raises:
         DBAPIError: the database did not answer for most of a lease.
     """
-    taker = child_name()
-    lease = parts.settings.stuck_job_threshold
+    taker, lease = child_name(), parts.settings.stuck_job_threshold
+
+    def claim(connection: Connection, own: list[Claim]) -> list[Claim]:
+        before = [claim for claim in own if claim.id in ids]
+        return before + store.claim(connection, ids, worker_id=taker, lease=lease)
+
+    return until_claimed(parts, claim, "jobs could not be claimed yet")
+
+
+def until_claimed(parts: Runtime, work: Callable[[Connection, list[Claim]], T], said: str) -> T:
+    """Does work that claims until it comes through; returns what it returns.
+
+    Args:
+        work: gets what this process claimed with an earlier try whose answer was lost.
+        said: the log line when a try failed.
+
+    Raises:
+        DBAPIError: the database did not answer for most of a lease.
+    """
     again = False
 
-    def claim(connection: Connection) -> list[Claim]:
+    def once(connection: Connection) -> T:
         nonlocal again
-        own = claimed_before(connection, ids) if again else []
+        own = _claimed_before(connection) if again else []
         again = True
-        return own + store.claim(connection, ids, worker_id=taker, lease=lease)
+        return work(connection, own)
 
     return until_database_answers(
-        lambda: in_one_trip(parts.engine, claim), lease, "jobs could not be claimed yet"
+        lambda: in_one_trip(parts.engine, once), parts.settings.stuck_job_threshold, said
     )
 
 
-def claimed_before(connection: Connection, ids: Container[UUID] | None = None) -> list[Claim]:
-    """What this process claimed with an earlier try whose answer was lost.
-
-    Args:
-        ids: the jobs that were to be claimed; None: any.
-    """
+def _claimed_before(connection: Connection) -> list[Claim]:
     return [
         claim
         for claim in store.claimed_by(connection, child_name())
-        if (ids is None or claim.id in ids) and (claim.id, claim.attempt) not in _given_up
+        if (claim.id, claim.attempt) not in _given_up
     ]
 
 
@@ -72,17 +87,9 @@ def give_up(claims: Iterable[Claim]) -> None:
 def claim_due(parts: Runtime, ticket: Ticket) -> list[Claim]:
     """Claims what is due of a ticket's jobs, as many as make a chunk."""
     terms = terms_of(parts, ticket)
-    again = False
-
-    def claim(connection: Connection) -> list[Claim]:
-        nonlocal again
-        own = claimed_before(connection) if again else []
-        again = True
-        return own or tickets.claim_due(connection, ticket, terms)
-
-    return until_database_answers(
-        lambda: in_one_trip(parts.engine, claim),
-        parts.settings.stuck_job_threshold,
+    return until_claimed(
+        parts,
+        lambda connection, own: own or tickets.claim_due(connection, ticket, terms),
         "jobs could not be claimed yet",
     )
 

@@ -127,7 +127,7 @@ def test_jobs_that_are_yet_to_be_handed_back_are_not_run(engine, parts, eventual
     Chunk(parts, held).hand_back()
     assert "jobs of a chunk could not be handed back, it will be tried again" in caplog.messages
     with engine.connect() as connection:
-        assert claims.claimed_before(connection) == []
+        assert claims._claimed_before(connection) == []
     is_away.clear()
     eventually(lambda: {row_of(engine, row.id).status for row in rows} == {"queued"})
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from ops.bench import against
 from ops.bench.figures import (
     HEADLINES,
     RATIOS,
+    Spread,
     flat,
     milliseconds,
     percentile,
@@ -101,3 +105,30 @@ def test_figures_keep_four_significant_digits_and_all_before_the_point(value, ex
 
 def test_durations_become_milliseconds():
     assert milliseconds([0.001, 0.002, 0.003], "wait") == {"wait_ms_p50": 2.0, "wait_ms_p99": 3.0}
+
+
+BEFORE = [
+    {"backlog_per_s": 100.0, "idle_ms_p50": 5.0, "gone": 1.0},
+    {"backlog_per_s": 200.0, "idle_ms_p50": 4.0, "gone": 1.0},
+]
+NOW = [
+    {"backlog_per_s": 110.0, "idle_ms_p50": 5.0, "new": 1.0},
+    {"backlog_per_s": 180.0, "idle_ms_p50": 2.0, "new": 1.0},
+]
+
+
+def test_a_change_is_judged_by_the_ratio_of_each_round():
+    assert against.ratios(BEFORE, NOW) == {
+        "backlog_per_s": Spread(1.0, 0.9, 1.1),
+        "idle_ms_p50": Spread(0.75, 0.5, 1.0),
+    }
+
+
+def test_what_was_not_measured_in_every_round_is_left_out():
+    assert against.ratios([{"a": 1.0}, {}], [{"a": 1.0}, {"a": 1.0}]) == {}
+
+
+def test_the_table_shows_both_and_what_became_of_each():
+    shown = against.table("0123456789abcdef", BEFORE, NOW)
+    assert "0123456789ab " in shown
+    assert re.search(r"backlog_per_s +150 +145   1\.00  \(0\.90 \.\. 1\.10\)", shown)
