@@ -47,7 +47,9 @@ def runtime() -> Runtime:
         watch_idle(
             create_engine(
                 settings.database_url,
-                **engine_options("djps-worker", pool_size=CHILD_POOL, sorts=False, url=settings.database_url),
+                **engine_options(
+                    "djps-worker", pool_size=CHILD_POOL, finds_rows=True, url=settings.database_url
+                ),
             )
         )
     )

@@ -37,6 +37,9 @@ IDLE_IN_TRANSACTION_MS = 30_000
 #: Longest sent data may stay unacknowledged by the server's host, milliseconds.
 TCP_USER_TIMEOUT_MS = 10_000
 
+#: What the planner goes without where every statement finds its rows by an index.
+BY_INDEX = ("enable_sort", "enable_hashjoin", "enable_mergejoin")
+
 #: How libpq watches over a connection; DATABASE_URL may say otherwise.
 _WATCHED = {
     "connect_timeout": CONNECT_TIMEOUT,
@@ -54,7 +57,7 @@ def engine_options(
     pool_size: int,
     statement_timeout: int = STATEMENT_TIMEOUT_MS,
     lock_timeout: int = LOCK_TIMEOUT_MS,
-    sorts: bool = True,
+    finds_rows: bool = False,
     url: str = "",
 ) -> dict[str, Any]:
     """The options of an engine.
@@ -64,8 +67,9 @@ def engine_options(
         pool_size: connections kept open.
         statement_timeout: longest a statement may run, milliseconds.
         lock_timeout: longest it waits for a lock, milliseconds.
-        sorts: whether the planner may sort what an index has in order. Statistics of a table that has just filled up say
-            that nothing waits; by them a claim would read and sort the whole backlog, each time.
+        finds_rows: every statement finds its rows by an index, up to hundreds of them. So the planner may neither sort what an
+            index has in order, nor join by reading a whole table: statistics of a table that has just filled up are those of
+            an empty one, and by them a claim would read the whole backlog, each time.
         url: the database's; what it says of timeouts and server options holds beside ours.
     """
     theirs = connect_arguments(url) if url else {}
@@ -84,7 +88,7 @@ def engine_options(
             "application_name": application,
             "options": f"{options}-c statement_timeout={statement_timeout}"
             f" -c lock_timeout={lock_timeout} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c timezone=UTC"
-            + ("" if sorts else " -c enable_sort=off"),
+            + ("".join(f" -c {one}=off" for one in BY_INDEX) if finds_rows else ""),
         },
     }
 
