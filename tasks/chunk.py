@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from tasks.attempt import claims, run, settle
 from tasks.attempt.errors import AttemptFailed
+from tasks.attempt.results import Kept
 from tasks.attempt.soft_limit import SoftLimit
 from tasks.execution import JobsFailed, JobTask
 from tasks.presence import lost_jobs
@@ -162,7 +163,11 @@ class Chunk:
                 return
         ended = time.monotonic()
         with self._lock:
-            self._done.append(ends.completed(claim, kept, began - self._claimed_at, ended - self._claimed_at))
+            self._done.append(
+                ends.completed(
+                    claim, kept.text, began - self._claimed_at, ended - self._claimed_at, kept.note
+                )
+            )
 
     def flush(self) -> None:
         """Settles what is done, in one statement."""
@@ -268,7 +273,7 @@ def _settle_each(parts: Runtime, done: Sequence[End[Claim]], ticket: Ticket | No
     for one in done:
         with settle.attempt_of(one.held):
             try:
-                settle.settle_completed(parts, one.held, one.result)
+                settle.settle_completed(parts, one.held, Kept(one.result, one.note))
             except AttemptFailed as failed:
                 settle.settle_failed(parts, failed)
     return [] if ticket is None else claims.claim_due(parts, ticket)

@@ -14,7 +14,7 @@ from tasks.attempt.cancellation import CancelWatch
 from tasks.attempt.coroutines import callable_of
 from tasks.attempt.errors import AttemptFailed, HandlerMissing, failure
 from tasks.attempt.progress import ProgressReport
-from tasks.attempt.results import keepable
+from tasks.attempt.results import Kept, keepable
 from tasks.attempt.soft_limit import SoftLimit
 from tasks.processes import forks, process_state, run_table
 from tasks.runtime import Runtime
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def run_handler(parts: Runtime, claim: Claim, limited: SoftLimit) -> str | None:
-    """Calls the job's handler, in a span of its own where there are traces; returns its result as JSON text.
+def run_handler(parts: Runtime, claim: Claim, limited: SoftLimit) -> Kept:
+    """Calls the job's handler, in a span of its own where there are traces; returns what is kept of its result.
 
     Args:
         limited: sets the soft time limit.
@@ -70,7 +70,7 @@ def _note_failure(span: RunningSpan, failed: AttemptFailed) -> None:
         span.fail(failed.report.type, message, trace)
 
 
-def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> str | None:
+def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> Kept:
     state = process_state.kept()
     started = time.monotonic()
     progress = ProgressReport(parts.engine, claim)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from tasks import dead_letter
 from tasks.attempt import claims
 from tasks.attempt.errors import AttemptFailed, NotStorable, unstorable
+from tasks.attempt.results import Kept
 from tasks.processes import run_table
 from tasks.retrying import DATABASE_ERRORS, until_database_answers
 from tasks.runtime import Runtime
@@ -44,17 +45,17 @@ def fields_of(claim: Claim) -> dict[str, str | int | UUID]:
     return fields if claim.request_id is None else fields | {"request_id": claim.request_id}
 
 
-def settle_completed(parts: Runtime, claim: Claim, kept: str | None) -> None:
+def settle_completed(parts: Runtime, claim: Claim, kept: Kept) -> None:
     """Writes a completed attempt, unless its lease was lost.
 
     Args:
-        kept: its result, JSON text.
+        kept: its result.
 
     Raises:
         AttemptFailed: the result cannot be stored.
     """
     try:
-        status = _settle(parts, ends.completed(claim, kept))
+        status = _settle(parts, ends.completed(claim, kept.text, note=kept.note))
     except Exception as error:
         if not never_works(error):
             raise

@@ -40,6 +40,7 @@ ANSWERED = {
     "callback_url",
     "callback_job_id",
     "cancel_reason",
+    "result_note",
     "progress",
 }
 

@@ -69,6 +69,7 @@ def test_an_end_is_told_by_a_job_of_its_own(parts, engine):
         "tags": [],
         "result": {"n": 1},
         "result_omitted": False,
+        "result_note": None,
         "last_error": None,
         "created_at": row.created_at.isoformat().replace("+00:00", "Z"),
         "finished_at": body["timestamp"],

@@ -198,7 +198,7 @@ class Leaving(dict):
 
 def test_a_result_that_breaks_while_it_is_read_is_dropped_or_fails_the_attempt(end):
     row, _ = end(lambda payload, context: Circle(a=1))
-    assert row.result == {"djps_result_dropped": "not JSON (KeyError)"}
+    assert (row.result, row.result_note) == (None, "not JSON (KeyError)")
     row, _ = end(lambda payload, context: Leaving(a=1))
     assert row.last_error == "SystemExit: from items"
 

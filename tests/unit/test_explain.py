@@ -40,6 +40,7 @@ JOB = JobRow(
     callback_job_id=None,
     cancel_reason=None,
     progress=None,
+    result_note=None,
 )
 RUNS = {"status": "processing", "attempt": 2, "worker_id": "host:1:b/7", "lease_expires_at": LATER}
 CANCELLED = {"status": "cancelled", "finished_at": BEFORE, "cancel_reason": "expired"}

@@ -51,8 +51,8 @@ def test_depth_is_counted_in_lists_and_objects(value, limit):
 @pytest.mark.parametrize("nest", [lists, objects])
 def test_payload_and_result_are_bounded_alike(nest):
     at, over = nest(MAX_DEPTH), nest(MAX_DEPTH + 1)
-    assert json.loads(keepable(at, 10_000)) == at
-    assert "deeper than 64 levels" in keepable(over, 10_000)
+    assert json.loads(keepable(at, 10_000).text) == at
+    assert "deeper than 64 levels" in keepable(over, 10_000).note
     SubmitRequest.model_validate({"payload": {"a": nest(MAX_DEPTH - 1)}})
     with pytest.raises(ValueError, match="deeper than 64 levels"):
         SubmitRequest.model_validate({"payload": {"a": at}})
@@ -72,7 +72,7 @@ def test_a_value_that_holds_itself_many_times_over_ends_the_count():
     for _ in range(60):
         value = [value] * 10
     assert is_deeper(value, MAX_DEPTH, most=10_000)
-    assert "MAX_RESULT_BYTES" in keepable(value, 10_000)
+    assert "MAX_RESULT_BYTES" in keepable(value, 10_000).note
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,7 @@ def test_a_callback_leaves_out_a_result_that_is_too_deep(depth, omitted):
         [],
         lists(depth),
         False,
+        None,
         None,
         now,
         now,

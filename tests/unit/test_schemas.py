@@ -222,6 +222,7 @@ def test_times_are_answered_in_utc():
         callback_job_id=None,
         cancel_reason=None,
         progress=None,
+        result_note=None,
     )
     answer = JobAnswer.of(row)
     assert answer["created_at"] == answer["run_at"] == "2026-01-02T10:00:00Z"

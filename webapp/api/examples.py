@@ -66,6 +66,7 @@ QUEUED: dict[str, Any] = {
     "callback_job_id": None,
     "cancel_reason": None,
     "progress": None,
+    "result_note": None,
 }
 PROCESSING = QUEUED | {
     "status": "processing",

@@ -276,6 +276,7 @@ class JobAnswer(BaseModel):
     callback_job_id: UUID | None
     cancel_reason: str | None
     progress: Annotated[dict[str, Any] | None, BeforeValidator(_as_reported)]
+    result_note: str | None
 
     @classmethod
     def of(cls, job: JobRow) -> dict[str, Any]:

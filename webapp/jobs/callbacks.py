@@ -42,6 +42,7 @@ class Ending:
     tags: list[str]
     result: Any
     result_omitted: bool
+    result_note: str | None
     last_error: str | None
     created_at: datetime
     finished_at: datetime
@@ -104,6 +105,7 @@ def payload_of(ending: Ending) -> dict[str, Any]:
         "tags": ending.tags,
         "result": None if is_deep else ending.result,
         "result_omitted": ending.result_omitted or is_deep,
+        "result_note": ending.result_note,
         "last_error": ending.last_error,
         "created_at": iso(ending.created_at),
         "finished_at": iso(ending.finished_at),

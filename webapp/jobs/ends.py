@@ -52,6 +52,7 @@ class End(NamedTuple, Generic[H]):
         sent: its message follows; else the dispatcher sends it.
         error: kept with the attempt.
         reason: why the attempt was the last one.
+        note: why the result was not kept.
     """
 
     held: H
@@ -65,10 +66,15 @@ class End(NamedTuple, Generic[H]):
     sent: bool | None = None
     error: ErrorReport | None = None
     reason: DeathReason | None = None
+    note: str | None = None
 
 
 def completed(
-    claim: Claim, result: str | None, ran_from: float | None = None, ran_until: float | None = None
+    claim: Claim,
+    result: str | None,
+    ran_from: float | None = None,
+    ran_until: float | None = None,
+    note: str | None = None,
 ) -> End[Claim]:
     """The handler returned.
 
@@ -76,9 +82,10 @@ def completed(
         result: what it returned as JSON text, or None.
         ran_from: seconds from the claim until it began.
         ran_until: seconds from the claim until it ended.
+        note: why its result was not kept.
     """
     # By position: a backlog makes one for each of its jobs.
-    return End(claim, None, None, None, result, ran_from, ran_until)
+    return End(claim, None, None, None, result, ran_from, ran_until, None, None, None, None, note)
 
 
 def again(
@@ -179,8 +186,15 @@ def complete_many(connection: Connection, done: Sequence[End[Claim]]) -> int:
     Raises:
         DBAPIError: one of them is being ended by another session; nothing was changed.
     """
+    if is_noted(done):
+        return len(end_attempts(connection, done))
     statement = _COMPLETE_ONE if _is_one(done) else _COMPLETE_MANY
     return statement.run(connection, values_of_completed(done)).number
+
+
+def is_noted(done: Sequence[End[Claim]]) -> bool:
+    """True if a result was not kept: only the statement of every end writes why."""
+    return any(end.note for end in done)
 
 
 def _is_one(ends: Sequence[End[H]]) -> bool:
@@ -205,7 +219,7 @@ def values_of_completed(done: Sequence[End[Claim]]) -> dict[str, Any]:
 
 def _values_of(ends: Sequence[End[H]]) -> dict[str, Any]:
     """The values of the statement: an array for each column, an empty one where all of it is NULL."""
-    _, follows, outcomes, asked, results, ran_from, ran_until, delays, sent, errors, reasons = map(
+    _, follows, outcomes, asked, results, ran_from, ran_until, delays, sent, errors, reasons, notes = map(
         _unless_empty, zip(*ends, strict=True)
     )
     held = [end.held for end in ends]
@@ -225,6 +239,7 @@ def _values_of(ends: Sequence[End[H]]) -> dict[str, Any]:
         "sent": optional_array_of(sent),
         **_values_of_errors(errors),
         "reasons": text_array_of(reasons),
+        "notes": text_array_of(notes),
     }
 
 

@@ -31,15 +31,15 @@ class ErrorReport:
     def of(cls, error: BaseException, traceback: str | None = None) -> ErrorReport:
         """Describes `error`, whatever its `__str__` does."""
         return cls(
-            type=_storable(error_text.name_of(error))[:200],
-            message=_storable(error_text.told(error, MAX_ERROR_CHARACTERS)),
-            traceback=_storable(traceback[-MAX_TRACEBACK_CHARACTERS:]) if traceback else None,
+            type=storable(error_text.name_of(error))[:200],
+            message=storable(error_text.told(error, MAX_ERROR_CHARACTERS)),
+            traceback=storable(traceback[-MAX_TRACEBACK_CHARACTERS:]) if traceback else None,
         )
 
     @classmethod
     def undescribed(cls, error: BaseException, broken: BaseException) -> ErrorReport:
         """What is left to say of an error that raises another one when it is looked at."""
-        name = _storable(type.__getattribute__(type(error), "__name__"))[:200]
+        name = storable(type.__getattribute__(type(error), "__name__"))[:200]
         return cls(name, f"(it could not be described: {type(broken).__name__})")
 
     @property
@@ -54,6 +54,6 @@ class ErrorReport:
         return hashlib.sha256(f"{self.type}\n{shape}".encode()).hexdigest()[:16]
 
 
-def _storable(value: str) -> str:
+def storable(value: str) -> str:
     """PostgreSQL keeps neither NUL nor lone surrogates."""
     return value.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()

@@ -135,6 +135,7 @@ def _new_row(
         callback_job_id=None,
         cancel_reason=None,
         progress=None,
+        result_note=None,
     )
 
 

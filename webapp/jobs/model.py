@@ -44,6 +44,7 @@ class JobRow:
     callback_job_id: UUID | None
     cancel_reason: str | None
     progress: dict[str, Any] | None
+    result_note: str | None
 
 
 class Claim(NamedTuple):

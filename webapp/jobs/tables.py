@@ -78,6 +78,8 @@ class Job(Base):
     result_as_sent: Mapped[Any | None] = mapped_column(JSON)
     cancel_reason: Mapped[str | None] = mapped_column(Text)
     progress: Mapped[Any | None] = mapped_column(JSONB)
+    #: Why the result of a completed job was not kept; else NULL.
+    result_note: Mapped[str | None] = mapped_column(Text)
     watched: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     traceparent: Mapped[str | None] = mapped_column(Text)
 

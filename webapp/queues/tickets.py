@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from webapp.infra.broker.hints import Ticket
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.sql_files import read_sql, without_answer
-from webapp.jobs.ends import COMPLETED_AND_RECORDED, End, values_of_completed
+from webapp.jobs.ends import COMPLETED_AND_RECORDED, End, complete_many, is_noted, values_of_completed
 from webapp.jobs.model import Claim
 
 _CLAIM_TEXT = read_sql(__file__, "head", "claim")
@@ -87,6 +87,8 @@ def end_and_claim(
     Returns:
         How many of them had not lost their lease, and the claims.
     """
+    if is_noted(done):
+        return complete_many(connection, done), claim_due(connection, ticket, terms)
     values = values_of_completed(done) | _claim_values(ticket, terms)
     rows = _END_AND_CLAIM.run(connection, values).rows
     return rows[0][0], _urgent_first(row[1:] for row in rows if row[1] is not None)

@@ -8,7 +8,7 @@
 SELECT id, callback_url, status, task, queue, attempt, retry_count, tags,
        CASE WHEN octet_length(CAST(given AS text)) <= :largest THEN given END AS result,
        coalesce(octet_length(CAST(given AS text)) > :largest, false) AS result_omitted,
-       last_error, created_at, finished_at
+       result_note, last_error, created_at, finished_at
   FROM jobs, LATERAL (SELECT coalesce(result_as_sent, CAST(result AS json)) AS given) AS result
  WHERE finished_at IS NOT NULL AND callback_url IS NOT NULL AND callback_job_id IS NULL
  ORDER BY finished_at

@@ -22,16 +22,17 @@ WITH given AS (
         , CAST(:follows AS text[]), CAST(:outcomes AS text[]), CAST(:outcomes_if_asked AS text[])           -- other ends
         , CAST(:delays AS float8[]), CAST(:burns AS int[]), CAST(:sent AS bool[])                           -- other ends
         , CAST(:summaries AS text[]), CAST(:error_types AS text[]), CAST(:error_messages AS text[])         -- other ends
-        , CAST(:tracebacks AS text[]), CAST(:reasons AS text[])                                             -- other ends
+        , CAST(:tracebacks AS text[]), CAST(:reasons AS text[]), CAST(:notes AS text[])                     -- other ends
         )
         AS given(id, attempt, result, result_as_sent
                  , ran_from, ran_until                                                                      -- times
                  , follows, outcome, outcome_if_asked, delay, burnt, sent                                   -- other ends
-                 , summary, error_type, error_message, traceback, reason                                    -- other ends
+                 , summary, error_type, error_message, traceback, reason, note                              -- other ends
                  )),
 ended AS (
     UPDATE jobs
        SET updated_at = now(), result = CAST(given.result AS jsonb), result_as_sent = CAST(given.result_as_sent AS json),
+           result_note = note,                                                                              -- other ends
            retry_count = retry_count + CASE WHEN cancel_requested_at IS NULL THEN coalesce(burnt, 0) ELSE 0 END, -- other ends
            run_at = CASE WHEN delay IS NULL THEN run_at ELSE now() + make_interval(secs => delay) END,      -- other ends
            dispatched_at = CASE WHEN follows IS DISTINCT FROM 'again' THEN dispatched_at                    -- other ends

@@ -9,7 +9,7 @@ SELECT taken.job_id, taken.fingerprint, jobs.id, jobs.task,
        jobs.attempt, jobs.retry_count, jobs.max_retries, jobs.timeout, jobs.run_at, jobs.dispatched_at, jobs.lease_expires_at,
        jobs.worker_id, jobs.idempotency_key, coalesce(jobs.result_as_sent, CAST(jobs.result AS json)) AS result, jobs.last_error,
        jobs.created_at, jobs.updated_at, jobs.last_attempt_at, jobs.finished_at, jobs.tags, jobs.expires_at, jobs.backoff,
-       jobs.callback_url, jobs.callback_job_id, jobs.cancel_reason, jobs.progress
+       jobs.callback_url, jobs.callback_job_id, jobs.cancel_reason, jobs.progress, jobs.result_note
   FROM idempotency_keys AS taken LEFT JOIN jobs ON jobs.id = taken.job_id
  WHERE taken.key = :key AND taken.expires_at > now();
 
