@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from typing import NamedTuple
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,6 +26,37 @@ DIGITS = 6
 MAX_NOTE = 200
 
 
+class Progress(NamedTuple):
+    """How far an attempt is.
+
+    Args:
+        done: how much is done, in units of the handler's choice.
+        total: how much there is; None when that is not known.
+        note: a few words.
+    """
+
+    done: float
+    total: float | None
+    note: str
+
+
+def said(done: float, total: float | None = None, note: str = "") -> Progress:
+    """What a handler says of its progress, in the form in which it is kept. Pure.
+
+    Raises:
+        ValueError: `done` or `total` is no finite number from 0 on.
+
+    Example:
+        >>> said(0.1 + 0.2, 3, "page 1")
+        Progress(done=0.3, total=3.0, note='page 1')
+    """
+    given = checked_number("done", done, 0, sys.float_info.max)
+    whole = None if total is None else checked_number("total", total, 0, sys.float_info.max)
+    # A note may come from anywhere; PostgreSQL keeps neither NUL nor lone surrogates.
+    words = str(note)[:MAX_NOTE].replace("\x00", "").encode("utf-8", "replace").decode()
+    return Progress(round(given, DIGITS), whole if whole is None else round(whole, DIGITS), words)
+
+
 class ProgressReport:
     """Writes how far an attempt is.
 
@@ -42,7 +74,7 @@ class ProgressReport:
         self._claim = claim
         self._write_at = 0.0
         self._last_write_at = 0.0
-        self._unsaid: tuple[float, float | None, str] | None = None
+        self._unsaid: Progress | None = None
 
     def __call__(self, done: float, total: float | None = None, note: str = "") -> None:
         """Writes it, unless something was written a moment ago: then it is kept, and written at the end of the attempt.
@@ -53,13 +85,9 @@ class ProgressReport:
         Raises:
             ValueError: `done` or `total` is no finite number from 0 on.
         """
-        given = checked_number("done", done, 0, sys.float_info.max)
-        whole = None if total is None else checked_number("total", total, 0, sys.float_info.max)
-        # A note may come from anywhere; PostgreSQL keeps neither NUL nor lone surrogates.
-        words = str(note)[:MAX_NOTE].replace("\x00", "").encode("utf-8", "replace").decode()
-        self._unsaid = (round(given, DIGITS), whole if whole is None else round(whole, DIGITS), words)
+        self._unsaid = progress = said(done, total, note)
         now = self._clock()
-        if now >= self._write_at or (given == whole and now >= self._last_write_at):
+        if now >= self._write_at or (progress.done == progress.total and now >= self._last_write_at):
             self._write(now)
 
     def flush(self) -> None:

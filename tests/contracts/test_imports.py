@@ -101,6 +101,7 @@ def test_only_those_who_own_a_transaction_commit():
         "tasks/sweeps/callbacks.py",
         # Begins the time limit and the record of a run, and no transaction.
         "tasks/attempt/run.py",
+        "tasks/testing/attempt.py",
         "tasks/chunk.py",
         "tasks/dead_letter.py",
         "tasks/presence/lost_jobs.py",

@@ -1,0 +1,32 @@
+"""The page on testing handlers holds a handler and its tests, and they pass where nothing is set and no server runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "ops/docs/testing-handlers.md"
+
+
+def test_the_pages_handler_passes_the_pages_tests(tmp_path):
+    text = PAGE.read_text()
+    names = re.findall(r"in `(\w+\.py)`:", text)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert names == ["mail_handlers.py", "test_mail_handlers.py"]
+    for name, block in zip(names, blocks, strict=True):
+        (tmp_path / name).write_text(block)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", names[1]],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{blocks[1].count('def test_')} passed" in done.stdout
