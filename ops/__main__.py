@@ -49,6 +49,9 @@ def parser() -> argparse.ArgumentParser:
     logs.add_argument("--follow", "-f", action="store_true", help="go on with what is written")
     logs.add_argument("--tail", type=_lines, metavar="N", help="the last N lines of each only")
     logs.add_argument("--since", type=_moment, metavar="TIME", help="such as 10m, 2h or 2026-11-24T10:00:00")
+    new = commands.add_parser("new", help="write a handler and its test, to begin with")
+    new.add_argument("what", choices=("handler",))
+    new.add_argument("name", help="what a payload's `task` will say, such as send-email")
     test = commands.add_parser("test", help="run the checks and the test suite")
     test.add_argument("--check", action="store_true", help="only lint, types and import contracts")
     test.add_argument(

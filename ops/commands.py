@@ -7,8 +7,10 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
-from ops import logs
+from ops import logs, new_handler
+from ops.new_handler import CannotWrite
 from ops.stack import postgres, prometheus
 from ops.stack.stack import NAMES, Stack, StackError
 from ops.stack.venv import ROOT
@@ -18,6 +20,7 @@ from webapp.settings.local import go_around_proxies
 
 def run(wanted: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case for each command
     """Runs one parsed command; returns its exit code."""
+    here = Path.cwd()
     os.chdir(ROOT)
     go_around_proxies()
     try:
@@ -34,6 +37,9 @@ def run(wanted: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case fo
                 return stop(Stack(Settings.load()), wanted.name)
             case "logs":
                 return show_logs(Stack(Settings.load()), wanted)
+            case "new":
+                print(new_handler.told(*new_handler.write(wanted.name, here)))
+                return 0
             case "test":
                 from ops import suite  # noqa: PLC0415 - only this command needs it
 
@@ -74,7 +80,13 @@ def run(wanted: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case fo
                 return lock()
     except KeyboardInterrupt:
         return 130
-    except (StackError, SettingsError, postgres.PostgresError, prometheus.PrometheusError) as error:
+    except (
+        StackError,
+        SettingsError,
+        postgres.PostgresError,
+        prometheus.PrometheusError,
+        CannotWrite,
+    ) as error:
         print(f"ops: {error}", file=sys.stderr)
         return 1
 

@@ -41,7 +41,7 @@ MAINTENANCE_QUEUE = "maintenance"
 RESERVED_QUEUES = redis_keys.RESERVED | {MAINTENANCE_QUEUE}
 _WHY_RESERVED = "that name is used by DJPS or its broker for something else"
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 def _is_not_cancelled() -> bool:
@@ -189,8 +189,8 @@ class HandlerRegistry:
             ValueError: a name breaks the rule, or is DJPS's own.
         """
         for name in queues:
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"QUEUES must match {_NAME.pattern}; given: {name!r}")
+            if not NAME.fullmatch(name):
+                raise ValueError(f"QUEUES must match {NAME.pattern}; given: {name!r}")
             if name in RESERVED_QUEUES:
                 raise ValueError(f"QUEUES must not name {name!r}: {_WHY_RESERVED}")
             self._declared.add(name)
@@ -202,8 +202,8 @@ class HandlerRegistry:
             ValueError: the name or queue breaks its rule, a limit is out of bounds, or the name is taken.
         """
         for what, value in (("name", new.name), ("queue", new.queue)):
-            if not _NAME.fullmatch(value):
-                raise ValueError(f"a handler's {what} must match {_NAME.pattern}; given: {value!r}")
+            if not NAME.fullmatch(value):
+                raise ValueError(f"a handler's {what} must match {NAME.pattern}; given: {value!r}")
         if new.queue in RESERVED_QUEUES:
             raise ValueError(
                 f"handler {new.name!r} must use another queue than {new.queue!r}: {_WHY_RESERVED}"
