@@ -35,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="start everything and say where it is")
     up.add_argument("--detach", action="store_true", help="return when it is ready; `down` stops it")
+    up.add_argument(
+        "--reload", action="store_true", help="restart API and workers when the files of HANDLERS change"
+    )
     commands.add_parser("down", help="stop everything")
     status = commands.add_parser("status", help="what runs")
     status.add_argument("--json", action="store_true", help="for programs")
@@ -80,25 +83,7 @@ def parser() -> argparse.ArgumentParser:
     chaos.add_argument(
         "--slack", type=float, default=1.0, help="factor on the bars for times, on a busy machine"
     )
-    bench = commands.add_parser("bench", help="measure this system and others, in the same run")
-    bench.add_argument("--quick", action="store_true", help="one small round: two minutes")
-    bench.add_argument(
-        "--json", type=Path, default=None, metavar="FILE", help="write every figure there, too"
-    )
-    bench.add_argument(
-        "--only",
-        nargs="+",
-        default=(),
-        metavar="NAME",
-        help="post, ours, peers, size, waiting, prune, or a peer",
-    )
-    bench.add_argument("--plots", action="store_true", help="draw ops/docs/performance/*.png")
-    bench.add_argument(
-        "--against", metavar="COMMIT", help="measure another commit in turns with this tree, small rounds"
-    )
-    bench.add_argument(
-        "--rounds", type=_rounds, default=3, metavar="N", help="of `--against`; in each, both once; 3"
-    )
+    _bench(commands)
     load = commands.add_parser(
         "load", help="put load on a running system with k6, and check what comes of it"
     )
@@ -137,6 +122,29 @@ def _moment(text: str) -> datetime:
         return moment(text)
     except BadTime as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _bench(commands: Any) -> None:
+    """The arguments of `bench`."""
+    bench = commands.add_parser("bench", help="measure this system and others, in the same run")
+    bench.add_argument("--quick", action="store_true", help="one small round: two minutes")
+    bench.add_argument(
+        "--json", type=Path, default=None, metavar="FILE", help="write every figure there, too"
+    )
+    bench.add_argument(
+        "--only",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="post, ours, peers, size, waiting, prune, or a peer",
+    )
+    bench.add_argument("--plots", action="store_true", help="draw ops/docs/performance/*.png")
+    bench.add_argument(
+        "--against", metavar="COMMIT", help="measure another commit in turns with this tree, small rounds"
+    )
+    bench.add_argument(
+        "--rounds", type=_rounds, default=3, metavar="N", help="of `--against`; in each, both once; 3"
+    )
 
 
 def _capacity(commands: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ops import logs, new_handler
 from ops.new_handler import CannotWrite
-from ops.stack import postgres, prometheus
+from ops.stack import postgres, prometheus, reload
 from ops.stack.stack import NAMES, Stack, StackError
 from ops.stack.venv import ROOT
 from webapp.settings import Settings, SettingsError
@@ -26,7 +26,7 @@ def run(wanted: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case fo
     try:
         match wanted.command:
             case "up":
-                return up(Stack(Settings.load()), detach=wanted.detach)
+                return up(Stack(Settings.load()), detach=wanted.detach, reloads=wanted.reload)
             case "down":
                 return down(Stack(Settings.load()))
             case "status":
@@ -91,12 +91,19 @@ def run(wanted: argparse.Namespace) -> int:  # noqa: C901, PLR0912 - one case fo
         return 1
 
 
-def up(stack: Stack, *, detach: bool) -> int:
+def up(stack: Stack, *, detach: bool, reloads: bool = False) -> int:
     """Brings everything up; stays until a signal comes, unless detached.
+
+    Args:
+        reloads: restart what runs handlers when their files change, which needs someone who stays.
 
     Raises:
         StackError: it does not come up; what had been started is stopped again, and nothing else.
     """
+    if reloads and detach:
+        raise StackError("--reload says what it does at this terminal, so it cannot be had with --detach")
+    if reloads and not stack.settings.handler_modules:
+        raise StackError("--reload watches the modules that HANDLERS names, and it names none")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     supervisor = stack.up()
@@ -111,7 +118,7 @@ def up(stack: Stack, *, detach: bool) -> int:
         return 0
     print("Stop it: Ctrl-C    Logs: python3 -m ops logs --follow", flush=True)
     try:
-        ended = supervisor.wait()
+        ended = reload.wait(stack, supervisor) if reloads else supervisor.wait()
         print("the supervisor has ended" if ended == 0 else "the supervisor was killed, and all ends with it")
     except KeyboardInterrupt:
         print("\nstopping ...", flush=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import time
 
 import psutil
 import pytest
 import requests
-from stacks import ops, status, surroundings
+from stacks import PATIENCE, api_of, ops, start, status, surroundings
 
 from ops.stack import ports
 
@@ -60,6 +61,48 @@ def test_up_status_restart_of_the_dead_down_and_up_again(environment, eventually
         assert again.json()["status"] == "completed"
     finally:
         ops(environment, "down")
+
+
+def test_handlers_that_change_are_reloaded_and_broken_ones_are_not(environment, tmp_path):
+    file = tmp_path / "changing_handlers.py"
+
+    def write(body):
+        file.write_text(
+            f'from webapp.jobs import handler\n\n@handler("says")\ndef says(payload, context):\n    {body}\n'
+        )
+
+    def result():
+        job = requests.post(
+            f"{api_of(environment)}/jobs", json={"payload": {"task": "says"}}, timeout=5
+        ).json()
+        return requests.get(f"{api_of(environment)}/jobs/{job['id']}?wait=20", timeout=30).json()["result"]
+
+    write("return 1")
+    environment |= {"HANDLERS": file.stem, "PYTHONPATH": f"{environment.get('PYTHONPATH', '')}:{tmp_path}"}
+    with start(environment, "up", "--reload") as command:
+        try:
+            assert said(command, "Stop it: Ctrl-C")
+            assert result() == 1
+            write("return 20 + 2")
+            assert "changing_handlers.py changed: api, worker, maintenance restarted in " in said(
+                command, "changed"
+            )
+            assert result() == 22
+            write("return (")
+            assert "what runs stays as it was: HANDLERS" in said(command, "changed")
+            assert result() == 22
+        finally:
+            command.send_signal(signal.SIGINT)
+            command.communicate(timeout=PATIENCE)
+    assert command.returncode == 0
+
+
+def said(command, part):
+    """The next line that a command says with this in it."""
+    for line in command.stdout:
+        if part in line:
+            return line
+    raise AssertionError(f"it ended and never said {part!r}")
 
 
 def test_a_port_in_use_is_one_clear_sentence(environment):
