@@ -6,8 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import FlakyStrategyDefinition
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.generation.stateful.state_machine import APIStateMachine
 from schemathesis.schemas import BaseSchema
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -30,6 +32,9 @@ def answers_as_described(schema: BaseSchema, mode: GenerationMode, examples: int
         mode: requests that fit the description, or requests that do not.
         examples: most requests to each operation.
     """
+    rejected = schema.config.checks.negative_data_rejection
+    # A text that is too long for a field may be too long for the line that it stands in.
+    rejected.expected_statuses = sorted({*rejected.expected_statuses, "414"})
     for found in schema.get_all_operations():
         operation = found.ok()
         if operation.path.endswith(("/events", "/metrics")):
@@ -55,6 +60,8 @@ def answers_as_described(schema: BaseSchema, mode: GenerationMode, examples: int
         answered()
 
 
+#: How often the walks are begun again.
+TURNS = 3
 #: Requests of one walk.
 STEPS = 12
 #: Longest a request of a walk waits for a job, seconds.
@@ -108,17 +115,30 @@ def walk_from_jobs(
         def validate_response(self, response, case, **kwargs):
             case.validate_response(response, checks=ALWAYS)
 
-    Walk.run(
-        settings=settings(
-            max_examples=walks,
-            stateful_step_count=STEPS,
-            derandomize=True,
-            deadline=None,
-            database=None,
-            phases=[Phase.explicit, Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
+    chosen = settings(
+        max_examples=walks,
+        stateful_step_count=STEPS,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
     )
+    _run(Walk, chosen)
     assert 201 in answers["jobs_submit"]
     reached = {name for name, statuses in answers.items() if statuses & {200, 202, 204, 409}}
     assert reached >= OF_A_JOB, answers
+
+
+def _run(walk: type[APIStateMachine], chosen: settings) -> None:
+    """Makes the walks; begins again where one that began as an earlier one was answered otherwise.
+
+    Nothing was answered wrongly then: on a busy machine an answer may be 503, and other links could be followed.
+    """
+    for _ in range(TURNS - 1):
+        try:
+            walk.run(settings=chosen)
+        except FlakyStrategyDefinition:
+            continue
+        return
+    walk.run(settings=chosen)

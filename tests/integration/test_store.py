@@ -336,16 +336,25 @@ def test_the_next_due_time_is_seen_within_its_window(engine):
         assert queue_store.seconds_to_next_due(connection, ["default"], 1) == 0
 
 
-def test_only_expired_leases_are_stuck_and_the_oldest_come_first(engine):
+def test_only_expired_leases_are_stuck(engine):
     live, late, latest = claimed(engine), claimed(engine), claimed(engine)
     age(engine, "lease_expires_at", 100, late.id)
     age(engine, "lease_expires_at", 200, latest.id)
     with engine.begin() as one, engine.begin() as two:
         taken = store.take_stuck(one, 10)
-        assert [held.id for held in taken] == [latest.id, late.id]
+        assert {held.id for held in taken} == {latest.id, late.id}
         assert store.take_stuck(two, 10) == []
         assert live.id not in {held.id for held in taken}
     assert (taken[0].attempt, taken[0].worker_id, taken[0].recorded) == (1, WORKER, False)
+
+
+def test_the_process_whose_lease_ran_out_first_is_taken_first_with_all_that_it_held(engine):
+    names = ("host:1:boot/7", "host:1:boot/8")
+    late, latest, too = (claimed(engine, worker_id=names[number]) for number in (0, 1, 1))
+    for claim, seconds in ((late, 100), (latest, 200), (too, 90)):
+        age(engine, "lease_expires_at", seconds, claim.id)
+    with engine.begin() as connection:
+        assert {held.id for held in store.take_stuck(connection, 1)} == {latest.id, too.id}
 
 
 def test_a_stuck_job_tells_whether_its_end_is_on_record(engine):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import threading
 import time
 
 import psutil
@@ -80,6 +81,8 @@ def test_handlers_that_change_are_reloaded_and_broken_ones_are_not(environment, 
     write("return 1")
     environment |= {"HANDLERS": file.stem, "PYTHONPATH": f"{environment.get('PYTHONPATH', '')}:{tmp_path}"}
     with start(environment, "up", "--reload") as command:
+        patience = threading.Timer(PATIENCE, command.kill)
+        patience.start()
         try:
             assert said(command, "Stop it: Ctrl-C")
             assert result() == 1
@@ -92,8 +95,10 @@ def test_handlers_that_change_are_reloaded_and_broken_ones_are_not(environment, 
             assert "what runs stays as it was: HANDLERS" in said(command, "changed")
             assert result() == 22
         finally:
-            command.send_signal(signal.SIGINT)
+            # Not SIGINT: what runs in the background of a shell ignores that, and so does what it starts.
+            command.send_signal(signal.SIGTERM)
             command.communicate(timeout=PATIENCE)
+            patience.cancel()
     assert command.returncode == 0
 
 
