@@ -68,7 +68,7 @@ def write(name: str, folder: Path) -> tuple[Path, Path]:
     module = f"{function.rstrip('_')}_handler"
     handler, test = folder / f"{module}.py", folder / f"test_{module}.py"
     if there := [path.name for path in (handler, test) if path.exists()]:
-        raise CannotWrite(f"{' and '.join(there)} is there already; nothing was written")
+        raise CannotWrite(f"there is already {' and '.join(there)}; nothing was written")
     values = {"name": name, "function": function, "module": module}
     try:
         handler.write_text(_HANDLER.substitute(values))

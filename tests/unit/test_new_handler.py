@@ -52,7 +52,7 @@ def test_a_name_that_no_handler_may_have_is_refused(tmp_path, name):
 @pytest.mark.parametrize("taken", ["send_email_handler.py", "test_send_email_handler.py"])
 def test_nothing_is_written_over(tmp_path, taken):
     (tmp_path / taken).write_text("mine")
-    with pytest.raises(new_handler.CannotWrite, match=f"{taken} is there already; nothing was written"):
+    with pytest.raises(new_handler.CannotWrite, match=f"there is already {taken}; nothing was written"):
         new_handler.write("send-email", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [taken]
     assert (tmp_path / taken).read_text() == "mine"
