@@ -129,3 +129,9 @@ def collector(settings: Settings) -> Iterator[Collector]:
         traces.install(settings.model_copy(update=endpoint), "test", "9")
         yield made
         traces.install(settings, "test", "9")
+
+
+@pytest.fixture
+def flask(app):
+    """Runs `flask --app wsgi ...` in this process."""
+    return lambda *words, **how: app.test_cli_runner().invoke(args=[str(word) for word in words], **how)

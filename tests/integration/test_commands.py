@@ -20,12 +20,6 @@ from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.options import Terms
 
 
-@pytest.fixture
-def flask(app):
-    """Runs `flask --app wsgi ...` in this process."""
-    return lambda *words: app.test_cli_runner().invoke(args=[str(word) for word in words])
-
-
 def answer(result, code=0):
     assert result.exit_code == code, result.output
     return json.loads(result.stdout)
@@ -235,6 +229,10 @@ def test_what_it_prints_steers_no_terminal(flask, engine):
         ("jobs", "list"),
         ("jobs", "show", job.id),
         ("jobs", "show", job.id, "--attempts"),
+        ("jobs", "tail", job.id),
+        ("jobs", "explain", job.id),
+        ("jobs", "watch", "--for", 0),
+        ("jobs", "watch", "--for", 0, "--json"),
         ("dlq", "list"),
         ("dlq", "groups"),
         ("jobs", "submit", json.dumps({"task": NASTY})),

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from flask import Flask
 
-from webapp.cli import dlq, jobs, workers
+from webapp.cli import dlq, follow, jobs, submit, workers
+
+for command in (submit.submit, follow.wait, follow.tail, follow.watch):
+    jobs.group.command()(command)
 
 
 def init_app(app: Flask) -> None:

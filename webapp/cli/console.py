@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import wraps
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -14,14 +16,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.api.errors import DATABASE_TROUBLES, breaches_of
 from webapp.api.strictjson import BadBody
+from webapp.infra import terminal
 from webapp.infra.postgres import database_errors
 from webapp.infra.telemetry.printable import escaped, escaped_json
 from webapp.jobs.errors import JobError, JobGone, JobNotFound
 
 #: Exit codes beside click's own: 0 done, 2 wrong usage.
 REFUSED, NOT_FOUND, SERVER_AWAY, TOO_LATE = 1, 4, 5, 124
-#: Widest column of a table, characters.
-WIDEST = 60
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,27 +79,21 @@ def show_json(answer: object) -> None:
     click.echo(escaped_json(json.dumps(answer, ensure_ascii=False, indent=2)))
 
 
+def json_line(answer: object) -> None:
+    """Prints JSON in one line."""
+    click.echo(escaped_json(json.dumps(answer, ensure_ascii=False)))
+
+
 def show_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, nothing: str) -> None:
     """Prints rows as a table.
 
     Args:
         nothing: what is said when there are none.
     """
-    if not rows:
+    if rows:
+        terminal.show_table(rows, columns, file=sys.stdout)
+    else:
         say(nothing)
-        return
-    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
-    widths = [max(len(name), *(len(line[place]) for line in cells)) for place, name in enumerate(columns)]
-    for line in (list(columns), *cells):
-        say("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    line = escaped(" ".join(text.split()))
-    return line if len(line) <= WIDEST else line[: WIDEST - 1] + "…"
 
 
 def show_fields(answer: Mapping[str, Any]) -> None:
@@ -106,4 +101,6 @@ def show_fields(answer: Mapping[str, Any]) -> None:
     width = max(map(len, answer))
     for name, value in answer.items():
         shown = json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
+        if name.endswith("_at") and isinstance(value, str):
+            shown = f"{value} ({terminal.ago(datetime.fromisoformat(value))})"
         say(f"{name.ljust(width)}  {'-' if value is None else shown}")

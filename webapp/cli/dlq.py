@@ -30,13 +30,17 @@ group = AppGroup("dlq", help="The dead letter queue: look, group, requeue, disca
 Command = Callable[..., Any]
 
 _FILTERS = (
-    click.option("--task"),
-    click.option("--queue"),
-    click.option("--reason", type=click.Choice(["exhausted", "discarded"])),
+    click.option("--task", help="Only letters of this handler."),
+    click.option("--queue", help="Only letters of this queue."),
+    click.option(
+        "--reason",
+        type=click.Choice(["exhausted", "discarded"]),
+        help="Its retries were used up, or its handler said so.",
+    ),
     click.option("--error-type", help="The exception's class, with its module."),
-    click.option("--fingerprint"),
-    click.option("--dead-after", help="ISO 8601, with an offset."),
-    click.option("--dead-before", help="ISO 8601, with an offset."),
+    click.option("--fingerprint", help="Only letters of one error, as `groups` names it."),
+    click.option("--dead-after", help="Died later than this; ISO 8601, with an offset."),
+    click.option("--dead-before", help="Died earlier than this; ISO 8601, with an offset."),
 )
 _RESOLVE = (
     click.option("--id", "ids", multiple=True, help="A job; may be given more than once."),
@@ -66,7 +70,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 @group.command()
 @_options(*_FILTERS)
-@click.option("--limit", type=int, default=20, show_default=True)
+@click.option("--limit", type=int, default=20, show_default=True, help="How many at most.")
 @json_option
 @with_plain_errors
 def groups(*, as_json: bool, **options: Any) -> None:
@@ -92,9 +96,13 @@ def groups(*, as_json: bool, **options: Any) -> None:
 @group.command("list")
 @_options(*_FILTERS)
 @click.option(
-    "--state", type=click.Choice(["open", "requeued", "discarded", "all"]), default="open", show_default=True
+    "--state",
+    type=click.Choice(["open", "requeued", "discarded", "all"]),
+    default="open",
+    show_default=True,
+    help="What became of the letters.",
 )
-@click.option("--limit", type=int, default=20, show_default=True)
+@click.option("--limit", type=int, default=20, show_default=True, help="How many at most.")
 @click.option("--cursor", type=int, help="The last letter of the page before.")
 @json_option
 @with_plain_errors

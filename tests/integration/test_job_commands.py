@@ -1,0 +1,149 @@
+"""Commands that take a payload from elsewhere, or stay with a job until something happens; over real servers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from ending import complete
+from factories import LEASE, WORKER, claimed, completed, dead_lettered, queued, row_of
+from sqlalchemy import text
+
+from webapp.jobs import store
+from webapp.jobs.options import Terms
+
+#: Seconds a command of these may stay.
+PATIENCE = "30"
+
+
+def lines(result, code=0):
+    assert result.exit_code == code, result.output
+    return result.stdout.splitlines()
+
+
+def test_a_payload_comes_from_a_file_or_from_stdin(flask, engine, tmp_path):
+    file = tmp_path / "my payload.json"
+    file.write_text('{"task": "noop", "from": "é"}', encoding="utf-8")
+    (made,) = lines(flask("jobs", "submit", f"@{file}"))
+    assert row_of(engine, made).payload == {"task": "noop", "from": "é"}
+    (made,) = lines(flask("jobs", "submit", "-", input='{"task": "noop", "n": 1}\n'))
+    assert row_of(engine, made).payload == {"task": "noop", "n": 1}
+
+
+@pytest.mark.parametrize("how", ["file", "stdin"])
+def test_a_payload_that_is_too_large_is_not_read_to_its_end(another_app, engine, tmp_path, how):
+    app = another_app(max_payload_bytes=2_000)
+    large = json.dumps({"task": "noop", "x": "x" * 2_000})
+    (tmp_path / "large.json").write_text(large)
+    word = f"@{tmp_path / 'large.json'}" if how == "file" else "-"
+    with app.app_context():
+        refused = app.test_cli_runner().invoke(args=["jobs", "submit", word], input=large)
+    assert (refused.exit_code, "payload: must have 2000 bytes at most" in refused.stderr) == (2, True)
+
+
+def test_a_payload_that_is_nowhere_is_named(flask, tmp_path):
+    missing = flask("jobs", "submit", f"@{tmp_path}/none.json")
+    assert missing.exit_code == 2
+    assert f"payload: {tmp_path}/none.json cannot be read: No such file or directory" in missing.stderr
+    assert flask("jobs", "submit", f"@{tmp_path}").exit_code == 2
+    assert flask("jobs", "submit", "@").exit_code == 2
+
+
+def claim_next(engine):
+    """Claims the one job that waits, as soon as there is one."""
+    end = time.monotonic() + 30
+    while not (found := ids(engine)):
+        assert time.monotonic() < end, "no job came"
+    with engine.begin() as connection:
+        (claim,) = store.claim(connection, found, worker_id=WORKER, lease=LEASE)
+    return claim
+
+
+def ids(engine):
+    with engine.connect() as connection:
+        return connection.execute(text("SELECT id FROM jobs WHERE status = 'queued'")).scalars().all()
+
+
+def test_submit_can_stay_to_the_end_and_shows_the_result(flask, engine):
+    def end():
+        claim = claim_next(engine)
+        with engine.begin() as connection:
+            complete(connection, claim, '{"rows": 5}')
+
+    words = ("jobs", "submit", '{"task": "noop"}', "--key", "k", "--wait", "--wait-timeout", PATIENCE)
+    thread = threading.Thread(target=end)
+    thread.start()
+    made, ended, result = lines(flask(*words))
+    thread.join()
+    assert (ended, json.loads(result)) == (f"{made} completed", {"rows": 5})
+    again = flask(*words, "--json")
+    assert (again.exit_code, json.loads(again.stdout)["id"]) == (0, made)
+
+
+def test_submit_that_stays_too_long_says_so_by_its_exit_code(flask):
+    _, ended = lines(flask("jobs", "submit", '{"task": "noop"}', "--wait", "--wait-timeout", "0.1"), 124)
+    assert ended.endswith(" queued")
+
+
+def test_tail_prints_every_change_until_the_job_is_final(engine):
+    claim = claimed(engine)
+    program = [
+        sys.executable,
+        "-m",
+        "flask",
+        "--app",
+        "wsgi",
+        "jobs",
+        "tail",
+        str(claim.id),
+        "--timeout",
+        PATIENCE,
+    ]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as tail:
+        assert tail.stdout.readline().rstrip().endswith(" processing  attempt 1")
+        with engine.begin() as connection:
+            store.note_progress(connection, claim.id, claim.attempt, done=1, total=2, note="half")
+        assert '"done": 1' in tail.stdout.readline()
+        with engine.begin() as connection:
+            complete(connection, claim, '{"rows": 5}')
+        assert tail.stdout.readline().endswith('completed  {"rows": 5}\n')
+        assert tail.wait(30) == 0
+
+
+def test_tail_says_how_a_job_ended_before(flask, engine):
+    (failed,) = lines(flask("jobs", "tail", dead_lettered(engine).id), 1)
+    assert "failed  " in failed
+    (later,) = lines(
+        flask("jobs", "tail", queued(engine, terms=Terms(run_at=datetime.now(UTC) + timedelta(hours=2))).id, "--timeout", 0),
+        124,
+    )  # fmt: skip
+    assert "queued  due in 1 h" in later
+    job = queued(engine)
+    flask("jobs", "cancel", job.id, "--reason", "ordered twice")
+    (cancelled,) = lines(flask("jobs", "tail", job.id), 1)
+    assert cancelled.endswith("cancelled  ordered twice")
+    (found,) = lines(flask("jobs", "tail", job.id, "--json"), 1)
+    assert json.loads(found)["status"] == "cancelled"
+
+
+def test_watch_prints_a_line_for_each_job_that_came_or_changed(flask, engine):
+    first, second = queued(engine), completed(engine)
+    shown = lines(flask("jobs", "watch", "--for", "0"))
+    assert [line.split()[-2] for line in shown] == [str(first.id), str(second.id)]
+    shown = lines(flask("jobs", "watch", "--for", "0.5", "--every", "0.2", "--status", "queued", "--json"))
+    assert [json.loads(line)["id"] for line in shown] == [str(first.id)]
+    assert flask("jobs", "watch", "--for", "0", "--limit", "0").exit_code == 2
+
+
+def test_why_a_job_does_not_run_is_said_and_given_as_json(flask, engine):
+    job = queued(engine)
+    said = lines(flask("jobs", "explain", job.id))
+    assert "no live worker listens to queue" in said[0]
+    found = json.loads(flask("jobs", "explain", job.id, "--json").stdout)
+    assert found["state"] == "no_worker"
+    assert found["sentence"] == said[0]

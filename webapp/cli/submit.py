@@ -1,0 +1,85 @@
+"""`flask --app wsgi jobs submit`: a payload from the command line, a file or stdin; with `--wait` to its end."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from flask import current_app
+
+from webapp.api.schemas import JobAnswer, SubmitRequest
+from webapp.api.strictjson import read_json
+from webapp.cli.console import json_option, say, show_json, with_plain_errors
+from webapp.cli.follow import LONGEST_WAIT, show_end, until_final
+from webapp.cli.jobs import job_service
+from webapp.jobs.errors import TaskNotJudged
+
+
+@click.argument("payload")
+@click.option("--key", "idempotency_key", help="Idempotency key: the same request under it is one job.")
+@click.option("--queue", help="Where it waits; that of its handler, where not given.")
+@click.option("--priority", type=int, help="0 to 9, higher first.")
+@click.option("--delay", type=float, help="Seconds before it may start.")
+@click.option("--run-at", help="When it may start; ISO 8601, with an offset.")
+@click.option("--expires-at", help="When it is of no use any more; ISO 8601, with an offset.")
+@click.option("--max-retries", type=int, help="How often it is tried again.")
+@click.option("--timeout", type=float, help="Seconds an attempt may take.")
+@click.option("--tag", multiple=True, help="May be given more than once.")
+@click.option(
+    "--wait", is_flag=True, help="Stay until it is final, and show its result; exit codes as of `wait`."
+)
+@click.option(
+    "--wait-timeout",
+    type=click.FloatRange(0, LONGEST_WAIT),
+    default=300.0,
+    show_default=True,
+    help="Seconds that --wait stays.",
+)
+@json_option
+@with_plain_errors
+def submit(
+    payload: str, *, tag: tuple[str, ...], wait: bool, wait_timeout: float, as_json: bool, **options: Any
+) -> None:
+    """Stores a job.
+
+    PAYLOAD is a JSON object such as '{"task": "sleep", "seconds": 2}', @FILE for one in a file, or - for one on stdin.
+    """
+    asked = {name: value for name, value in options.items() if value is not None}
+    wanted = SubmitRequest.model_validate(
+        {"payload": read_json(_bytes_of(payload))} | asked | ({"tags": list(tag)} if tag else {})
+    )
+    if not job_service().can_judge(wanted.payload):
+        raise TaskNotJudged(wanted.payload["task"])
+    accepted = job_service().submit(wanted.submission(wanted.idempotency_key))
+    job_service().flush()
+    if not (as_json and wait):
+        if as_json:
+            show_json(JobAnswer.of(accepted.job))
+        else:
+            say(f"{accepted.job.id}{'' if accepted.created else ' (was there before)'}")
+    if wait:
+        show_end(until_final(accepted.job.id, wait_timeout), as_json=as_json)
+
+
+def _bytes_of(payload: str) -> bytes:
+    """The bytes of a payload, from where they are; one byte more than may be at most, so that too much is noticed.
+
+    Raises:
+        click.UsageError: there is no such file, or it is larger than a payload may be.
+    """
+    most = current_app.extensions["settings"].max_payload_bytes
+    if payload == "-":
+        found = sys.stdin.buffer.read(most + 1)
+    elif payload.startswith("@"):
+        try:
+            with Path(payload[1:]).open("rb") as file:
+                found = file.read(most + 1)
+        except OSError as error:
+            raise click.UsageError(f"payload: {payload[1:]} cannot be read: {error.strerror}") from None
+    else:
+        return payload.encode("utf-8", "replace")
+    if len(found) > most:
+        raise click.UsageError(f"payload: must have {most} bytes at most, as MAX_PAYLOAD_BYTES says")
+    return found
