@@ -19,12 +19,25 @@ FILES = (
 )
 
 
-def lock() -> int:
-    """Resolves anew; returns the exit code of the first resolution that failed, or 0."""
+def lock(*, upgrade: bool = False) -> int:
+    """Resolves anew; returns the exit code of the first resolution that failed, or 0.
+
+    Args:
+        upgrade: take the newest versions; else those that are locked stay, where what was added allows them.
+    """
     for source, target, python in FILES:
         print(f"{source} -> {target}", flush=True)
         done = subprocess.run(
-            [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--upgrade"]
+            [
+                sys.executable,
+                "-m",
+                "uv",
+                "pip",
+                "compile",
+                "--quiet",
+                "--universal",
+                *(["--upgrade"] * upgrade),
+            ]
             + ["--python-version", python, "--generate-hashes", "--no-header", source, "-o", target],
             cwd=ROOT,
             check=False,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 
+from ops.stack import bounds
 from ops.stack.ports import PortInUse, require_free
+from ops.stack.venv import ROOT, VENV
 
 #: The ports of `up`, their defaults, and the setting that makes each superfluous.
 PORTS = {
@@ -16,14 +20,22 @@ PORTS = {
     "REDIS_PORT": (6379, "REDIS_URL"),
     "HTTPBIN_PORT": (8099, "SIMULATED_JOB_URL"),
 }
+#: The servers that settings may name: the schemes of their URLs, and the ports where a URL says none.
+SERVERS = {"DATABASE_URL": ("postgres", 5432), "REDIS_URL": ("redis", 6379)}
+#: Seconds a server may take to accept a connection.
+CONNECT_TIMEOUT = 3.0
 
 
-def port_in_use(environment: Mapping[str, str] = os.environ) -> str | None:
-    """A sentence about a port that `up` needs and something else has; None when there is none.
+def refusal(environment: Mapping[str, str] = os.environ) -> str | None:
+    """A sentence about what `up` cannot work with, as far as can be seen without a package; None when nothing is found.
 
-    A port that cannot be read is left to the settings, which say so later.
+    What cannot be read is left to the settings, which say so later.
     """
     given = {**_file(environment.get("DJPS_ENV_FILE", ".env")), **environment}
+    return bounds.breach(given) or _handlers_missing(given) or _port_in_use(given) or _server_away(given)
+
+
+def _port_in_use(given: Mapping[str, str]) -> str | None:
     for name, (default, superfluous) in PORTS.items():
         number = given.get(name, str(default)).strip()
         if superfluous in given or not number.isdecimal() or not 0 < int(number) < 2**16:
@@ -32,6 +44,41 @@ def port_in_use(environment: Mapping[str, str] = os.environ) -> str | None:
             require_free(int(number), name)
         except PortInUse as error:
             return str(error)
+    return None
+
+
+def _server_away(given: Mapping[str, str]) -> str | None:
+    for name, (scheme, usual) in SERVERS.items():
+        try:
+            url = urllib.parse.urlsplit(given.get(name, ""))
+            host, port = url.hostname, url.port or usual
+        except ValueError:
+            continue
+        if not url.scheme.startswith(scheme) or host is None or "," in url.netloc:
+            continue
+        try:
+            socket.create_connection((host, port), timeout=CONNECT_TIMEOUT).close()
+        except OSError as error:
+            return f"nothing answers at {host}:{port}; check {name} ({error.strerror or error})"
+    return None
+
+
+def _handlers_missing(given: Mapping[str, str]) -> str | None:
+    """A module of HANDLERS that is nowhere, or is no Python. One that is installed cannot be, where nothing is."""
+    folders = [ROOT, *(Path(entry) for entry in given.get("PYTHONPATH", "").split(os.pathsep) if entry)]
+    for module in filter(None, map(str.strip, given.get("HANDLERS", "").split(","))):
+        path = module.replace(".", "/")
+        found = [folder / name for folder in folders for name in (f"{path}.py", f"{path}/__init__.py")]
+        file = next((one for one in found if one.is_file()), None)
+        if file is None:
+            top = module.partition(".")[0]
+            if VENV.exists() or any((folder / top).is_dir() for folder in folders):
+                continue
+            return f"HANDLERS: there is no module {module!r} in {ROOT} or on PYTHONPATH"
+        try:
+            compile(file.read_bytes(), str(file), "exec")
+        except (SyntaxError, ValueError) as error:
+            return f"HANDLERS: {file} is no Python: {error}"
     return None
 
 

@@ -34,6 +34,8 @@ PLACES = (
     *("api_host", "api_port", "flower_host", "flower_port", "prometheus_port"),
     *("postgres_port", "redis_port", "httpbin_port"),
 )
+#: Settings of a running stack that commands in another shell go by.
+KNOWN_TO_COMMANDS = ("redis_prefix", "handlers", "default_handler", "queues")
 
 
 class StackError(Exception):
@@ -173,7 +175,8 @@ class Stack:
         """Says where everything is, and whether `up` has come to its end."""
         note = {
             **addresses.of(self.settings),
-            "redis_prefix": self.settings.redis_prefix,
+            **{name: getattr(self.settings, name) for name in KNOWN_TO_COMMANDS},
+            "python_path": os.environ.get("PYTHONPATH", ""),
             "places": {name: getattr(self.settings, name) for name in PLACES},
             "what": {one.name: one.what for one in self._everything},
             "ready": ready,
@@ -339,25 +342,6 @@ class Stack:
         }
         where = {name: addresses.masked(url) for name, url in self.urls.items()}
         return {**where, "processes": found}
-
-    def describe(self) -> str:
-        """A table of what runs where."""
-        status = self.status()
-        told = read_note(self.data).get("what", {})
-        where = {"postgres": status["database_url"], "redis": status["redis_url"]}
-        where |= {name: status[f"{name}_url"] for name in ("api", "flower", "prometheus")}
-        rows = [
-            (name, one["state"].lower(), str(one["pid"] or ""), where.get(name, ""), str(told.get(name, "")))
-            for name, one in status["processes"].items()
-        ]
-        rows.sort(key=lambda row: list(told).index(row[0]) if row[0] in told else len(told))
-        head = ("process", "state", "pid", "address", "what it does")
-        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-        table = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in [head, *rows]
-        ]
-        return "\n".join(table)
 
 
 @contextmanager

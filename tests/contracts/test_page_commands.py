@@ -21,6 +21,8 @@ INLINE = re.compile(r"`((?:python3 -m ops|flask --app wsgi) [^`]+)`")
 #: Files of the repository that a command names.
 NAMED = re.compile(r"(?<![\w/.-])(?:ops|tests|webapp|tasks|migrations)/[\w./-]*\w")
 
+#: What `flask --app wsgi` has of ours, and `python3 -m ops`, too.
+APPLICATION = {"jobs": jobs.group, "dlq": dlq.group, "workers": workers.group}
 #: What a sentence's placeholders may be.
 STANDS_FOR = {"N": "1", "S": "1", "P": "1", "TIME": "90s"}
 
@@ -65,9 +67,9 @@ def test_a_command_is_well_formed(where, typed):
 
 def words_of(typed, program):
     """The arguments of a program in a line of shell; comments, pipes and what follows are left out."""
-    bare = re.split(r"\s(?:#|\||&&|;|>)", typed.replace("\\\n", " ") + " ")[0]
-    _, found, rest = bare.partition(program)
-    words = [word.strip("'\"[]").partition("\\|")[0] for word in rest.split()]
+    _, found, rest = typed.replace("\\\n", " ").partition(program)
+    bare = re.split(r"\s(?:#|\||&&|;|>|\.\.\.)", rest + " ")[0]
+    words = [word.strip("'\"[])").partition("\\|")[0] for word in bare.split()]
     return [STANDS_FOR.get(word, word) for word in words] if found else None
 
 
@@ -75,6 +77,11 @@ def words_of(typed, program):
 def test_ops_knows_its_arguments(where, typed, capsys):
     words = words_of(typed, "python3 -m ops")
     if "test" in words[:1]:
+        return
+    if words[0] in APPLICATION:
+        with pytest.raises(SystemExit) as ended:
+            APPLICATION[words[0]].main([*words[1:], "--help"])
+        assert ended.value.code == 0, (where, capsys.readouterr().err)
         return
     with pytest.raises(SystemExit) as ended:
         parser().parse_args([*words, "--help"])
@@ -84,8 +91,7 @@ def test_ops_knows_its_arguments(where, typed, capsys):
 @pytest.mark.parametrize(("where", "typed"), [one for one in COMMANDS if "flask --app wsgi" in one[1]])
 def test_flask_knows_its_arguments(where, typed, capsys):
     group, *words = words_of(typed, "flask --app wsgi") or [""]
-    ours = {"jobs": jobs.group, "dlq": dlq.group, "workers": workers.group}.get(group)
-    if ours is not None:
+    if (ours := APPLICATION.get(group)) is not None:
         with pytest.raises(SystemExit) as ended:
             ours.main([*words, "--help"])
         assert ended.value.code == 0, (where, capsys.readouterr().err)

@@ -33,7 +33,7 @@ def surroundings() -> Iterator[dict[str, str]]:
     kept = {name: value for name, value in os.environ.items() if name not in OURS}
     chosen = {name: str(ports.free()) for name in PORTS}
     try:
-        yield {**kept, **chosen, "DJPS_DATA_DIR": f"{folder}/data of mine", "RATE_LIMIT": "off"}
+        yield {**kept, **chosen, "DJPS_DATA_DIR": f"{folder}/data of mine, 100%s", "RATE_LIMIT": "off"}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -46,6 +46,8 @@ def test_up_status_restart_of_the_dead_down_and_up_again(environment, eventually
         assert "no process is named 'nobody'" in ops(environment, "restart", "nobody", expect=1)
         assert "is up already" in ops(environment, "up", expect=1)
         assert "job completed" in ops(environment, "logs", "worker")
+        _its_commands_reach_it(environment, job["id"])
+        pids = [one["pid"] for one in status(environment)["processes"].values()]
 
         def beat():
             return status(environment)["processes"]["beat"]
@@ -62,6 +64,28 @@ def test_up_status_restart_of_the_dead_down_and_up_again(environment, eventually
         assert again.json()["status"] == "completed"
     finally:
         ops(environment, "down")
+
+
+def _its_commands_reach_it(environment, job_id):
+    """Commands of a shell that has none of the stack's ports, or wrong ones; `restart all` leaves the servers alone."""
+    elsewhere = {name: value for name, value in environment.items() if not name.endswith("_PORT")}
+    elsewhere |= {"POSTGRES_PORT": str(ports.free()), "DATABASE_URL": "postgresql://x@127.0.0.1:1/x"}
+    assert job_id in ops(elsewhere, "jobs", "list")
+    assert ops(elsewhere, "jobs", "submit", '{"task": "noop"}', "--wait").strip().endswith(" completed")
+    assert "no dead letters" in ops(elsewhere, "dlq", "list")
+    assert "(head)" in ops(elsewhere, "db", "current")
+    lines = [json.loads(line) for line in ops(elsewhere, "logs", "--job", job_id).splitlines()]
+    assert {one["process"] for one in lines} >= {"worker"}
+    assert all(one.get("job_id") == job_id or job_id in json.dumps(one) for one in lines)
+    before = status(environment)["processes"]
+    said = ops(elsewhere, "restart", "all")
+    assert said.count(" was restarted and is ready") == len(before) - 2
+    assert "postgres and redis went on" in said
+    after = status(environment)["processes"]
+    assert {name for name in before if before[name]["pid"] == after[name]["pid"]} == {"postgres", "redis"}
+    assert "there is no log named 'wroker'; did you mean 'worker'?" in ops(
+        elsewhere, "logs", "wroker", expect=1
+    )
 
 
 def test_handlers_that_change_are_reloaded_and_broken_ones_are_not(environment, tmp_path):
@@ -137,3 +161,6 @@ def test_a_wrong_setting_is_one_clear_sentence(environment):
 def test_down_without_up_says_so(environment):
     assert "was not up" in ops(environment, "down")
     assert "is not up" in ops(environment, "status", expect=1)
+    assert "is not up" in ops(environment, "restart", "all", expect=1)
+    assert "is not up" in ops(environment, "jobs", "list", expect=1)
+    assert "Usage: python3 -m ops jobs" in ops(environment, "jobs", "--help")

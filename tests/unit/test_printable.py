@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import unicodedata
 
@@ -10,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.logs import show
 from webapp.infra.telemetry.printable import escaped, escaped_json
 
 #: What steers a terminal or turns what is read on it.
@@ -48,11 +46,3 @@ def test_json_means_the_same(value):
 @given(st.text())
 def test_a_line_is_one(text):
     assert len(escaped(text).splitlines()) <= 1
-
-
-def test_the_logs_that_are_shown_steer_no_terminal(tmp_path):
-    log = tmp_path / "worker.log"
-    log.write_text('{"message":"x"}\n\tZürich\x1b[2J\x9b2J\n', encoding="utf-8")
-    shown = io.StringIO()
-    show([log], out=shown)
-    assert shown.getvalue() == '{"message":"x"}\n\tZürich\\x1b[2J\\x9b2J\n'

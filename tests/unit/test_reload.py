@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops import commands
+from ops.cli import stack as commands
 from ops.stack import preflight, reload
 from ops.stack.stack import Stack, StackError
 from webapp.settings import Settings

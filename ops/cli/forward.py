@@ -1,0 +1,53 @@
+"""`ops jobs|dlq|workers|db`: the commands of `flask --app wsgi`, in the environment of the stack that runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from flask.cli import FlaskGroup
+
+from ops.stack.stack import Stack, StackError
+from ops.stack.venv import ROOT
+from webapp.settings.local import read_note
+
+#: What the stack's note says, and commands take as settings.
+NOTED = ("database_url", "redis_url", "redis_prefix", "handlers", "default_handler", "queues")
+
+
+def run(stack: Stack, command: str, arguments: Sequence[str], here: Path) -> int:
+    """Runs `flask --app wsgi COMMAND ...` with the servers and handlers of the running stack; returns its exit code.
+
+    Args:
+        here: the folder that the command was typed in, for files that it names.
+
+    Raises:
+        StackError: no stack runs, and no setting names a database.
+    """
+    note = read_note(stack.data)
+    if not note and "database_url" not in stack.settings.model_fields_set and not _asks_for_help(arguments):
+        raise StackError("DJPS is not up; `python3 -m ops up` starts it, or DATABASE_URL names its database")
+    os.environ.update(noted(note))
+    sys.path[:0] = [str(ROOT), *filter(None, str(note.get("python_path", "")).split(os.pathsep))]
+    words = [_absolute(word, here) if command == "jobs" else word for word in arguments]
+    try:
+        FlaskGroup(name="ops").main(["--app", "wsgi", command, *words], prog_name="python3 -m ops")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return not arguments or "--help" in arguments
+
+
+def noted(note: Mapping[str, object]) -> dict[str, str]:
+    """Settings that reach the stack of a note: they come before those of this shell. Pure."""
+    return {name.upper(): str(note[name]) for name in NOTED if note.get(name) is not None}
+
+
+def _absolute(word: str, here: Path) -> str:
+    """A payload's file, which is named from the folder that the command was typed in."""
+    return f"@{here / word[1:]}" if word.startswith("@") and len(word) > 1 else word
