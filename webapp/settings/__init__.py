@@ -20,7 +20,7 @@ from webapp.settings.outbound import OutboundSettings
 from webapp.settings.servers import ServerSettings
 from webapp.settings.telemetry import TelemetrySettings
 
-__all__ = ["Settings", "SettingsError", "current", "env_file", "reaching_stack"]
+__all__ = ["Settings", "SettingsError", "current", "env_file", "reaching_stack", "use"]
 
 
 class Settings(TelemetrySettings, OutboundSettings, HttpSettings, JobSettings, ServerSettings):
@@ -54,7 +54,17 @@ def env_file() -> str | None:
 @lru_cache(maxsize=1)
 def current() -> Settings:
     """The settings this process started with; what they name no server for is the running stack's."""
-    return reaching_stack(Settings.load())
+    return _chosen[0] if _chosen else reaching_stack(Settings.load())
+
+
+#: The settings that a test of handlers has chosen, in place of the environment's, which are its application's own.
+_chosen: list[Settings] = []
+
+
+def use(settings: Settings) -> None:
+    """Makes these the settings of this process, whatever its environment says."""
+    _chosen[:] = [settings]
+    current.cache_clear()
 
 
 def reaching_stack(settings: Settings) -> Settings:

@@ -20,9 +20,9 @@ from webapp.infra.telemetry.counter_slots import Slots
 from webapp.settings import current, sweeps
 
 #: prometheus_client reads this variable at import, so it is set before the import below.
-FOLDER = Path(
-    os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str((current().data_dir / "metrics").absolute()))
-)
+if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str((current().data_dir / "metrics").absolute())
+FOLDER = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
 with suppress(OSError):
     FOLDER.mkdir(parents=True, exist_ok=True)
 
