@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
 
 from webapp import VERSION
+from webapp.api import operations
 from webapp.api.examples import JOB_ID
 from webapp.api.openapi import document, operation_of
 
@@ -41,6 +42,50 @@ def test_every_operation_has_words_and_every_schema_is_one(described):
             assert operation["responses"]
     for schema in described["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
+
+
+def operations_of(described):
+    return [
+        (method, path, operation)
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def test_operations_are_named_as_a_client_would_call_them(described):
+    ids = [operation["operationId"] for _, _, operation in operations_of(described)]
+    assert len(set(ids)) == len(ids)
+    assert [one for one in ids if not re.fullmatch(r"[a-z]+([A-Z][a-z]+)+", one)] == []
+    assert {"submitJob", "getJob", "cancelJob", "submitJobs", "requeueDeadLetters"} <= set(ids)
+
+
+def test_each_operation_is_in_one_group_that_says_what_it_is_for(described):
+    tags = {one["name"]: one["description"] for one in described["tags"]}
+    assert list(tags) == ["Jobs", "Batches", "Dead letters", "Operations"]
+    assert all(says.endswith(".") for says in tags.values())
+    found = [operation["tags"] for _, _, operation in operations_of(described)]
+    assert {len(one) for one in found} == {1}
+    order = [list(tags).index(one[0]) for one in found]
+    assert set(order) == {0, 1, 2, 3}
+
+
+def test_submitting_a_job_comes_first(client, described):
+    method, path, _ = operations_of(described)[0]
+    assert (method, path) == ("post", "/jobs")
+    assert list(client.get("/openapi.json").json["paths"]) == list(described["paths"])
+
+
+def test_every_endpoint_with_a_name_is_there(described):
+    ids = {operation["operationId"] for _, _, operation in operations_of(described)}
+    assert ids == {one.id for one in operations.KNOWN.values()}
+
+
+def test_there_is_one_version(client, described):
+    assert described["info"]["version"] == VERSION
+    assert re.search(
+        rf'^djps_build_info{{.*version="{re.escape(VERSION)}"', client.get("/metrics").text, re.MULTILINE
+    )
+    assert re.fullmatch(r"\d+\.\d+\.\d+", VERSION)
 
 
 def test_what_names_a_job_is_linked_to_all_that_can_be_asked_of_one(described):

@@ -13,11 +13,11 @@ from webapp.api.openapi import document
 
 #: Operations whose example needs a job in a certain state.
 STATES = {
-    "steering_retry": dead_lettered,
-    "dlq_requeue_one": dead_lettered,
-    "dlq_discard_one": dead_lettered,
-    "following_events": completed,
-    "following_show": completed,
+    "retryJob": dead_lettered,
+    "requeueDeadLetter": dead_lettered,
+    "discardDeadLetter": dead_lettered,
+    "streamJobEvents": completed,
+    "getJob": completed,
 }
 
 
@@ -167,7 +167,7 @@ def test_a_cancel_of_a_running_job_answers_as_its_example(described, client, eng
         content
         for _, _, operation in operations(described)
         for where, _, content in contents(operation)
-        if (operation["operationId"], where) == ("steering_cancel", "202")
+        if (operation["operationId"], where) == ("cancelJob", "202")
     ]
     assert answer.status_code == 202
     assert set(answer.json) == set(content["example"])

@@ -13,7 +13,6 @@ from webapp.api.schemas import AttemptAnswer, AttemptsQuery, CancelRequest, JobA
 from webapp.infra.broker import heartbeats
 from webapp.jobs.model import CancelAnswer
 
-#: The name begins the operation ids in `/openapi.json`, so it stays.
 bp = Blueprint("steering", __name__)
 
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from webapp import VERSION
+from webapp.api import operations
 from webapp.api.examples import JOB_ID, OPENAPI, PROBLEMS, Examples
 from webapp.api.schemas import Problem
 
@@ -126,9 +127,12 @@ def document(app: Flask) -> dict[str, Any]:
         if (operation := operation_of(view := app.view_functions[rule.endpoint])) is not None
     ]
     schemas, definitions = _schemas(operation for _, _, operation in found)
-    of_a_job = [_operation_id(rule.endpoint) for rule, _, _ in found if rule.arguments == {JOB_PARAMETER}]
+    found.sort(key=lambda one: operations.place_of(one[0].endpoint))
+    of_a_job = [
+        operations.KNOWN[rule.endpoint].id for rule, _, _ in found if rule.arguments == {JOB_PARAMETER}
+    ]
     paths: dict[str, Any] = {}
-    for rule, view, operation in sorted(found, key=lambda one: one[0].rule):
+    for rule, view, operation in found:
         path = paths.setdefault(_PATH_PARAMETER.sub(r"{\1}", rule.rule), {})
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             described = _described(rule.rule, rule.endpoint, view, operation, schemas)
@@ -143,8 +147,9 @@ def document(app: Flask) -> dict[str, Any]:
         "info": {
             "title": "DJPS",
             "version": VERSION,
-            "description": "A background job platform: an accepted job is never lost and never finishes twice.",
+            "description": operations.INTRODUCTION,
         },
+        "tags": [{"name": name, "description": says} for name, says in operations.TAGS.items()],
         "paths": paths,
         "components": {
             "schemas": definitions,
@@ -154,10 +159,6 @@ def document(app: Flask) -> dict[str, Any]:
             },
         },
     }
-
-
-def _operation_id(endpoint: str) -> str:
-    return endpoint.replace(".", "_")
 
 
 def _linked(operation: Operation, responses: dict[str, Any], of_a_job: Sequence[str]) -> dict[str, Any]:
@@ -191,8 +192,8 @@ def _described(
 ) -> dict[str, Any]:
     summary, _, more = (view.__doc__ or "").strip().partition("\n")
     described: dict[str, Any] = {
-        "operationId": _operation_id(endpoint),
-        "tags": [endpoint.partition(".")[0]],
+        "operationId": operations.KNOWN[endpoint].id,
+        "tags": [operations.KNOWN[endpoint].tag],
         "summary": summary,
         "parameters": [*_path_parameters(rule), *_headers(operation), *_query_parameters(operation)],
         "responses": _responses(operation, schemas),
