@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from flask import Blueprint, Flask, Response, current_app, request
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from werkzeug.routing import Rule
 
 from webapp import VERSION
 from webapp.api import operations
@@ -121,13 +122,42 @@ def operation_of(view: Callable[..., Any]) -> Operation | None:
 
 def document(app: Flask) -> dict[str, Any]:
     """The description of an application's documented routes."""
+    found = _found(app)
+    schemas, definitions = _schemas(operation for _, _, operation in found)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "DJPS",
+            "version": VERSION,
+            "description": operations.INTRODUCTION,
+        },
+        "tags": [{"name": name, "description": says} for name, says in operations.TAGS.items()],
+        "paths": _paths(found, schemas),
+        "components": {
+            "schemas": definitions,
+            "responses": {
+                f"Problem{status}": _problem(status, PROBLEMS.get(status), schemas)
+                for status in (*ANYWHERE, *TO_CHANGES)
+            },
+        },
+    }
+
+
+Found = list[tuple[Rule, Callable[..., Any], Operation]]
+Schemas = dict[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
+
+
+def _found(app: Flask) -> Found:
+    """The documented routes of an application, in the order in which they are shown."""
     found = [
         (rule, view, operation)
         for rule in app.url_map.iter_rules()
         if (operation := operation_of(view := app.view_functions[rule.endpoint])) is not None
     ]
-    schemas, definitions = _schemas(operation for _, _, operation in found)
-    found.sort(key=lambda one: operations.place_of(one[0].endpoint))
+    return sorted(found, key=lambda one: operations.place_of(one[0].endpoint))
+
+
+def _paths(found: Found, schemas: Schemas) -> dict[str, Any]:
     of_a_job = [
         operations.KNOWN[rule.endpoint].id for rule, _, _ in found if rule.arguments == {JOB_PARAMETER}
     ]
@@ -142,23 +172,7 @@ def document(app: Flask) -> dict[str, Any]:
                 described["responses"].setdefault(
                     str(status), {"$ref": f"#/components/responses/Problem{status}"}
                 )
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "DJPS",
-            "version": VERSION,
-            "description": operations.INTRODUCTION,
-        },
-        "tags": [{"name": name, "description": says} for name, says in operations.TAGS.items()],
-        "paths": paths,
-        "components": {
-            "schemas": definitions,
-            "responses": {
-                f"Problem{status}": _problem(status, PROBLEMS.get(status), schemas)
-                for status in (*ANYWHERE, *TO_CHANGES)
-            },
-        },
-    }
+    return paths
 
 
 def _linked(operation: Operation, responses: dict[str, Any], of_a_job: Sequence[str]) -> dict[str, Any]:
@@ -171,9 +185,6 @@ def _linked(operation: Operation, responses: dict[str, Any], of_a_job: Sequence[
         status: answer | {"links": links} if int(status) in operation.answers else answer
         for status, answer in responses.items()
     }
-
-
-Schemas = dict[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
 
 
 def _schemas(operations: Iterable[Operation]) -> tuple[Schemas, dict[str, Any]]:
