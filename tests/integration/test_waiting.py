@@ -157,11 +157,9 @@ def test_a_database_that_is_away_for_a_moment_ends_no_wait(waiting, app, engine,
     monkeypatch.setattr(jobs, "get", get)
     answer = waiting(f"/jobs/{claim.id}?wait=30")
     end(engine, claim)
-    eventually(lambda: len(failed) > 1)
-    with engine.begin() as connection:
-        # Something more happens, for the look at the end itself found no one.
-        connection.execute(text("UPDATE jobs SET updated_at = now() WHERE id = :id"), {"id": claim.id})
+    # Nothing more happens to the job, and its end is seen all the same.
     assert answer.result(10)[0].json["status"] == "completed"
+    assert len(failed) > 2
 
 
 @pytest.mark.parametrize("query", ["wait=-1", "wait=61", "wait=long", "wait=nan", "wait=1&wait=2", "for=3"])

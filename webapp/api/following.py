@@ -73,10 +73,10 @@ def until_final(job_id: UUID, seconds: float) -> JobRow:
         job = _watched(jobs, job)
         slots.leave()
         while job.status not in FINAL and watch.wait(end - time.monotonic()):
-            job = _look(jobs, slots, job)
+            job = _look(jobs, slots, watch, job)
         if job.status not in FINAL and watch.is_open():
             # What is answered is true now, whatever became of those who should have woken us.
-            job = _look(jobs, slots, job)
+            job = _look(jobs, slots, watch, job)
     return job
 
 
@@ -104,12 +104,13 @@ def closing_watch(job_id: UUID) -> Iterator[Watch]:
         watch.leave()
 
 
-def _look(jobs: Jobs, slots: WorkSlots, before: JobRow) -> JobRow:
-    """The job as it stands; while PostgreSQL is away, as it was, and the client goes on waiting."""
+def _look(jobs: Jobs, slots: WorkSlots, watch: Watch, before: JobRow) -> JobRow:
+    """The job as it stands; while PostgreSQL is away, as it was: the client goes on waiting, and it is looked at again soon."""
     try:
         with slots.slot(), deadlines.within(LOOK_BUDGET):
             return jobs.get(before.id)
     except SQLAlchemyError:
+        watch.miss()
         return before
 
 
@@ -180,7 +181,7 @@ def _stream(jobs: Jobs, slots: WorkSlots, watch: Watch, job: JobRow, known: str)
         woken = watch.wait(min(PING_EVERY, left))
         try:
             # Woken or not: what is told does not hang on those who should have woken us.
-            job = _look(jobs, slots, job)
+            job = _look(jobs, slots, watch, job)
         except JobError:
             # It was pruned meanwhile: a client that connects again is told so.
             return

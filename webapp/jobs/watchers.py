@@ -69,6 +69,11 @@ class Watch:
         self._leave = leave
         self.is_open = is_open
         self._changed = threading.Event()
+        self._missed = False
+
+    def miss(self) -> None:
+        """Says that a look at the job failed: the next wait ends soon, whether or not something happens."""
+        self._missed = True
 
     def wake(self) -> None:
         """Says that something may have happened to the job."""
@@ -84,6 +89,9 @@ class Watch:
         while self.is_open() and (left := end - time.monotonic()) > 0:
             if self._changed.wait(min(left, LOOK_EVERY)):
                 self._changed.clear()
+                return True
+            if self._missed:
+                self._missed = False
                 return True
         return False
 
