@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
+from importlib import resources
 
 import pytest
 import requests
@@ -83,6 +85,17 @@ def test_every_way_from_a_job_is_answered_as_described(fleet):
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_whatever_is_sent_is_answered_as_described(fleet, mode):
     answers_as_described(schemathesis.openapi.from_url(f"{fleet.url}/openapi.json"), mode, EXAMPLES)
+
+
+def test_the_page_arrives_whole(fleet):
+    page = fleet.http.get(f"{fleet.url}/docs/", timeout=10).text
+    files = re.findall(r'(?:src|href)="(/docs/[^"]+)"', page)
+    assert "/docs/swagger-ui-bundle.js" in files
+    package = resources.files("flask_swagger_ui") / "dist"
+    for file in files:
+        sent = fleet.http.get(f"{fleet.url}{file}", timeout=10).content
+        if file != "/docs/start.js":
+            assert sent == (package / file.removeprefix("/docs/")).read_bytes(), file
 
 
 def test_searches_take_nothing_from_submissions(fleet):

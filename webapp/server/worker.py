@@ -43,6 +43,8 @@ class PatientWorker(ThreadWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # The kernel would send a file past `Connection`, which has the head and what is not sent yet.
+        self.cfg.set("sendfile", False)  # noqa: FBT003 - gunicorn's own signature
         self._look_at = 0.0
         self._loop: Loop | None = None
         self._prompt: ThreadPoolExecutor
