@@ -71,17 +71,17 @@ STEPS = 12
 WAIT = 0.2
 #: What can be asked of a job, and is asked of one that is there.
 OF_A_JOB = {
-    "listJobAttempts",
+    "listAttempts",
     "cancelJob",
     "explainJob",
     "retryJob",
     "getJob",
-    "streamJobEvents",
+    "watchJob",
     "requeueDeadLetter",
     "discardDeadLetter",
 }
 #: What depends on what other walks have left behind, so that no walk is the same twice.
-ELSEWHERE = ["listJobs", "submitJobs", "listDeadJobs", "requeueDeadLetters", "discardDeadLetters"]
+ELSEWHERE = ["listJobs", "submitJobs", "listDeadLetters", "requeueDeadLetters", "discardDeadLetters"]
 
 
 def walk_from_jobs(

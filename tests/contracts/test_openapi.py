@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 
+import console
 import pytest
 import schemathesis
 from described import answers_as_described, walk_from_jobs
@@ -12,12 +14,20 @@ from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
 
 from webapp import VERSION
-from webapp.api import operations
+from webapp.api.contents import NAMES
 from webapp.api.examples import JOB_ID
 from webapp.api.openapi import document, operation_of
+from webapp.api.schemas import Problem
 
 #: Requests to each operation.
 EXAMPLES = 25
+README = console.ROOT / "README.md"
+KUSTOMIZATION = console.ROOT / "ops" / "kubernetes" / "kustomization.yaml"
+#: What an operation id may begin with; a new one is a word that every client will have to learn.
+VERBS = {
+    *("submit", "list", "get", "watch", "explain", "cancel", "retry"),
+    *("group", "requeue", "discard", "check"),
+}
 
 
 @pytest.fixture
@@ -42,50 +52,6 @@ def test_every_operation_has_words_and_every_schema_is_one(described):
             assert operation["responses"]
     for schema in described["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
-
-
-def operations_of(described):
-    return [
-        (method, path, operation)
-        for path, methods in described["paths"].items()
-        for method, operation in methods.items()
-    ]
-
-
-def test_operations_are_named_as_a_client_would_call_them(described):
-    ids = [operation["operationId"] for _, _, operation in operations_of(described)]
-    assert len(set(ids)) == len(ids)
-    assert [one for one in ids if not re.fullmatch(r"[a-z]+([A-Z][a-z]+)+", one)] == []
-    assert {"submitJob", "getJob", "cancelJob", "submitJobs", "requeueDeadLetters"} <= set(ids)
-
-
-def test_each_operation_is_in_one_group_that_says_what_it_is_for(described):
-    tags = {one["name"]: one["description"] for one in described["tags"]}
-    assert list(tags) == ["Jobs", "Batches", "Dead letters", "Operations"]
-    assert all(says.endswith(".") for says in tags.values())
-    found = [operation["tags"] for _, _, operation in operations_of(described)]
-    assert {len(one) for one in found} == {1}
-    order = [list(tags).index(one[0]) for one in found]
-    assert set(order) == {0, 1, 2, 3}
-
-
-def test_submitting_a_job_comes_first(client, described):
-    method, path, _ = operations_of(described)[0]
-    assert (method, path) == ("post", "/jobs")
-    assert list(client.get("/openapi.json").json["paths"]) == list(described["paths"])
-
-
-def test_every_endpoint_with_a_name_is_there(described):
-    ids = {operation["operationId"] for _, _, operation in operations_of(described)}
-    assert ids == {one.id for one in operations.KNOWN.values()}
-
-
-def test_there_is_one_version(client, described):
-    assert described["info"]["version"] == VERSION
-    assert re.search(
-        rf'^djps_build_info{{.*version="{re.escape(VERSION)}"', client.get("/metrics").text, re.MULTILINE
-    )
-    assert re.fullmatch(r"\d+\.\d+\.\d+", VERSION)
 
 
 def test_what_names_a_job_is_linked_to_all_that_can_be_asked_of_one(described):
@@ -146,8 +112,77 @@ def test_whatever_is_sent_is_answered_as_described(schema, mode):
     answers_as_described(schema, mode, EXAMPLES)
 
 
-def test_the_description_names_the_version_that_runs(client):
-    assert client.get("/openapi.json").json["info"]["version"] == VERSION == client.get("/").json["version"]
+def test_there_is_one_version(client):
+    said = {
+        "/": client.get("/").json["version"],
+        "/openapi.json": client.get("/openapi.json").json["info"]["version"],
+        "djps_build_info": re.search(r'djps_build_info{.*version="([^"]+)"', client.get("/metrics").text)[1],
+        "kustomization.yaml": re.search(r'newTag: "(.+)"', KUSTOMIZATION.read_text())[1],
+    }
+    assert said == dict.fromkeys(said, VERSION)
+
+
+def operations(described):
+    """Every operation, in the order of the document, as (method, path, description)."""
+    return [
+        (method, path, operation)
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def test_operation_ids_are_names_for_a_client_generator(described):
+    ids = [operation["operationId"] for _, _, operation in operations(described)]
+    assert len(set(ids)) == len(ids)
+    for one in ids:
+        verb, *noun = re.findall(r"^[a-z]+|[A-Z][a-z]+", one)
+        assert verb in VERBS, one
+        assert noun, one
+        assert verb + "".join(noun) == one
+    assert {operation_id for operation_id, _ in NAMES.values()} == set(ids)
+
+
+def test_each_operation_has_one_tag_that_is_described(described):
+    tags = {tag["name"]: tag["description"] for tag in described["tags"]}
+    assert all(words.endswith(".") for words in tags.values())
+    used = [operation["tags"] for _, _, operation in operations(described)]
+    assert {len(some) for some in used} == {1}
+    assert list(dict.fromkeys(tag for (tag,) in used)) == list(tags)
+
+
+def test_operations_stand_in_the_order_of_the_readme(described):
+    method, path, operation = operations(described)[0]
+    assert (method, path, operation["operationId"]) == ("post", "/jobs", "submitJob")
+    table = README.read_text().partition("\n## HTTP\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (GET|POST) \| (.+?) \|", table, re.MULTILINE)
+    told = [
+        (verb.lower(), path.replace("{id}", "{job_id}"))
+        for verb, paths in rows
+        for path in re.findall(r"`([^`]+)`", paths)
+        if path != "/docs/"
+    ]
+    assert sorted(told) == sorted((method, path) for method, path, _ in operations(described))
+    assert list(dict.fromkeys(path for _, path in told)) == list(described["paths"])
+
+
+def test_the_introduction_says_what_a_first_caller_needs(described, client):
+    words = described["info"]["description"]
+    headings = re.findall(r"^## (.+)$", words, re.MULTILINE)
+    assert headings == ["First call", "Idempotency", "Errors", "Rate limits", "Links"]
+    body = json.loads(re.search(r"-d '(.+)'", words)[1])
+    first = client.post("/jobs", json=body)
+    assert first.status_code == 201
+    links = re.findall(r"\]\((/[^)]*)\)", words)
+    assert len(links) >= 5
+    for link in links:
+        with client.get(link) as answer:
+            assert answer.status_code == 200, link
+    assert set(re.findall(r"`(\w+)`", words)) & set(Problem.model_fields) >= {
+        "type",
+        "title",
+        "status",
+        "detail",
+    }
 
 
 def test_the_index_leads_to_what_is_there(client):

@@ -16,7 +16,7 @@ STATES = {
     "retryJob": dead_lettered,
     "requeueDeadLetter": dead_lettered,
     "discardDeadLetter": dead_lettered,
-    "streamJobEvents": completed,
+    "watchJob": completed,
     "getJob": completed,
 }
 

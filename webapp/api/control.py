@@ -13,7 +13,7 @@ from webapp.api.schemas import AttemptAnswer, AttemptsQuery, CancelRequest, JobA
 from webapp.infra.broker import heartbeats
 from webapp.jobs.model import CancelAnswer
 
-bp = Blueprint("steering", __name__)
+bp = Blueprint("control", __name__)
 
 
 @bp.post("/jobs/<job_id>/cancel")

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
+from webapp import VERSION
 from webapp.api.errors import DATABASE_AWAY, SEARCH_TOO_LONG
 from webapp.jobs.errors import JobEnded, JobError, JobGone, JobNotFound, KeyRace, NotForRetry
 
@@ -294,13 +295,13 @@ READY = Examples(
 )
 METRICS = Examples(answers={200: "# TYPE jobs_created_total counter\njobs_created_total 3.0\n"})
 OPENAPI = Examples(
-    answers={200: {"openapi": "3.1.0", "info": {"title": "DJPS", "version": "1.0.0"}, "paths": {}}}
+    answers={200: {"openapi": "3.1.0", "info": {"title": "DJPS", "version": VERSION}, "paths": {}}}
 )
 INDEX = Examples(
     answers={
         200: {
             "name": "DJPS",
-            "version": "1.0.0",
+            "version": VERSION,
             "docs": "/docs/",
             "openapi": "/openapi.json",
             "jobs": "/jobs",

@@ -1,7 +1,8 @@
 """`/openapi.json`: the API described in OpenAPI 3.1, from the very models that the views use.
 
-A view says with `documented` what it takes and answers; its docstring is its description. The document is built once, from the
-routes of the application, so a request costs nothing more than without it.
+A view says with `documented` what it takes and answers; its docstring is its description. What it is called, and where it
+stands, is in `webapp.api.contents`. The document is built once, from the routes of the application, so a request costs nothing
+more than without it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from werkzeug.routing import Rule
 
 from webapp import VERSION
-from webapp.api import operations
+from webapp.api.contents import INTRODUCTION, NAMES, SUMMARY, TAGS
 from webapp.api.examples import JOB_ID, OPENAPI, PROBLEMS, Examples
 from webapp.api.schemas import Problem
 
@@ -129,9 +130,10 @@ def document(app: Flask) -> dict[str, Any]:
         "info": {
             "title": "DJPS",
             "version": VERSION,
-            "description": operations.INTRODUCTION,
+            "summary": SUMMARY,
+            "description": INTRODUCTION,
         },
-        "tags": [{"name": name, "description": says} for name, says in operations.TAGS.items()],
+        "tags": [{"name": tag, "description": words} for tag, words in TAGS.items()],
         "paths": _paths(found, schemas),
         "components": {
             "schemas": definitions,
@@ -148,18 +150,19 @@ Schemas = dict[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
 
 
 def _found(app: Flask) -> Found:
-    """The documented routes of an application, in the order in which they are shown."""
+    """The documented routes with their views, in the order of `NAMES`."""
+    order = list(NAMES)
     found = [
         (rule, view, operation)
         for rule in app.url_map.iter_rules()
         if (operation := operation_of(view := app.view_functions[rule.endpoint])) is not None
     ]
-    return sorted(found, key=lambda one: operations.place_of(one[0].endpoint))
+    return sorted(found, key=lambda one: order.index(one[0].endpoint))
 
 
 def _paths(found: Found, schemas: Schemas) -> dict[str, Any]:
     of_a_job = [
-        operations.KNOWN[rule.endpoint].id for rule, _, _ in found if rule.arguments == {JOB_PARAMETER}
+        NAMES[rule.endpoint].operation_id for rule, _, _ in found if rule.arguments == {JOB_PARAMETER}
     ]
     paths: dict[str, Any] = {}
     for rule, view, operation in found:
@@ -180,7 +183,7 @@ def _linked(operation: Operation, responses: dict[str, Any], of_a_job: Sequence[
     if operation.names_job is None:
         return responses
     parameters = {JOB_PARAMETER: f"$response.body#{operation.names_job}"}
-    links = {name: {"operationId": name, "parameters": parameters} for name in sorted(of_a_job)}
+    links = {name: {"operationId": name, "parameters": parameters} for name in of_a_job}
     return {
         status: answer | {"links": links} if int(status) in operation.answers else answer
         for status, answer in responses.items()
@@ -203,9 +206,10 @@ def _described(
 ) -> dict[str, Any]:
     summary, _, more = (view.__doc__ or "").strip().partition("\n")
     described: dict[str, Any] = {
-        "operationId": operations.KNOWN[endpoint].id,
-        "tags": [operations.KNOWN[endpoint].tag],
-        "summary": summary,
+        "operationId": NAMES[endpoint].operation_id,
+        "tags": [NAMES[endpoint].tag],
+        # Unlike a description, it is shown as it stands.
+        "summary": summary.replace("`", ""),
         "parameters": [*_path_parameters(rule), *_headers(operation), *_query_parameters(operation)],
         "responses": _responses(operation, schemas),
     }

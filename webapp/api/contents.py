@@ -1,0 +1,88 @@
+"""What `/openapi.json` is opened with, and what each operation is called: introduction, tags, order and operation ids.
+
+A client generator makes a method of each operation id and a class of each tag, so these names are part of the interface.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+JOBS, BATCHES, DEAD_LETTERS, OPERATIONS = "Jobs", "Batches", "Dead letters", "Operations"
+
+#: The tags in their order, each with its description.
+TAGS = {
+    JOBS: "Submit a job, follow it, and control it.",
+    BATCHES: "Submit many jobs in one request and one transaction.",
+    DEAD_LETTERS: "Jobs that failed for good: look at them, group them by error, queue them again or put them aside.",
+    OPERATIONS: "For those who run DJPS: health, metrics, and this description.",
+}
+
+SUMMARY = "A background job platform: an accepted job is never lost and never finishes twice."
+INTRODUCTION = """\
+DJPS is a background job platform. You send a job by HTTP; DJPS keeps it in PostgreSQL, runs it on workers, retries it with
+exponential backoff, and keeps what cannot be done in a dead letter queue.
+
+## First call
+
+```
+curl http://127.0.0.1:8000/jobs -H 'Content-Type: application/json' -d '{"payload": {"task": "noop"}}'
+```
+
+The answer is 201 with the job and its `id`. `GET /jobs/{job_id}?wait=30` answers as soon as the job is final. `payload.task`
+names the handler that runs it.
+
+## Idempotency
+
+Send an `Idempotency-Key` header, or `idempotency_key` in the body, and the same request may be sent again: it is answered 200 with
+the same job and `Idempotency-Replayed: true`. The same key with another request is refused with 422. A key lives
+`IDEMPOTENCY_TTL` seconds (24 hours unless set otherwise). After a 503 or a broken connection, send the request again with its key.
+
+## Errors
+
+An error is a problem document (`application/problem+json`, RFC 9457) with `type`, `title`, `status`, `detail` and
+`request_id`. Where fields broke rules, `errors` names each `field`, its `rule` and what was `given`. 503 means that nothing can be
+stored just now; `Retry-After` says when to come back.
+
+## Rate limits
+
+Submissions are limited per client address (`RATE_LIMIT`); a batch counts as one. Beyond the limit the answer is 429 with
+`Retry-After`. Other calls have no such limit. There is no authentication: what reaches the API may use all of it.
+
+## Links
+
+[Where everything is](/) · [this description](/openapi.json) · [as a page](/docs/) · [can it take jobs](/health/ready) ·
+[metrics](/metrics)
+"""
+
+
+class Name(NamedTuple):
+    """What an operation is called: a verb and what it is done to, in camel case; and one of `TAGS`."""
+
+    operation_id: str
+    tag: str
+
+
+#: The operations by their view's endpoint, in the order of the document, which is that of the README.
+NAMES = {
+    "jobs.submit": Name("submitJob", JOBS),
+    "batch.submit_many": Name("submitJobs", BATCHES),
+    "jobs.index": Name("listJobs", JOBS),
+    "following.show": Name("getJob", JOBS),
+    "following.events": Name("watchJob", JOBS),
+    "control.attempts": Name("listAttempts", JOBS),
+    "control.explain": Name("explainJob", JOBS),
+    "control.cancel": Name("cancelJob", JOBS),
+    "control.retry": Name("retryJob", JOBS),
+    "dlq.index": Name("listDeadLetters", DEAD_LETTERS),
+    "dlq.groups": Name("groupDeadLetters", DEAD_LETTERS),
+    "dlq.letters": Name("listDeadLetterRecords", DEAD_LETTERS),
+    "dlq.requeue_many": Name("requeueDeadLetters", DEAD_LETTERS),
+    "dlq.discard_many": Name("discardDeadLetters", DEAD_LETTERS),
+    "dlq.requeue_one": Name("requeueDeadLetter", DEAD_LETTERS),
+    "dlq.discard_one": Name("discardDeadLetter", DEAD_LETTERS),
+    "health.alive": Name("checkHealth", OPERATIONS),
+    "health.ready": Name("checkReadiness", OPERATIONS),
+    "metrics.exposition": Name("getMetrics", OPERATIONS),
+    "index.index": Name("getIndex", OPERATIONS),
+    "openapi.openapi": Name("getDescription", OPERATIONS),
+}
