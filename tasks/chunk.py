@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Container, Sequence
 from uuid import UUID
 
+from celery.exceptions import Retry as MessageDone
 from sqlalchemy import Connection
 
 from tasks.attempt import claims, run, settle
@@ -58,7 +59,7 @@ def execute_jobs(self: JobTask, job_ids: list[str]) -> None:
         order = {job_id: place for place, job_id in enumerate(ids)}
         chunk = Chunk(parts, sorted(claimed, key=lambda claim: order[claim.id]))
         chunk.run()
-        _tell_failures(chunk.failures)
+        _tell(chunk.failed, chunk.again)
 
 
 def _as_many_as_this_child_may(parts: Runtime, ids: list[UUID]) -> list[UUID]:
@@ -77,23 +78,28 @@ def execute_due(self: JobTask, queue: str, task: str, timeout: float) -> None:
     parts = runtime()
     ticket = Ticket(queue, task, timeout)
     end = time.monotonic() + TICKET_WINDOW
-    failures = 0
+    failed = again = 0
     claimed = claims.claim_due(parts, ticket)
     while claimed:
         chunk = Chunk(parts, claimed, ticket=ticket if time.monotonic() < end else None)
         claimed = chunk.run()
-        failures += chunk.failures
-    _tell_failures(failures)
+        failed += chunk.failed
+        again += chunk.again
+    _tell(failed, again)
 
 
-def _tell_failures(failures: int) -> None:
-    """Ends a message as a failure, for Celery and Flower, where one of its jobs failed for good.
+def _tell(failed: int, again: int) -> None:
+    """Ends a message as the worst of what its jobs came to, for Celery and Flower; all of it is settled by then.
 
     Raises:
-        JobsFailed: it did.
+        JobsFailed: one failed for good.
+        celery.exceptions.Retry: none did, and one was queued again.
     """
-    if failures:
-        raise JobsFailed(f"{failures} of this message's jobs failed")
+    if failed:
+        raise JobsFailed(f"{failed} of this message's jobs failed")
+    if again:
+        words = f"{again} of this message's jobs were queued again"
+        raise MessageDone(message=words, exc=JobsFailed(words))
 
 
 class Chunk:
@@ -123,8 +129,9 @@ class Chunk:
         self._task = claims[0].task
         self._done: list[End[Claim]] = []
         self._flushed_at = self._claimed_at
-        #: Jobs that failed for good.
-        self.failures = 0
+        #: Jobs that failed for good, and those that were queued for another attempt.
+        self.failed = 0
+        self.again = 0
 
     def run(self) -> list[Claim]:
         """Runs them all, or as many as the window allows; returns the ticket's next jobs."""
@@ -159,7 +166,9 @@ class Chunk:
             except AttemptFailed as failed:
                 metrics.observe_wait(claim.task, claim.queue, claim.waited + began - self._claimed_at)
                 metrics.observe_run(claim.task, claim.queue, time.monotonic() - began)
-                self.failures += settle.settle_failed(self._parts, failed) is JobStatus.FAILED
+                status = settle.settle_failed(self._parts, failed)
+                self.failed += status is JobStatus.FAILED
+                self.again += status is JobStatus.QUEUED
                 return
         ended = time.monotonic()
         with self._lock:

@@ -109,7 +109,7 @@ def applications(settings: Settings) -> list[Process]:
         Process(
             "flower",
             [*celery, "flower", f"--address={settings.flower_host}", f"--port={settings.flower_port}"],
-            "Celery's own view",
+            "Celery's messages; what became of jobs: /jobs, /dlq",
             # Flower 2.2 does not end at TERM while its event thread waits for Redis; it keeps no state.
             stop_signal="KILL",
             port=(settings.flower_port, "FLOWER_PORT"),

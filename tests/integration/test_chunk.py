@@ -10,6 +10,7 @@ import time
 from base64 import b64decode
 
 import pytest
+from celery.exceptions import Retry as MessageDone
 from factories import age, attempts_of, ended, letters_of, queued, row_of, waiting
 from sqlalchemy import text
 
@@ -268,10 +269,18 @@ def test_a_message_one_of_whose_jobs_failed_for_good_is_a_failure_for_celery(han
     assert [row_of(engine, row.id).status for row in rows][::2] == ["completed"] * 2
 
 
-def test_a_message_whose_jobs_are_tried_again_is_no_failure_for_celery(handle, engine):
-    row = queued(engine, task=handle(fails_for("bad")), payload={"who": "bad"}, max_retries=1)
-    execute_jobs.run([str(row.id)])
-    assert row_of(engine, row.id).status == "queued"
+def test_a_message_one_of_whose_jobs_is_tried_again_is_a_retry_for_celery(handle, engine):
+    task = handle(fails_for("bad"))
+    rows = [queued(engine, task=task, payload={"who": who}, max_retries=1) for who in ("good", "bad")]
+    with pytest.raises(MessageDone, match="1 of this message's jobs were queued again"):
+        execute_jobs.run([str(row.id) for row in rows])
+    assert statuses(engine, rows) == ["completed", "queued"]
+
+
+def test_a_message_whose_jobs_complete_is_a_success_for_celery(handle, engine):
+    rows = [queued(engine, task=handle(fails_for("bad")), payload={"who": "good"}) for _ in range(2)]
+    execute_jobs.run([str(row.id) for row in rows])
+    assert statuses(engine, rows) == ["completed"] * 2
 
 
 def fails_for(whom):

@@ -8,7 +8,7 @@ import os
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from collector import CLIENT, TRACE, TRACEPARENT, told
-from factories import ENDS, age, claimed, queued, row_of, tables
+from factories import ENDS, age, claimed, ended, queued, row_of, tables
 from opentelemetry import trace as opentelemetry_trace
 from psycopg2.errors import UniqueViolation
 from sqlalchemy import text
@@ -186,7 +186,7 @@ def test_each_job_of_a_chunk_has_a_span_as_if_it_had_come_alone(engine, handle, 
 
     name = handle(odd)
     jobs = [queued(engine, task=name, payload={"n": n}, traceparent=TRACEPARENT) for n in range(4)]
-    execute_jobs([str(job.id) for job in jobs])
+    ended(execute_jobs, [str(job.id) for job in jobs])
     found = told(collector)
     assert [one.attributes["djps.job.id"] for one in found] == [str(job.id) for job in jobs]
     assert [one.error for one in found] == [None, "odd", None, "odd"]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -171,24 +172,52 @@ def test_flower_asks_who_it_is_and_is_scraped_all_the_same(watcher, eventually):
     assert watcher.ask('{__name__=~"job_.*",job="flower"}') == []
 
 
-def test_flower_shows_a_job_by_its_id_and_the_name_of_its_task(fleet, watcher, eventually):
-    table = {"draw": 1, "start": 0, "length": 100, "order[0][column]": 0, "order[0][dir]": "desc"}
+def lines_of(watcher):
+    """Flower's table of tasks, the newest first."""
+    table = {"draw": 1, "start": 0, "length": 10_000, "order[0][column]": 0, "order[0][dir]": "desc"}
     table |= {"columns[0][data]": "received", "search[value]": ""}
+    answer = requests.get(
+        f"http://127.0.0.1:{watcher.flower_port}/tasks/datatable",
+        params=table,
+        auth=("ada", "sesame"),
+        timeout=10,
+    )
+    return answer.json()["data"]
+
+
+def test_flower_shows_a_job_by_its_id_and_the_name_of_its_task(fleet, watcher, eventually):
     posted = {}
 
     def shown():
         # Flower asks for events every five seconds, and shows what ran since.
         posted.update((fleet.post(task, seconds=0)["id"], task) for task in ("sleep", "no-use"))
-        answer = requests.get(
-            f"http://127.0.0.1:{watcher.flower_port}/tasks/datatable",
-            params=table,
-            auth=("ada", "sesame"),
-            timeout=10,
-        )
-        seen = {row["uuid"]: (row["name"], row["state"]) for row in answer.json()["data"]}
+        seen = {row["uuid"]: (row["name"], row["state"]) for row in lines_of(watcher)}
         return {seen[one] for one in seen.keys() & posted.keys() if seen[one][0] == posted[one]}
 
     eventually(lambda: shown() >= {("sleep", "SUCCESS"), ("no-use", "FAILURE")}, PATIENCE)
+
+
+def test_flower_shows_messages_and_not_jobs_as_the_page_says(fleet, watcher, eventually):
+    def hears():
+        fleet.wait_for(fleet.post("sleep", seconds=0))
+        return any(row["name"] == "sleep" for row in lines_of(watcher))
+
+    eventually(hears, PATIENCE)
+    known = {row["uuid"] for row in lines_of(watcher)}
+    body = {"jobs": [{"payload": {"task": "again"}, "tags": ["flower"]}] * 100}
+    made = fleet.http.post(f"{fleet.url}/jobs/batch", json=body, timeout=10).json()["items"]
+    assert {(ended["status"], ended["attempt"]) for ended in map(fleet.wait_for, made)} == {("failed", 2)}
+
+    def states():
+        rows = [row for row in lines_of(watcher) if row["name"] == "again" and row["uuid"] not in known]
+        return Counter(row["state"] for row in rows)
+
+    # What was tried again is told as that; a hundred jobs that failed are a few messages that did.
+    eventually(lambda: states().keys() >= {"RETRY", "FAILURE"}, PATIENCE)
+    assert states()["FAILURE"] < len(made)
+    # The page says to look here instead.
+    asked = {"status": "failed", "tag": "flower", "limit": 1}
+    assert fleet.http.get(f"{fleet.url}/jobs", params=asked, timeout=10).json()["total"] == len(made)
 
 
 def test_a_stopped_worker_with_due_jobs_fires_within_a_minute_and_a_new_one_ends_it(
