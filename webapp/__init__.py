@@ -112,5 +112,8 @@ def _bind_commands(app: Flask) -> None:
     from webapp.api.extensions import db
 
     folder = Path(__file__).resolve().parent.parent / "migrations"
-    Migrate(app, db, directory=str(folder), compare_type=True, compare_server_default=True)
+    # It goes through configparser, to which a % in the path is the beginning of a reference.
+    Migrate(
+        app, db, directory=str(folder).replace("%", "%%"), compare_type=True, compare_server_default=True
+    )
     cli.init_app(app)

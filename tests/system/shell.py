@@ -66,7 +66,8 @@ class Clone:
     """
 
     def __init__(self, folder: Path, **settings: str) -> None:
-        self.folder = folder / "djps"
+        # As people name their folders: what is typed, and what reads the path, must stand it.
+        self.folder = folder / "djps, 100% mine"
         shutil.copytree(ROOT, self.folder, ignore=shutil.ignore_patterns(*UNTRACKED))
         (self.folder / ".venv").symlink_to(ROOT / ".venv")
         self.ports = {said: str(ports.free()) for said in PORTS}
