@@ -59,6 +59,14 @@ def test_what_is_begun_with_is_there():
     assert "tasks.handlers.demo" in BUILT_IN
 
 
+def test_figures_about_others_are_those_of_the_page_of_performance():
+    (section,) = re.findall(r"^## Figures\n(.+?)^## ", text("comparison.md"), re.MULTILINE | re.DOTALL)
+    said = re.findall(r"\d+\.\d+", section)
+    assert len(said) >= 6
+    measured = set(re.findall(r"\d+\.\d+", text("performance.md")))
+    assert [one for one in said if one not in measured and f"{one}0" not in measured] == []
+
+
 @pytest.mark.parametrize("page", console.pages(), ids=lambda page: page.name)
 def test_no_page_links_to_a_package_registry(page):
     assert REGISTRIES.findall(page.path.read_text()) == []
