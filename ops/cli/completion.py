@@ -108,9 +108,9 @@ def _forwarded() -> Iterator[tuple[str, list[str]]]:
     """The words of the application's own commands."""
     from flask_migrate.cli import db  # noqa: PLC0415 - these load the application, and only this needs it
 
-    from webapp.cli import dlq, jobs, workers  # noqa: PLC0415 - as above
+    from webapp.cli import GROUPS  # noqa: PLC0415 - as above
 
-    for group in (jobs.group, dlq.group, workers.group, db):
+    for group in (*GROUPS, db):
         yield str(group.name), [*group.commands, "--help"]
         for name, command in group.commands.items():
             yield f"{group.name} {name}", [*_options(command), "--help"]

@@ -12,7 +12,7 @@ import console
 import pytest
 
 from ops.__main__ import parser
-from webapp.cli import dlq, jobs, workers
+from webapp.cli import GROUPS
 
 PAGES = console.pages()
 ROOT = console.ROOT
@@ -22,7 +22,7 @@ INLINE = re.compile(r"`((?:python3 -m ops|flask --app wsgi) [^`]+)`")
 NAMED = re.compile(r"(?<![\w/.-])(?:ops|tests|webapp|tasks|migrations)/[\w./-]*\w")
 
 #: What `flask --app wsgi` has of ours, and `python3 -m ops`, too.
-APPLICATION = {"jobs": jobs.group, "dlq": dlq.group, "workers": workers.group}
+APPLICATION = {group.name: group for group in GROUPS}
 #: What a sentence's placeholders may be.
 STANDS_FOR = {"N": "1", "S": "1", "P": "1", "TIME": "90s"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,8 @@ from ops import __main__ as program
 from ops.cli import completion, forward
 from ops.cli.commands import FORWARDED, SHELLS, parser
 from webapp import VERSION
-from webapp.cli import dlq, jobs, workers
-
-GROUPS = (jobs.group, dlq.group, workers.group)
+from webapp.cli import GROUPS
+from webapp.cli.examples import EXAMPLES
 
 
 def said(capsys, *words):
@@ -58,6 +58,15 @@ def test_every_option_of_the_applications_commands_has_a_sentence():
     assert len(options) > 40
     assert [(group, name, one.name) for group, name, one in options if not one.help] == []
     assert all(command.help for group in GROUPS for command in group.commands.values())
+
+
+@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+def test_an_example_of_the_applications_commands_can_be_typed(line):
+    group, name, *words = shlex.split(line.partition(" < ")[0])
+    command = {one.name: one for one in GROUPS}[group].commands[name]
+    assert line in command.epilog
+    with command.make_context(name, words) as parsed:
+        assert parsed.params
 
 
 def test_help_says_defaults_and_examples(capsys):

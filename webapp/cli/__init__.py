@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from flask import Flask
 
-from webapp.cli import dlq, follow, jobs, submit, workers
+from webapp.cli import dlq, examples, follow, jobs, submit, workers
+
+#: Ours; `db` is Flask-Migrate's.
+GROUPS = (jobs.group, dlq.group, workers.group)
 
 for command in (submit.submit, follow.wait, follow.tail, follow.watch):
     jobs.group.command()(command)
+examples.show_in(GROUPS)
 
 
 def init_app(app: Flask) -> None:
     """Adds the commands to `flask`."""
-    for group in (jobs.group, dlq.group, workers.group):
+    for group in GROUPS:
         app.cli.add_command(group)

@@ -1,0 +1,45 @@
+"""Examples for the help of each command; what stands before them is `flask --app wsgi` or `python3 -m ops`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+_ID = "01a21a44-f53b-77cd-a19a-6e0ee0642314"
+
+EXAMPLES = {
+    "jobs submit": (
+        """jobs submit '{"task": "sleep", "seconds": 2}' --wait""",
+        "jobs submit @payload.json --key order-17 --priority 7",
+        "jobs submit - --delay 3600 < payload.json",
+    ),
+    "jobs list": (
+        "jobs list --status failed --task send-email --limit 50",
+        """jobs list --payload '{"customer": 17}' --json""",
+    ),
+    "jobs show": (f"jobs show {_ID} --attempts",),
+    "jobs explain": (f"jobs explain {_ID}",),
+    "jobs wait": (f"jobs wait {_ID} --timeout 60",),
+    "jobs tail": (f"jobs tail {_ID}",),
+    "jobs watch": ("jobs watch --queue mail", "jobs watch --status processing --every 5"),
+    "jobs cancel": (f"jobs cancel {_ID} --reason 'ordered twice'",),
+    "jobs retry": (f"jobs retry {_ID}",),
+    "dlq groups": ("dlq groups", "dlq groups --task send-email --dead-after 2026-11-24T00:00:00Z"),
+    "dlq list": ("dlq list --error-type smtplib.SMTPServerDisconnected --limit 50",),
+    "dlq requeue": (
+        "dlq requeue --task send-email --rate 5 --why 'the server is back' --dry-run",
+        f"dlq requeue --id {_ID}",
+    ),
+    "dlq discard": ("dlq discard --fingerprint 0dec451a4c4d7a6a --why 'known and harmless'",),
+    "workers list": ("workers list --json",),
+}
+
+
+def show_in(groups: Iterable[click.Group]) -> None:
+    """Puts the examples at the end of each command's help."""
+    for group in groups:
+        for name, command in group.commands.items():
+            lines = EXAMPLES[f"{group.name} {name}"]
+            # Without the mark click would fill lines.
+            command.epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
