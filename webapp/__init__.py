@@ -113,7 +113,5 @@ def _bind_commands(app: Flask) -> None:
 
     folder = Path(__file__).resolve().parent.parent / "migrations"
     # It goes through configparser, to which a % in the path is the beginning of a reference.
-    Migrate(
-        app, db, directory=str(folder).replace("%", "%%"), compare_type=True, compare_server_default=True
-    )
+    Migrate(app, db, directory=str(folder).replace("%", "%%"), compare_type=True, compare_server_default=True)
     cli.init_app(app)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from http import HTTPStatus
 from typing import Any
 
 from gunicorn.glogging import Logger
@@ -15,6 +17,8 @@ from webapp.startup import one_sentence
 
 with one_sentence():
     _settings = current()
+#: What is asked for every few seconds by machines: a line for each that went well would bury the others.
+ROUTINE = frozenset({"/metrics", "/health", "/health/ready"})
 
 
 class JsonLogger(Logger):
@@ -23,12 +27,15 @@ class JsonLogger(Logger):
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
         """Logs one answered request; the query string stays out, it may hold anything."""
         headers = {name.lower(): value for name, value in resp.headers}
-        self.access_log.info(
+        path, status = environ.get("PATH_INFO", ""), int(str(resp.status).split()[0])
+        is_routine = path in ROUTINE and status < HTTPStatus.BAD_REQUEST
+        self.access_log.log(
+            logging.DEBUG if is_routine else logging.INFO,
             "request answered",
             extra={
                 "method": environ.get("REQUEST_METHOD"),
-                "path": environ.get("PATH_INFO", "")[:500],
-                "status": int(str(resp.status).split()[0]),
+                "path": path[:500],
+                "status": status,
                 "bytes": getattr(resp, "sent", None),
                 "seconds": round(request_time.total_seconds(), 6),
                 "client": environ.get("REMOTE_ADDR"),

@@ -140,6 +140,10 @@ def test_every_line_of_every_process_is_json_and_shows_no_payload(fleet, eventua
     assert all({"attempt", "worker_id", "request_id"} <= set(line) for line in done)
     accessed = [line for line in lines()["api"] if line["logger"] == "gunicorn.access"]
     assert done[0]["request_id"] in {line["request_id"] for line in accessed}
+    # Machines ask these every few seconds; what went well would bury the rest.
+    assert fleet.ready()
+    routine = [line for line in accessed if line["path"] in {"/metrics", "/health", "/health/ready"}]
+    assert [line for line in routine if line["status"] < 400] == []
 
 
 def test_a_lone_job_starts_within_a_second(fleet):
