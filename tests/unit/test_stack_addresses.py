@@ -123,16 +123,19 @@ def test_servers_of_the_stacks_own_are_not_asked(load):
 
 
 def test_a_taken_port_is_named_before_anything_is_installed(tmp_path):
+    others = {name: str(ports.free()) for name in early.PORTS if name != "POSTGRES_PORT"} | {
+        "DJPS_ENV_FILE": ""
+    }
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = early.port_in_use({"POSTGRES_PORT": str(port), "DJPS_ENV_FILE": ""})
+        said = early.refusal({**others, "POSTGRES_PORT": str(port)})
         assert f"port {port} is in use" in said
         assert "POSTGRES_PORT" in said
-        own = {"POSTGRES_PORT": str(port), "DATABASE_URL": "postgresql://h/d", "DJPS_ENV_FILE": ""}
-        assert "POSTGRES_PORT" not in (early.port_in_use(own) or "")
+        own = {**others, "POSTGRES_PORT": str(port), "DATABASE_URL": "postgresql://nowhere.invalid/d"}
+        assert "POSTGRES_PORT" not in early.refusal(own)
         file = tmp_path / "env"
         file.write_text(f"# mine\nexport POSTGRES_PORT='{port}'\n")
-        assert "POSTGRES_PORT" in early.port_in_use({"DJPS_ENV_FILE": str(file)})
+        assert "POSTGRES_PORT" in early.refusal({**others, "DJPS_ENV_FILE": str(file)})
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "https_proxy", "ALL_PROXY"])
