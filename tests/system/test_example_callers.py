@@ -1,0 +1,158 @@
+"""The examples that submit jobs: one job for one key whatever is lost, its result printed, and what is refused said."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from listener import listening
+
+pytestmark = pytest.mark.system
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "ops/examples/callers"
+#: How each language runs its file.
+COMMANDS = {
+    "submit.py": (sys.executable,),
+    "submit.mjs": ("node",),
+    "submit.php": ("php",),
+    "submit.rb": ("ruby",),
+    "submit.go": ("go", "run"),
+    "submit.sh": ("bash",),
+}
+#: Seconds that a caller may take; Go compiles it first.
+PATIENCE = 90
+
+
+@pytest.fixture(params=COMMANDS, scope="module")
+def caller(request, tmp_path_factory):
+    """Runs one of the callers; gives its exit code, what it printed and what it complained of."""
+    program, *words = COMMANDS[request.param]
+    if shutil.which(program) is None:
+        pytest.skip(f"{request.param} was not run, for there is no `{program}` on PATH")
+    cache = str(tmp_path_factory.getbasetemp() / "go")
+
+    def call(url, payload, key, timeout="10"):
+        return subprocess.run(
+            [program, *words, str(FOLDER / request.param), json.dumps(payload), key],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": cache,
+                "GOCACHE": cache,
+                "DJPS_URL": url,
+                "DJPS_TIMEOUT": timeout,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+
+    return call
+
+
+def as_it_was(job, status):
+    """A job's answer as it would have been before its end."""
+    return json.dumps(json.loads(job) | {"status": status, "result": None}).encode()
+
+
+class LosesAnswers(BaseHTTPRequestHandler):
+    """Hands requests on to DJPS; keeps the first answer to itself, and is too busy for the second request."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.keys.append(self.headers["Idempotency-Key"])
+        if len(self.server.keys) == 2:
+            self.answer(503, b'{"title": "Service Unavailable", "status": 503, "detail": "busy"}')
+        else:
+            status, job = self.handed_on("POST", body)
+            if len(self.server.keys) > 1:
+                self.answer(status, as_it_was(job, "queued"))
+
+    def do_GET(self):
+        self.server.waits.append(self.path)
+        status, job = self.handed_on("GET", None)
+        self.answer(status, as_it_was(job, "processing") if len(self.server.waits) == 1 else job)
+
+    def handed_on(self, method, body):
+        with closing(http.client.HTTPConnection(self.server.djps, timeout=40)) as there:
+            kept = {name: self.headers[name] for name in ("Content-Type", "Idempotency-Key") if body}
+            there.request(method, self.path, body, kept)
+            came = there.getresponse()
+            return came.status, came.read()
+
+    def answer(self, status, body):
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Says nothing."""
+
+
+def test_a_lost_answer_makes_no_second_job_and_the_result_is_printed(fleet, caller):
+    key = f"order-{uuid4()}"
+    payload = {"task": "sleep", "seconds": 0.25, "for": key}
+    with listening(LosesAnswers) as server:
+        server.djps = fleet.url.removeprefix("http://")
+        server.keys, server.waits = [], []
+        done = caller(server.url, payload, key)
+        keys, waits = server.keys, server.waits
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    # The shell's prints the whole job, for it has nothing that reads JSON.
+    assert printed.get("result", printed) == {"slept": 0.25}
+    assert keys == [key] * 3
+    made = fleet.rows("SELECT id FROM jobs WHERE payload->>'for' = %s", key)
+    assert waits == [f"/jobs/{job}?wait=20" for (job,) in made] * 2
+
+
+def test_what_is_refused_is_said_at_once(fleet, caller):
+    began = time.monotonic()
+    done = caller(fleet.url, {"task": "slep"}, f"order-{uuid4()}")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "422" in done.stderr
+    assert "did you mean 'sleep'?" in done.stderr
+    assert time.monotonic() - began < PATIENCE / 2
+
+
+def test_a_job_that_fails_is_no_success(fleet, caller):
+    done = caller(fleet.url, {"task": "no-use"}, f"order-{uuid4()}")
+    assert done.returncode == 1
+    assert "never works" in done.stdout + done.stderr
+
+
+class NeverAnswers(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.server.keys.append(self.headers["Idempotency-Key"])
+        self.server.over.wait(PATIENCE)
+        self.close_connection = True
+
+    def log_message(self, *_):
+        """Says nothing."""
+
+
+def test_a_server_that_never_answers_is_given_up(caller):
+    with listening(NeverAnswers) as server:
+        server.keys, server.over = [], threading.Event()
+        try:
+            done = caller(server.url, {"task": "noop"}, "order-17", timeout="0.3")
+        finally:
+            server.over.set()
+    assert done.returncode == 1
+    assert "no answer" in done.stderr
+    assert server.keys == ["order-17"] * 4
