@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
@@ -10,13 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from listener import listening
+from lossy import losing_answers
 
 pytestmark = pytest.mark.system
 
@@ -62,53 +61,10 @@ def caller(request, tmp_path_factory):
     return call
 
 
-def as_it_was(job, status):
-    """A job's answer as it would have been before its end."""
-    return json.dumps(json.loads(job) | {"status": status, "result": None}).encode()
-
-
-class LosesAnswers(BaseHTTPRequestHandler):
-    """Hands requests on to DJPS; keeps the first answer to itself, and is too busy for the second request."""
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.keys.append(self.headers["Idempotency-Key"])
-        if len(self.server.keys) == 2:
-            self.answer(503, b'{"title": "Service Unavailable", "status": 503, "detail": "busy"}')
-        else:
-            status, job = self.handed_on("POST", body)
-            if len(self.server.keys) > 1:
-                self.answer(status, as_it_was(job, "queued"))
-
-    def do_GET(self):
-        self.server.waits.append(self.path)
-        status, job = self.handed_on("GET", None)
-        self.answer(status, as_it_was(job, "processing") if len(self.server.waits) == 1 else job)
-
-    def handed_on(self, method, body):
-        with closing(http.client.HTTPConnection(self.server.djps, timeout=40)) as there:
-            kept = {name: self.headers[name] for name in ("Content-Type", "Idempotency-Key") if body}
-            there.request(method, self.path, body, kept)
-            came = there.getresponse()
-            return came.status, came.read()
-
-    def answer(self, status, body):
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        """Says nothing."""
-
-
 def test_a_lost_answer_makes_no_second_job_and_the_result_is_printed(fleet, caller):
     key = f"order-{uuid4()}"
     payload = {"task": "sleep", "seconds": 0.25, "for": key}
-    with listening(LosesAnswers) as server:
-        server.djps = fleet.url.removeprefix("http://")
-        server.keys, server.waits = [], []
+    with losing_answers(fleet.url) as server:
         done = caller(server.url, payload, key)
         keys, waits = server.keys, server.waits
     assert done.returncode == 0, done.stderr
