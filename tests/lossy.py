@@ -17,12 +17,14 @@ def as_it_was(job, status):
 
 
 class LosesAnswers(BaseHTTPRequestHandler):
-    """Hands requests on to DJPS; keeps the first answer to itself, and is too busy for the second request."""
+    """Hands requests on to DJPS; may keep the first answer to itself, and be too busy for the second request."""
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.keys.append(self.headers["Idempotency-Key"])
-        if len(self.server.keys) == 2:
+        if not self.server.loses:
+            self.answer(*self.handed_on("POST", body))
+        elif len(self.server.keys) == 2:
             self.answer(503, b'{"title": "Service Unavailable", "status": 503, "detail": "busy"}')
         else:
             status, job = self.handed_on("POST", body)
@@ -57,13 +59,14 @@ class LosesAnswers(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def losing_answers(djps: str) -> Iterator[Quiet]:
-    """Serves until the block ends.
+def losing_answers(djps: str, *, loses: bool = True) -> Iterator[Quiet]:
+    """Serves until the block ends; keeps the keys of submissions and the paths of looks.
 
     Args:
         djps: the URL that requests are handed on to.
+        loses: if not, every submission is answered as DJPS does.
     """
     with listening(LosesAnswers) as server:
         server.djps = djps.removeprefix("http://")
-        server.keys, server.waits = [], []
+        server.keys, server.waits, server.loses = [], [], loses
         yield server
