@@ -12,6 +12,8 @@ import pytest
 pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).resolve().parents[2]
+#: What a user's shell has; and what has the suite measure what runs.
+KEPT = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("COVERAGE_")}
 CONFTEST = 'pytest_plugins = ["tasks.testing.plugin"]\n'
 TESTS = """
 import json
@@ -170,7 +172,7 @@ def pytest_in(folder: Path, **environment: str) -> subprocess.CompletedProcess[s
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=folder,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment},
+        env={**KEPT, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
         check=False,
