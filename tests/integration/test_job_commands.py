@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -113,6 +120,63 @@ def test_tail_prints_every_change_until_the_job_is_final(engine):
             complete(connection, claim, '{"rows": 5}')
         assert tail.stdout.readline().endswith('completed  {"rows": 5}\n')
         assert tail.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(("wait", "{id}"), 130), (("tail", "{id}"), 0), (("watch",), 0)],
+    ids=str,
+)
+def test_ctrl_c_is_how_one_leaves(engine, eventually, words, code):
+    claim = claimed(engine)
+    program = [sys.executable, "-m", "flask", "--app", "wsgi", "jobs"]
+    given = [word.format(id=claim.id) for word in words]
+    with subprocess.Popen(
+        [*program, *given], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as command:
+        if words[0] == "wait":
+            eventually(lambda: is_watched(engine, claim.id))
+        else:
+            assert command.stdout.readline()
+        command.send_signal(signal.SIGINT)
+        _, said = command.communicate(timeout=30)
+    assert (command.returncode, said) == (code, "")
+
+
+def is_watched(engine, job_id):
+    with engine.connect() as connection:
+        return connection.execute(
+            text("SELECT watched FROM jobs WHERE id = :id"), {"id": job_id}
+        ).scalar_one()
+
+
+def test_on_a_terminal_watch_draws_its_table_anew(engine):
+    first = queued(engine)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    program = [sys.executable, "-m", "flask", "--app", "wsgi", "jobs", "watch", "--every", "0.2"]
+    environment = {**os.environ, "TERM": "xterm"}
+    environment.pop("COLUMNS", None)
+    with subprocess.Popen(program, stdout=theirs, stderr=subprocess.DEVNULL, env=environment) as command:
+        os.close(theirs)
+        seen = read_until(ours, str(first.id))
+        second = queued(engine)
+        seen += read_until(ours, str(second.id))
+        command.send_signal(signal.SIGINT)
+        assert command.wait(30) == 0
+    os.close(ours)
+    # The cursor goes up to where the table began.
+    assert "\x1b[1A" in seen
+    assert "last_error" in seen
+
+
+def read_until(terminal, part):
+    seen = ""
+    while part not in seen:
+        readable, _, _ = select.select([terminal], [], [], 30)
+        assert readable, f"{part} did not come: {seen!r}"
+        seen += os.read(terminal, 65_536).decode()
+    return seen
 
 
 def test_tail_says_how_a_job_ended_before(flask, engine):

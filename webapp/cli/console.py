@@ -22,7 +22,7 @@ from webapp.infra.telemetry.printable import escaped, escaped_json
 from webapp.jobs.errors import JobError, JobGone, JobNotFound
 
 #: Exit codes beside click's own: 0 done, 2 wrong usage.
-REFUSED, NOT_FOUND, SERVER_AWAY, TOO_LATE = 1, 4, 5, 124
+REFUSED, NOT_FOUND, SERVER_AWAY, TOO_LATE, INTERRUPTED = 1, 4, 5, 124, 130
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,6 +15,7 @@ from flask import current_app
 
 from webapp.api.schemas import JobAnswer
 from webapp.cli.console import (
+    INTERRUPTED,
     REFUSED,
     TOO_LATE,
     json_line,
@@ -49,7 +50,9 @@ timeout_option = click.option(
 @with_plain_errors
 def wait(job_id: UUID, *, timeout: float, as_json: bool) -> None:
     """Waits until a job is final; exit code 0 when it completed, 1 when it did not, 124 when it took too long."""
-    show_end(until_final(job_id, timeout), as_json=as_json)
+    with leaving_with(INTERRUPTED):
+        job = until_final(job_id, timeout)
+    show_end(job, as_json=as_json)
 
 
 @click.argument("job_id", type=click.UUID)
@@ -61,7 +64,7 @@ def tail(job_id: UUID, *, timeout: float, as_json: bool) -> None:
 
     Its log lines: python3 -m ops logs --job ID --follow
     """
-    with _until_interrupted():
+    with leaving_with(0):
         for job in _changes(job_id, timeout):
             if as_json:
                 json_line(JobAnswer.of(job))
@@ -92,7 +95,7 @@ def watch(*, every: float, seconds: float | None, as_json: bool, tag: tuple[str,
     end = time.monotonic() + (LONGEST_WAIT if seconds is None else seconds)
     known: dict[UUID, datetime] = {}
     on_terminal = sys.stdout.isatty() and not as_json
-    with _until_interrupted(), terminal.redrawn(enabled=on_terminal) as draw:
+    with leaving_with(0), terminal.redrawn(enabled=on_terminal) as draw:
         while True:
             jobs = job_service().page(query.wanted, limit=query.limit, before=None).jobs
             if on_terminal:
@@ -150,7 +153,7 @@ def change(job: JobRow) -> str:
 
 
 def _changes(job_id: UUID, seconds: float) -> Iterator[JobRow]:
-    """A job as it is, then at each change until it is final or time is over, and as it is then."""
+    """A job as it is, then at each change until it is final or time is over."""
     end = time.monotonic() + seconds
     jobs = job_service()
     watch = cast("Watchers", current_app.extensions["watchers"]).enter(job_id)
@@ -171,12 +174,16 @@ def _told(job: JobRow) -> tuple[object, ...]:
 
 
 @contextmanager
-def _until_interrupted() -> Iterator[None]:
-    """Ctrl-C is how one leaves, and no error."""
+def leaving_with(code: int) -> Iterator[None]:
+    """Ends the process with a code at Ctrl-C, without a word: who pressed it knows.
+
+    Args:
+        code: 0 where that is how one leaves.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        click.get_current_context().exit(0)
+        click.get_current_context().exit(code)
 
 
 def _exit_as(job: JobRow) -> None:

@@ -11,8 +11,8 @@ from flask import current_app
 
 from webapp.api.schemas import JobAnswer, SubmitRequest
 from webapp.api.strictjson import read_json
-from webapp.cli.console import json_option, say, show_json, with_plain_errors
-from webapp.cli.follow import LONGEST_WAIT, show_end, until_final
+from webapp.cli.console import INTERRUPTED, json_option, say, show_json, with_plain_errors
+from webapp.cli.follow import LONGEST_WAIT, leaving_with, show_end, until_final
 from webapp.cli.jobs import job_service
 from webapp.jobs.errors import TaskNotJudged
 
@@ -60,7 +60,9 @@ def submit(
         else:
             say(f"{accepted.job.id}{'' if accepted.created else ' (was there before)'}")
     if wait:
-        show_end(until_final(accepted.job.id, wait_timeout), as_json=as_json)
+        with leaving_with(INTERRUPTED):
+            job = until_final(accepted.job.id, wait_timeout)
+        show_end(job, as_json=as_json)
 
 
 def _bytes_of(payload: str) -> bytes:
