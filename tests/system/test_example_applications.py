@@ -24,21 +24,6 @@ SHOP = EXAMPLES / "django_shop"
 TIMEOUT = 30
 
 
-def installed(folder, *packages):
-    """Installs packages beside DJPS's own; skips where they cannot be had."""
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    got = subprocess.run(
-        [*pip, "--no-compile", "--target", str(folder), *packages],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    if got.returncode != 0:
-        pytest.skip(f"{packages[0]} cannot be installed here: {got.stderr[-300:]}")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def serving(eventually):
     """Runs a server until a block ends; begins when it answers."""
@@ -70,9 +55,8 @@ def answers(client, url):
 def shop_environment(tmp_path_factory):
     """What the shop's processes and the workers are given beside what all are given."""
     folder = tmp_path_factory.mktemp("shop")
-    packages = installed(folder / "packages", "Django>=5.2,<5.3")
     return {
-        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, SHOP, packages))),
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, SHOP))),
         "DJANGO_SETTINGS_MODULE": "project",
         "SHOP_DATABASE": str(folder / "shop.db"),
     }
@@ -187,18 +171,15 @@ def test_an_order_that_is_not_there_is_a_dead_letter(shop_fleet):
 
 
 @pytest.fixture(scope="module")
-def fastapi(tmp_path_factory, serving):
+def fastapi(serving):
     """Runs the FastAPI application; gives a client and its address."""
-    packages = installed(
-        tmp_path_factory.mktemp("fastapi"), "fastapi>=0.115,<1", "uvicorn>=0.30,<1", "httpx>=0.27,<1"
-    )
 
     @contextmanager
     def run(djps, **settings):
         port = ports.free()
         url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES / "callers")]
-        given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(packages), "DJPS_URL": djps, **settings}
+        given = {"PATH": os.environ["PATH"], "DJPS_URL": djps, **settings}
         with serving([*command, "fastapi_orders:app", "--port", str(port)], given, f"{url}/docs") as client:
             yield client, f"{url}/orders"
 
