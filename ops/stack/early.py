@@ -21,7 +21,9 @@ PORTS = {
     "HTTPBIN_PORT": (8099, "SIMULATED_JOB_URL"),
 }
 #: The servers that settings may name: the schemes of their URLs, and the ports where a URL says none.
-SERVERS = {"DATABASE_URL": ("postgres", 5432), "REDIS_URL": ("redis", 6379)}
+SERVERS = {"DATABASE_URL": ("postgresql", 5432), "REDIS_URL": ("redis", 6379)}
+#: How these may begin.
+SCHEMES = {"DATABASE_URL": ("postgresql", "postgres"), "REDIS_URL": ("redis", "rediss", "unix")}
 #: Seconds a server may take to accept a connection.
 CONNECT_TIMEOUT = 3.0
 
@@ -54,7 +56,9 @@ def _server_away(given: Mapping[str, str]) -> str | None:
             host, port = url.hostname, url.port or usual
         except ValueError:
             continue
-        if not url.scheme.startswith(scheme) or host is None or "," in url.netloc:
+        if name in given and not url.scheme.startswith(SCHEMES[name]):
+            return f"{name}: must begin with {scheme}:// (given: a URL that is not shown)"
+        if host is None or "," in url.netloc:
             continue
         try:
             socket.create_connection((host, port), timeout=CONNECT_TIMEOUT).close()
