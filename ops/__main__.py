@@ -6,6 +6,8 @@ Only the standard library is used here until `.venv` is there; then the command 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -47,5 +49,14 @@ def main(arguments: Sequence[str]) -> int:
     return run.run(wanted)
 
 
+def _read_by_no_one() -> int:
+    """What read our output has seen enough, as `head` does: nothing may be written at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BrokenPipeError:
+        sys.exit(_read_by_no_one())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import keyword
 import re
+import shlex
 from pathlib import Path
 from string import Template
 
+from ops.stack.venv import ROOT
 from webapp.jobs.handlers import NAME
 
 _HANDLER = Template('''\
@@ -94,8 +96,11 @@ def function_of(name: str) -> str:
 
 def told(handler: Path, test: Path) -> str:
     """What a terminal shows: what was written, and how to go on."""
+    # Tests run, and `up` looks for modules, in the clone's folder.
+    is_here = handler.parent.resolve() == ROOT
+    where = "." if is_here else shlex.quote(str(handler.parent.resolve()))
     return (
         f"wrote {handler.name} and {test.name}\n"
-        f"test it: python3 -m ops test {test.name}\n"
-        f"run it:  PYTHONPATH=. HANDLERS={handler.stem} python3 -m ops up"
+        f"test it: python3 -m ops test {test.name if is_here else shlex.quote(str(test.resolve()))}\n"
+        f"run it:  PYTHONPATH={where} HANDLERS={handler.stem} python3 -m ops up"
     )

@@ -11,10 +11,18 @@ from flask.cli import FlaskGroup
 
 from ops.stack.stack import Stack, StackError
 from ops.stack.venv import ROOT
+from webapp.settings import Settings
 from webapp.settings.local import read_note
 
 #: What the stack's note says, and commands take as settings.
 NOTED = ("database_url", "redis_url", "redis_prefix", "handlers", "default_handler", "queues")
+#: Commands that only look. They work while a module with handlers is broken: that is when one looks.
+READING = frozenset(
+    {("jobs", name) for name in ("list", "show", "explain", "watch", "tail", "wait")}
+    | {("dlq", name) for name in ("list", "groups")}
+    | {("workers", "list")}
+)
+WITHOUT_HANDLERS = {"HANDLERS": "", "DEFAULT_HANDLER": str(Settings.model_fields["default_handler"].default)}
 
 
 def run(stack: Stack, command: str, arguments: Sequence[str], here: Path) -> int:
@@ -29,13 +37,17 @@ def run(stack: Stack, command: str, arguments: Sequence[str], here: Path) -> int
     note = read_note(stack.data)
     if not note and "database_url" not in stack.settings.model_fields_set and not _asks_for_help(arguments):
         raise StackError("DJPS is not up; `python3 -m ops up` starts it, or DATABASE_URL names its database")
-    os.environ.update(noted(note))
+    os.environ.update(noted(note) | (WITHOUT_HANDLERS if tuple([command, *arguments][:2]) in READING else {}))
     sys.path[:0] = [str(ROOT), *filter(None, str(note.get("python_path", "")).split(os.pathsep))]
     words = [_absolute(word, here) if command == "jobs" else word for word in arguments]
     try:
         FlaskGroup(name="ops").main(["--app", "wsgi", command, *words], prog_name="python3 -m ops")
     except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if isinstance(ended.code, str):
+            # Python prints it where nothing catches it.
+            print(ended.code, file=sys.stderr)
+            return 1
+        return int(ended.code or 0)
     return 0
 
 

@@ -109,7 +109,7 @@ def applications(settings: Settings) -> list[Process]:
         Process(
             "flower",
             [*celery, "flower", f"--address={settings.flower_host}", f"--port={settings.flower_port}"],
-            "Celery's messages; what became of jobs: /jobs, /dlq",
+            "Celery's messages; jobs are in the API's /jobs and /dlq",
             # Flower 2.2 does not end at TERM while its event thread waits for Redis; it keeps no state.
             stop_signal="KILL",
             port=(settings.flower_port, "FLOWER_PORT"),

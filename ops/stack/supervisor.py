@@ -162,9 +162,12 @@ class Supervisor:
         """Stops one process in order, until it is launched again; False when there is none of this name.
 
         Raises:
-            SupervisorError: the supervisor does not run.
+            SupervisorError: the supervisor does not run, or is ending.
         """
-        states = {one["name"]: one["pid"] for one in self._call("getAllProcessInfo")}
+        try:
+            states = {one["name"]: one["pid"] for one in self._call("getAllProcessInfo")}
+        except xmlrpc.client.Fault as error:
+            raise SupervisorError("DJPS is being stopped") from error
         if name not in states:
             return False
         if states[name]:

@@ -206,7 +206,7 @@ def test_flower_shows_messages_and_not_jobs_as_the_page_says(fleet, watcher, eve
     known = {row["uuid"] for row in lines_of(watcher)}
     body = {"jobs": [{"payload": {"task": "again"}, "tags": ["flower"]}] * 100}
     made = fleet.http.post(f"{fleet.url}/jobs/batch", json=body, timeout=10).json()["items"]
-    # A job that a slow chunk hands back is claimed once more, so attempts may be three; retries are not.
+    # A job that a slow chunk hands back is claimed again, so attempts may be three; retries are not.
     assert {(ended["status"], ended["retry_count"]) for ended in map(fleet.wait_for, made)} == {("failed", 1)}
 
     def states():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -17,6 +19,8 @@ from ops.cli.commands import FORWARDED, SHELLS, parser
 from webapp import VERSION
 from webapp.cli import GROUPS
 from webapp.cli.examples import EXAMPLES
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def said(capsys, *words):
@@ -195,3 +199,42 @@ def test_the_script_is_printed(capsys):
         timeout=60,
     )
     assert done.stdout == completion.script("bash") + "\n"
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """Runs a command of `ops` where a module with handlers is broken."""
+    (tmp_path / "broken_handlers.py").write_text("def (\n")
+    given = {"HANDLERS": "broken_handlers", "DEFAULT_HANDLER": "mine", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+
+    def run(*words):
+        return subprocess.run(
+            [sys.executable, "-m", "ops", *words],
+            env={**os.environ, **given},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    return run
+
+
+def test_what_only_looks_works_while_handlers_are_broken(broken):
+    done = broken("workers", "list")
+    assert (done.returncode, done.stdout) == (0, "no live workers\n"), done.stderr
+
+
+def test_what_needs_handlers_says_what_is_wrong_with_them(broken):
+    done = broken("jobs", "submit", '{"task": "noop"}')
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("djps: HANDLERS: cannot import 'broken_handlers': SyntaxError")
+
+
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word():
+    typed = f"set -o pipefail; {sys.executable} -m ops chaos --list | true"
+    done = subprocess.run(
+        [shutil.which("bash"), "-c", typed], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr == ""

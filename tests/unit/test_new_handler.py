@@ -68,6 +68,9 @@ def test_it_is_said_what_was_written_and_how_to_go_on(tmp_path):
     ast.parse(handler.read_text())
     assert new_handler.told(handler, test).splitlines() == [
         "wrote send_email_handler.py and test_send_email_handler.py",
-        "test it: python3 -m ops test test_send_email_handler.py",
-        "run it:  PYTHONPATH=. HANDLERS=send_email_handler python3 -m ops up",
+        f"test it: python3 -m ops test {tmp_path}/test_send_email_handler.py",
+        f"run it:  PYTHONPATH={tmp_path} HANDLERS=send_email_handler python3 -m ops up",
     ]
+    here = new_handler.told(new_handler.ROOT / "a_handler.py", new_handler.ROOT / "test_a_handler.py")
+    assert "python3 -m ops test test_a_handler.py" in here
+    assert "PYTHONPATH=. HANDLERS=a_handler" in here

@@ -277,3 +277,23 @@ def test_another_prefix_is_refused(monkeypatch, prefix):
     monkeypatch.setenv("REDIS_PREFIX", prefix)
     with pytest.raises(SettingsError, match=r"^REDIS_PREFIX: must (be empty|not have)"):
         Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("garbage line\n", 1), ("A=1\n=3\n", 2), ('# mine\n\nJOB_TIMEOUT="5\nNUM_WORKERS=2\n', 3)],
+)
+def test_a_line_of_an_env_file_that_is_no_setting_is_named(tmp_path, monkeypatch, text, line):
+    file = tmp_path / "mine.env"
+    file.write_text(text)
+    monkeypatch.setenv("DJPS_ENV_FILE", str(file))
+    with pytest.raises(SettingsError, match=f"mine.env, line {line}: must be NAME=value"):
+        Settings.load()
+
+
+def test_an_env_file_may_have_comments_exports_and_quotes(tmp_path, monkeypatch):
+    file = tmp_path / "mine.env"
+    file.write_text("# mine\nexport NUM_WORKERS='3'\nJOB_TIMEOUT=\"7\" # seconds\n\nQUEUES=\n")
+    monkeypatch.setenv("DJPS_ENV_FILE", str(file))
+    found = Settings.load()
+    assert (found.num_workers, found.job_timeout) == (3, 7.0)

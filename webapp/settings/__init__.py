@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from pathlib import Path
 
+from dotenv.parser import parse_stream
 from pydantic import ValidationError
 
 from webapp.settings.group import SettingsError, sentence_of
@@ -38,6 +40,7 @@ class Settings(TelemetrySettings, OutboundSettings, HttpSettings, JobSettings, S
         Raises:
             SettingsError: a variable breaks its rule; the message names variable, rule and value.
         """
+        _refuse_what_is_no_setting(env_file())
         try:
             return cls(_env_file=env_file())
         except ValidationError as error:
@@ -49,6 +52,22 @@ class Settings(TelemetrySettings, OutboundSettings, HttpSettings, JobSettings, S
 def env_file() -> str | None:
     """The file that settings are read from beside the environment; None when there is to be none."""
     return os.environ.get("DJPS_ENV_FILE", ".env") or None
+
+
+def _refuse_what_is_no_setting(file: str | None) -> None:
+    """Looks for lines of an env file that name nothing: what reads it would only warn, and take the defaults.
+
+    Raises:
+        SettingsError: there is one; the message names file and line, and not what it says, which may be a secret.
+    """
+    if file is None or not Path(file).is_file():
+        return
+    with Path(file).open(encoding="utf-8") as opened:
+        for binding in parse_stream(opened):
+            if binding.error:
+                text = binding.original.string
+                line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+                raise SettingsError(f"{file}, line {line}: must be NAME=value, with quotes in pairs")
 
 
 @lru_cache(maxsize=1)
