@@ -91,6 +91,7 @@ def test_a_job_is_shown_with_its_attempts(flask, engine):
     assert f"id               {job.id}" in flask("jobs", "show", job.id).stdout
     shown = flask("jobs", "show", job.id, "--attempts").stdout
     assert "broken" in shown
+    assert shown.splitlines()[-2:] == ["attempt 1:", "  Traceback"]
     assert answer(flask("jobs", "show", job.id, "--attempts", "--json"))["attempts"][0]["outcome"] == "failed"
     assert "attempts" not in answer(flask("jobs", "show", job.id, "--json"))
     missing = flask("jobs", "show", uuid4())

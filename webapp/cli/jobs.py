@@ -83,7 +83,12 @@ def list_jobs(*, as_json: bool, tag: tuple[str, ...], **given: Any) -> None:
 
 @group.command()
 @click.argument("job_id", type=click.UUID)
-@click.option("--attempts", "with_attempts", is_flag=True, help="Its attempts as well, with their errors.")
+@click.option(
+    "--attempts",
+    "with_attempts",
+    is_flag=True,
+    help="Its attempts as well, and the traceback of the last that failed.",
+)
 @json_option
 @with_plain_errors
 def show(job_id: UUID, *, with_attempts: bool, as_json: bool) -> None:
@@ -99,6 +104,12 @@ def show(job_id: UUID, *, with_attempts: bool, as_json: bool) -> None:
         say("")
         columns = ("attempt", "outcome", "started_at", "duration", "worker_id", "error_type", "error_message")
         show_table(attempts, columns, nothing="no attempts")
+        traced = next((one for one in attempts if one["traceback"]), None)
+        if traced is not None:
+            say("")
+            say(f"attempt {traced['attempt']}:")
+            for line in traced["traceback"].splitlines():
+                say(f"  {line}")
 
 
 @group.command()
