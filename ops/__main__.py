@@ -23,6 +23,13 @@ NEEDS = {
     "load": "load",
     "dashboards": "test",
 }
+#: Commands about what runs: in a clone where nothing was ever started they install nothing to say so.
+LOOKING = frozenset({"down", "status", "restart", "stop", "logs", *FORWARDED})
+
+
+def _asks_for_more(arguments: Sequence[str]) -> bool:
+    """True if a command prints more than a sentence when nothing runs: its help, or JSON."""
+    return bool({"--help", "--json"} & set(arguments)) or (arguments[0] in FORWARDED and len(arguments) == 1)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -38,6 +45,12 @@ def main(arguments: Sequence[str]) -> int:
     wanted = parse(arguments)
     if wanted.command == "up" and venv.lacks("up") and (sentence := early.refusal()) is not None:
         print(f"ops: {sentence}", file=sys.stderr)
+        return 1
+    if wanted.command in LOOKING and not _asks_for_more(arguments) and early.nothing_runs():
+        if wanted.command == "down":
+            print("DJPS was not up")
+            return 0
+        print("ops: DJPS is not up; `python3 -m ops up` starts it", file=sys.stderr)
         return 1
     try:
         venv.enter(NEEDS.get(wanted.command, "up"), arguments)

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 from ops.stack.venv import ROOT
-from webapp.jobs.handlers import NAME
+from webapp.jobs.handlers import NAME, load, registry
 
 _HANDLER = Template('''\
 """Runs jobs whose payload says `"task": "$name"`."""
@@ -66,6 +66,9 @@ def write(name: str, folder: Path) -> tuple[Path, Path]:
     """
     if not NAME.fullmatch(name):
         raise CannotWrite(f"a handler's name must match {NAME.pattern}; given: {name[:100]!r}")
+    load((), "")
+    if registry.get(name) is not None:
+        raise CannotWrite(f"DJPS has a handler {name!r} of its own; take another name")
     function = function_of(name)
     module = f"{function.rstrip('_')}_handler"
     handler, test = folder / f"{module}.py", folder / f"test_{module}.py"
@@ -89,7 +92,8 @@ def function_of(name: str) -> str:
         ('send_email', 'job_2_orders', 'import_')
     """
     words = re.sub(r"\W", "_", name.lower())
-    if words[0].isdigit():
+    # pytest would take a module or a function whose name begins with `test` for tests.
+    if words[0].isdigit() or words.startswith("test"):
         words = f"job_{words}"
     return f"{words}_" if keyword.iskeyword(words) else words
 

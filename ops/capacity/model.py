@@ -156,10 +156,10 @@ def children_needed(load: Load, costs: Costs) -> int:
         LoadError: no number of children does, for delivery alone takes as long.
     """
     if costs.delivery_ms / 1000 >= load.objective_seconds:
-        raise LoadError(f"objective_seconds must be above the delivery's {costs.delivery_ms / 1000:g} s")
+        raise LoadError(f"jobs cannot start within less than the delivery's {costs.delivery_ms / 1000:g} s")
     least = math.floor(load.rate * (load.run_seconds + costs.held_ms / 1000)) + 1
     if least > MOST_CHILDREN:
-        raise LoadError(f"rate times run_seconds needs {least} children; more than {MOST_CHILDREN}")
+        raise LoadError(f"rate times run time needs {least} children; a plan has {MOST_CHILDREN} at most")
     low, high = least, least
     while waits(load, costs, high).within_objective < load.objective_share:
         low, high = high + 1, high * 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ops.cli.arguments import lines, pattern, rounds, since
+from ops.cli.arguments import above, children, commit, lines, pattern, rounds, since, url
 from ops.cli.parser import Parser
 from ops.load.profiles import PROFILES, duration, rate
 from ops.logs.lines import LEVELS
@@ -184,7 +184,10 @@ def _bench(commands: dict[str, Parser]) -> None:
     )
     bench.add_argument("--plots", action="store_true", help="draw ops/docs/performance/*.png")
     bench.add_argument(
-        "--against", metavar="COMMIT", help="measure another commit in turns with this tree, small rounds"
+        "--against",
+        type=commit,
+        metavar="COMMIT",
+        help="measure another commit in turns with this tree, small rounds",
     )
     bench.add_argument(
         "--rounds", type=rounds, default=3, metavar="N", help="of `--against`; in each, both once"
@@ -197,7 +200,7 @@ def _load(commands: dict[str, Parser]) -> None:
     load.add_argument(
         "profile", choices=tuple(PROFILES), help="smoke: 15 s; load, spike: 1 min; soak: 30 min"
     )
-    load.add_argument("--url", help="of the API; the one of `ops up` when not given")
+    load.add_argument("--url", type=url, help="of the API; the one of `ops up` when not given")
     load.add_argument("--duration", type=duration, metavar="TIME", help="such as 90s, 15m or 2h")
     load.add_argument("--rate", type=rate, metavar="N", help="submissions a second; in a spike at its peak")
     load.add_argument("--no-refusals", action="store_true", help="an answer 429 fails the run")
@@ -206,25 +209,36 @@ def _load(commands: dict[str, Parser]) -> None:
 def _capacity(commands: dict[str, Parser]) -> None:
     capacity = commands["capacity"]
     _examples(capacity, "capacity --rate 50 --run 0.2", "capacity --trial")
-    capacity.add_argument("--rate", type=float, default=10.0, metavar="N", help="jobs a second")
-    capacity.add_argument("--run", type=float, default=1.0, metavar="S", help="mean run time, seconds")
+    capacity.add_argument("--rate", type=above(0, 1e6), default=10.0, metavar="N", help="jobs a second")
+    capacity.add_argument(
+        "--run", type=above(0, 86_400), default=1.0, metavar="S", help="mean run time, seconds"
+    )
     capacity.add_argument(
         "--variability",
-        type=float,
+        type=above(0, 100, itself=True),
         default=1.0,
         metavar="V",
         help="of the run time: standard deviation over mean",
     )
     capacity.add_argument(
-        "--children", type=int, metavar="N", help="children to look at; those that are needed where not given"
+        "--children",
+        type=children,
+        metavar="N",
+        help="children to look at; those that are needed where not given",
     )
     capacity.add_argument(
-        "--within", type=float, default=5.0, metavar="S", help="jobs must start within this time, seconds"
+        "--within",
+        type=above(0, 86_400),
+        default=5.0,
+        metavar="S",
+        help="jobs must start within this time, seconds",
     )
     capacity.add_argument(
-        "--share", type=float, default=0.99, metavar="P", help="... in this share of all cases"
+        "--share", type=above(0, 1), default=0.99, metavar="P", help="... in this share of all cases"
     )
-    capacity.add_argument("--cores", type=float, default=2.0, metavar="N", help="PostgreSQL's processors")
+    capacity.add_argument(
+        "--cores", type=above(0, 1024), default=2.0, metavar="N", help="PostgreSQL's processors"
+    )
     capacity.add_argument(
         "--costs", type=Path, metavar="FILE", help="JSON of `capacity --trial --json` or `bench --json`"
     )

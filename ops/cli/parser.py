@@ -66,6 +66,8 @@ class Parser(argparse.ArgumentParser):
         found, rest = self.parse_known_args(args, namespace)
         if rest:
             command = self.commands.get(str(getattr(found, "command", "")), self)
+            if not rest[0].startswith("-"):
+                command.error(f"`{command.prog.rpartition(' ')[2]}` takes no {rest[0]!r}")
             unknown = rest[0].partition("=")[0]
             command.error(f"there is no {unknown}{meant(unknown, command.options())}")
         return found

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ops import new_handler
-from ops.cli import completion, forward, stack
-from ops.cli.commands import FORWARDED
+from ops.cli import commands, completion, forward, stack
 from ops.new_handler import CannotWrite
 from ops.stack import postgres, prometheus
 from ops.stack.stack import Stack, StackError
@@ -28,7 +27,7 @@ def run(wanted: argparse.Namespace) -> int:
     os.chdir(ROOT)
     go_around_proxies()
     try:
-        if wanted.command in FORWARDED:
+        if wanted.command in commands.FORWARDED:
             return forward.run(Stack(Settings.load()), wanted.command, wanted.arguments, here)
         if (command := _OF_STACK.get(wanted.command)) is not None:
             return command(Stack(Settings.load()), wanted)
@@ -61,6 +60,8 @@ _OF_STACK: dict[str, Callable[[Stack, argparse.Namespace], int]] = {
 
 
 def _test(wanted: argparse.Namespace) -> int:
+    if wanted.check and wanted.pytest:
+        commands.parser().commands["test"].error(f"--check takes no {wanted.pytest[0]!r}: it runs no test")
     from ops import suite  # noqa: PLC0415 - only this command needs it
 
     return suite.run(wanted.pytest, check_only=wanted.check)

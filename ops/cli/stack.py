@@ -180,6 +180,9 @@ def show_logs(stack: Stack, wanted: argparse.Namespace) -> int:
             follow=wanted.follow,
             write=printer(as_objects=as_objects, out=sys.stdout),
         )
+        if shown == 0 and not selection.is_everything:
+            about = f" about job {wanted.job}" if wanted.job else ""
+            print(f"no line{about} is as asked for", file=sys.stderr)
         if lines == AT_FIRST and wanted.lines is None and shown == AT_FIRST:
             console(err=True).print(f"the last {AT_FIRST} lines; --all shows every one", style="dim")
     except BrokenPipeError:

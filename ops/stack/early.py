@@ -1,4 +1,4 @@
-"""What `up` says before minutes are spent on installing packages. Standard library only."""
+"""What commands say before minutes are spent on installing packages. Standard library only."""
 
 from __future__ import annotations
 
@@ -35,6 +35,16 @@ def refusal(environment: Mapping[str, str] = os.environ) -> str | None:
     """
     given = {**_file(environment.get("DJPS_ENV_FILE", ".env")), **environment}
     return bounds.breach(given) or _handlers_missing(given) or _port_in_use(given) or _server_away(given)
+
+
+def nothing_runs(environment: Mapping[str, str] = os.environ) -> bool:
+    """True if nothing was ever started here and no server is named, so that there is nothing to look at."""
+    given = {**_file(environment.get("DJPS_ENV_FILE", ".env")), **environment}
+    return not (
+        VENV.exists()
+        or (ROOT / given.get("DJPS_DATA_DIR", ".djps")).exists()
+        or any(name in given for name in SERVERS)
+    )
 
 
 def _port_in_use(given: Mapping[str, str]) -> str | None:

@@ -97,7 +97,10 @@ class Platform:
 
         Raises:
             Refused: the submission was refused.
+            TypeError: the payload is no mapping.
         """
+        if not isinstance(payload, Mapping):
+            raise TypeError(f"a payload is a mapping such as {{'task': 'noop'}} (given: {payload!r:.80})")
         answer = self._client.post("/jobs", json={"payload": dict(payload), **options})
         said: Any = answer.json
         if answer.status_code not in _ACCEPTED:
@@ -155,6 +158,8 @@ class Platform:
         Raises:
             ValueError: the clock does not go back.
         """
+        if not isinstance(seconds, (int, float)):
+            raise TypeError(f"the clock goes on by a number of seconds (given: {seconds!r:.80})")
         if not seconds > 0:
             raise ValueError(f"the clock goes on by more than 0 seconds (given: {seconds!r})")
         older = func.make_interval(0, 0, 0, 0, 0, 0, seconds)

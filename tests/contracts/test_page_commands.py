@@ -24,7 +24,14 @@ NAMED = re.compile(r"(?<![\w/.-])(?:ops|tests|webapp|tasks|migrations)/[\w./-]*\
 #: What `flask --app wsgi` has of ours, and `python3 -m ops`, too.
 APPLICATION = {group.name: group for group in GROUPS}
 #: What a sentence's placeholders may be.
-STANDS_FOR = {"N": "1", "S": "1", "P": "1", "TIME": "90s"}
+STANDS_FOR = {
+    "N": "1",
+    "S": "1",
+    "P": "0.5",
+    "TIME": "90s",
+    "COMMIT": "HEAD",
+    "URL": "http://127.0.0.1:8000",
+}
 
 
 def every_command():

@@ -14,6 +14,7 @@ import sys
 import termios
 import threading
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -26,6 +27,16 @@ from webapp.jobs.options import Terms
 
 #: Seconds a command of these may stay.
 PATIENCE = "30"
+
+
+@contextmanager
+def started(command, **options):
+    """A process; one that still runs when its test fails is killed, not waited for."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def lines(result, code=0):
@@ -51,6 +62,22 @@ def test_a_payload_that_is_too_large_is_not_read_to_its_end(another_app, engine,
     with app.app_context():
         refused = app.test_cli_runner().invoke(args=["jobs", "submit", word], input=large)
     assert (refused.exit_code, "payload: must have 2000 bytes at most" in refused.stderr) == (2, True)
+
+
+def test_a_payload_that_is_no_json_is_said_of_where_it_came_from(flask, tmp_path):
+    file = tmp_path / "broken.json"
+    file.write_text("{")
+    assert f"{file}: must be JSON: " in flask("jobs", "submit", f"@{file}").stderr
+    assert "stdin: must be JSON: " in flask("jobs", "submit", "-", input="{").stderr
+    assert "PAYLOAD: must be JSON: " in flask("jobs", "submit", "{").stderr
+
+
+def test_a_wrong_option_is_named_as_it_was_typed(flask):
+    said = flask("jobs", "submit", '{"task": "noop"}', "--priority", "12", "--max-retries", "-1").stderr
+    assert "--priority: must be at most 9 (given: 12)" in said
+    assert "--max-retries: must be at least 0 (given: -1)" in said
+    assert "--tag.0: " in flask("jobs", "submit", '{"task": "noop"}', "--tag", "").stderr
+    assert "--limit: " in flask("jobs", "list", "--limit", "0").stderr
 
 
 def test_a_payload_that_is_nowhere_is_named(flask, tmp_path):
@@ -111,7 +138,7 @@ def test_tail_prints_every_change_until_the_job_is_final(engine):
         "--timeout",
         PATIENCE,
     ]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as tail:
+    with started(program, stdout=subprocess.PIPE, text=True) as tail:
         assert tail.stdout.readline().rstrip().endswith(" processing  attempt 1")
         with engine.begin() as connection:
             store.note_progress(connection, claim.id, claim.attempt, done=1, total=2, note="half")
@@ -131,9 +158,7 @@ def test_ctrl_c_is_how_one_leaves(engine, eventually, words, code):
     claim = claimed(engine)
     program = [sys.executable, "-m", "flask", "--app", "wsgi", "jobs"]
     given = [word.format(id=claim.id) for word in words]
-    with subprocess.Popen(
-        [*program, *given], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as command:
+    with started([*program, *given], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as command:
         if words[0] == "wait":
             eventually(lambda: is_watched(engine, claim.id))
         else:
@@ -157,7 +182,7 @@ def test_on_a_terminal_watch_draws_its_table_anew(engine):
     program = [sys.executable, "-m", "flask", "--app", "wsgi", "jobs", "watch", "--every", "0.2"]
     environment = {**os.environ, "TERM": "xterm"}
     environment.pop("COLUMNS", None)
-    with subprocess.Popen(program, stdout=theirs, stderr=subprocess.DEVNULL, env=environment) as command:
+    with started(program, stdout=theirs, stderr=subprocess.DEVNULL, env=environment) as command:
         os.close(theirs)
         seen = read_until(ours, str(first.id))
         second = queued(engine)

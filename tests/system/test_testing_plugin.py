@@ -151,8 +151,12 @@ def test_what_is_wrong_is_said(djps):
         djps.jobs(status="loud")
     with pytest.raises(KeyError):
         djps.job("01a20af4-1c53-716c-9a00-04d2b42b60c5")
-    with pytest.raises(ValueError, match="a port is 1 to 65535"):
+    with pytest.raises(ValueError, match="the port of 'nowhere:0' must be 1 to 65535"):
         djps.allow_calls("nowhere:0")
+    with pytest.raises(TypeError, match="a payload is a mapping such as .* \\(given: 'x'\\)"):
+        djps.submit("x")
+    with pytest.raises(TypeError, match="by a number of seconds \\(given: 'x'\\)"):
+        djps.advance("x")
     with pytest.raises(ValueError, match="more than 0 seconds"):
         djps.advance(0)
 

@@ -129,8 +129,8 @@ def test_the_command_prints_a_plan_for_people_and_for_programs(capsys):
 
 
 def test_the_command_says_what_is_wrong_and_when_postgresql_cannot(capsys):
-    assert ask("--rate", "-1") == 1
-    assert "rate must be above 0" in capsys.readouterr().err
+    assert ask("--rate", "999999", "--run", "80000") == 1
+    assert "rate times run time needs" in capsys.readouterr().err
     assert ask("--rate", "9000", "--run", "0.001") == 0
     assert "PostgreSQL cannot do this" in capsys.readouterr().out
 

@@ -14,11 +14,15 @@ import pytest
 from flask_migrate.cli import db
 
 from ops import __main__ as program
-from ops.cli import completion, forward
+from ops.cli import completion, forward, run
 from ops.cli.commands import FORWARDED, SHELLS, parser
+from ops.cli.stack import show_logs
+from ops.stack import early, venv
+from ops.stack.stack import Stack
 from webapp import VERSION
 from webapp.cli import GROUPS
 from webapp.cli.examples import EXAMPLES
+from webapp.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,7 +96,7 @@ def test_it_says_its_version(capsys):
             "there is no --detahc; did you mean '--detach'?\nSee `python3 -m ops up --help`",
         ),
         (("up", "--det"), "there is no --det; did you mean '--detach'?"),
-        (("status", "now"), "there is no now"),
+        (("status", "now"), "`status` takes no 'now'"),
         (("new", "handlr", "x"), "there is no 'handlr'; did you mean 'handler'?"),
         (("completion", "powershell"), "there is no 'powershell' (there are: bash, zsh, fish)"),
         (("logs", "--level", "loud"), "(there are: debug, info, warning, error, critical)"),
@@ -104,6 +108,13 @@ def test_it_says_its_version(capsys):
         (("logs", "--grep", "x" * 2_000), "must have 1000 characters at most"),
         (("logs", "--since", "noon"), "must be like 30s, 10m"),
         (("bench", "--rounds", "0"), "must be a whole number from 1 to 100 (given: '0')"),
+        (("bench", "--against", "nosuch"), "must name a commit that git knows (given: 'nosuch')"),
+        (("load", "smoke", "--url", "ftp://x"), "must be the URL of an API, such as http://127.0.0.1:8000"),
+        (("load", "smoke", "--url", "http://x:99999"), "(given: 'http://x:99999')"),
+        (("capacity", "--run", "0"), "argument --run: must be a number above 0 and below 86400 (given: '0')"),
+        (("capacity", "--share", "nan"), "must be a number above 0 and below 1 (given: 'nan')"),
+        (("capacity", "--variability", "-1"), "must be a number from 0 to 100 (given: '-1')"),
+        (("capacity", "--children", "0"), "must be a whole number from 1 to 100000 (given: '0')"),
         ((), "required: COMMAND"),
     ],
 )
@@ -113,6 +124,65 @@ def test_what_is_typed_wrong_is_named(capsys, words, sentence):
     assert sentence in text
     assert text.startswith("ops: ")
     assert len(text.splitlines()) == 2
+
+
+def test_a_check_takes_no_tests(capsys):
+    with pytest.raises(SystemExit) as ended:
+        run.run(program.parse(["test", "--check", "tests/unit"]))
+    assert (ended.value.code, "--check takes no 'tests/unit'" in capsys.readouterr().err) == (2, True)
+
+
+@pytest.fixture
+def new_clone(tmp_path, monkeypatch):
+    """A clone in which nothing was ever started; a command that would install something fails."""
+    for name in ("DATABASE_URL", "REDIS_URL", "DJPS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DJPS_ENV_FILE", "")
+    monkeypatch.setattr(early, "VENV", tmp_path / "no environment")
+    monkeypatch.setattr(early, "ROOT", tmp_path)
+
+    def enter(*_):
+        raise venv.VenvError("it would be installed")
+
+    monkeypatch.setattr(venv, "enter", enter)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["status"], 1, "ops: DJPS is not up; `python3 -m ops up` starts it"),
+        (["down"], 0, "DJPS was not up"),
+        (["jobs", "list"], 1, "ops: DJPS is not up"),
+        (["logs", "worker"], 1, "ops: DJPS is not up"),
+        (["status", "--json"], 1, "ops: it would be installed"),
+        (["jobs", "--help"], 1, "ops: it would be installed"),
+        (["dlq"], 1, "ops: it would be installed"),
+        (["test"], 1, "ops: it would be installed"),
+    ],
+)
+def test_where_nothing_was_ever_started_nothing_is_installed_to_say_so(new_clone, capsys, words, code, said):
+    assert program.main(words) == code
+    out, err = capsys.readouterr()
+    assert (out + err).startswith(said)
+
+
+def test_logs_in_which_nothing_is_as_asked_for_say_so(tmp_path, capsys):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "worker.log").write_text('{"level": "INFO", "message": "hello"}\n')
+    folder = Stack(Settings.model_validate({"DJPS_DATA_DIR": tmp_path}))
+    assert show_logs(folder, program.parse(["logs", "--job", "01a2"])) == 0
+    out, err = capsys.readouterr()
+    assert (out, err.startswith("no line about job 01a2")) == ("", True)
+    assert show_logs(folder, program.parse(["logs"])) == 0
+    out, err = capsys.readouterr()
+    assert ("hello" in out, err) == (True, "")
+
+
+def test_a_database_that_is_named_is_looked_at_from_a_new_clone(new_clone, capsys):
+    new_clone.setenv("DATABASE_URL", "postgresql://127.0.0.1/djps")
+    assert program.main(["jobs", "list"]) == 1
+    assert "it would be installed" in capsys.readouterr().err
 
 
 def test_what_follows_a_forwarded_command_is_left_to_it():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ops.stack import bounds, early, ports
-from webapp.settings import Settings
+from webapp.settings import Settings, SettingsError
 
 KNOWN = bounds.known()
 
@@ -66,6 +66,26 @@ def test_what_is_out_of_bounds_is_refused_early(name):
     for limit, number in KNOWN[name].limits.items():
         beyond = number - 1 if limit in {"ge", "gt"} else number + 1
         assert early.refusal({name: f"{beyond:.12g}", "DJPS_ENV_FILE": ""}).startswith(f"{name}: must be a")
+
+
+def wrong_for(rule):
+    """A value that a rule refuses."""
+    if isinstance(rule, bounds.Bounds):
+        return "many"
+    return "~"
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_a_wrong_setting_is_said_alike_before_and_after_installation(name, monkeypatch):
+    monkeypatch.setenv("DJPS_ENV_FILE", "")
+    values = [wrong_for(KNOWN[name])]
+    if isinstance(KNOWN[name], bounds.Bounds) and (limits := KNOWN[name].limits):
+        values.append(f"{min(limits.values()) - 1:.12g}")
+    for value in values:
+        monkeypatch.setenv(name, value)
+        with pytest.raises(SettingsError) as refused:
+            Settings.load()
+        assert bounds.breach({name: value}) in str(refused.value).split("; ")
 
 
 @pytest.mark.parametrize(

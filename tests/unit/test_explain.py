@@ -43,6 +43,7 @@ JOB = JobRow(
     result_note=None,
 )
 RUNS = {"status": "processing", "attempt": 2, "worker_id": "host:1:b/7", "lease_expires_at": LATER}
+FAILED = {"status": "failed", "finished_at": BEFORE, "attempt": 4, "last_error": "ValueError: no"}
 CANCELLED = {"status": "cancelled", "finished_at": BEFORE, "cancel_reason": "expired"}
 
 
@@ -51,6 +52,7 @@ CANCELLED = {"status": "cancelled", "finished_at": BEFORE, "cancel_reason": "exp
     [
         ({"status": "completed", "finished_at": BEFORE}, {}, "final", "completed since 2026-01-02T03:03:05"),
         (CANCELLED, {}, "final", "(expired)"),
+        (FAILED, {}, "final", "after 4 attempts: ValueError: no; a retry queues it again"),
         (RUNS, {}, "running", "held by worker host:1:b/7 until 2026-01-02T03:05:05"),
         (RUNS, {"cancel_asked": True}, "stopping", "attempt 2 was asked to stop"),
         (RUNS, {"recorded": True}, "failing", "attempt 2 failed and was the last"),

@@ -49,6 +49,17 @@ def test_a_name_that_no_handler_may_have_is_refused(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_name_of_a_built_in_handler_is_refused(tmp_path):
+    with pytest.raises(new_handler.CannotWrite, match="DJPS has a handler 'noop' of its own"):
+        new_handler.write("noop", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_looks_like_a_tests_is_no_test_to_pytest(tmp_path):
+    handler, test = new_handler.write("test", tmp_path)
+    assert (handler.name, test.name) == ("job_test_handler.py", "test_job_test_handler.py")
+
+
 @pytest.mark.parametrize("taken", ["send_email_handler.py", "test_send_email_handler.py"])
 def test_nothing_is_written_over(tmp_path, taken):
     (tmp_path / taken).write_text("mine")

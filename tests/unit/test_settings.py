@@ -42,7 +42,7 @@ def test_a_number_is_taken_at_its_bound_and_refused_beyond_it(monkeypatch, field
         Settings.load()
     message = str(caught.value)
     assert message.startswith(f"{variable(field)}: ")
-    assert "should be" in message
+    assert "must be a" in message
     assert repr(str(beyond)) in message
 
 

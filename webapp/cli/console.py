@@ -38,7 +38,9 @@ def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
         try:
             return command(*args, **kwargs)
         except ValidationError as error:
-            rules = "; ".join(f"{one.field}: {one.rule} (given: {one.given})" for one in breaches_of(error))
+            rules = "; ".join(
+                f"{_typed(one.field)}: {one.rule} (given: {one.given})" for one in breaches_of(error)
+            )
             raise click.UsageError(escaped(rules)) from None
         except BadBody as error:
             raise click.UsageError(escaped(str(error))) from None
@@ -52,6 +54,15 @@ def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
             _fail(f"Redis is not answering ({type(error).__name__})", SERVER_AWAY)
 
     return run
+
+
+def _typed(field: str) -> str:
+    """A field as it was typed: `--max-retries` for `max_retries`, where the command has such an option."""
+    top, dot, rest = field.partition(".")
+    known = {one.name: one.opts[0] for one in click.get_current_context().command.params}
+    # A list is given by an option that stands for one of it.
+    option = known.get(top) or known.get(top.removesuffix("s"))
+    return f"{option}{dot}{rest}" if option is not None and option.startswith("-") else field
 
 
 def _sentence_of(error: SQLAlchemyError) -> str:

@@ -10,10 +10,11 @@ import click
 from flask import current_app
 
 from webapp.api.schemas import JobAnswer, SubmitRequest
-from webapp.api.strictjson import read_json
+from webapp.api.strictjson import BadBody, read_json
 from webapp.cli.console import INTERRUPTED, json_option, say, show_json, with_plain_errors
 from webapp.cli.follow import LONGEST_WAIT, leaving_with, show_end, until_final
 from webapp.cli.jobs import job_service
+from webapp.infra.telemetry.printable import escaped
 from webapp.jobs.errors import TaskNotJudged
 
 
@@ -48,7 +49,7 @@ def submit(
     """
     asked = {name: value for name, value in options.items() if value is not None}
     wanted = SubmitRequest.model_validate(
-        {"payload": read_json(_bytes_of(payload))} | asked | ({"tags": list(tag)} if tag else {})
+        {"payload": _payload_of(payload)} | asked | ({"tags": list(tag)} if tag else {})
     )
     if not job_service().can_judge(wanted.payload):
         raise TaskNotJudged(wanted.payload["task"])
@@ -63,6 +64,19 @@ def submit(
         with leaving_with(INTERRUPTED):
             job = until_final(accepted.job.id, wait_timeout)
         show_end(job, as_json=as_json)
+
+
+def _payload_of(given: str) -> Any:
+    """A payload, from where it is.
+
+    Raises:
+        click.UsageError: it cannot be read, or is no JSON.
+    """
+    try:
+        return read_json(_bytes_of(given))
+    except BadBody as error:
+        where = {"-": "stdin"}.get(given) or (given[1:] if given.startswith("@") else "PAYLOAD")
+        raise click.UsageError(escaped(f"{where}: {error}".replace("the body must", "must", 1))) from None
 
 
 def _bytes_of(payload: str) -> bytes:

@@ -55,18 +55,35 @@ def console(file: TextIO | None = None, *, err: bool = False) -> Console:
 def show_table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, file: TextIO | None = None
 ) -> None:
-    """Prints rows as a table; on a terminal that is too narrow for it the lines go on below.
+    """Prints rows as a table; on a terminal that is too narrow for it, each row as lines of its own.
 
     Args:
         rows: values by column. Moments in columns that end with `_at` are shown as how long ago they are.
     """
     out = console(file)
     widths = _widths(rows, columns, out.width)
+    if sum(widths) - GAP > out.width:
+        _show_records(rows, columns, out)
+        return
+    # Rich counts the gap behind the last column, too.
     out.width = max(out.width, sum(widths))
     with out.capture() as captured:
         out.print(_table(rows, dict(zip(columns, widths, strict=True))), soft_wrap=False)
     for line in captured.get().splitlines():
         print(line.rstrip(), file=file)
+
+
+def _show_records(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], out: Console) -> None:
+    """Prints each row as a line for each value, with an empty line between two rows."""
+    from rich.text import Text
+
+    widest = max(map(len, columns))
+    for number, row in enumerate(rows):
+        if number:
+            out.print()
+        for name in columns:
+            shown = cell(name, row.get(name))
+            out.print(Text(name.ljust(widest + GAP), "bold") + Text(shown, _STYLES.get(shown, "")))
 
 
 @contextmanager

@@ -77,8 +77,14 @@ def explain(at: Situation) -> Explanation:
 
 def _final(job: JobRow) -> Explanation:
     ended = iso(job.finished_at) if job.finished_at else None
-    why = f" ({job.cancel_reason})" if job.status == JobStatus.CANCELLED and job.cancel_reason else ""
-    return Explanation("final", f"it is {job.status} since {ended}{why}", {"finished_at": ended})
+    sentence = f"it is {job.status} since {ended}"
+    facts = {"finished_at": ended}
+    if job.status == JobStatus.CANCELLED and job.cancel_reason:
+        sentence += f" ({job.cancel_reason})"
+    if job.status == JobStatus.FAILED:
+        facts["last_error"] = job.last_error
+        sentence += f", after {job.attempt} attempt{'s' * (job.attempt != 1)}: {job.last_error}; a retry queues it again"
+    return Explanation("final", sentence, facts)
 
 
 def _running(job: JobRow, *, cancel_asked: bool) -> Explanation:

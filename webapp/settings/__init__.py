@@ -45,7 +45,7 @@ class Settings(TelemetrySettings, OutboundSettings, HttpSettings, JobSettings, S
             return cls(_env_file=env_file())
         except ValidationError as error:
             raise SettingsError(
-                "; ".join(sentence_of(item) for item in error.errors(include_url=False))
+                "; ".join(sentence_of(item, cls.model_fields) for item in error.errors(include_url=False))
             ) from None
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 KIBIBYTE = 1024
 #: Addresses that only this host reaches.
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+#: How a bound is said. `ops up` says the same before anything is installed.
+_LIMITS = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
 
 
 class SettingsError(ValueError):
@@ -33,12 +39,21 @@ def items_of(value: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in value.split(",") if item.strip())
 
 
-def sentence_of(item: ErrorDetails) -> str:
-    """Says which variable broke which rule, and hides secrets and a URL's password."""
+def sentence_of(item: ErrorDetails, fields: Mapping[str, FieldInfo]) -> str:
+    """Says which variable broke which rule, and hides secrets and a URL's password.
+
+    Args:
+        item: what pydantic found.
+        fields: those of the settings, by name.
+    """
     name = "_".join(str(part) for part in item["loc"]).upper()
+    words = item["msg"].removeprefix("Value error, ")
     if not name:
         # A rule about several settings names them itself.
-        return item["msg"].removeprefix("Value error, ")
+        return words
+    if item["type"] != "value_error":
+        field = next((one for key, one in fields.items() if name in (one.alias, key.upper())), None)
+        words = (field and rule_of(field)) or words
     given = repr(item["input"])[:80]
     if name.endswith(("_URL", "_ENDPOINT")):
         given = "a URL that is not shown"
@@ -46,4 +61,19 @@ def sentence_of(item: ErrorDetails) -> str:
         given = "secrets that are not shown"
     elif name.endswith("_AUTH"):
         given = "a password that is not shown"
-    return f"{name}: {item['msg'].removeprefix('Value error, ')} (given: {given})"
+    return f"{name}: {words} (given: {given})"
+
+
+def rule_of(field: FieldInfo) -> str | None:
+    """What a field may be, in words, as far as its annotation and bounds say; None for one that takes any text."""
+    bounds = {
+        limit: getattr(one, limit) for one in field.metadata for limit in _LIMITS if hasattr(one, limit)
+    }
+    if field.annotation in (int, float):
+        kind = "a whole number" if field.annotation is int else "a number"
+        limits = [f"{_LIMITS[limit]} {bounds[limit]:.12g}" for limit in sorted(bounds)]
+        return " ".join([f"must be {kind}", *limits])
+    if get_origin(field.annotation) is Literal:
+        return f"must be one of {', '.join(map(str, get_args(field.annotation)))}"
+    pattern = next((found for one in field.metadata if (found := getattr(one, "pattern", None))), None)
+    return f"must match {pattern}" if pattern else None

@@ -35,10 +35,10 @@ class JobSettings(Group):
     )
     job_timeout: float = Field(300.0, gt=0, le=86_400, description="Seconds an attempt may take, by default.")
     max_payload_bytes: int = Field(
-        256 * KIBIBYTE, ge=KIBIBYTE, le=16 * KIBIBYTE**2, description="Largest body, bytes."
+        256 * KIBIBYTE, ge=1_024, le=16_777_216, description="Largest body, bytes."
     )
     max_result_bytes: int = Field(
-        64 * KIBIBYTE, ge=0, le=16 * KIBIBYTE**2, description="Largest kept result, bytes."
+        64 * KIBIBYTE, ge=0, le=16_777_216, description="Largest kept result, bytes."
     )
     num_workers: int = Field(2, ge=1, le=256, description="Prefork children of a worker.")
     max_tasks_per_child: int = Field(250_000, ge=1, description="Jobs a child runs before it is replaced.")

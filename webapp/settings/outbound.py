@@ -25,7 +25,7 @@ class OutboundSettings(Group):
     http_max_bytes: int = Field(
         64 * KIBIBYTE,
         ge=0,
-        le=16 * KIBIBYTE**2,
+        le=16_777_216,
         description="Most that an `http` job reads of an answer, bytes.",
     )
     http_timeout: float = Field(

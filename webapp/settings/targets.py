@@ -52,18 +52,16 @@ def read_target(entry: str) -> Target:
         pass
     found = _ENTRY.fullmatch(entry.strip().lower())
     if found is None:
-        raise ValueError(f"must be host, host:port, network or network:port; given: {entry[:80]!r}")
+        raise ValueError(f"{entry[:80]!r} must be host, host:port, network or network:port")
     port = int(found["port"]) if found["port"] else None
     if port is not None and not 1 <= port <= _LAST_PORT:
-        raise ValueError(f"a port is 1 to {_LAST_PORT}; given: {entry[:80]!r}")
+        raise ValueError(f"the port of {entry[:80]!r} must be 1 to {_LAST_PORT}")
     host = found["bracketed"] or found["plain"]
     try:
         return Target(ip_network(host), port)
     except ValueError:
         if found["bracketed"] or "/" in host or not _NAME.fullmatch(host) or host[-1].isdigit():
-            raise ValueError(
-                f"must be a host or a network (its host bits 0); given: {entry[:80]!r}"
-            ) from None
+            raise ValueError(f"{entry[:80]!r} must be a host or a network (its host bits 0)") from None
         return Target(host, port)
 
 
