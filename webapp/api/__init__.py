@@ -22,6 +22,7 @@ from webapp.api import (
     metrics,
     openapi,
     outcomes,
+    reads,
     searching,
     traces,
 )
@@ -88,6 +89,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     ):
         app.register_blueprint(view)
     searching.init_app(app)
+    reads.init_app(app, settings, engine)
     openapi.init_app(app)
     errors.init_app(app)
     limiter.init_app(app)

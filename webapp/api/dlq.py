@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from webapp.api import dlq_examples
+from webapp.api import dlq_examples, reads
 from webapp.api.answers import Groups, Jobs, LetterPage, Resolving
 from webapp.api.bodies import json_body, json_body_if_any
 from webapp.api.dlq_schemas import (
@@ -43,7 +43,15 @@ def dead_letters() -> DeadLetters:
 
 
 @bp.get("/dlq")
-@documented({200: Jobs}, 422, 503, query=DeadLetterQuery, examples=dlq_examples.JOBS, names_job="/0/id")
+@documented(
+    {200: Jobs},
+    422,
+    503,
+    query=DeadLetterQuery,
+    answer_headers=reads.STALENESS,
+    examples=dlq_examples.JOBS,
+    names_job="/0/id",
+)
 def index() -> Response:
     """The dead letter queue as an array of jobs, the newest first.
 
@@ -51,7 +59,11 @@ def index() -> Response:
     """
     query = DeadLetterQuery.model_validate(query_values())
     jobs, goes_on = dead_letters().jobs(
-        query.filter(), limit=query.limit, offset=query.offset, large=large_of(query.fields)
+        query.filter(),
+        limit=query.limit,
+        offset=query.offset,
+        large=large_of(query.fields),
+        read=reads.reader(goes_on=query.offset > 0),
     )
     answer = jsonify([listed(job, query.fields) for job in jobs])
     if goes_on and query.offset + len(jobs) <= MAX_OFFSET:
@@ -61,11 +73,19 @@ def index() -> Response:
 
 
 @bp.get("/dlq/letters")
-@documented({200: LetterPage}, 422, 503, query=LettersQuery, examples=dlq_examples.LETTERS)
+@documented(
+    {200: LetterPage},
+    422,
+    503,
+    query=LettersQuery,
+    answer_headers=reads.STALENESS,
+    examples=dlq_examples.LETTERS,
+)
 def letters() -> Response:
     """A page of dead letters, the newest first, with who dealt with them and why."""
     query = LettersQuery.model_validate(query_values())
-    rows, total = dead_letters().page(query.wanted, limit=query.limit, before=query.cursor)
+    read = reads.reader(goes_on=query.cursor is not None)
+    rows, total = dead_letters().page(query.wanted, limit=query.limit, before=query.cursor, read=read)
     return jsonify(
         {
             "items": [LetterAnswer.of(row) for row in rows],
@@ -76,11 +96,18 @@ def letters() -> Response:
 
 
 @bp.get("/dlq/groups")
-@documented({200: Groups}, 422, 503, query=GroupsQuery, examples=dlq_examples.GROUPS)
+@documented(
+    {200: Groups},
+    422,
+    503,
+    query=GroupsQuery,
+    answer_headers=reads.STALENESS,
+    examples=dlq_examples.GROUPS,
+)
 def groups() -> Response:
     """Open letters by what they died of, the largest group first, each with a sample."""
     query = GroupsQuery.model_validate(query_values())
-    found = dead_letters().groups(query.filter(), limit=query.limit)
+    found = dead_letters().groups(query.filter(), limit=query.limit, read=reads.reader())
     return jsonify({"items": [GroupAnswer.of(group) for group in found]})
 
 

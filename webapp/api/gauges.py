@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from redis import Redis
     from sqlalchemy import Engine
 
+    from webapp.infra.postgres.replica import Look, ReadReplica
+
 logger = logging.getLogger(__name__)
 
 #: How long Redis may take to answer one question of a scrape, seconds.
@@ -57,6 +59,11 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "database_connections": ("Connections of our processes to PostgreSQL.", ("role", "state")),
     "database_connections_max": ("Connections that PostgreSQL takes in all.", ()),
+    "read_replica_usable": (
+        "1 when the read replica answered this scrape and is no further behind than READ_STALENESS.",
+        (),
+    ),
+    "read_replica_lag_seconds": ("How far the read replica is behind at most.", ()),
     "redis_up": ("1 when Redis answered this scrape.", ()),
     "redis_memory_used_bytes": ("Memory that Redis uses.", ()),
     "redis_memory_max_bytes": ("Memory that Redis may use; its host's where no limit is set.", ()),
@@ -153,11 +160,13 @@ class LiveGauges(Collector):
     Args:
         engine: the database.
         redis: a client that gives up after `SCRAPE_TIMEOUT`.
+        replica: the read replica, where one is set.
     """
 
-    def __init__(self, engine: Engine, redis: Redis) -> None:
+    def __init__(self, engine: Engine, redis: Redis, replica: ReadReplica | None = None) -> None:
         self._engine = engine
         self._redis = redis
+        self._replica = replica
         #: What each question to PostgreSQL was last answered.
         self._found: dict[Question, Found] = {}
 
@@ -167,6 +176,8 @@ class LiveGauges(Collector):
         build.add_metric([VERSION, platform.python_version()], 1)
         yield build
         yield from self._database()
+        if self._replica is not None:
+            yield from _of_replica(self._replica.look())
         try:
             yield from [*self._broker(), _single("redis_up", 1)]
         except RedisError as error:
@@ -218,6 +229,12 @@ class LiveGauges(Collector):
         """
         found = self._found.get(_depths)
         return {(OTHER,): min(listening[name] for name in found.nameless)} if found and found.nameless else {}
+
+
+def _of_replica(found: Look) -> Iterator[GaugeMetricFamily]:
+    yield _single("read_replica_usable", found.is_usable)
+    if found.age is not None:
+        yield _single("read_replica_lag_seconds", found.age)
 
 
 def _of_workers(workers: Iterable[heartbeats.Worker]) -> Iterator[GaugeMetricFamily]:

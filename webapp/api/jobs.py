@@ -10,7 +10,7 @@ from uuid import UUID
 from flask import Blueprint, Response, current_app, jsonify, request
 from werkzeug.exceptions import NotFound
 
-from webapp.api import examples
+from webapp.api import examples, reads
 from webapp.api.answers import JobPage
 from webapp.api.bodies import json_body
 from webapp.api.extensions import limiter
@@ -90,7 +90,15 @@ def submit() -> tuple[Response, int]:
 
 
 @bp.get("/jobs")
-@documented({200: JobPage}, 422, 503, query=PageQuery, examples=examples.PAGE, names_job="/items/0/id")
+@documented(
+    {200: JobPage},
+    422,
+    503,
+    query=PageQuery,
+    answer_headers=reads.STALENESS,
+    examples=examples.PAGE,
+    names_job="/items/0/id",
+)
 def index() -> Response:
     """A page of jobs, the newest first, with how many there are in all.
 
@@ -105,5 +113,6 @@ def index() -> Response:
             offset=query.offset,
             before=query.cursor,
             large=large_of(query.fields),
+            read=reads.reader(cursor=query.cursor, goes_on=query.offset > 0),
         )
     return jsonify(PageAnswer.of(page, query))

@@ -27,7 +27,9 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     """Gives the gauges their connections, and counts requests from here on."""
-    app.extensions["gauges"] = LiveGauges(engine, heartbeats.connect(settings.redis_url, SCRAPE_TIMEOUT))
+    app.extensions["gauges"] = LiveGauges(
+        engine, heartbeats.connect(settings.redis_url, SCRAPE_TIMEOUT), app.extensions["replica"]
+    )
     app.before_request(_leave_out)
     # A registry for each application: values go through shared files, and two applications in one process
     # would otherwise declare the same names twice.

@@ -68,6 +68,7 @@ class Operation:
         body_optional: whether it may be left out.
         query: the model of the query.
         headers: request headers beside the body's: name and description.
+        answer_headers: headers that its answers may have: name, and what OpenAPI says of one.
         examples: what it may be sent, and what it says.
         names_job: where in its answer the id of a job is, as a JSON pointer; None: nowhere.
     """
@@ -78,6 +79,7 @@ class Operation:
     body_optional: bool = False
     query: type[BaseModel] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    answer_headers: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     examples: Examples = field(default_factory=Examples)
     names_job: str | None = None
 
@@ -92,6 +94,7 @@ def documented(
     body_optional: bool = False,
     query: type[BaseModel] | None = None,
     headers: Mapping[str, str] | None = None,
+    answer_headers: Mapping[str, dict[str, Any]] | None = None,
     examples: Examples | None = None,
     names_job: str | None = None,
 ) -> Callable[[View], View]:
@@ -104,7 +107,15 @@ def documented(
 
     def note(view: View) -> View:
         _operations[view] = Operation(
-            answers, problems, body, body_optional, query, headers or {}, examples or Examples(), names_job
+            answers,
+            problems,
+            body,
+            body_optional,
+            query,
+            headers or {},
+            answer_headers or {},
+            examples or Examples(),
+            names_job,
         )
         return view
 
@@ -274,7 +285,10 @@ def _parameter(about: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]
 def _responses(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, answer in sorted(operation.answers.items()):
-        responses[str(status)] = {"description": HTTPStatus(status).phrase, "headers": _ID_HEADER}
+        responses[str(status)] = {
+            "description": HTTPStatus(status).phrase,
+            "headers": _ID_HEADER | dict(operation.answer_headers),
+        }
         if answer is not None:
             media, schema = _media_of(answer, schemas)
             example = operation.examples.answers.get(status)

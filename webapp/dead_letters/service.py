@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 
@@ -24,12 +25,14 @@ from webapp.dead_letters.model import (
     Resolved,
     ResolveRequest,
 )
-from webapp.infra.postgres.engine import in_one_trip
+from webapp.infra.postgres.engine import Read, in_one_trip
 from webapp.infra.telemetry import metrics
 from webapp.jobs import pages
 from webapp.jobs.model import JobRow
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Dead letters dealt with in one transaction.
 BATCH = 1_000
@@ -50,29 +53,49 @@ class DeadLetters:
         self._clock = clock
 
     def jobs(
-        self, wanted: DeadLetterFilter, *, limit: int, offset: int, large: Collection[str] = pages.LARGE
+        self,
+        wanted: DeadLetterFilter,
+        *,
+        limit: int,
+        offset: int,
+        large: Collection[str] = pages.LARGE,
+        read: Read | None = None,
     ) -> tuple[list[JobRow], bool]:
-        """The jobs in the dead letter queue, the newest first, as many as fit into a page; and whether there may be more."""
-        return in_one_trip(
-            self._engine,
-            lambda connection: store.jobs(connection, wanted, limit=limit, offset=offset, large=large),
+        """The jobs in the dead letter queue, the newest first, as many as fit into a page; and whether there may be more.
+
+        Args:
+            read: reads them; None: from the primary.
+        """
+        return self._read(
+            read, lambda connection: store.jobs(connection, wanted, limit=limit, offset=offset, large=large)
         )
 
     def page(
-        self, wanted: DeadLetterFilter, *, limit: int, before: int | None
+        self, wanted: DeadLetterFilter, *, limit: int, before: int | None, read: Read | None = None
     ) -> tuple[list[DeadLetter], int]:
-        """A page of dead letters from the newest on, and how many match in all."""
-        return in_one_trip(
-            self._engine,
+        """A page of dead letters from the newest on, and how many match in all.
+
+        Args:
+            read: reads them; None: from the primary.
+        """
+        return self._read(
+            read,
             lambda connection: (
                 store.page(connection, wanted, limit=limit, before=before),
                 store.count(connection, wanted),
             ),
         )
 
-    def groups(self, wanted: DeadLetterFilter, *, limit: int) -> list[Group]:
-        """Dead letters of the same error, the largest group first."""
-        return in_one_trip(self._engine, lambda connection: store.groups(connection, wanted, limit=limit))
+    def groups(self, wanted: DeadLetterFilter, *, limit: int, read: Read | None = None) -> list[Group]:
+        """Dead letters of the same error, the largest group first.
+
+        Args:
+            read: reads them; None: from the primary.
+        """
+        return self._read(read, lambda connection: store.groups(connection, wanted, limit=limit))
+
+    def _read(self, read: Read | None, work: Callable[[Connection], T]) -> T:
+        return in_one_trip(self._engine, work) if read is None else read(work)
 
     def requeue(self, request: ResolveRequest) -> Report:
         """Queues the jobs of open dead letters again; their attempts are kept, the budget of retries is fresh.

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from webapp.infra.postgres.engine import in_one_trip
+from webapp.infra.postgres.engine import Read, in_one_trip
 from webapp.jobs import explain, pages, retention, store
 from webapp.jobs.errors import JobGone, JobNotFound
 from webapp.jobs.filters import Filter
@@ -96,6 +96,7 @@ class Lookup:
         offset: int = 0,
         before: UUID | None = None,
         large: Collection[str] = pages.LARGE,
+        read: Read | None = None,
     ) -> pages.Page:
         """Jobs from the newest on, and how many there are in all.
 
@@ -104,13 +105,13 @@ class Lookup:
             offset: matching jobs that are passed over.
             before: only jobs older than this one.
             large: fields that may be large and are wanted.
+            read: reads them; None: from the primary.
         """
-        return in_one_trip(
-            self._engine,
-            lambda connection: pages.page(
-                connection, wanted, limit=limit, offset=offset, before=before, large=large
-            ),
-        )
+
+        def work(connection: Connection) -> pages.Page:
+            return pages.page(connection, wanted, limit=limit, offset=offset, before=before, large=large)
+
+        return in_one_trip(self._engine, work) if read is None else read(work)
 
     def found(self, connection: Connection, job_id: UUID) -> JobRow:
         """One job.

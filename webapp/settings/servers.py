@@ -47,6 +47,16 @@ class ServerSettings(Group):
         "",
         description="The same database without a pooler between, for requests that wait; empty: DATABASE_URL.",
     )
+    database_read_url: str = Field(
+        "",
+        description="A read replica of the same database, for lists, totals and searches; empty: DATABASE_URL.",
+    )
+    read_staleness: float = Field(
+        5.0,
+        ge=0.1,
+        le=3_600,
+        description="Seconds that the read replica may be behind; beyond that DATABASE_URL is read.",
+    )
     retention_days: int = Field(30, ge=0, le=36_500, description="Days a final job is kept; 0: for ever.")
     idempotency_ttl: float = Field(
         86_400.0, ge=1, le=2_592_000, description="Seconds an idempotency key lives."
@@ -79,10 +89,10 @@ class ServerSettings(Group):
     redis_port: int = Field(6379, ge=1, le=65_535, description="Port of the Valkey that `ops up` starts.")
     httpbin_port: int = Field(8099, ge=1, le=65_535, description="Port of the httpbin that `ops up` starts.")
 
-    @field_validator("database_url", "database_listen_url")
+    @field_validator("database_url", "database_listen_url", "database_read_url")
     @classmethod
     def _postgresql_only(cls, value: str, info: ValidationInfo) -> str:
-        if not value and info.field_name == "database_listen_url":
+        if not value and info.field_name != "database_url":
             return value
         url = read_database_url(value)
         check_tls_files(url)

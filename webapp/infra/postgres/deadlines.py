@@ -77,7 +77,20 @@ class _Gate:
         self._shut = False
 
 
-_gate = _Gate()
+class _NoGate(_Gate):
+    """That of a server whose user remembers by itself that it is away."""
+
+    def pass_through(self, budget: float) -> None:
+        """Lets every wait begin."""
+
+    def shut(self, began: float) -> None:
+        """Stays open."""
+
+    def open(self) -> None:
+        """Notes nothing."""
+
+
+_gate, _no_gate = _Gate(), _NoGate()
 _local = threading.local()
 
 
@@ -89,6 +102,14 @@ def install() -> None:
 def uninstall() -> None:
     """Makes them wait as libpq does again; a forked child that runs jobs has all the time of its lease."""
     extensions.set_wait_callback(None)
+
+
+def tell_apart() -> None:
+    """From here on a wait inside a block of `apart` says nothing of the primary, and its gate is not asked.
+
+    A process with one server never asks which one it waits for.
+    """
+    extensions.set_wait_callback(_wait_for_either)
 
 
 def bound(seconds: float) -> None:
@@ -113,6 +134,33 @@ def within(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
+def apart(seconds: float) -> Iterator[None]:
+    """Bounds the waits of a block with another server than the primary, which has as much time left afterwards as before."""
+    with _beside(seconds, is_apart=True):
+        yield
+
+
+@contextmanager
+def rejoined(seconds: float) -> Iterator[None]:
+    """Bounds the waits of a block with the primary, inside one of `apart`."""
+    with _beside(seconds, is_apart=False):
+        yield
+
+
+@contextmanager
+def _beside(seconds: float, *, is_apart: bool) -> Iterator[None]:
+    before: float | None = getattr(_local, "deadline", None)
+    was_apart = getattr(_local, "apart", False)
+    began = time.monotonic()
+    _local.deadline, _local.apart = began + seconds, is_apart
+    try:
+        yield
+    finally:
+        _local.apart = was_apart
+        _local.deadline = None if before is None else before + (time.monotonic() - began)
+
+
+@contextmanager
 def share(of: int) -> Iterator[None]:
     """Bounds the waits of a block, which asks one of several hosts, to its share of the time that is left.
 
@@ -133,11 +181,15 @@ def share(of: int) -> Iterator[None]:
         _local.deadline, _local.one_of_several = before, False
 
 
-def _wait(connection: Any) -> None:
+def _wait_for_either(connection: Any) -> None:
+    _wait(connection, _no_gate if getattr(_local, "apart", False) else _gate)
+
+
+def _wait(connection: Any, gate: _Gate = _gate) -> None:
     deadline: float | None = getattr(_local, "deadline", None)
     began = time.monotonic()
     if deadline is not None:
-        _gate.pass_through(max(0.0, deadline - time.monotonic()))
+        gate.pass_through(max(0.0, deadline - time.monotonic()))
     while (state := connection.poll()) != extensions.POLL_OK:
         poller = select.poll()
         poller.register(connection.fileno(), _EVENTS[state])
@@ -146,6 +198,6 @@ def _wait(connection: Any) -> None:
             has_something = poller.poll(left)
         if not has_something:
             if not getattr(_local, "one_of_several", False):
-                _gate.shut(began)
+                gate.shut(began)
             raise Away("PostgreSQL did not answer in time")
-    _gate.open()
+    gate.open()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import psycopg2
 from sqlalchemy import Connection, Engine, event, text
@@ -253,6 +253,13 @@ class Statement:
             ) from error
         finally:
             cursor.close()
+
+
+class Read(Protocol):
+    """Runs work that only reads on a connection of its choice, as `in_one_trip` does on the primary's."""
+
+    def __call__(self, work: Callable[[Connection], T]) -> T:
+        """What the work came to."""
 
 
 def in_one_trip(engine: Engine, work: Callable[[Connection], T]) -> T:

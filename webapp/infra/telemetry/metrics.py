@@ -95,6 +95,11 @@ database_refusals = Counter(
     "Requests answered 503 for the database's sake: away, read_only, busy, slow, full, refused, no_connection.",
     ["reason"],
 )
+list_reads = Counter(
+    "database_list_reads_total",
+    "Lists where a read replica is set, by the server that was read; reason: why not the replica.",
+    ["server", "reason"],
+)
 sweep_runs = Counter(
     "sweep_runs_total", "Runs of what beat asks for, by outcome: completed or failed.", ["sweep", "outcome"]
 )
@@ -137,6 +142,13 @@ def know(tasks: Iterable[str], queues: Iterable[str]) -> None:
     _tasks = frozenset(sorted(tasks)[:MOST_NAMES])
     _queues = frozenset(sorted(queues)[:MOST_NAMES])
     _of_job.cache_clear()
+
+
+def know_replica(reasons: Iterable[str]) -> None:
+    """Says that there is a read replica, and why the primary may answer in its place: each has its series from now on."""
+    list_reads.labels("replica", "")
+    for reason in reasons:
+        list_reads.labels("primary", reason)
 
 
 def _among(known: Collection[str], name: str) -> str:

@@ -1,0 +1,30 @@
+-- How far a read replica is behind. Reads only, asks no table, and needs no rights but to connect.
+--
+-- Which server is it? The cluster's identifier is the same on a primary and its standbys, and on no other server; the time
+-- at which the server was started tells them apart.
+
+-- name: replica
+-- What the server at DATABASE_READ_URL says of itself. Ages are in seconds by its own clock.
+--
+-- `replayed_age`: since the last transaction that it has replayed was committed. Everything before that is there. While the
+-- primary writes nothing this grows, although nothing is missing.
+-- `heard_age`: since the primary last said where its WAL ends, where all of that has been replayed. Of the two times of that
+-- message the earlier counts: a message may lie about on its way. Without `pg_read_all_stats` it is not seen.
+SELECT cluster.system_identifier AS cluster,
+       pg_postmaster_start_time() AS started_at,
+       pg_is_in_recovery() AS in_recovery,
+       CAST(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) AS float8) AS replayed_age,
+       CASE WHEN receiver.status = 'streaming'
+             AND pg_last_wal_replay_lsn() >= greatest(receiver.latest_end_lsn, receiver.written_lsn)
+            THEN CAST(extract(epoch FROM clock_timestamp()
+                                         - least(receiver.last_msg_send_time, receiver.last_msg_receipt_time)) AS float8)
+       END AS heard_age,
+       CAST(pg_last_wal_replay_lsn() - CAST('0/0' AS pg_lsn) AS bigint) AS replayed
+  FROM pg_control_system() AS cluster LEFT JOIN pg_stat_wal_receiver AS receiver ON true;
+
+-- name: primary
+-- What the server at DATABASE_URL says: what is committed lies before `written`.
+SELECT cluster.system_identifier AS cluster,
+       pg_postmaster_start_time() AS started_at,
+       CASE WHEN NOT pg_is_in_recovery() THEN CAST(pg_current_wal_flush_lsn() - CAST('0/0' AS pg_lsn) AS bigint) END AS written
+  FROM pg_control_system() AS cluster;
