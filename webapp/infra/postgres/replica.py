@@ -220,7 +220,7 @@ class ReadReplica:
         The primary is asked where its WAL ends when the replica's own word is not enough: while nothing is written the
         last transaction is old, and whether anything is missing is for the primary to say.
         """
-        says = ReplicaSays(*connection.execute(_ASK_REPLICA).one())
+        says = _word_of(connection)
         age = own_word(says) if says.cluster == self._cluster else None
         if age is not None and age <= enough:
             return says, age
@@ -228,6 +228,8 @@ class ReadReplica:
         if primary is None:
             return says, age
         self._cluster = primary.cluster
+        # What was written between the two questions has had time to arrive.
+        says = _word_of(connection)
         return says, staleness(says, primary)
 
     def _ask_primary(self) -> PrimarySays | None:
@@ -264,6 +266,10 @@ class ReadReplica:
                 deadlines.tell_apart()
                 self._made = (os.getpid(), _engine_of(self._url))
             return self._made[1]
+
+
+def _word_of(connection: Connection) -> ReplicaSays:
+    return ReplicaSays(*connection.execute(_ASK_REPLICA).one())
 
 
 def _engine_of(url: str) -> Engine:

@@ -103,8 +103,8 @@ def staleness(replica: ReplicaSays, primary: PrimarySays) -> float | None:
     """How old the replica's view is at most, seconds, by the word of both; None when that is not known.
 
     Args:
-        replica: what it said, before ...
-        primary: ... this was said.
+        replica: what it said, ...
+        primary: ... a moment after this.
 
     Example:
         >>> start = datetime(2026, 1, 1)
