@@ -39,7 +39,7 @@ PARTS = (
 )
 #: Settings of a developer's own that must not reach the tests.
 FOREIGN = (
-    *("DATABASE_URL", "REDIS_URL", "HANDLERS", "DEFAULT_HANDLER", "RATE_LIMIT"),
+    *("DATABASE_URL", "DATABASE_READ_URL", "REDIS_URL", "HANDLERS", "DEFAULT_HANDLER", "RATE_LIMIT"),
     *("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
 )
 

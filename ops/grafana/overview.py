@@ -242,6 +242,20 @@ def _parts() -> list[object]:
             width=8,
         ),
         graph(
+            "PostgreSQL: lists and the read replica",
+            "ops",
+            "Lists by the server that was read, and why not the replica; whether it may be read, and how far behind it is in seconds.",
+            [
+                Line(
+                    "sum by (server, reason) (rate(database_list_reads_total[$__rate_interval]))",
+                    "{{server}} {{reason}}",
+                ),
+                Line("min(read_replica_usable)", "replica may be read"),
+                Line("max(read_replica_lag_seconds)", "seconds behind"),
+            ],
+            width=8,
+        ),
+        graph(
             "PostgreSQL: refusals",
             "ops",
             "Requests answered 503 by reason; and whether the gauges read from it are estimates, or an earlier scrape's.",
