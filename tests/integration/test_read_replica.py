@@ -447,6 +447,19 @@ def test_a_replica_that_was_promoted_goes_its_own_way_and_is_not_read(
     assert [line["reason"] for line in said] == ["unknown"]
 
 
+def test_a_standby_of_a_server_that_was_the_primary_once_is_not_read(settings, standby, clean):
+    """Its server lives on, and tells it that nothing is missing."""
+    told = []
+    with Standby(settings.database_url) as promoted:
+        promoted.promote()
+        now_primary = replica._engine_of(promoted.url)
+        left_behind = ReadReplica(standby.url, now_primary, bound=FAR, tell=told.append)
+        found = left_behind.up_to(math.inf)(lambda connection: connection.engine is now_primary)
+        left_behind.close()
+        now_primary.dispose()
+    assert (found, told) == (True, [Answer(None, Reason.UNKNOWN)])
+
+
 def test_without_the_primary_the_replica_answers_until_it_is_too_old(
     another_app, reading, standby, closed_port, eventually
 ):

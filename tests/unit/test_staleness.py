@@ -17,6 +17,7 @@ from webapp.infra.postgres.staleness import (
     PrimarySays,
     Reason,
     ReplicaSays,
+    follows,
     judged,
     own_word,
     reason_of,
@@ -27,8 +28,17 @@ from webapp.jobs.filters import first_id
 START, LATER = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def standby(replayed_age=None, heard_age=None, replayed=None, cluster=7):
-    return ReplicaSays(cluster, LATER, True, replayed_age, heard_age, replayed)
+def standby(replayed_age=None, heard_age=None, replayed=None, cluster=7, timeline=2):
+    return ReplicaSays(cluster, LATER, timeline, True, replayed_age, heard_age, replayed)
+
+
+def primary(written=50, cluster=7):
+    return PrimarySays(cluster, START, 2, written)
+
+
+def alone(started_at, cluster=7, timeline=2):
+    """A server that follows no other."""
+    return ReplicaSays(cluster, started_at, timeline, False, replayed_age=0.1, heard_age=0.1)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +51,7 @@ def standby(replayed_age=None, heard_age=None, replayed=None, cluster=7):
         (standby(replayed_age=0.1, heard_age=2.0), 0.1),
         # Its clock is behind the primary's.
         (standby(replayed_age=-0.2), 0.0),
-        (ReplicaSays(7, LATER, False, replayed_age=0.1, heard_age=0.1), None),
+        (alone(LATER), None),
     ],
 )
 def test_its_own_word_is_the_better_of_two_bounds(replica, age):
@@ -49,26 +59,32 @@ def test_its_own_word_is_the_better_of_two_bounds(replica, age):
 
 
 @pytest.mark.parametrize(
-    ("replica", "primary", "age"),
+    ("replica", "said", "age"),
     [
         # All that is written has been replayed, whatever the clocks say.
-        (standby(replayed_age=900.0, replayed=50), PrimarySays(7, START, 50), 0.0),
-        (standby(replayed_age=900.0, replayed=51), PrimarySays(7, START, 50), 0.0),
-        (standby(replayed_age=900.0, replayed=49), PrimarySays(7, START, 50), 900.0),
-        (standby(replayed=49), PrimarySays(7, START, 50), None),
-        (standby(replayed_age=1.0), PrimarySays(7, START, 50), 1.0),
+        (standby(replayed_age=900.0, replayed=50), primary(), 0.0),
+        (standby(replayed_age=900.0, replayed=51), primary(), 0.0),
+        (standby(replayed_age=900.0, replayed=49), primary(), 900.0),
+        (standby(replayed=49), primary(), None),
+        (standby(replayed_age=1.0), primary(), 1.0),
         # DATABASE_URL leads to a standby at the moment.
-        (standby(replayed_age=1.0, replayed=50), PrimarySays(7, START, None), 1.0),
-        # Another system's standby.
-        (standby(replayed_age=0.0, replayed=50, cluster=8), PrimarySays(7, START, 50), None),
+        (standby(replayed_age=1.0, replayed=50), primary(written=None), 1.0),
+        # Another system's standby, and one of a server that was the primary before the last promotion.
+        (standby(replayed_age=0.0, replayed=50, cluster=8), primary(), None),
+        (standby(replayed_age=0.0, replayed=90, timeline=1), primary(), None),
+        (standby(replayed_age=1.0, replayed=49, timeline=3), primary(), 1.0),
         # The primary itself, and one that was promoted.
-        (ReplicaSays(7, START, False), PrimarySays(7, START, 50), 0.0),
-        (ReplicaSays(7, LATER, False), PrimarySays(7, START, 50), None),
-        (ReplicaSays(8, START, False), PrimarySays(7, START, 50), None),
+        (alone(START), primary(), 0.0),
+        (alone(LATER, timeline=3), primary(), None),
+        (alone(START, cluster=8), primary(), None),
     ],
 )
-def test_the_word_of_both(replica, primary, age):
-    assert staleness(replica, primary) == age
+def test_the_word_of_both(replica, said, age):
+    assert staleness(replica, said) == age
+
+
+def test_a_replica_of_no_known_primary_follows_none():
+    assert not follows(standby(), None)
 
 
 @pytest.mark.parametrize(

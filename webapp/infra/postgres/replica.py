@@ -27,6 +27,7 @@ from webapp.infra.postgres.staleness import (
     PrimarySays,
     Reason,
     ReplicaSays,
+    follows,
     judged,
     own_word,
     reason_of,
@@ -51,6 +52,8 @@ READ_BUDGET = 2.2
 STATEMENT_TIMEOUT_MS = 2_000
 #: Longest a statement waits for a lock, which replay may hold, milliseconds.
 LOCK_TIMEOUT_MS = 100
+#: How long the primary's last word of itself is good for, seconds: a replica may be left behind by a promotion.
+KNOWN_FOR = 5.0
 #: How long it is left alone after it did not answer, seconds; then one request tries.
 AWAY_SECONDS = 2.0
 
@@ -142,8 +145,8 @@ class ReadReplica:
         self._lock = threading.Lock()
         self._made: tuple[int, Engine] | None = None
         self._absence = Absence()
-        #: What the primary's cluster is called; a server of another cluster is no replica of it.
-        self._cluster: int | None = None
+        #: What the primary said last, and until when that is good.
+        self._known: tuple[PrimarySays | None, float] = (None, 0.0)
         #: Why lists are not read from it at the moment; for the log.
         self._state: Reason | None = None
 
@@ -217,17 +220,18 @@ class ReadReplica:
     def _age(self, connection: Connection, enough: float) -> tuple[ReplicaSays, float | None]:
         """What the replica says, and how old its view is at most, seconds; None when that is not known.
 
-        The primary is asked where its WAL ends when the replica's own word is not enough: while nothing is written the
-        last transaction is old, and whether anything is missing is for the primary to say.
+        The primary is asked now and then who it is, and where its WAL ends when the replica's own word is not enough: while
+        nothing is written the last transaction is old, and whether anything is missing is for the primary to say.
         """
         says = _word_of(connection)
-        age = own_word(says) if says.cluster == self._cluster else None
-        if age is not None and age <= enough:
+        known, until = self._known
+        age = own_word(says) if follows(says, known) else None
+        if age is not None and age <= enough and time.monotonic() < until:
             return says, age
         primary = self._ask_primary()
         if primary is None:
             return says, age
-        self._cluster = primary.cluster
+        self._known = (primary, time.monotonic() + KNOWN_FOR)
         # What was written between the two questions has had time to arrive.
         says = _word_of(connection)
         return says, staleness(says, primary)

@@ -20,6 +20,7 @@ class ReplicaSays(NamedTuple):
     Args:
         cluster: the identifier that a primary shares with its standbys.
         started_at: when this server was started.
+        timeline: counts the promotions in its history.
         in_recovery: it follows another server.
         replayed_age: seconds since the last transaction that it has replayed was committed.
         heard_age: seconds since it knew that nothing was missing; None: it does not know, or may not say.
@@ -28,6 +29,7 @@ class ReplicaSays(NamedTuple):
 
     cluster: int
     started_at: datetime
+    timeline: int
     in_recovery: bool
     replayed_age: float | None = None
     heard_age: float | None = None
@@ -40,11 +42,13 @@ class PrimarySays(NamedTuple):
     Args:
         cluster: the identifier that it shares with its standbys.
         started_at: when it was started.
+        timeline: counts the promotions in its history.
         written: where its WAL ends, bytes; None: it is in recovery itself.
     """
 
     cluster: int
     started_at: datetime
+    timeline: int
     written: int | None = None
 
 
@@ -99,6 +103,11 @@ def own_word(replica: ReplicaSays) -> float | None:
     return max(0.0, min(ages)) if ages else None
 
 
+def follows(replica: ReplicaSays, primary: PrimarySays | None) -> bool:
+    """True if the replica has the primary's history, as far as is known of it; what has another may say what it likes."""
+    return primary is not None and replica.cluster == primary.cluster and replica.timeline >= primary.timeline
+
+
 def staleness(replica: ReplicaSays, primary: PrimarySays) -> float | None:
     """How old the replica's view is at most, seconds, by the word of both; None when that is not known.
 
@@ -108,10 +117,10 @@ def staleness(replica: ReplicaSays, primary: PrimarySays) -> float | None:
 
     Example:
         >>> start = datetime(2026, 1, 1)
-        >>> staleness(ReplicaSays(7, start, True, replayed_age=900.0, replayed=50), PrimarySays(7, start, written=50))
+        >>> staleness(ReplicaSays(7, start, 1, True, replayed_age=900.0, replayed=50), PrimarySays(7, start, 1, written=50))
         0.0
     """
-    if replica.cluster != primary.cluster:
+    if not follows(replica, primary):
         return None
     if not replica.in_recovery:
         # It is the primary itself under another name, or has been promoted and goes its own way.
