@@ -73,6 +73,18 @@ def test_what_names_a_job_is_linked_to_all_that_can_be_asked_of_one(described):
         assert {one["operationId"] for one in links.values()} == of_a_job
 
 
+def test_a_list_may_say_how_old_it_is_and_nothing_else_does(described):
+    told = {
+        path
+        for method, path, operation in operations(described)
+        for status, answer in operation["responses"].items()
+        if "DJPS-Staleness" in answer.get("headers", {}) and (method, status) == ("get", "200")
+    }
+    assert told == {"/jobs", "/dlq", "/dlq/letters", "/dlq/groups"}
+    header = described["paths"]["/jobs"]["get"]["responses"]["200"]["headers"]["DJPS-Staleness"]
+    assert header["schema"] == {"type": "number", "minimum": 0}
+
+
 def test_the_description_is_sent_once(client):
     first = client.get("/openapi.json")
     assert first.json["openapi"] == "3.1.0"

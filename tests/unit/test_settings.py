@@ -3,6 +3,7 @@ from __future__ import annotations
 import annotated_types
 import pytest
 
+from webapp import startup
 from webapp.settings import Settings, SettingsError
 
 FIELDS = Settings.model_fields
@@ -82,6 +83,36 @@ def test_only_postgresql_is_taken_and_no_password_is_shown(monkeypatch, url):
     with pytest.raises(SettingsError, match=r"^DATABASE_URL: .*must be a .*URL") as caught:
         Settings.load()
     assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["mysql://u:sesame@h/d", "nonsense sesame", "postgresql://u:sesame@h:x/d"])
+def test_a_replica_is_named_by_the_rules_of_the_primary_and_no_password_is_shown(monkeypatch, url):
+    monkeypatch.setenv("DATABASE_READ_URL", url)
+    with pytest.raises(SettingsError, match=r"^DATABASE_READ_URL: .*must be a .*URL") as caught:
+        Settings.load()
+    assert "sesame" not in str(caught.value)
+
+
+def test_a_process_ends_with_a_sentence_where_the_replicas_url_is_wrong(monkeypatch, capsys):
+    monkeypatch.setenv("DATABASE_READ_URL", "mysql://u:sesame@h/d")
+    with pytest.raises(SystemExit) as ended:
+        startup.main()
+    assert str(ended.value).startswith("djps: DATABASE_READ_URL: must be a PostgreSQL URL")
+    assert "sesame" not in str(ended.value) + capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["0", "0.05", "3601", "soon"])
+def test_a_replica_may_be_behind_for_a_bounded_time(monkeypatch, given):
+    monkeypatch.setenv("READ_STALENESS", given)
+    with pytest.raises(SettingsError, match=r"^READ_STALENESS: "):
+        Settings.load()
+
+
+def test_there_is_no_replica_by_default(monkeypatch):
+    assert Settings.load().database_read_url == ""
+    monkeypatch.setenv("DATABASE_READ_URL", "postgres://u:p@h1,h2/d")
+    assert Settings.load().database_read_url == "postgresql+psycopg2://u:p@/d?host=h1&host=h2"
+    assert Settings.load().read_staleness == 5.0
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2", "postgresql+asyncpg"])
