@@ -475,6 +475,17 @@ def test_without_the_primary_the_replica_answers_until_it_is_too_old(
     live.close()
 
 
+@pytest.mark.parametrize("reason", [None, Reason.BEHIND, Reason.UNKNOWN, Reason.CONFLICT])
+def test_a_replica_that_says_anything_is_there_again(told, reason):
+    told.reader()
+    told.replica._absence.note()
+    told.replica._noted(Reason.AWAY)
+    told.replica._noted(Reason.BUSY)
+    assert not told.replica._absence.lets_try()
+    told.replica._noted(reason)
+    assert told.replica._absence.lets_try()
+
+
 def test_each_process_makes_an_engine_of_its_own(told, monkeypatch):
     read = told.reader()
     read(lambda _: None)

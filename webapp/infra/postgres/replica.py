@@ -247,10 +247,12 @@ class ReadReplica:
 
     def _noted(self, reason: Reason | None, error: BaseException | None = None) -> Reason:
         """Remembers, and logs, how the replica is; returns the reason."""
-        if reason is None:
+        if reason is Reason.AWAY:
+            # Without an error it was not even asked.
+            if error is not None:
+                self._absence.note()
+        elif reason is not Reason.BUSY:
             self._absence.forget()
-        elif reason is Reason.AWAY and error is not None:
-            self._absence.note()
         if (reason is None or reason in LASTING) and reason is not self._state:
             self._state = reason
             if reason is None:
