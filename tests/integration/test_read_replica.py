@@ -17,7 +17,7 @@ from standby import Standby
 
 from webapp.infra.postgres import deadlines, replica
 from webapp.infra.postgres.replica import Answer, ReadReplica
-from webapp.infra.postgres.staleness import ASK_REPLICA, Reason, ReplicaSays, own_word
+from webapp.infra.postgres.staleness import ASK_REPLICA, Reason, ReplicaSays
 from webapp.jobs.filters import first_id
 from webapp.jobs.options import Terms
 
@@ -144,19 +144,17 @@ def test_the_age_that_is_said_is_no_less_than_the_age_of_what_is_missing(
     queued(engine)
     standby.caught_up()
     standby.pause()
-    began = time.monotonic()
     queued(engine)
     committed = time.monotonic()
 
-    def said():
+    def is_old():
         asked = time.monotonic()
         answer = client.get("/jobs")
         assert len(ids_of(answer)) == 1
         assert float(answer.headers[HEADER]) >= asked - committed
-        return float(answer.headers[HEADER]) > 1
+        return asked - committed > 1
 
-    assert eventually(said)
-    assert time.monotonic() - began > 0.9
+    assert eventually(is_old)
 
 
 def test_a_replica_that_is_behind_its_bound_is_not_read_and_is_again_when_it_is_not(
@@ -205,11 +203,11 @@ def plain_role(engine, standby):
         connection.execute(text("DROP OWNED BY plain; DROP ROLE plain"))
 
 
-def test_an_idle_primary_is_no_sign_of_a_replica_that_is_behind(standby, eventually):
-    """The last transaction grows old, and the receiver has heard that there is none after it."""
-    eventually(lambda: (found := says(standby.url)).replayed_age > 3 and found.heard_age is not None)
-    found = says(standby.url)
-    assert own_word(found) == found.heard_age < found.replayed_age
+def test_the_receiver_hears_of_an_idle_primary_that_nothing_is_missing(standby, eventually):
+    """The last transaction grows old meanwhile."""
+    eventually(lambda: says(standby.url).replayed_age > 3)
+    heard = eventually(lambda: says(standby.url).heard_age)
+    assert heard < 3
 
 
 def test_a_role_that_may_not_see_the_receiver_reads_an_idle_primarys_replica_too(

@@ -17,9 +17,7 @@ from webapp.infra.postgres.staleness import (
     PrimarySays,
     Reason,
     ReplicaSays,
-    follows,
     judged,
-    own_word,
     reason_of,
     staleness,
 )
@@ -42,49 +40,37 @@ def alone(started_at, cluster=7, timeline=2):
 
 
 @pytest.mark.parametrize(
-    ("replica", "age"),
+    ("replica", "said", "said_age", "age"),
     [
-        (standby(), None),
-        (standby(replayed_age=3.0), 3.0),
-        (standby(heard_age=2.0), 2.0),
-        (standby(replayed_age=900.0, heard_age=2.0), 2.0),
-        (standby(replayed_age=0.1, heard_age=2.0), 0.1),
+        # All that is written has been replayed, whatever the clocks say; it was written by the moment the primary said so.
+        (standby(replayed_age=900.0, replayed=50), primary(), 0.0, 0.0),
+        (standby(replayed_age=900.0, replayed=51), primary(), 3.0, 3.0),
+        (standby(replayed_age=0.1, replayed=50), primary(), 3.0, 0.1),
+        (standby(replayed_age=900.0, heard_age=0.2, replayed=50), primary(), 3.0, 0.2),
+        # Something is missing: what it has heard comes from a server that lacks it as well.
+        (standby(replayed_age=900.0, replayed=49), primary(), 0.0, 900.0),
+        (standby(replayed_age=900.0, heard_age=0.2, replayed=49), primary(), 3.0, 900.0),
+        (standby(heard_age=0.2, replayed=49), primary(), 0.0, None),
+        (standby(replayed_age=1.0), primary(), 0.0, 1.0),
         # Its clock is behind the primary's.
-        (standby(replayed_age=-0.2), 0.0),
-        (alone(LATER), None),
-    ],
-)
-def test_its_own_word_is_the_better_of_two_bounds(replica, age):
-    assert own_word(replica) == age
-
-
-@pytest.mark.parametrize(
-    ("replica", "said", "age"),
-    [
-        # All that is written has been replayed, whatever the clocks say.
-        (standby(replayed_age=900.0, replayed=50), primary(), 0.0),
-        (standby(replayed_age=900.0, replayed=51), primary(), 0.0),
-        (standby(replayed_age=900.0, replayed=49), primary(), 900.0),
-        (standby(replayed=49), primary(), None),
-        (standby(replayed_age=1.0), primary(), 1.0),
+        (standby(replayed_age=-0.2, replayed=49), primary(), 0.0, 0.0),
         # DATABASE_URL leads to a standby at the moment.
-        (standby(replayed_age=1.0, replayed=50), primary(written=None), 1.0),
+        (standby(replayed_age=1.0, replayed=50), primary(written=None), 0.0, 1.0),
         # Another system's standby, and one of a server that was the primary before the last promotion.
-        (standby(replayed_age=0.0, replayed=50, cluster=8), primary(), None),
-        (standby(replayed_age=0.0, replayed=90, timeline=1), primary(), None),
-        (standby(replayed_age=1.0, replayed=49, timeline=3), primary(), 1.0),
+        (standby(replayed_age=0.0, replayed=50, cluster=8), primary(), 0.0, None),
+        (standby(replayed_age=0.0, replayed=90, timeline=1), primary(), 0.0, None),
+        (standby(replayed_age=1.0, replayed=49, timeline=3), primary(), 0.0, 1.0),
         # The primary itself, and one that was promoted.
-        (alone(START), primary(), 0.0),
-        (alone(LATER, timeline=3), primary(), None),
-        (alone(START, cluster=8), primary(), None),
+        (alone(START), primary(), 3.0, 0.0),
+        (alone(LATER, timeline=3), primary(), 0.0, None),
+        (alone(START, cluster=8), primary(), 0.0, None),
+        # Nothing is known of the primary.
+        (standby(replayed_age=0.0, heard_age=0.0, replayed=50), None, 0.0, None),
+        (alone(START), None, 0.0, None),
     ],
 )
-def test_the_word_of_both(replica, said, age):
-    assert staleness(replica, said) == age
-
-
-def test_a_replica_of_no_known_primary_follows_none():
-    assert not follows(standby(), None)
+def test_an_age_is_the_smallest_that_is_proven(replica, said, said_age, age):
+    assert staleness(replica, said, said_age) == age
 
 
 @pytest.mark.parametrize(

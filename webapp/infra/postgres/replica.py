@@ -27,9 +27,7 @@ from webapp.infra.postgres.staleness import (
     PrimarySays,
     Reason,
     ReplicaSays,
-    follows,
     judged,
-    own_word,
     reason_of,
     staleness,
 )
@@ -145,7 +143,7 @@ class ReadReplica:
         self._lock = threading.Lock()
         self._made: tuple[int, Engine] | None = None
         self._absence = Absence()
-        #: What the primary said last, and until when that is good.
+        #: What the primary said last, and when.
         self._known: tuple[PrimarySays | None, float] = (None, 0.0)
         #: Why lists are not read from it at the moment; for the log.
         self._state: Reason | None = None
@@ -220,18 +218,20 @@ class ReadReplica:
     def _age(self, connection: Connection, enough: float) -> tuple[ReplicaSays, float | None]:
         """What the replica says, and how old its view is at most, seconds; None when that is not known.
 
-        The primary is asked now and then who it is, and where its WAL ends when the replica's own word is not enough: while
+        The primary is asked now and then who it is, and where its WAL ends, and whenever what is known is not enough: while
         nothing is written the last transaction is old, and whether anything is missing is for the primary to say.
         """
         says = _word_of(connection)
-        known, until = self._known
-        age = own_word(says) if follows(says, known) else None
-        if age is not None and age <= enough and time.monotonic() < until:
+        known, said_at = self._known
+        said_age = time.monotonic() - said_at
+        age = staleness(says, known, said_age)
+        if age is not None and age <= enough and said_age < KNOWN_FOR:
             return says, age
+        asked_at = time.monotonic()
         primary = self._ask_primary()
         if primary is None:
             return says, age
-        self._known = (primary, time.monotonic() + KNOWN_FOR)
+        self._known = (primary, asked_at)
         # What was written between the two questions has had time to arrive.
         says = _word_of(connection)
         return says, staleness(says, primary)

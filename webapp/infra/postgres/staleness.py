@@ -92,42 +92,38 @@ def reason_of(trouble: Trouble) -> Reason:
     return _REASONS.get(trouble, Reason.FAILED)
 
 
-def own_word(replica: ReplicaSays) -> float | None:
-    """How old the replica's view is at most by its own word, seconds; None when it cannot say.
+def staleness(replica: ReplicaSays, primary: PrimarySays | None, said_age: float = 0.0) -> float | None:
+    """How old the replica's view is at most, seconds; None when that is not known.
 
-    Both ages are bounds, so the smaller one holds: the first is small while the primary writes, the second while it does not.
-    """
-    if not replica.in_recovery:
-        return None
-    ages = [age for age in (replica.replayed_age, replica.heard_age) if age is not None]
-    return max(0.0, min(ages)) if ages else None
-
-
-def follows(replica: ReplicaSays, primary: PrimarySays | None) -> bool:
-    """True if the replica has the primary's history, as far as is known of it; what has another may say what it likes."""
-    return primary is not None and replica.cluster == primary.cluster and replica.timeline >= primary.timeline
-
-
-def staleness(replica: ReplicaSays, primary: PrimarySays) -> float | None:
-    """How old the replica's view is at most, seconds, by the word of both; None when that is not known.
+    Each age is a bound, so the smallest holds. That of the last transaction is small while the primary writes. The others hold
+    while it does not, and only where all that the primary is known to have written has been replayed: what the replica has
+    heard may come from another standby, which may be cut off itself.
 
     Args:
-        replica: what it said, ...
-        primary: ... a moment after this.
+        replica: what it says now.
+        primary: what the primary said; None: nothing yet, so whether this is its replica is not known.
+        said_age: how long ago, seconds.
 
     Example:
         >>> start = datetime(2026, 1, 1)
-        >>> staleness(ReplicaSays(7, start, 1, True, replayed_age=900.0, replayed=50), PrimarySays(7, start, 1, written=50))
-        0.0
+        >>> staleness(ReplicaSays(7, start, 1, True, replayed_age=900.0, replayed=50), PrimarySays(7, start, 1, written=50), 0.1)
+        0.1
     """
-    if not follows(replica, primary):
+    if primary is None or not _follows(replica, primary):
         return None
     if not replica.in_recovery:
         # It is the primary itself under another name, or has been promoted and goes its own way.
         return 0.0 if replica.started_at == primary.started_at else None
-    if None not in (replica.replayed, primary.written) and replica.replayed >= primary.written:  # type: ignore[operator] # neither is None
-        return 0.0
-    return own_word(replica)
+    ages = [replica.replayed_age]
+    if replica.replayed is not None and primary.written is not None and replica.replayed >= primary.written:
+        ages += [said_age, replica.heard_age]
+    known = [age for age in ages if age is not None]
+    return max(0.0, min(known)) if known else None
+
+
+def _follows(replica: ReplicaSays, primary: PrimarySays) -> bool:
+    """True if the replica has the primary's history, as far as is known of it; what has another may say what it likes."""
+    return replica.cluster == primary.cluster and replica.timeline >= primary.timeline
 
 
 def judged(age: float | None, bound: float, at_most: float = inf) -> Reason | None:

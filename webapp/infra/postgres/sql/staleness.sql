@@ -11,7 +11,8 @@
 -- `replayed_age`: since the last transaction that it has replayed was committed. Everything before that is there. While the
 -- primary writes nothing this grows, although nothing is missing.
 -- `heard_age`: since the primary last said where its WAL ends, where all of that has been replayed. Of the two times of that
--- message the earlier counts: a message may lie about on its way. Without `pg_read_all_stats` it is not seen.
+-- message the earlier counts: a message may lie about on its way. Without `pg_read_all_stats` it is not seen. Of a standby that
+-- follows another standby it says nothing by itself.
 SELECT cluster.system_identifier AS cluster,
        pg_postmaster_start_time() AS started_at,
        greatest(saved.timeline_id, recovered.min_recovery_end_timeline, receiver.received_tli) AS timeline,
