@@ -9,7 +9,7 @@ from __future__ import annotations
 from webapp.infra.broker.transport import PRIORITY_STEPS
 from webapp.settings import current
 from webapp.settings.server_urls import redis_url_for_kombu
-from webapp.settings.sweeps import SWEEPS
+from webapp.settings.sweeps import MAINTENANCE_QUEUE, SWEEPS
 
 _settings = current()
 
@@ -81,7 +81,7 @@ beat_schedule = {
     sweep.name: {
         "task": f"tasks.{sweep.name}",
         "schedule": sweep.every(_settings),
-        "options": {"queue": "maintenance", "ignore_result": True},
+        "options": {"queue": MAINTENANCE_QUEUE, "ignore_result": True},
     }
     for sweep in SWEEPS
 }

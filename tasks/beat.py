@@ -15,11 +15,13 @@ from celery.beat import ScheduleEntry, Scheduler
 from redis.exceptions import RedisError
 
 from tasks.liveness import LivenessFile
-from tasks.runtime import runtime
 from webapp.infra.background import Step, Steps
 from webapp.infra.broker import heartbeats
+from webapp.infra.broker.client import Client
+from webapp.infra.broker.room import Room
 from webapp.infra.telemetry import metrics
-from webapp.jobs.handlers import MAINTENANCE_QUEUE
+from webapp.settings import current
+from webapp.settings.sweeps import MAINTENANCE_QUEUE
 
 #: Ticks that may wait for a maintenance worker.
 MOST_WAITING = 10
@@ -29,10 +31,6 @@ NOTE_TIMEOUT = 0.25
 SPREAD = 1.0
 
 
-def _has_broker() -> bool:
-    return runtime().broker.client.available()
-
-
 class BoundedScheduler(Scheduler):  # type: ignore[misc] # Celery ships no types
     """Sends a tick only when few are waiting, and none while Redis is away."""
 
@@ -40,10 +38,16 @@ class BoundedScheduler(Scheduler):  # type: ignore[misc] # Celery ships no types
     producer = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.liveness_file = LivenessFile(runtime().settings.data_dir, "beat")
-        self._redis = heartbeats.connect(runtime().settings.redis_url, NOTE_TIMEOUT)
+        settings = current()
+        self.liveness_file = LivenessFile(settings.data_dir, "beat")
+        self.client = Client(settings.redis_url)
+        self._room = Room(self.client, settings.broker_buffer)
+        self._redis = heartbeats.connect(settings.redis_url, NOTE_TIMEOUT)
         # What these raise, such as on a full disk, costs no tick.
-        duties = [Step("liveness file", self._say_alive), Step("tick", self._note_tick, when=_has_broker)]
+        duties = [
+            Step("liveness file", self._say_alive),
+            Step("tick", self._note_tick, when=self.client.available),
+        ]
         self._steps = Steps(duties, metrics.count_failed_step("beat", [step.name for step in duties]))
         super().__init__(*args, **kwargs)
 
@@ -59,7 +63,7 @@ class BoundedScheduler(Scheduler):  # type: ignore[misc] # Celery ships no types
         return float(super().tick(*args, **kwargs))
 
     def _say_alive(self) -> None:
-        self.liveness_file.write(ready=_has_broker(), says="the broker does not answer")
+        self.liveness_file.write(ready=self.client.available(), says="the broker does not answer")
 
     def _note_tick(self) -> None:
         with suppress(RedisError):
@@ -73,7 +77,7 @@ class BoundedScheduler(Scheduler):  # type: ignore[misc] # Celery ships no types
         **kwargs: Any,
     ) -> Any:
         """Sends one tick, or lets it pass."""
-        waiting = runtime().broker.room.length(MAINTENANCE_QUEUE)
+        waiting = self._room.length(MAINTENANCE_QUEUE)
         if waiting is None or waiting >= MOST_WAITING:
             return self.reserve(entry) if advance else None
         return super().apply_async(entry, producer=producer, advance=advance, **kwargs)

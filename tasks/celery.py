@@ -1,4 +1,4 @@
-"""Puts worker, beat and Flower together: all that `celery -A tasks` starts is composed here."""
+"""Puts workers and Flower together: what `python -m tasks worker` and `celery -A tasks` start is composed here."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from celery import signals
-from celery.apps import worker as worker_program
-from kombu import pools
-
+from webapp.infra import broker  # noqa: F401 - first: it spares what Celery would load
 from webapp.settings import current
 from webapp.startup import one_sentence
 
 # What is imported next reads the settings as well.
 with one_sentence():
     settings = current()
+
+from celery import signals
+from celery.apps import worker as worker_program
+from kombu import pools
 
 from webapp import VERSION
 from webapp.infra import patches, prefork
@@ -100,6 +101,8 @@ def _end_in_a_hurry(worker: Any) -> None:
 
 
 shutdown.replace_celerys(_end_in_a_hurry)
+
+patches.put("celery.platforms:set_pdeathsig", prefork.end_with_parent)
 
 #: How often a child that ends looks whether its parent has read its last answer; billiard's 300 times are 30 s, and a
 #: parent that is shutting down may never read it. What the job came to is in PostgreSQL by then.

@@ -66,15 +66,14 @@ class System:
             "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
             "PYTHONPATH": str(ROOT),
         }
-        celery = [str(BIN / "celery"), "-A", "tasks", "--quiet"]
-        quiet = ["--without-gossip", "--without-mingle"]
+        tasks = [sys.executable, "-m", "tasks"]
         self.commands = {
             "api": [str(BIN / "gunicorn"), "--config", "python:ops.stack.gunicorn", "wsgi:app"],
-            "worker": [*celery, "worker", "--hostname", "worker@%h", "--exclude-queues", "maintenance"]
-            + ["--concurrency", "2", *quiet],
-            "maintenance": [*celery, "worker", "--hostname", "maintenance@%h", "--queues", "maintenance"]
-            + ["--concurrency", "2", *quiet],
-            "beat": [*celery, "beat"],
+            "worker": [*tasks, "worker", "--hostname", "worker@%h", "--exclude-queues", "maintenance"]
+            + ["--concurrency", "2"],
+            "maintenance": [*tasks, "worker", "--hostname", "maintenance@%h", "--queues", "maintenance"]
+            + ["--concurrency", "2"],
+            "beat": [*tasks, "beat"],
         }
 
     def __enter__(self) -> Self:

@@ -1,10 +1,14 @@
-"""What the harness's workers and beat are started from: `celery -A ops.chaos.entry_tasks`."""
+"""What the harness's workers are started from: `python -m ops.chaos.entry_tasks worker ...`. Beat is the product's."""
 
 from __future__ import annotations
 
+import sys
+
+import tasks.celery  # noqa: F401 - all that a worker is made of, before anything in it is switched
 from ops.chaos import switches
-from tasks.celery import app
+from tasks.__main__ import main
 
 switches.throw()
 
-__all__ = ["app"]
+if __name__ == "__main__":
+    sys.exit(main(module=("-m", "ops.chaos.entry_tasks")))

@@ -143,10 +143,10 @@ class System:
         }
         api = common | self._addresses("api")
         tasks = common | self._addresses("tasks")
-        celery = [str(BIN / "celery"), "-A", "ops.chaos.entry_tasks", "--quiet"]
-        quiet = ["--without-gossip", "--without-mingle"]
-        worker = [*celery, "worker", "--hostname", "worker@%h", "-X", "maintenance", "-c", "3", *quiet]
-        upkeep = [*celery, "worker", "--hostname", "upkeep@%h", "-Q", "maintenance", "-c", "2", *quiet]
+        tasks_program = [sys.executable, "-m", "ops.chaos.entry_tasks"]
+        worker = [*tasks_program, "worker", "--hostname", "worker@%h", "-X", "maintenance", "-c", "3"]
+        upkeep = [*tasks_program, "worker", "--hostname", "upkeep@%h", "-Q", "maintenance", "-c", "2"]
+        beat = [sys.executable, "-m", "tasks", "beat"]
         gunicorn = [str(BIN / "gunicorn"), "--config", "python:ops.stack.gunicorn", "ops.chaos.entry_api:app"]
         database = postgres.command(self.folder / "postgres", self.postgres_port)
         redis = valkey.command(self.folder / "redis", self.redis_port, durable=durable)
@@ -159,8 +159,8 @@ class System:
                 Member("worker", worker, tasks | worker_extra),
                 Member("second-worker", [one.replace("worker@", "second@") for one in worker], tasks),
                 Member("maintenance", upkeep, tasks),
-                Member("beat", [*celery, "beat"], tasks),
-                Member("second-beat", [*celery, "beat"], tasks),
+                Member("beat", beat, tasks),
+                Member("second-beat", beat, tasks),
             )
         }
 

@@ -16,7 +16,7 @@ import psycopg2
 import psycopg2.errors
 
 from ops.stack.ports import LOOPBACK
-from webapp.settings.server_urls import connect_arguments
+from webapp.settings.database_url import connect_arguments
 
 VERSION = 18
 USER = PASSWORD = DATABASE = "djps"

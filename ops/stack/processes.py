@@ -69,7 +69,7 @@ def servers(settings: Settings, data: Path) -> list[Process]:
 
 def applications(settings: Settings) -> list[Process]:
     """DJPS itself, in the order it is started in."""
-    celery = [str(BIN / "celery"), "-A", "tasks", "--quiet"]
+    tasks = [str(BIN / "python"), "-m", "tasks"]
     drained = int(settings.shutdown_grace) + STOP_MARGIN
     found = []
     if "simulated_job_url" not in settings.model_fields_set:
@@ -94,21 +94,22 @@ def applications(settings: Settings) -> list[Process]:
         ),
         Process(
             "worker",
-            [*celery, "worker", "--hostname", "worker@%h", "--exclude-queues", "maintenance"]
-            + ["--concurrency", str(settings.num_workers), "--without-gossip", "--without-mingle"],
+            [*tasks, "worker", "--hostname", "worker@%h", "--exclude-queues", "maintenance"]
+            + ["--concurrency", str(settings.num_workers)],
             f"runs jobs in {settings.num_workers} processes",
             stop_wait=drained,
         ),
         Process(
             "maintenance",
-            [*celery, "worker", "--hostname", "maintenance@%h", "--queues", "maintenance"]
-            + ["--concurrency", "2", "--without-gossip", "--without-mingle"],
+            [*tasks, "worker", "--hostname", "maintenance@%h", "--queues", "maintenance"]
+            + ["--concurrency", "2"],
             "dispatch, recovery, dead letters",
         ),
-        Process("beat", [*celery, "beat"], "the clock of dispatch and recovery"),
+        Process("beat", [*tasks, "beat"], "the clock of dispatch and recovery"),
         Process(
             "flower",
-            [*celery, "flower", f"--address={settings.flower_host}", f"--port={settings.flower_port}"],
+            [str(BIN / "celery"), "-A", "tasks", "--quiet", "flower"]
+            + [f"--address={settings.flower_host}", f"--port={settings.flower_port}"],
             "Celery's messages; jobs are in the API's /jobs and /dlq",
             # Flower 2.2 does not end at TERM while its event thread waits for Redis; it keeps no state.
             stop_signal="KILL",

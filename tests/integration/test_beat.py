@@ -16,7 +16,7 @@ from webapp.infra.telemetry import metrics
 
 @pytest.fixture
 def scheduler(parts, settings):
-    import tasks.celery  # noqa: F401, PLC0415 - the composition root of beat
+    import tasks.celery  # noqa: F401, PLC0415 - in this process all queues are named
 
     made = BoundedScheduler(app=celery)
     yield made
@@ -47,17 +47,15 @@ def test_no_two_ticks_begin_at_the_same_moment(scheduler):
 
 
 def test_without_redis_no_tick_is_sent_and_beat_goes_on(scheduler, parts, monkeypatch, closed_port):
-    away = type(parts.broker)(f"redis://127.0.0.1:{closed_port}", buffer=1)
-    monkeypatch.setattr(
-        beat,
-        "runtime",
-        lambda: type(parts)(parts.settings, parts.engine, away, parts.dispatcher, parts.policy),
-    )
-    assert scheduler.apply_async(tick_of(scheduler), advance=False) is None
-    assert scheduler.apply_async(tick_of(scheduler)).name == "dispatch_due"
-    assert scheduler.tick() >= 0
+    away = parts.settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{closed_port}"})
+    monkeypatch.setattr(beat, "current", lambda: away)
+    away_from_redis = BoundedScheduler(app=celery)
+    assert away_from_redis.apply_async(tick_of(away_from_redis), advance=False) is None
+    assert away_from_redis.apply_async(tick_of(away_from_redis)).name == "dispatch_due"
+    assert away_from_redis.tick() >= 0
     assert not look(parts.settings.data_dir, "beat", ready=True)[0]
     assert look(parts.settings.data_dir, "beat", ready=False)[0]
+    away_from_redis.close()
 
 
 def test_beat_keeps_its_liveness_file_fresh_until_it_ends(scheduler, parts):

@@ -157,25 +157,14 @@ class Fleet:
             "CALLBACK_SECRETS": CALLBACK_SECRET,
             "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}",
         }
-        celery = [str(BIN / "celery"), "-A", "tasks", "--quiet"]
-        quiet = ["--without-gossip", "--without-mingle"]
+        tasks = [sys.executable, "-m", "tasks"]
         self.commands = {
             "redis": valkey.command(folder / "redis", self.redis_port),
             "api": [str(BIN / "gunicorn"), "--config", "python:ops.stack.gunicorn", "wsgi:app"],
-            "worker": [*celery, "worker", "--hostname", "worker@%h", "-X", "maintenance", "-c", "2", *quiet],
-            "maintenance": [
-                *celery,
-                "worker",
-                "--hostname",
-                "upkeep@%h",
-                "-Q",
-                "maintenance",
-                "-c",
-                "2",
-                *quiet,
-            ],
-            "beat": [*celery, "beat"],
-            "second-beat": [*celery, "beat"],
+            "worker": [*tasks, "worker", "--hostname", "worker@%h", "-X", "maintenance", "-c", "2"],
+            "maintenance": [*tasks, "worker", "--hostname", "upkeep@%h", "-Q", "maintenance", "-c", "2"],
+            "beat": [*tasks, "beat"],
+            "second-beat": [*tasks, "beat"],
         }
 
     def start(self, *names: str) -> None:

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -165,7 +166,7 @@ def test_everything_works_with_few_rights_in_redis_and_few_connections_to_postgr
     eventually(lambda: guarded.unfinished() == 0, 40)
     assert all(guarded.job(job["id"])["attempt"] >= 1 for job in jobs[:5])
     assert guarded.metric("redis_up") == guarded.metric("database_up") == 1
-    celery = [guarded.commands["worker"][0], "-A", "tasks"]
+    celery = [str(Path(sys.prefix) / "bin" / "celery"), "-A", "tasks"]
     asked = [*celery, "inspect", "ping", "--timeout", "20", "--destination", f"worker@{socket.gethostname()}"]
     subprocess.run(asked, env=guarded.environment, check=True, capture_output=True, timeout=40)
 

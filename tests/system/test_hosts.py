@@ -57,12 +57,11 @@ class Site:
             "DATABASE_URL": self.database,
             "REDIS_URL": f"redis://:{SECRET.replace(' ', '%20')}@{data}:6379/0",
         }
-        celery = [str(BIN / "celery"), "-A", "tasks", "--quiet"]
-        worker = [*celery, "worker", "--without-gossip", "--without-mingle", "--hostname"]
+        worker = [sys.executable, "-m", "tasks", "worker", "--hostname"]
         self.commands = {
             ("api", "api"): [str(BIN / "gunicorn"), "--config", "python:ops.stack.gunicorn", "wsgi:app"],
             ("api", "maintenance"): [*worker, "maintenance@%h", "-Q", "maintenance", "-c", "2"],
-            ("api", "beat"): [*celery, "beat"],
+            ("api", "beat"): [sys.executable, "-m", "tasks", "beat"],
             **{(host, host): [*worker, "worker@%h", "-X", "maintenance"] for host in WORKERS},
         }
 

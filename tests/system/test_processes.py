@@ -284,6 +284,21 @@ def test_a_worker_told_to_hurry_releases_what_it_holds(slow_to_end, eventually, 
     eventually(lambda: slow_to_end.live_workers() == 2)
 
 
+@pytest.mark.parametrize("name", ["worker", "maintenance"])
+def test_a_worker_told_to_start_anew_does_so_in_its_process(processes, eventually, name):
+    def starts():
+        return set(processes.redis().scan_iter("*djps:worker:*"))
+
+    before = starts()
+    processes.processes[name].send_signal(signal.SIGHUP)
+    eventually(lambda: len(starts() - before) == 1 and processes.live_workers() == 2, 60)
+    assert processes.processes[name].poll() is None
+    assert len(starts() & before) == 1, "the other one went on"
+    assert processes.wait_for(processes.post("starts", way="shell", seconds="0.1"))["status"] == "completed"
+    said = (processes.folder / f"{name}.log").read_text()
+    assert [line for line in said.splitlines() if not line.startswith("{")] == []
+
+
 def test_a_child_runs_as_many_jobs_as_are_allowed(processes, eventually):
     processes.stop("worker")
     processes.environment["MAX_TASKS_PER_CHILD"] = "40"

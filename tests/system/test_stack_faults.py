@@ -164,6 +164,7 @@ def test_what_cannot_work_is_one_sentence_at_once(environment, settings, sentenc
     [
         ("flask", "--app", "wsgi", "jobs", "list"),
         ("flask", "--app", "wsgi", "db", "upgrade"),
+        ("python", "-m", "tasks", "worker"),
         ("celery", "-A", "tasks", "worker"),
         ("celery", "-A", "tasks", "beat"),
         ("gunicorn", "--config", "python:ops.stack.gunicorn", "wsgi:app"),

@@ -10,12 +10,8 @@ from webapp.api import extensions
 from webapp.api.extensions import HintStorage
 from webapp.infra.postgres.engine import engine_options
 from webapp.settings import Settings, SettingsError
-from webapp.settings.server_urls import (
-    check_redis_url,
-    connect_arguments,
-    read_database_url,
-    redis_url_for_kombu,
-)
+from webapp.settings.database_url import connect_arguments, read_database_url
+from webapp.settings.server_urls import check_redis_url, redis_url_for_kombu
 
 SECRET = "sesame"
 

@@ -43,6 +43,8 @@ class HintStorage(RedisStorage):
     ever, or never.
     """
 
+    # The library's also names valkey-py, and loads it where it is installed, to use the one that the scheme names.
+    DEPENDENCIES = {"redis": None}  # noqa: RUF012 - as below
     STORAGE_SCHEME = [f"{LIMITER_SCHEME}redis", f"{LIMITER_SCHEME}rediss", f"{LIMITER_SCHEME}unix"]  # noqa: RUF012 - the library's way
 
     SCRIPT_INCR_EXPIRE = b"""

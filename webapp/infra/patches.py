@@ -75,6 +75,13 @@ PATCHES = (
         read_by="celery.apps.worker:_shutdown_handler",
     ),
     Patch(
+        "celery.platforms:set_pdeathsig",
+        "celery 5.7.0",
+        "where cffi is installed each child has it parse a declaration of C, 2 MiB of its own, to be told of its parent's death"
+        " (webapp/infra/prefork.py)",
+        code="32eed1ffd995",
+    ),
+    Patch(
         "billiard.pool:GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT",
         "billiard 4.3.2",
         "a child that ends waits for 30 s until its parent has read its last answer, and a parent that shuts down may never read it",

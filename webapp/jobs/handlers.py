@@ -26,7 +26,7 @@ from webapp.infra.broker import redis_keys
 from webapp.jobs import handler_rules
 from webapp.jobs.errors import Cancelled, PayloadRefused, PayloadUnchecked
 from webapp.jobs.functions import is_coroutine_function, origin
-from webapp.settings import SettingsError
+from webapp.settings import SettingsError, sweeps
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ BUILT_IN = ("tasks.handlers.simulated", "tasks.handlers.demo", "tasks.handlers.h
 #: Queue of jobs whose handler names none.
 DEFAULT_QUEUE = "default"
 #: Queue of DJPS itself: dispatch, recovery, dead letters. No handler may use it.
-MAINTENANCE_QUEUE = "maintenance"
+MAINTENANCE_QUEUE = sweeps.MAINTENANCE_QUEUE
 
 #: Queues that are DJPS's or the broker's own.
 RESERVED_QUEUES = redis_keys.RESERVED | {MAINTENANCE_QUEUE}

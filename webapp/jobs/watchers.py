@@ -27,7 +27,7 @@ from webapp.infra.postgres.hosts import Hosts
 from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.infra.telemetry import metrics
-from webapp.settings.server_urls import connect_arguments
+from webapp.settings.database_url import connect_arguments
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from dotenv.parser import parse_stream
-from pydantic import ValidationError
+from pydantic import ValidationError, ValidationInfo, field_validator
 
 from webapp.settings.group import SettingsError, sentence_of
 from webapp.settings.http import HttpSettings
@@ -22,7 +22,15 @@ from webapp.settings.outbound import OutboundSettings
 from webapp.settings.servers import ServerSettings
 from webapp.settings.telemetry import TelemetrySettings
 
-__all__ = ["Settings", "SettingsError", "current", "env_file", "reaching_stack", "use"]
+__all__ = [
+    "Settings",
+    "SettingsError",
+    "SettingsWithoutDatabase",
+    "current",
+    "env_file",
+    "reaching_stack",
+    "use",
+]
 
 
 class Settings(TelemetrySettings, OutboundSettings, HttpSettings, JobSettings, ServerSettings):
@@ -47,6 +55,15 @@ class Settings(TelemetrySettings, OutboundSettings, HttpSettings, JobSettings, S
             raise SettingsError(
                 "; ".join(sentence_of(item, cls.model_fields) for item in error.errors(include_url=False))
             ) from None
+
+
+class SettingsWithoutDatabase(Settings):
+    """The settings of a process that asks no PostgreSQL, as beat: nothing is loaded to read what they say of it."""
+
+    @field_validator("database_url", "database_listen_url")
+    @classmethod
+    def _postgresql_only(cls, value: str, info: ValidationInfo) -> str:  # noqa: ARG003 - it takes the other's place
+        return value
 
 
 def env_file() -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from limits import parse_many
 from pydantic import Field, field_validator
 
 from webapp.settings.group import LOOPBACK, Group, items_of
@@ -37,6 +36,11 @@ class HttpSettings(Group):
     def _limits_notation(cls, value: str) -> str:
         if value.strip().lower() in {"", "off", "none"}:
             return ""
+        if value == cls.model_fields["rate_limit"].default:
+            # That is right, and 55 modules are spared where no one is limited.
+            return value
+        from limits import parse_many  # noqa: PLC0415
+
         parse_many(value)
         return value
 

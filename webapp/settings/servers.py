@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, ValidationInfo, field_validator
 
 from webapp.settings.group import Group
-from webapp.settings.server_urls import check_redis_url, check_tls_files, read_database_url
+from webapp.settings.server_urls import check_redis_url, check_tls_files
 
 _PREFIX = re.compile(r"(?=.{0,51}\Z)(?:[A-Za-z0-9_.-]+:)*")
 #: Parts that begin keys of an installation without a prefix.
@@ -94,6 +94,9 @@ class ServerSettings(Group):
     def _postgresql_only(cls, value: str, info: ValidationInfo) -> str:
         if not value and info.field_name != "database_url":
             return value
+        # With it come SQLAlchemy and the driver, 15 MiB that beat does without (`SettingsWithoutDatabase`).
+        from webapp.settings.database_url import read_database_url  # noqa: PLC0415
+
         url = read_database_url(value)
         check_tls_files(url)
         return url

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from webapp.settings import Settings
 
+#: Queue of DJPS itself: what beat asks for, and dead letters.
+MAINTENANCE_QUEUE = "maintenance"
+
 
 @dataclass(frozen=True, slots=True)
 class SweepPlan:

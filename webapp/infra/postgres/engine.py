@@ -16,7 +16,7 @@ from webapp.infra.postgres import column_values
 from webapp.infra.postgres.database_errors import Trouble, trouble_of
 from webapp.infra.postgres.hosts import go_through_hosts
 from webapp.infra.postgres.sql_files import read_sql
-from webapp.settings.server_urls import connect_arguments
+from webapp.settings.database_url import connect_arguments
 
 T = TypeVar("T")
 

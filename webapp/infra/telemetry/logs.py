@@ -22,7 +22,6 @@ from uuid import UUID
 from pythonjsonlogger.json import JsonFormatter as _JsonFormatter
 
 from webapp.infra.jsontext import text_of
-from webapp.infra.postgres import database_errors
 from webapp.infra.telemetry.log_values import MAX_FIELDS, MAX_LINE, described, placed, plain, sentence_of
 
 logger = logging.getLogger(__name__)
@@ -117,8 +116,11 @@ class JsonFormatter(_JsonFormatter):
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         """A traceback; the text of a database error, which may quote a payload or a key, is left out."""
-        if ei[1] is not None and database_errors.holds_database_error(ei[1]):
-            return database_errors.traceback_of(ei[1])
+        if ei[1] is not None and _has_database():
+            from webapp.infra.postgres import database_errors  # noqa: PLC0415
+
+            if database_errors.holds_database_error(ei[1]):
+                return database_errors.traceback_of(ei[1])
         return str(super().formatException(ei))
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
@@ -151,9 +153,17 @@ class JsonFormatter(_JsonFormatter):
 
 def _shown(value: Any) -> Any:
     """What is written of a value: of a database error, which may quote a payload or a key, its class and code."""
-    if isinstance(value, BaseException) and database_errors.is_of_database(value):
-        return database_errors.described(value)
+    if isinstance(value, BaseException) and _has_database():
+        from webapp.infra.postgres import database_errors  # noqa: PLC0415
+
+        if database_errors.is_of_database(value):
+            return database_errors.described(value)
     return value
+
+
+def _has_database() -> bool:
+    """False in a process that has loaded no driver, as beat: no error is a database's there, and none is loaded to look."""
+    return "psycopg2" in sys.modules
 
 
 #: What a record has of Python's own, and what libraries put there that is no field of a line.
