@@ -3,7 +3,8 @@
 The kernel kills the children of a worker that died, and not what their jobs have started: a shell's commands would run on
 beside the retry. This process does nothing but wait for the worker's end, however that comes, and then ends what is left.
 
-It is a program of its own, with none of the worker's memory: a fork would keep a copy of each page that the worker changes.
+It is a program of its own, with none of the worker's memory: a fork would keep a copy of each page that the worker changes. It
+loads no more of Python than it needs, 4 MiB in all.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     # Python looks for modules beside the program; nothing that is installed can be imported (-S).
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    sys.path[0] = os.path.realpath(f"{os.path.realpath(__file__)}/../../..")
 
 from tasks.processes import session
+
+if TYPE_CHECKING:
+    import subprocess
 
 #: Seconds between two looks whether the worker lives, in case a process it has forked keeps the pipe open.
 LOOK_EVERY = 1.0
@@ -36,6 +39,9 @@ _process: subprocess.Popen[bytes] | None = None
 def start() -> None:
     """Starts the process; to be called by the worker before it has children."""
     global _told, _process  # noqa: PLW0603 - a worker has one
+    # The worker has it loaded, and the reaper, which is this file as well, no use for it.
+    import subprocess  # noqa: PLC0415
+
     read, write = os.pipe()
     program = [sys.executable, "-S", "-E", __file__, str(os.getpid()), str(read)]
     # Out of the terminal's reach, and of those who signal the worker's group.

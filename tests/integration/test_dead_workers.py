@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from factories import attempts_of, claimed, row_of
@@ -189,6 +190,6 @@ def test_what_a_killed_workers_jobs_started_is_ended_by_its_reaper(eventually):
 
 def lives(pid: int) -> bool:
     try:
-        return (session.PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(session.PROC, str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False

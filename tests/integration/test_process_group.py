@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from billiard.pool import TimeoutHandler
@@ -19,7 +20,7 @@ def lives(pid: int) -> bool:
 
 def state_of(pid: int) -> str:
     try:
-        return (session.PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+        return Path(session.PROC, str(pid), "stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "Z"
 
