@@ -198,8 +198,12 @@ def together(system: System, seconds: float, say: Say) -> Round:
 
 
 def memory(system: System, say: Say) -> Round:
-    """Memory of all processes after all this work: PSS, in MiB."""
-    found = {f"memory_{name}_mib": system.children.memory_mib(name) for name in APPLICATION}
+    """Memory of all processes after all this work: PSS, in MiB, of each and in sum."""
+    each = {name: system.children.memory_mib(name) for name in APPLICATION}
+    found = {f"memory_{name}_mib": sum(processes) for name, processes in each.items()}
     total = sum(found.values())
+    for name, (parent, *children) in each.items():
+        beside = "".join(f" + {child:.1f}" for child in children)
+        say(f"memory of {name}: {found[f'memory_{name}_mib']:.1f} MiB PSS = {parent:.1f}{beside}")
     say(f"memory: {total:.0f} MiB PSS")
     return {"memory_mib": total, **found}

@@ -142,13 +142,13 @@ class Children:
         times = psutil.Process(self._running[name].pid).cpu_times()
         return float(times.user + times.system)
 
-    def memory_mib(self, name: str) -> float:
-        """Memory of a process and its children: PSS, so that what forks share counts once, in MiB."""
-        total = 0
+    def memory_mib(self, name: str) -> list[float]:
+        """Memory of a process, then of each of its children: PSS, so that what forks share counts once in the sum, in MiB."""
+        found = []
         for member in self._members([name]):
             with contextlib.suppress(psutil.NoSuchProcess):
-                total += member.memory_full_info().pss
-        return total / MIBIBYTE
+                found.append(member.memory_full_info().pss / MIBIBYTE)
+        return found
 
     def _members(self, names: Sequence[str]) -> list[psutil.Process]:
         found = []
