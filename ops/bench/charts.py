@@ -19,6 +19,7 @@ OURS, THEIRS = "#1f6feb", "#9aa4b2"
 #: Peers in the order of the legend, and how a chart calls them.
 PEERS = {
     "pgqueuer": "PgQueuer",
+    "graphile": "Graphile Worker",
     "dramatiq": "Dramatiq",
     "oban": "oban",
     "celery": "Celery, no results",

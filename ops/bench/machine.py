@@ -8,7 +8,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from ops.bench import venvs
+from ops.bench import runtimes
 from ops.bench.peers.catalogue import PEERS
 from ops.stack.venv import ROOT
 
@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
     for package in PACKAGES:
         found[package] = metadata.version(package)
     for peer in PEERS:
-        found[f"peer {peer.key}"] = venvs.pins(peer.venv).get(peer.package, "unknown")
+        found[f"peer {peer.key}"] = runtimes.pins(peer.packages)[peer.package]
     return found
 
 

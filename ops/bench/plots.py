@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ops.bench import venvs
+from ops.bench import runtimes
 from ops.bench.processes import BenchError, call
 from ops.stack.venv import ROOT
 
@@ -18,7 +18,7 @@ DRAW_PATIENCE = 120.0
 def draw(json_path: Path, say: Callable[[str], None]) -> None:
     """Draws what a run's JSON holds as PNGs; says so when that cannot be done."""
     try:
-        python = venvs.python("peers", say)
+        python = runtimes.ready("peers", say).program
         FOLDER.mkdir(parents=True, exist_ok=True)
         script = Path(__file__).with_name("charts.py")
         call([str(python), str(script), str(json_path), str(FOLDER)], os.environ, ROOT, DRAW_PATIENCE)

@@ -29,6 +29,10 @@ class BenchError(RuntimeError):
     """Something did not do what a measurement needs; the message is one sentence."""
 
 
+class MissingError(BenchError):
+    """This machine lacks what something needs, which is skipped; the message is one sentence."""
+
+
 class Children:
     """The processes that a run started, by name.
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ops.bench.figures import Round
+from ops.bench.processes import MissingError
 
 
 @dataclass(slots=True)
@@ -42,6 +43,9 @@ class Record:
         self.say(what)
         try:
             yield True
+        except MissingError as missing:
+            self.failures[name] = f"skipped: {missing}"
+            self.say(f"{name} {self.failures[name]}")
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one system, the others are measured
             self.failures[name] = f"failed: {' '.join(f'{type(error).__name__}: {error}'.split())[:500]}"
             self.say(f"{name} {self.failures[name]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ops.bench import venvs
+from ops.bench import runtimes
 from ops.bench.figures import HEADLINES, RATIOS, Spread, flat, rounded, spreads, with_ratios
 from ops.bench.peers.catalogue import PEERS
 from ops.bench.progress import Record
@@ -17,6 +17,8 @@ BARS = {
     "bulk_submit_per_s": (">=", 20_000),
     "backlog_per_s": (">=", None),
     "backlog_vs_pgqueuer": (">=", 1.5),
+    "backlog_vs_pgqueuer_pair": (">=", 1.5),
+    "backlog_vs_graphile": (">=", 0.7),
     "backlog_vs_oban": (">=", 3.0),
     "backlog_vs_dramatiq": (">=", 3.0),
     "single_vs_celery": (">=", 0.8),
@@ -65,7 +67,7 @@ def table(record: Record, host: Mapping[str, object]) -> str:
         + ("one round" if count == 1 else f"medians of {count} rounds (smallest .. largest)"),
     ]
     rows = [
-        _peer_line(peer.key, f"{peer.title} {venvs.pins(peer.venv).get(peer.package, '')}", found, record)
+        _peer_line(peer.key, f"{peer.title} {runtimes.pins(peer.packages)[peer.package]}", found, record)
         for peer in PEERS
         if _mentioned(peer.key, found, record)
     ]

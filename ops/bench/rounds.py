@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from ops.bench import machine, ours, peers, plots, post, report, size, venvs, waiting
+from ops.bench import installation, machine, ours, peers, plots, post, report, size, waiting
 from ops.bench.peers.catalogue import PEERS
 from ops.bench.plan import FULL, QUICK, Plan
 from ops.bench.progress import Record
@@ -22,7 +22,7 @@ NOT_QUICK = ("waiting", "prune")
 #: What ends a run early.
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Where the JSON of the last run is, whether it was asked for or not.
-LAST = venvs.HOME / "last.json"
+LAST = installation.HOME / "last.json"
 
 
 def run(quick: bool, json_path: Path | None, only: Sequence[str] = (), *, plots_wanted: bool = False) -> int:  # noqa: FBT001 - named by its caller

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ops.bench.processes import BenchError
+from ops.bench import installation
+from ops.bench.processes import MissingError
 from ops.stack.venv import ROOT
 
-HOME = ROOT / ".djps" / "bench"
 HERE = Path(__file__).resolve().parent
-#: Seconds an installation may take.
-INSTALL_PATIENCE = 600.0
 #: Seconds a Python gets to say its version.
 VERSION_PATIENCE = 20.0
 
@@ -28,8 +24,6 @@ REQUIREMENTS = {
 #: Pythons that oban runs on, the one its requirements were resolved for first.
 OBAN_PYTHONS = ("3.12", "3.13", "3.14")
 
-_failed: dict[str, str] = {}
-
 
 def python(name: str, say: Callable[[str], None]) -> Path:
     """The Python of an environment, which is made and filled first when it is not there.
@@ -39,28 +33,18 @@ def python(name: str, say: Callable[[str], None]) -> Path:
         say: shows progress.
 
     Raises:
-        BenchError: it cannot be made or filled; asking again says the same at once.
+        MissingError: there is no Python for it.
+        BenchError: it cannot be made or filled.
     """
-    if name in _failed:
-        raise BenchError(_failed[name])
-    try:
-        return _ready(name, say)
-    except BenchError as error:
-        _failed[name] = str(error)
-        raise
-
-
-def _ready(name: str, say: Callable[[str], None]) -> Path:
-    folder = HOME / f"venv-{name}"
+    folder = installation.HOME / f"venv-{name}"
     made = folder / "bin" / "python"
-    marker = folder / "bench-installed"
-    digest = hashlib.sha256(REQUIREMENTS[name].read_bytes()).hexdigest()
-    if marker.exists() and marker.read_text() == digest and made.exists():
+    marker = installation.Marker(folder, REQUIREMENTS[name])
+    if marker.fits() and made.exists():
         return made
     base = interpreter(name)
     say(f"installing {REQUIREMENTS[name].name} into {folder.relative_to(ROOT)}")
     shutil.rmtree(folder, ignore_errors=True)
-    HOME.mkdir(parents=True, exist_ok=True)
+    installation.HOME.mkdir(parents=True, exist_ok=True)
     uv = Path(sys.prefix) / "bin" / "uv"
     if uv.exists():
         steps = [
@@ -74,36 +58,16 @@ def _ready(name: str, say: Callable[[str], None]) -> Path:
             + ["-r", str(REQUIREMENTS[name])],
         ]
     for step in steps:
-        _do(step)
-    marker.write_text(digest)
+        installation.step(step)
+    marker.write()
     return made
-
-
-def _do(step: list[str]) -> None:
-    environment = {
-        key: value for key, value in os.environ.items() if key not in {"VIRTUAL_ENV", "PYTHONPATH"}
-    }
-    try:
-        done = subprocess.run(
-            step,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=INSTALL_PATIENCE,
-            cwd=ROOT,
-            env=environment,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise BenchError(f"installation failed: {error}") from error
-    if done.returncode != 0:
-        raise BenchError(f"installation failed: {' '.join(done.stderr.split())[-300:]}")
 
 
 def interpreter(name: str) -> Path:
     """The Python that an environment is made from.
 
     Raises:
-        BenchError: there is none that is new enough.
+        MissingError: there is none that is new enough.
     """
     if name != "oban":
         return Path(sys.executable)
@@ -113,7 +77,9 @@ def interpreter(name: str) -> Path:
         for candidate in candidates:
             if _is(candidate, version):
                 return candidate
-    raise BenchError("oban needs Python 3.12 or newer, and there is none on PATH or under ~/.pyenv/versions")
+    raise MissingError(
+        "oban needs Python 3.12 or newer, and there is none on PATH or under ~/.pyenv/versions"
+    )
 
 
 def _is(candidate: Path, version: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ops.bench import load, venvs
+from ops.bench import load, runtimes
 from ops.bench.processes import BenchError, Children
 from ops.bench.servers import FLOORS_REDIS, Servers
 from ops.stack import ports
@@ -56,7 +56,7 @@ class Floors:
             BenchError: it cannot be installed.
         """
         port = ports.free()
-        python = venvs.python("peers", say)
+        python = runtimes.ready("peers", say).program
         command = [str(python), "-m", "uvicorn", "forerunner:app", "--host", ports.LOOPBACK]
         command += ["--port", str(port), "--no-access-log", "--log-level", "warning"]
         address = self.servers.dsn(DATABASE).replace("postgresql:", "postgresql+asyncpg:", 1)

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ops.bench import venvs
+from ops.bench import runtimes
 from ops.bench.figures import Round, milliseconds
 from ops.bench.peers.catalogue import Peer, Variant
 from ops.bench.peers.side import RECORD
 from ops.bench.plan import Plan
 from ops.bench.processes import BenchError, Children, call
+from ops.bench.runtimes import Runtime
 from ops.bench.servers import PEERS_REDIS, Servers
 
 HERE = Path(__file__).resolve().parent
@@ -28,6 +29,8 @@ START_PATIENCE = 30.0
 END_PATIENCE = 2.0
 #: Seconds between two looks at the counters.
 LOOK_PAUSE = 0.05
+#: The smallest backlog.
+LEAST_JOBS = 200
 #: Jobs that are sent one by one where the backlog can be filled in bulk.
 ONE_BY_ONE = 3_000
 
@@ -36,15 +39,17 @@ def measure(peer: Peer, plan: Plan, servers: Servers, say: Callable[[str], None]
     """Measures one peer once and adds its figures as they come.
 
     Raises:
+        MissingError: this machine lacks what it runs on.
         BenchError: it cannot be installed, or does not run.
     """
-    python = venvs.python(peer.venv, say)
+    runtime = runtimes.ready(peer.packages, say)
     with tempfile.TemporaryDirectory(prefix="djps-bench-") as folder:
-        run = _Run(peer, python, Path(folder), servers)
+        run = _Run(peer, runtime, Path(folder), servers)
         wanted = {name: variant for name, variant in peer.variants.items() if name in plan.variants}
         for number, (name, variant) in enumerate(wanted.items()):
             run.clean()
-            jobs, singly = (max(200, int(whole * plan.peer_share)) for whole in (peer.jobs, ONE_BY_ONE))
+            wholes = (peer.jobs * variant.share, ONE_BY_ONE)
+            jobs, singly = (max(LEAST_JOBS, int(whole * plan.peer_share)) for whole in wholes)
             backlog = run.fill(jobs, singly, figures if number == 0 else {})
             with Children(run.folder, END_PATIENCE) as children:
                 figures[f"{peer.key}_{name}_per_s"] = run.execute(children, variant, backlog, plan.window)
@@ -55,15 +60,15 @@ def measure(peer: Peer, plan: Plan, servers: Servers, say: Callable[[str], None]
 
 
 class _Run:
-    def __init__(self, peer: Peer, python: Path, folder: Path, servers: Servers) -> None:
+    def __init__(self, peer: Peer, runtime: Runtime, folder: Path, servers: Servers) -> None:
         self.peer = peer
-        self.python = python
+        self.runtime = runtime
         self.folder = folder
         self.servers = servers
         self.counters = folder / "counters"
         self.environment = {
             **{key: value for key, value in os.environ.items() if key not in {"VIRTUAL_ENV", "PYTHONHOME"}},
-            "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            **runtime.environment,
             "PYTHONPATH": str(HERE),
             "BENCH_DATABASE": servers.dsn(DATABASE),
             "BENCH_REDIS": servers.redis_url(PEERS_REDIS),
@@ -95,8 +100,9 @@ class _Run:
     def execute(self, children: Children, variant: Variant, backlog: int, window: float) -> float:
         """Starts the workers and watches them for `window` seconds at most; returns jobs a second."""
         places = {
-            "{bin}": str(self.python.parent),
-            "{python}": str(self.python),
+            "{bin}": str(self.runtime.programs),
+            "{program}": str(self.runtime.program),
+            "{file}": f"{self.peer.module}{self.runtime.suffix}",
             "{redis}": self.environment["BENCH_REDIS"],
         }
         command = list(variant.command)
@@ -146,6 +152,7 @@ class _Run:
 
     def _client(self, command: str, number: int = 0) -> float:
         """Runs a client's command in the peer's environment; returns the seconds that it measured."""
-        words = [str(self.python), str(HERE / f"{self.peer.module}.py"), command, str(number)]
+        words = [str(self.runtime.program), str(HERE / f"{self.peer.module}{self.runtime.suffix}")]
+        words += [command, str(number)]
         printed = call(words, self.environment, HERE, COMMAND_PATIENCE).strip().splitlines()
         return float(json.loads(printed[-1])["seconds"]) if printed else 0.0

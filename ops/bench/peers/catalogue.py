@@ -10,16 +10,19 @@ class Variant:
     """One way to run a peer's workers.
 
     Args:
-        command: words; `{bin}` is the folder of the environment's programs, `{python}` its Python.
+        command: words; `{program}` is the interpreter, `{file}` the peer's file, `{bin}` the folder of the
+            commands that its packages brought.
         processes: how often it is started.
         environment: more variables.
         what: how a table calls it.
+        share: part of the peer's backlog that it gets, where it executes far less than the others.
     """
 
     command: tuple[str, ...]
     processes: int = 1
     environment: dict[str, str] = field(default_factory=dict)
     what: str = ""
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Peer:
         variants: `default` and `tuned`, the ways that the plan names; others add to them.
         bulk: many jobs can be sent at once.
         postgres: it keeps its jobs in PostgreSQL.
-        venv: the environment it lives in.
+        packages: which of the sets of packages it is part of, as `ops.bench.runtimes` names them.
         quick: it is part of a quick run.
     """
 
@@ -47,13 +50,16 @@ class Peer:
     variants: dict[str, Variant]
     bulk: bool = False
     postgres: bool = False
-    venv: str = "peers"
+    packages: str = "peers"
     quick: bool = False
 
 
-def _api(module: str, number: int, processes: int, what: str) -> Variant:
-    """A worker that the peer's API runs: `MODULE work NUMBER`."""
-    return Variant(("{python}", f"{module}.py", "work", str(number)), processes, what=what)
+def _api(
+    number: int, processes: int, what: str, *, share: float = 1.0, environment: dict[str, str] | None = None
+) -> Variant:
+    """A worker that the peer's API runs: `FILE work NUMBER`."""
+    command = ("{program}", "{file}", "work", str(number))
+    return Variant(command, processes, environment or {}, what, share)
 
 
 _DRAMATIQ = ("{bin}/dramatiq", "dramatiq_jobs", "--processes", "2", "--threads", "8")
@@ -72,13 +78,34 @@ PEERS = (
         "pgqueuer_jobs",
         60_000,
         {
-            "default": _api("pgqueuer_jobs", 10, 2, "batch 10, 2 processes"),
+            "default": _api(10, 2, "batch 10, 2 processes"),
             # Which is faster depends on what PostgreSQL leaves of the cores, so both are run.
-            "tuned": _api("pgqueuer_jobs", 100, 1, "batch 100"),
-            "tuned_pair": _api("pgqueuer_jobs", 100, 2, "batch 100, 2 processes"),
+            "tuned": _api(100, 1, "batch 100"),
+            "tuned_pair": _api(100, 2, "batch 100, 2 processes"),
         },
         bulk=True,
         postgres=True,
+        quick=True,
+    ),
+    Peer(
+        "graphile",
+        "Graphile Worker",
+        "graphile-worker",
+        "graphile_jobs",
+        60_000,
+        {
+            "default": _api(1, 1, "as it comes", share=0.1),
+            # As the perfTest of its repository runs it, in as many processes as this system has children.
+            "tuned": _api(
+                24,
+                2,
+                "24 at a time, local queue of 500, 2 processes",
+                environment={"BENCH_LOCAL_QUEUE": "500", "NO_LOG_SUCCESS": "1"},
+            ),
+        },
+        bulk=True,
+        postgres=True,
+        packages="graphile",
         quick=True,
     ),
     Peer(
@@ -102,12 +129,12 @@ PEERS = (
         "oban_jobs",
         20_000,
         {
-            "default": _api("oban_jobs", 10, 2, "limit 10, 2 processes"),
-            "tuned": _api("oban_jobs", 50, 2, "limit 50, 2 processes"),
+            "default": _api(10, 2, "limit 10, 2 processes"),
+            "tuned": _api(50, 2, "limit 50, 2 processes"),
         },
         bulk=True,
         postgres=True,
-        venv="oban",
+        packages="oban",
         quick=True,
     ),
     Peer(
@@ -165,7 +192,7 @@ PEERS = (
                 _SAQ, environment={"BENCH_CONCURRENCY": "100"}, what="2 processes, concurrency 100"
             ),
         },
-        venv="saq",
+        packages="saq",
     ),
     Peer(
         "streaq",
@@ -188,8 +215,8 @@ PEERS = (
         "procrastinate_jobs",
         4_000,
         {
-            "default": _api("procrastinate_jobs", 1, 2, "concurrency 1, 2 processes"),
-            "tuned": _api("procrastinate_jobs", 10, 2, "concurrency 10, 2 processes"),
+            "default": _api(1, 2, "concurrency 1, 2 processes"),
+            "tuned": _api(10, 2, "concurrency 10, 2 processes"),
         },
         bulk=True,
         postgres=True,
