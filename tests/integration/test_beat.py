@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from itertools import pairwise
 
 import pytest
+from celery import signals
 
 from tasks import beat
 from tasks.beat import MOST_WAITING, SPREAD, BoundedScheduler
@@ -76,3 +78,15 @@ def test_a_liveness_file_that_cannot_be_written_costs_no_tick(scheduler, redis, 
         assert scheduler.tick() >= 0
     assert heartbeats.tick_age(redis) < 5
     assert metrics.background_failures.labels("beat", "liveness file")._value.get() == before + 1
+
+
+def test_what_beat_has_loaded_is_not_searched_for_garbage_while_it_ticks(scheduler, parts):
+    before = gc.get_threshold()
+    try:
+        signals.beat_init.send(sender=None)
+        for _ in range(3):
+            scheduler.tick()
+        assert gc.get_freeze_count() > 10 * len(gc.get_objects())
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)

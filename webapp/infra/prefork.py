@@ -37,7 +37,7 @@ _PR_SET_PDEATHSIG = 1
 def share_memory() -> None:
     """Keeps what is loaded by now; the collector would only copy its pages into every child.
 
-    To be called in the parent, before it forks; its children inherit this.
+    To be called in the parent, before it forks; its children inherit this. A process that forks none is spared the search.
     """
     if _mallopt is not None:
         _mallopt(_M_MMAP_THRESHOLD, OWN_MAPPING)
