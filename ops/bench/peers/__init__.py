@@ -48,8 +48,8 @@ def measure(peer: Peer, plan: Plan, servers: Servers, say: Callable[[str], None]
         wanted = {name: variant for name, variant in peer.variants.items() if name in plan.variants}
         for number, (name, variant) in enumerate(wanted.items()):
             run.clean()
-            wholes = (peer.jobs * variant.share, ONE_BY_ONE)
-            jobs, singly = (max(LEAST_JOBS, int(whole * plan.peer_share)) for whole in wholes)
+            jobs = max(LEAST_JOBS, int(peer.jobs * variant.share * plan.peer_share))
+            singly = min(jobs // 2, int(ONE_BY_ONE * plan.peer_share))
             backlog = run.fill(jobs, singly, figures if number == 0 else {})
             with Children(run.folder, END_PATIENCE) as children:
                 figures[f"{peer.key}_{name}_per_s"] = run.execute(children, variant, backlog, plan.window)

@@ -94,7 +94,7 @@ PEERS = (
         "graphile_jobs",
         60_000,
         {
-            "default": _api(1, 1, "as it comes", share=0.1),
+            "default": _api(1, 1, "as it comes", share=0.05),
             # As the perfTest of its repository runs it, in as many processes as this system has children.
             "tuned": _api(
                 24,
