@@ -88,27 +88,6 @@ PEERS = (
         quick=True,
     ),
     Peer(
-        "graphile",
-        "Graphile Worker",
-        "graphile-worker",
-        "graphile_jobs",
-        60_000,
-        {
-            "default": _api(1, 1, "as it comes", share=0.05),
-            # As the perfTest of its repository runs it, in as many processes as this system has children.
-            "tuned": _api(
-                24,
-                2,
-                "24 at a time, local queue of 500, 2 processes",
-                environment={"BENCH_LOCAL_QUEUE": "500", "NO_LOG_SUCCESS": "1"},
-            ),
-        },
-        bulk=True,
-        postgres=True,
-        packages="graphile",
-        quick=True,
-    ),
-    Peer(
         "dramatiq",
         "Dramatiq",
         "dramatiq",
@@ -151,6 +130,27 @@ PEERS = (
                 what="2 children, prefetch 64, no gossip",
             ),
         },
+        quick=True,
+    ),
+    Peer(
+        "graphile",
+        "Graphile Worker",
+        "graphile-worker",
+        "graphile_jobs",
+        60_000,
+        {
+            "default": _api(1, 1, "as it comes", share=0.05),
+            # As the perfTest of its repository runs it, in as many processes as this system has children.
+            "tuned": _api(
+                24,
+                2,
+                "24 at a time, local queue of 500, 2 processes",
+                environment={"BENCH_LOCAL_QUEUE": "500", "NO_LOG_SUCCESS": "1"},
+            ),
+        },
+        bulk=True,
+        postgres=True,
+        packages="graphile",
         quick=True,
     ),
     Peer(
