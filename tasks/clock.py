@@ -20,6 +20,7 @@ with one_sentence():
 from celery import signals
 from celery.apps.beat import Beat
 
+from webapp.infra import prefork
 from webapp.infra.broker.client import bind_celery, celery
 from webapp.infra.telemetry import logs
 from webapp.settings.sweeps import MAINTENANCE_QUEUE
@@ -36,6 +37,8 @@ def _keep_logging(**_: Any) -> None:
 @signals.beat_init.connect
 def _announce_beat(**_: Any) -> None:
     """Beat's own lines tell of every tick; this is the one that matters."""
+    # Beat has no children, but what it loaded would be searched for garbage while it ticks: 80 ms of a core that jobs need.
+    prefork.share_memory()
     logger.info("beat started")
 
 
