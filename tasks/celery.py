@@ -52,6 +52,7 @@ from tasks.presence.dead_workers import LifeLock  # noqa: E402
 from tasks.presence.running import jobs_of  # noqa: E402
 from tasks.presence.thread import Presence  # noqa: E402
 from tasks.processes import (  # noqa: E402
+    fork_signals,
     forks,
     process_group,
     reaper,
@@ -223,6 +224,8 @@ def _become_child(**_: Any) -> None:
     run_table.current().take(os.getpid())
     session.lead()
     reaper.note_birth()
+    # A child that is born late has handlers of its parent that Celery knows nothing of.
+    fork_signals.put_down_handlers()
     forks.allow()
     recycling.limit(settings.max_tasks_per_child)
 

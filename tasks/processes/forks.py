@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from billiard.process import current_process
 from kombu import pools
 
+from tasks.processes import fork_signals
 from tasks.processes.file_descriptors import files, reserve
 from tasks.runtime import runtime
 from webapp.infra import patches
@@ -75,6 +76,7 @@ def allow() -> None:
     pipes = _pool_pipes()
     files.set_pipes(pipes)
     os.register_at_fork(after_in_child=lambda: _let_go(pipes))
+    fork_signals.guard_forks()
 
 
 def _let_go(pipes: list[int]) -> None:

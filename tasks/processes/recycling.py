@@ -7,7 +7,7 @@ import os
 from billiard.process import current_process
 
 from tasks.attempt import pace
-from tasks.processes import process_state
+from tasks.processes import fork_signals, process_state
 from tasks.processes.file_descriptors import files
 from webapp.infra.telemetry import traces
 
@@ -33,7 +33,7 @@ def limit(most: int) -> None:
 
     def wait_for_job() -> object:
         # The first time: by now billiard has set the last of its signal handlers, and no job's time limit is at work.
-        state = process_state.kept() or process_state.keep()
+        state = process_state.kept() or _begin()
         if files.is_cut_off:
             # The parent cannot be told.
             traces.flush()
@@ -43,6 +43,11 @@ def limit(most: int) -> None:
         return real()
 
     worker.wait_for_job = wait_for_job
+
+
+def _begin() -> process_state.ProcessState:
+    fork_signals.pass_over_interrupts()
+    return process_state.keep()
 
 
 def room() -> int | None:

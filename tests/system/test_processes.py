@@ -60,6 +60,35 @@ HANDLERS = """
         process.join(20)
         return {"futures": futures, "mapped": mapped, "got": got, "code": process.exitcode}
 
+    births = []
+
+    def be_born_late():
+        # The second of two, so that the pool is done before it has come to itself.
+        if len(births) % 2 == 0:
+            end = time.monotonic() + 0.3
+            while time.monotonic() < end:
+                pass
+
+    @handler("pool-that-ends-early", max_retries=0)
+    def pool_that_ends_early(payload, context):
+        if not births:
+            os.register_at_fork(before=lambda: births.append(1), after_in_child=be_born_late)
+        method = multiprocessing.get_context("fork")
+        for _ in range(3):
+            with method.Pool(2) as pool:
+                pool.map(double, range(3))
+
+    @handler("interrupts", max_retries=0)
+    def interrupts(payload, context):
+        with subprocess.Popen(["sleep", payload["seconds"]]) as command:
+            command.send_signal(signal.SIGINT)
+            program = command.wait()
+        copy = multiprocessing.get_context("fork").Process(target=time.sleep, args=(int(payload["seconds"]),))
+        copy.start()
+        os.kill(copy.pid, signal.SIGUSR1)
+        copy.join()
+        return {"program": program, "copy": copy.exitcode}
+
     @handler("starts", max_retries=1, timeout=600)
     def starts(payload, context):
         if context.attempt > 1:
@@ -189,6 +218,17 @@ def test_process_pools_work_in_a_handler(processes, method):
     job = processes.wait_for(processes.post("pools", method=method))
     assert job["status"] == "completed", job["last_error"]
     assert job["result"] == {"futures": [0, 2, 4], "mapped": [0, 2, 4], "got": 7, "code": 0}
+
+
+def test_a_pool_ends_although_its_processes_have_not_come_to_themselves(processes):
+    jobs = [processes.post("pool-that-ends-early") for _ in range(2)]
+    ended = [processes.wait_for(job, patience=20) for job in jobs]
+    assert [(job["status"], job["attempt"]) for job in ended] == [("completed", 1)] * 2
+
+
+def test_what_a_job_started_takes_the_signals_that_any_program_takes(processes):
+    job = processes.wait_for(processes.post("interrupts", seconds="4320"), patience=20)
+    assert job["result"] == {"program": -signal.SIGINT, "copy": -signal.SIGUSR1}
 
 
 @pytest.mark.parametrize("way", ["shell", "session", "job control", "pool"])

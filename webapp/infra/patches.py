@@ -108,6 +108,21 @@ PATCHES = (
         code="3c28232d775d",
         read_by="multiprocessing.process:BaseProcess.start",
     ),
+    Patch(
+        "os:fork",
+        "CPython 3.11",
+        "a signal that arrives while a process forks is lost in the copy, or raises where nothing can be raised"
+        " (tasks/processes/fork_signals.py)",
+        code="963edc9da07e",
+        read_by="multiprocessing.popen_fork:Popen._launch",
+    ),
+    Patch(
+        "os:forkpty",
+        "CPython 3.11",
+        "the same as with `os:fork`, for `pty.fork` and what is built on it (tasks/processes/fork_signals.py)",
+        code="9c9f2b4646a3",
+        read_by="pty:fork",
+    ),
 )
 _BY_TARGET = {patch.target: patch for patch in PATCHES}
 
