@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
+
+import pytest
 
 from webapp.infra import prefork
 
@@ -21,6 +24,20 @@ def _fork_in_a_thread(forked: threading.Event) -> threading.Thread:
     thread = threading.Thread(target=fork)
     thread.start()
     return thread
+
+
+@pytest.fixture
+def struck():
+    """A time limit strikes in a moment."""
+
+    def strike(_number: int, _frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def test_a_fork_waits_until_nothing_is_in_a_library_any_more():
@@ -60,6 +77,27 @@ def test_a_block_that_forks_itself_does_not_wait_for_itself():
         if pid == 0:  # pragma: no cover - another process
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.usefixtures("struck")
+def test_a_fork_whose_wait_was_broken_off_does_not_free_the_guard_of_another_thread():
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with prefork.held_off():
+            held.set()
+            go_on.wait(PATIENCE)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(PATIENCE)
+    with pytest.raises(TimeoutError):
+        prefork._before()
+    prefork._after()
+    assert prefork._guard.locked()
+    go_on.set()
+    thread.join()
+    assert not prefork._guard.locked()
 
 
 def test_a_child_may_hold_forks_off_again():

@@ -71,10 +71,11 @@ _guard = threading.Lock()
 
 
 class _Local(threading.local):
-    """Whether this thread holds the guard, and whether it keeps it while it waits."""
+    """Whether this thread holds the guard, whether it keeps it while it waits, and whether it took it for a fork."""
 
     holds = False
     keeps = False
+    took = False
 
 
 _local = _Local()
@@ -84,10 +85,13 @@ def _before() -> None:
     # A thread that forks inside its own block has no other thread to wait for.
     if not _local.holds:
         _guard.acquire()
+        _local.took = True
 
 
 def _after() -> None:
-    if not _local.holds:
+    # A signal's handler that raised in the wait for the guard has left it to the thread that holds it.
+    if _local.took:
+        _local.took = False
         _guard.release()
 
 
