@@ -26,6 +26,7 @@ from tasks.presence import lost_jobs
 from tasks.processes import process_state, recycling, run_table
 from tasks.retrying import DATABASE_ERRORS, until_database_answers
 from tasks.runtime import Runtime, runtime
+from webapp.infra import prefork
 from webapp.infra.broker.client import celery
 from webapp.infra.broker.hints import Ticket
 from webapp.infra.broker.messages import CHUNK_WINDOW, TICKET_WINDOW
@@ -196,8 +197,12 @@ class Chunk:
         _observe(done)
         return done
 
+    @prefork.held_off()
     def hand_back(self) -> None:
-        """Settles what is done and gives back what has not begun, so that nothing waits behind a slow job."""
+        """Settles what is done and gives back what has not begun, so that nothing waits behind a slow job.
+
+        That job may fork meanwhile: its copy must not have locks of the database's driver that this thread holds.
+        """
         with self._lock:
             rest = list(self._waiting)
             self._waiting.clear()
@@ -205,6 +210,7 @@ class Chunk:
         if rest:
             self._release(rest)
 
+    @prefork.held_off()
     def _release(self, rest: Sequence[Claim]) -> None:
         """Gives back what has not begun, and goes on trying to while this process lives.
 

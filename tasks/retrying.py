@@ -11,6 +11,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from webapp.infra import prefork
 from webapp.infra.background import Clock
 from webapp.infra.postgres.database_errors import never_works
 
@@ -54,6 +55,11 @@ def tries_until(
         yield number
 
 
+def _rest(seconds: float) -> None:
+    with prefork.let_through():
+        time.sleep(seconds)
+
+
 def until_database_answers(work: Callable[[], T], lease: float, said: str) -> T:
     """Does the work until it comes through, or three quarters of a lease have passed; returns what it returns.
 
@@ -71,7 +77,7 @@ def until_database_answers(work: Callable[[], T], lease: float, said: str) -> T:
         17
     """
     failure: Exception | None = None
-    for _ in tries_until(time.monotonic() + lease * SHARE, PAUSE):
+    for _ in tries_until(time.monotonic() + lease * SHARE, PAUSE, sleep=_rest):
         try:
             return work()
         except _TRIED_AGAIN as error:

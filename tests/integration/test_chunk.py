@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 import threading
 import time
 from base64 import b64decode
@@ -21,6 +22,7 @@ from tasks.chunk import Chunk, execute_jobs, settle_many
 from tasks.execution import JobsFailed
 from tasks.runtime import child_name
 from webapp.infra.broker.pace import LARGEST_CHUNK
+from webapp.infra.postgres import deadlines
 from webapp.jobs import ends, store
 from webapp.jobs.ends import completed
 from webapp.jobs.errors import Discard, Retry, Snooze
@@ -39,6 +41,13 @@ def outcomes(engine, row):
 
 def statuses(engine, rows):
     return [row_of(engine, row.id).status for row in rows]
+
+
+def waiting_for_a_row(engine):
+    with engine.connect() as connection:
+        return connection.execute(
+            text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'")
+        ).scalar_one()
 
 
 def test_the_jobs_of_a_message_complete_once_each_in_its_order(engine, handle):
@@ -125,6 +134,45 @@ def test_behind_a_slow_job_nothing_waits(engine, parts, handle, eventually):
     go_on.set()
     running.join(10)
     assert statuses(engine, rows)[1] == "completed"
+
+
+@pytest.fixture
+def waits_of_a_child():
+    """Has libpq wait for PostgreSQL, as in a worker's child."""
+    deadlines.uninstall()
+    yield
+    deadlines.install()
+
+
+@pytest.mark.usefixtures("waits_of_a_child")
+def test_a_slow_job_forks_when_what_is_handed_back_is_not_in_the_database_any_more(
+    engine, parts, handle, eventually
+):
+    """A copy would have the locks of the database's driver as they are, for ever."""
+    go_on, forked = threading.Event(), threading.Event()
+
+    def fork(payload, context):
+        if payload["n"] != 0:
+            return
+        assert go_on.wait(20)
+        pid = os.fork()
+        if pid == 0:  # pragma: no cover - another process
+            os._exit(0)
+        os.waitpid(pid, 0)
+        forked.set()
+
+    name = handle(fork)
+    rows = [queued(engine, task=name, payload={"task": name, "n": n}) for n in range(2)]
+    running = threading.Thread(target=Chunk(parts, claims_of(engine, *rows), window=0.05).run)
+    with engine.begin() as other:
+        other.execute(text("SELECT 1 FROM jobs WHERE id = :id FOR UPDATE"), {"id": rows[1].id})
+        running.start()
+        eventually(lambda: waiting_for_a_row(engine))
+        go_on.set()
+        assert not forked.wait(0.2)
+    assert forked.wait(10)
+    running.join(10)
+    assert statuses(engine, rows) == ["completed", "queued"]
 
 
 @pytest.mark.parametrize("jobs", [2, 4], ids=["one waits", "several wait"])
