@@ -23,6 +23,8 @@ from tasks.processes import fork_signals
 PATIENCE = 10.0
 #: How a process of a test ends whose expectations all came true.
 FINE = 17
+#: What a worker's child has handlers for.
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGINT)
 
 
 def end_of(pid: int) -> int:
@@ -45,6 +47,8 @@ def in_a_workers_child(test: Callable[[], None]) -> Callable[[], None]:
         if pid == 0:  # pragma: no cover - another process
             try:
                 os.setsid()
+                for number in SIGNALS:
+                    signal.signal(number, signal.SIG_DFL)
                 reset_signals()
                 signal.signal(signal.SIGUSR1, soft_timeout_sighandler)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -102,11 +106,10 @@ def test_a_copy_ends_by_a_signal_that_is_sent_at_once():
 
 @in_a_workers_child
 def test_a_copy_has_none_of_the_workers_handlers():
-    signals = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGINT)
-    assert all(fork_signals.is_the_workers(signal.getsignal(one)) for one in signals)
+    assert all(fork_signals.is_the_workers(signal.getsignal(one)) for one in SIGNALS)
     pid = os.fork()
     if pid == 0:
-        found = [signal.getsignal(one) for one in signals]
+        found = [signal.getsignal(one) for one in SIGNALS]
         os._exit(FINE if found == [*[signal.SIG_DFL] * 4, signal.default_int_handler] else 1)
     assert end_of(pid) == FINE
 
