@@ -37,6 +37,27 @@ PARTS = (
     ("tests/system", *(f"--ignore={file}" for file in (FAULTS, *WAITING))),
     WAITING,
 )
+#: What `--quick` runs side by side, without coverage: all that needs no process of ours. The files of integration that are named
+#: take half of its time.
+HALF = tuple(
+    f"tests/integration/test_{name}.py"
+    for name in (
+        *(
+            "store_machine",
+            "migrations",
+            "statement_plans",
+            "paging",
+            "large_pages",
+            "long_searches",
+            "sweeps",
+        ),
+        *("read_replica", "history", "store_races", "job_commands", "dead_letters", "chunk", "execution"),
+    )
+)
+QUICK = (
+    ("tests/unit", "tests/contracts", *HALF),
+    ("tests/integration", *(f"--ignore={file}" for file in HALF)),
+)
 #: Settings of a developer's own that must not reach the tests.
 FOREIGN = (
     *("DATABASE_URL", "DATABASE_READ_URL", "REDIS_URL", "HANDLERS", "DEFAULT_HANDLER", "RATE_LIMIT"),
@@ -44,12 +65,13 @@ FOREIGN = (
 )
 
 
-def run(arguments: Sequence[str], *, check_only: bool) -> int:
+def run(arguments: Sequence[str], *, check_only: bool = False, quick: bool = False) -> int:
     """Runs checks and tests; returns the first exit code that is not 0.
 
     Args:
         arguments: for pytest. With any, only these tests are run, without checks or a coverage bar.
         check_only: stop after the checks.
+        quick: without the system tests, and without coverage.
     """
     if not arguments or check_only:
         files = tracked()
@@ -59,6 +81,9 @@ def run(arguments: Sequence[str], *, check_only: bool) -> int:
         if failed or check_only:
             print(f"checks failed: {', '.join(failed)}" if failed else "all checks passed")
             return 1 if failed else 0
+    if quick:
+        with ExitStack() as stack:
+            return _first_fault(_side_by_side(QUICK, ("-m", "pytest"), _each_alone(stack, QUICK)))
     if not arguments:
         return _measured()
     with _surroundings() as environment:
@@ -128,22 +153,31 @@ def _passes(name: str, command: Sequence[str]) -> bool:
     return done.returncode == 0
 
 
-def _measured() -> int:
-    """Runs the parts of the suite side by side, and judges what they cover together."""
-    coverage = [sys.executable, "-m", "coverage"]
+def _each_alone(stack: ExitStack, parts: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    """Servers and a folder of its own for each part; their environments."""
+    return [stack.enter_context(_surroundings()) for _ in parts]
+
+
+def _side_by_side(
+    parts: Sequence[Sequence[str]], command: Sequence[str], environments: Sequence[dict[str, str]]
+) -> list[int]:
+    """Runs the parts of a suite at the same time; returns their exit codes.
+
+    Args:
+        command: what Python is asked for; a part's arguments follow it.
+    """
     with ExitStack() as stack:
-        environments = [stack.enter_context(_surroundings()) for _ in PARTS]
         # What the first part says is shown as it comes, that of the others when all have ended.
-        outputs = [None, *(stack.enter_context(tempfile.TemporaryFile("w+")) for _ in PARTS[1:])]
+        outputs = [None, *(stack.enter_context(tempfile.TemporaryFile("w+")) for _ in parts[1:])]
         runs = [
             subprocess.Popen(
-                [*coverage, "run", "--rcfile=setup.cfg", "-m", "pytest", *part],
+                [sys.executable, *command, *part],
                 cwd=ROOT,
                 env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT if output else None,
             )
-            for part, environment, output in zip(PARTS, environments, outputs, strict=True)
+            for part, environment, output in zip(parts, environments, outputs, strict=True)
         ]
         try:
             codes = [run.wait() for run in runs]
@@ -153,6 +187,21 @@ def _measured() -> int:
         for output in outputs[1:]:
             output.seek(0)
             print(output.read(), flush=True)
+    return codes
+
+
+def _first_fault(codes: Sequence[int]) -> int:
+    return next((code for code in codes if code), 0)
+
+
+def _measured() -> int:
+    """Runs the parts of the suite side by side, and judges what they cover together."""
+    coverage = [sys.executable, "-m", "coverage"]
+    with ExitStack() as stack:
+        environments = _each_alone(stack, PARTS)
+        codes = _side_by_side(
+            PARTS, ("-m", "coverage", "run", "--rcfile=setup.cfg", "-m", "pytest"), environments
+        )
         data = [str(Path(environment["DJPS_DATA_DIR"])) for environment in environments]
         for step in (
             ("combine", "--quiet", *data),
@@ -169,8 +218,7 @@ def _measured() -> int:
             )
             if done.returncode != 0:
                 return done.returncode
-    low = _judge(done.stdout)
-    return next((code for code in codes if code), low)
+    return _first_fault([*codes, _judge(done.stdout)])
 
 
 def _judge(report: str) -> int:

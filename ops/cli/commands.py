@@ -134,9 +134,12 @@ def _develop(commands: dict[str, Parser]) -> None:
     test = commands["test"]
     test.add_argument("--check", action="store_true", help="only lint, types and import contracts")
     test.add_argument(
+        "--quick", action="store_true", help="checks, unit tests, contracts and integration, without coverage"
+    )
+    test.add_argument(
         "pytest", nargs=argparse.REMAINDER, help="arguments for pytest: then nothing else is run"
     )
-    _examples(test, "test", "test --check", "test tests/unit -k retry")
+    _examples(test, "test", "test --quick", "test --check", "test tests/unit -k retry")
     commands["lock"].add_argument(
         "--upgrade", action="store_true", help="take the newest versions, not only what is missing"
     )

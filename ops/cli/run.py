@@ -60,11 +60,12 @@ _OF_STACK: dict[str, Callable[[Stack, argparse.Namespace], int]] = {
 
 
 def _test(wanted: argparse.Namespace) -> int:
-    if wanted.check and wanted.pytest:
-        commands.parser().commands["test"].error(f"--check takes no {wanted.pytest[0]!r}: it runs no test")
+    for option, is_given in (("--check", wanted.check), ("--quick", wanted.quick)):
+        if is_given and wanted.pytest:
+            commands.parser().commands["test"].error(f"{option} takes no {wanted.pytest[0]!r}")
     from ops import suite  # noqa: PLC0415 - only this command needs it
 
-    return suite.run(wanted.pytest, check_only=wanted.check)
+    return suite.run(wanted.pytest, check_only=wanted.check, quick=wanted.quick)
 
 
 def _chaos(wanted: argparse.Namespace) -> int:

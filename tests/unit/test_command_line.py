@@ -126,10 +126,11 @@ def test_what_is_typed_wrong_is_named(capsys, words, sentence):
     assert len(text.splitlines()) == 2
 
 
-def test_a_check_takes_no_tests(capsys):
+@pytest.mark.parametrize("option", ["--check", "--quick"])
+def test_an_option_that_says_what_is_run_takes_no_tests(capsys, option):
     with pytest.raises(SystemExit) as ended:
-        run.run(program.parse(["test", "--check", "tests/unit"]))
-    assert (ended.value.code, "--check takes no 'tests/unit'" in capsys.readouterr().err) == (2, True)
+        run.run(program.parse(["test", option, "tests/unit"]))
+    assert (ended.value.code, f"{option} takes no 'tests/unit'" in capsys.readouterr().err) == (2, True)
 
 
 @pytest.fixture
