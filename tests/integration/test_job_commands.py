@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import pty
@@ -31,8 +32,9 @@ PATIENCE = "30"
 
 @contextmanager
 def started(command, **options):
-    """A process; one that still runs when its test fails is killed, not waited for."""
-    with subprocess.Popen(command, **options) as process:
+    """A process that heeds Ctrl-C, also where the suite runs in the background; one that still runs when its test fails is killed."""
+    heeding = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, preexec_fn=heeding, **options) as process:  # noqa: PLW1509 - one call of C, and no thread holds a lock of it
         try:
             yield process
         finally:
