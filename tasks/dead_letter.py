@@ -11,6 +11,7 @@ from tasks.runtime import runtime
 from webapp.dead_letters.model import NewDeadLetter
 from webapp.dead_letters.store import move_to_dead_letters
 from webapp.infra.broker.client import celery
+from webapp.infra.postgres.engine import in_transaction
 from webapp.infra.telemetry import logs, metrics, traces
 
 logger = logging.getLogger(__name__)
@@ -24,8 +25,7 @@ def move_job(job_id: str, attempt: int) -> None:
 
 def move(engine: Engine, job_id: UUID, attempt: int) -> bool:
     """Moves one job in one transaction: `failed`, a dead letter, the counter; False when it was moved before."""
-    with engine.begin() as connection:
-        dead = move_to_dead_letters(connection, job_id, attempt)
+    dead = in_transaction(engine, lambda connection: move_to_dead_letters(connection, job_id, attempt))
     if dead is None:
         return False
     note(dead, attempt)

@@ -123,17 +123,17 @@ def dead_lettered(
     return claim
 
 
-def row_of(engine: Engine, job_id: UUID) -> JobRow:
+def row_of(engine: Engine, job_id: UUID | str) -> JobRow:
     """The job as it stands."""
     with engine.connect() as connection:
-        row = store.find(connection, job_id)
+        row = store.find(connection, UUID(str(job_id)))
     assert row is not None
     return row
 
 
 def attempts_of(engine: Engine, job_id: UUID) -> list[RowMapping]:
     """The job's attempts that ended, in order."""
-    statement = text("SELECT * FROM job_attempts WHERE job_id = :id ORDER BY attempt")
+    statement = text("SELECT * FROM attempts WHERE job_id = :id ORDER BY attempt")
     with engine.connect() as connection:
         return list(connection.execute(statement, {"id": job_id}).mappings())
 

@@ -1,6 +1,6 @@
 """What the code says to PostgreSQL, written down once for a release: later schemas must still understand it.
 
-`python3 -m ops test tests/integration --record-statements=tests/contracts/statements/0007.jsonl` records every kind of
+`python3 -m ops test tests/integration --record-statements=tests/contracts/statements/NNNN.jsonl` records every kind of
 statement that `webapp` and `tasks` send, each with the values it had when it was seen first.
 """
 
@@ -19,6 +19,8 @@ from sqlalchemy import Engine, event
 ROOT = Path(__file__).resolve().parents[1]
 #: Statements longer than this are not kept: they are shorter ones with more rows.
 LONGEST = 6_000
+#: Marks within a transaction say nothing to a schema, and nothing by themselves.
+_MARK = re.compile(r"(RELEASE |ROLLBACK TO )?SAVEPOINT ")
 _PARAMETERS = re.compile(r"%\((\w+?)(?:__?\d+)?\)s")
 _ROWS = re.compile(r"(\([^()]*\))(?:, ?\1)+")
 
@@ -47,7 +49,7 @@ def recorded(file: Path) -> Iterator[None]:
 
     def look(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         name, place = kind(statement), _place()
-        if place is None or name in seen or len(cursor.query) > LONGEST:
+        if place is None or name in seen or len(cursor.query) > LONGEST or _MARK.match(statement):
             return
         seen[name] = {"place": place, "sql": cursor.query.decode().replace(str(ROOT), "/srv/djps")}
 

@@ -34,7 +34,7 @@ APPLICATION = ("api", *WORKERS)
 Say = Callable[[str], None]
 
 _EXECUTED = """SELECT count(*), coalesce(extract(epoch FROM max(ended_at) - min(started_at)), 0)::float8
-    FROM job_attempts WHERE outcome = 'completed'"""
+    FROM attempts WHERE outcome = 'completed'"""
 
 
 def measure(plan: Plan, servers: Servers, say: Say, figures: Round, notes: dict[str, str]) -> None:
@@ -146,7 +146,7 @@ def idle(system: System, count: int, say: Say) -> Round:
     rows = system.servers.rows(
         DATABASE,
         """SELECT j.id::text, extract(epoch FROM a.started_at)::float8, extract(epoch FROM j.finished_at)::float8
-             FROM jobs j JOIN job_attempts a ON a.job_id = j.id AND a.attempt = 1
+             FROM jobs j JOIN attempts a ON a.job_id = j.id AND a.attempt = 1
             WHERE j.status = 'completed'""",
     )
     times = [(started - sent[job], ended - sent[job]) for job, started, ended in rows if job in sent]

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,39 +22,47 @@ from ops.bench.servers import Servers
 from ops.bench.system import DATABASE, NOOP, SUBMIT, System
 from ops.stack.venv import ROOT
 from webapp.jobs import store
+from webapp.jobs.history import Period
 from webapp.queues import store as queue_store
 
-#: One row in this many is queued, the others are finished; the issue's table has ten million and one million.
-QUEUED_SHARE = 11
+#: One row in this many is queued, the others are finished.
+QUEUED_SHARE = 21
+#: Days over which finished rows are spread, as many as are kept by default.
+AGE_DAYS = 29.0
 #: Rows that are processing: this many live, and this many whose lease ran out.
 LIVE, STUCK = 200, 50
 #: Rows of the comparison, and of the large table that is compared with it.
-SMALL_ROWS, HUGE_ROWS = 11_000, 11_000_000
+SMALL_ROWS, HUGE_ROWS = 10_500, 21_000_000
 #: Rows added in one statement.
 CHUNK = 500_000
 #: Jobs that one dispatch takes.
 DISPATCHED = 100
-#: Old rows that are pruned while jobs are submitted.
-PRUNED_ROWS = 1_000_000
+#: Rows of the day that is dropped while jobs are submitted.
+PRUNED_ROWS = 5_000_000
 PRUNED_ROWS_QUICK = 100_000
-#: Days a job is kept by default, and the age of rows that prune takes.
-RETENTION_DAYS, OLD_DAYS = 30, 60
-#: Prunes as the product does, at its own pace.
+#: Age of those rows, days: older than jobs are kept by default.
+OLD_DAYS = 33
+#: Drops what is old as the product does, a moment after it was started, and says how long that took.
 _PRUNER = """
-from tasks.sweeps.prune import run_prune
+import sys, time
+from datetime import UTC, datetime
 from tasks.runtime import runtime
-while run_prune(runtime(), 20.0):
-    pass
+from tasks.sweeps.keep_history import run_keep_history
+parts = runtime()
+time.sleep(2)
+began = time.monotonic()
+dropped = run_keep_history(parts, datetime.now(UTC))
+open(sys.argv[1], "w").write(f"{len(dropped)} {time.monotonic() - began}")
 """
-#: Seconds it gets to begin.
+#: Seconds it gets.
 PRUNE_PATIENCE = 60.0
 PRUNE_CLIENTS = 16
 PRUNE_SECONDS = 12.0
 #: The columns a finished, queued and processing row needs beyond those that all have.
 _STATES = {
     "completed": (
-        "attempt, run_at, created_at, updated_at, dispatched_at, last_attempt_at, finished_at",
-        "1, t, t, t, t, t, t",
+        "attempt, run_at, created_at, updated_at, dispatched_at, last_attempt_at, finished_at, ended_by",
+        "1, t, t, t, t, t, t, 'bench/1'",
     ),
     "queued": ("run_at, created_at, updated_at", "t, t, t"),
     "processing": (
@@ -65,15 +74,27 @@ _STATES = {
 Say = Callable[[str], None]
 
 
-def fill(servers: Servers, rows: int, say: Say, *, age_days: float = 1.0) -> None:
-    """Makes a table of this size, with an attempt for every finished job, spread over `age_days`."""
+def fill(servers: Servers, rows: int, say: Say, *, age_days: float = AGE_DAYS) -> None:
+    """Makes a table of this size, its finished jobs spread over `age_days`, each in the partition of its day."""
     servers.execute(DATABASE, "TRUNCATE jobs, job_attempts, dead_letters, idempotency_keys CASCADE")
+    for number in range(int(age_days) + 2):
+        _make_days(servers, datetime.now(UTC).date() - timedelta(days=number), 1)
     queued = max(1, rows // QUEUED_SHARE)
     add(servers, rows - queued, "completed", say, age_days=age_days)
     add(servers, queued, "queued", say, age_days=age_days / 100)
     add(servers, LIVE, "processing", say, lease="1 hour")
     add(servers, STUCK, "processing", say, lease="-1 minute")
     servers.settle(DATABASE)
+
+
+def _make_days(servers: Servers, first: date, days: int) -> None:
+    """Makes a partition of history, unless there is one of its name."""
+    period = Period(first, first + timedelta(days=days))
+    servers.execute(
+        DATABASE,
+        f"SELECT djps_make_history('{period.name}', '{period.first}Z', '{period.end}Z')"
+        f" WHERE to_regclass('{period.name}') IS NULL",
+    )
 
 
 def add(
@@ -97,10 +118,6 @@ def add(
             SELECT uuidv7(-{ago}), '{NOOP}', jsonb_build_object('task', '{NOOP}', 'order', i), 'default', 3, 300,
                    sha256(i::text::bytea), '{status}', {values.format(lease=lease)}
               FROM generate_series({start + 1}, {end}) AS i, LATERAL (SELECT now() - {ago} AS t) AS at"""  # noqa: S608 - numbers and constants of this file
-        if status == "completed":
-            statement = f"""WITH added AS ({statement} RETURNING id, last_attempt_at)
-                INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, ended_at, outcome)
-                SELECT id, 1, 'bench', last_attempt_at, last_attempt_at, 'completed' FROM added"""  # noqa: S608 - as above
         servers.execute(DATABASE, statement)
         if rows > CHUNK:
             say(f"{end:,} of {rows:,} {status} rows")
@@ -193,39 +210,35 @@ def _statements(engine: Engine, run: Callable[[Connection, int], Any], repetitio
 
 
 def measure_prune(plan: Plan, servers: Servers, say: Say, figures: Round) -> None:
-    """Compares the rate of POST /jobs while old rows are pruned with the rate while none are."""
+    """Compares the rate of POST /jobs while a day of history is dropped with the rate while none is."""
     rows = PRUNED_ROWS if plan.rounds > 1 else PRUNED_ROWS_QUICK
     seconds = PRUNE_SECONDS if plan.rounds > 1 else plan.post_seconds
     with tempfile.TemporaryDirectory(prefix="djps-bench-") as folder, System(servers, Path(folder)) as system:
         system.start_api()
-        add(servers, rows, "completed", say, age_days=2 * OLD_DAYS, until_days=OLD_DAYS)
+        # A day of any hour lies in three of the calendar's.
+        _make_days(servers, datetime.now(UTC).date() - timedelta(days=OLD_DAYS + 2), 3)
+        add(servers, rows, "completed", say, age_days=OLD_DAYS + 1, until_days=OLD_DAYS)
         servers.settle(DATABASE)
         load.drive(system.port, SUBMIT, clients=PRUNE_CLIENTS, seconds=0.5)
         without = _rate(system, seconds)
-        system.children.start("pruner", [sys.executable, "-c", _PRUNER], system.environment, ROOT)
-        system.children.wait_until(lambda: _old(system) < rows, "nothing is pruned", PRUNE_PATIENCE)
-        before, began = _old(system), time.monotonic()
+        told = Path(folder) / "dropped"
+        system.children.start("pruner", [sys.executable, "-c", _PRUNER, str(told)], system.environment, ROOT)
         during = _rate(system, seconds)
-        left, took = _old(system), time.monotonic() - began
-        system.children.stop("pruner")
+        system.children.wait_until(told.exists, "the old day is not dropped", PRUNE_PATIENCE)
         after = _rate(system, seconds)
-    if not left:
-        say("pruning was over before the measurement: its figure is too good")
+        dropped, took = told.read_text().split()
+    if dropped != "1":
+        raise BenchError(f"{dropped} days were dropped, and not one")
     figures["prune_post_per_s"] = during
     figures["prune_without_post_per_s"] = (without + after) / 2
     figures["prune_slowdown"] = 1 - during / figures["prune_without_post_per_s"]
-    figures["prune_rows_per_s"] = (before - left) / took
+    figures["prune_day_seconds"] = float(took)
     say(
-        f"POST while pruning: {during:,.0f}/s, without: {without:,.0f}/s before and {after:,.0f}/s after; "
-        f"{before - left:,} of {rows:,} rows pruned in {took:.1f} s"
+        f"POST while a day of {rows:,} jobs is dropped: {during:,.0f}/s, without: {without:,.0f}/s before and"
+        f" {after:,.0f}/s after; dropped in {float(took):.2f} s"
     )
 
 
 def _rate(system: System, seconds: float) -> float:
     system.servers.settle()
     return system.post(clients=PRUNE_CLIENTS, seconds=seconds).per_s
-
-
-def _old(system: System) -> int:
-    """How many rows there are to prune."""
-    return system.count(f"finished_at < now() - interval '{RETENTION_DAYS} days'")

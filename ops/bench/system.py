@@ -202,8 +202,8 @@ class System:
 
 #: The first job of an index that is queued, and the first that is processing.
 _FIRST_UNFINISHED = (
-    "SELECT 1 FROM jobs WHERE status = 'queued' ORDER BY id LIMIT 1",
-    "SELECT 1 FROM jobs WHERE status = 'processing' ORDER BY lease_expires_at LIMIT 1",
+    "SELECT 1 FROM jobs WHERE finished_at IS NULL AND status = 'queued' ORDER BY id LIMIT 1",
+    "SELECT 1 FROM jobs WHERE finished_at IS NULL AND status = 'processing' ORDER BY lease_expires_at LIMIT 1",
 )
 
 

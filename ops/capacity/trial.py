@@ -128,7 +128,8 @@ def run(say: Say) -> Outcome:
         }
         size = servers.rows(
             DATABASE,
-            "SELECT (pg_total_relation_size('jobs') + pg_total_relation_size('job_attempts')) / 1024.0",
+            "SELECT (sum(pg_total_relation_size(relid)) + pg_total_relation_size('job_attempts')) / 1024.0"
+            " FROM pg_partition_tree('jobs') WHERE isleaf",
         )[0][0]
         costs = costs.changed(**per_job, row_kib=float(size) / system.count())
         second = _stream(system, rate, STREAM_SECONDS, 1.0)

@@ -60,7 +60,7 @@ SELECT j.id::text, e.attempt, later.attempt, e.pid, extract(epoch FROM e.started
 
 # An attempt's end is written by its holder, or by who took the job over from it; the result is of the last one.
 _STALE_WRITES = """
-SELECT j.id::text, a.attempt FROM jobs j JOIN job_attempts a ON a.job_id = j.id
+SELECT j.id::text, a.attempt FROM jobs j JOIN attempts a ON a.job_id = j.id
   LEFT JOIN transitions t ON t.job_id = j.id AND t.attempt = a.attempt AND t.new = 'processing'
  WHERE j.idempotency_key LIKE %s
    AND (t.worker_id IS DISTINCT FROM a.worker_id
@@ -68,12 +68,12 @@ SELECT j.id::text, a.attempt FROM jobs j JOIN job_attempts a ON a.job_id = j.id
             AND (j.result ->> 'attempt')::int IS DISTINCT FROM j.attempt))"""
 
 _ATTEMPTS = """
-SELECT j.id::text, j.attempt FROM jobs j LEFT JOIN job_attempts a ON a.job_id = j.id
+SELECT j.id::text, j.attempt FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id
  WHERE j.idempotency_key LIKE %s AND j.status IN ('completed', 'failed', 'cancelled')
- GROUP BY j.id HAVING count(a.*) <> j.attempt OR coalesce(max(a.attempt), 0) <> j.attempt"""
+ GROUP BY j.id, j.attempt HAVING count(a.*) <> j.attempt OR coalesce(max(a.attempt), 0) <> j.attempt"""
 
 _ENDS = """
-SELECT j.id::text, j.status, a.outcome FROM jobs j JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
+SELECT j.id::text, j.status, a.outcome FROM jobs j JOIN attempts a ON a.job_id = j.id AND a.attempt = j.attempt
  WHERE j.idempotency_key LIKE %s
    AND ((j.status = 'completed') <> (a.outcome = 'completed')
         OR (j.status = 'failed' AND a.outcome NOT IN ('failed', 'lost')))"""

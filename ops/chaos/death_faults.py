@@ -100,7 +100,7 @@ def _outcomes(stage: Stage, ids: list[str]) -> dict[str, int]:
     """How the attempts of jobs ended."""
     return dict(
         stage.system.rows(
-            "SELECT outcome, count(*) FROM job_attempts WHERE job_id = ANY(%s::uuid[]) GROUP BY 1", ids
+            "SELECT outcome, count(*) FROM attempts WHERE job_id = ANY(%s::uuid[]) GROUP BY 1", ids
         )
     )
 
@@ -169,7 +169,7 @@ class _Deaths:
         rows = stage.system.rows(
             "SELECT extract(epoch FROM ended_at - started_at)::float8,"
             " extract(epoch FROM lead(started_at) OVER (PARTITION BY job_id ORDER BY attempt) - started_at)::float8"
-            " FROM job_attempts WHERE job_id = ANY(%s::uuid[])",
+            " FROM attempts WHERE job_id = ANY(%s::uuid[])",
             ids,
         )
         self.recovered += [recovered for recovered, _ in rows]

@@ -83,7 +83,7 @@ def hurry_worker(stage: Stage) -> None:
             stage.system.start("worker")
         stage.hold(stage.rng.uniform(1.5, 3))
     ended = stage.system.rows(
-        "SELECT outcome, count(*) FROM job_attempts JOIN jobs ON id = job_id WHERE idempotency_key LIKE %s GROUP BY 1",
+        "SELECT outcome, count(*) FROM attempts JOIN jobs ON id = job_id WHERE idempotency_key LIKE %s GROUP BY 1",
         f"{stage.prefix}-%",
     )
     counts = dict(ended)

@@ -13,6 +13,7 @@ from ops.chaos.database_faults import (
     table_locked,
     terminate_backends,
 )
+from ops.chaos.day_faults import drop_read_day, midnights, missing_day
 from ops.chaos.death_faults import kill_and_retry, limits_while_away, poison_chunk
 from ops.chaos.key_faults import poison_keys
 from ops.chaos.machine_faults import HEALED_WITHIN, cut_power, full_disk, up_twice
@@ -327,6 +328,9 @@ def _list() -> list[Scenario]:
             )
             for name in ("data", "run")
         ),
+        Scenario("days-pass", "days of history end under load", midnights, rate=60, kinds=WITH_MEDIUM),
+        Scenario("day-missing", "the day has no partition in history for 4 s", missing_day, rate=60),
+        Scenario("day-dropped", "an old day of history is dropped while it is read", drop_read_day, rate=60),
         Scenario("up-twice", "two `ops up` at the same moment", up_twice, jobs=60, rate=10),
         Scenario("slow-clients", SLOW_CLIENTS, slow_clients, rate=30, tail=10, slower_at_most=3),
         *_followed("follow", "clients wait and read events", ("wait", "events")),

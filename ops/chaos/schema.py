@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 #: `effects` has one row for each execution that began; `committed` says that its effect came through the fence.
-#: `transitions` and `final_writes` are written by triggers, so nothing a worker does can go unseen.
+#: `transitions` and `final_writes` are written by triggers, so nothing a worker does can go unseen. They come before the UPDATE:
+#: after one that moves a job to its day of history, no trigger knows what the row was.
 INSTALL = """
 CREATE TABLE effects (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -24,18 +25,18 @@ CREATE FUNCTION note_transition() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO transitions (job_id, attempt, old, new, worker_id)
     VALUES (NEW.id, NEW.attempt, OLD.status, NEW.status, NEW.worker_id);
-    RETURN NULL;
+    RETURN NEW;
 END $$;
-CREATE TRIGGER note_transition AFTER UPDATE ON jobs FOR EACH ROW
+CREATE TRIGGER note_transition BEFORE UPDATE ON jobs FOR EACH ROW
     WHEN (OLD.status IS DISTINCT FROM NEW.status) EXECUTE FUNCTION note_transition();
 
 CREATE FUNCTION note_final_write() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO final_writes VALUES (NEW.id, to_jsonb(OLD), to_jsonb(NEW));
-    RETURN NULL;
+    RETURN NEW;
 END $$;
-CREATE TRIGGER note_final_write AFTER UPDATE ON jobs FOR EACH ROW
-    WHEN (OLD.status IN ('completed', 'failed', 'cancelled') AND OLD.* IS DISTINCT FROM NEW.*)
+CREATE TRIGGER note_final_write BEFORE UPDATE ON jobs FOR EACH ROW
+    WHEN (OLD.status IN ('completed', 'failed', 'cancelled') AND OLD.* *<> NEW.*)
     EXECUTE FUNCTION note_final_write();
 
 CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -55,12 +56,21 @@ BEGIN
 END $$;
 """
 
-SLOW_ON = (
-    "CREATE TRIGGER be_slow AFTER INSERT OR UPDATE ON jobs FOR EACH STATEMENT EXECUTE FUNCTION be_slow()"
-)
-SLOW_OFF = "DROP TRIGGER be_slow ON jobs"
-DEADLOCKS_ON = (
-    "CREATE TRIGGER be_deadlocked AFTER INSERT OR UPDATE ON jobs"
-    " FOR EACH STATEMENT EXECUTE FUNCTION be_deadlocked()"
-)
-DEADLOCKS_OFF = "DROP TRIGGER be_deadlocked ON jobs"
+#: The statements of the product name the whole table where a row may move, else the one where jobs live.
+_TABLES = ("jobs", "jobs_living")
+
+
+def _on(function: str) -> str:
+    """Has a function run after each statement that writes a job."""
+    return "; ".join(
+        f"CREATE TRIGGER {function} AFTER INSERT OR UPDATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+        for table in _TABLES
+    )
+
+
+def _off(function: str) -> str:
+    return "; ".join(f"DROP TRIGGER {function} ON {table}" for table in _TABLES)
+
+
+SLOW_ON, SLOW_OFF = _on("be_slow"), _off("be_slow")
+DEADLOCKS_ON, DEADLOCKS_OFF = _on("be_deadlocked"), _off("be_deadlocked")

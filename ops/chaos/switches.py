@@ -62,7 +62,7 @@ def raise_if_asked(place: str) -> None:
 
 
 def _places_to_raise() -> None:
-    from tasks.sweeps import callbacks, dispatch, expire, prune, recover
+    from tasks.sweeps import callbacks, dispatch, expire, keep_history, prune, recover
     from webapp.queues.dispatch import Dispatcher
 
     def before(owner: Any, name: str, ask: Callable[..., None]) -> None:
@@ -80,6 +80,7 @@ def _places_to_raise() -> None:
         (expire, ("run_expiry",)),
         (prune, ("run_key_prune", "run_prune")),
         (callbacks, ("run_callbacks",)),
+        (keep_history, ("run_keep_history",)),
     ):
         for name in names:
             before(owner, name, lambda *_: raise_if_asked(SWEEPS_RAISE))
@@ -132,7 +133,9 @@ def _no_fence() -> None:
     from webapp.jobs import ends
     from webapp.queues import tickets
 
-    fence = re.compile(r"AND \(jobs\.status = 'processing'\) IS TRUE.*?\) IS NULL", re.DOTALL)
+    fence = re.compile(
+        r"AND jobs\.finished_at IS NULL AND \(jobs\.status = 'processing'\) IS TRUE.*?\) IS NULL", re.DOTALL
+    )
     forms = [(ends, name) for name in ("_END_ATTEMPTS", "_END_ONE", "_COMPLETE_MANY", "_COMPLETE_ONE")]
     for module, name in (*forms, (tickets, "_END_AND_CLAIM")):
         without, found = fence.subn("", getattr(module, name).text)

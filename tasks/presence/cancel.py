@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 
+from sqlalchemy import Connection
+
 from tasks.presence import lost_jobs
 from tasks.presence.context import WorkerContext
 from tasks.presence.dead_children import DeadChildren
 from tasks.presence.running import pid_of, something_runs
 from tasks.processes.process_group import is_child, kill
 from webapp.infra.background import Step
+from webapp.infra.postgres.engine import in_transaction
 from webapp.infra.telemetry import logs, metrics
 from webapp.jobs import control, ends, store
 from webapp.jobs.error_report import ErrorReport
+from webapp.jobs.model import LeasedJob
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +49,19 @@ class CancelGrace:
         """
         worker = self._worker
         grace = worker.settings.cancel_grace
-        with worker.bounded(), worker.engine.begin() as connection:
+
+        def stop(connection: Connection) -> list[LeasedJob]:
             overdue = control.overdue_holders(connection, worker.holders_prefix, grace=grace)
             holders = [holder for holder in overdue if is_child(pid_of(holder))]
             if not holders:
-                return 0
+                return []
             # While their jobs are locked, for a child that had ended its attempt would be running somebody else's job.
             kill([pid_of(holder) for holder in holders])
             taken = store.take_held_by(connection, holders)
-            stopped = [held for held in taken if ends.end_attempt(connection, ends.cancelled(held, KILLED))]
+            return [held for held in taken if ends.end_attempt(connection, ends.cancelled(held, KILLED))]
+
+        with worker.bounded():
+            stopped = in_transaction(worker.engine, stop)
         metrics.jobs_cancelled.inc(len(stopped))
         for held in stopped:
             with logs.bound(**lost_jobs.fields_of(held)):

@@ -14,6 +14,7 @@ from tasks.presence.running import is_tracked, pid_of
 from tasks.processes import process_group, run_table
 from tasks.processes.process_group import is_alive
 from webapp.infra.background import Step
+from webapp.infra.postgres.engine import in_transaction
 from webapp.jobs import store
 from webapp.jobs.loss import LastSeen
 from webapp.queues import store as queue_store
@@ -61,8 +62,10 @@ class DeadChildren:
     def give_back_unclaimed(self) -> None:
         """Leaves jobs to the dispatcher whose message is gone with a child that had not claimed them."""
         ids = list(self.unclaimed)
-        with self._worker.bounded(), self._worker.engine.begin() as connection:
-            queue_store.mark_undispatched(connection, ids)
+        with self._worker.bounded():
+            in_transaction(
+                self._worker.engine, lambda connection: queue_store.mark_undispatched(connection, ids)
+            )
         for _ in ids:
             self.unclaimed.popleft()
 

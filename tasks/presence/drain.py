@@ -7,6 +7,8 @@ import math
 import os
 from collections.abc import Iterable
 
+from sqlalchemy import Connection
+
 from tasks.presence import lost_jobs
 from tasks.presence.context import WorkerContext
 from tasks.presence.running import busy_children, pid_of
@@ -14,7 +16,9 @@ from tasks.processes import shutdown
 from tasks.processes.process_group import is_child, kill
 from tasks.runtime import child_name
 from webapp.infra.background import Step
+from webapp.infra.postgres.engine import in_transaction
 from webapp.jobs import ends, store
+from webapp.jobs.model import LeasedJob
 
 logger = logging.getLogger(__name__)
 
@@ -100,17 +104,21 @@ class Drain:
         """Queues the jobs of stopped children again; returns how many."""
         if not self.to_release:
             return 0
-        with self._worker.bounded(), self._worker.engine.begin() as connection:
-            taken = store.take_held_by(connection, list(self.to_release))
-            released = [
-                one
-                for holder in self.to_release
-                if (held := [job for job in taken if job.worker_id == holder and not job.recorded])
-                for one in ends.end_attempts(connection, [ends.released(job) for job in held])
-            ]
+        with self._worker.bounded():
+            taken, released = in_transaction(self._worker.engine, self._queue_again)
         lost_jobs.count_released(released)
         self.to_release.clear()
         return len(taken)
+
+    def _queue_again(self, connection: Connection) -> tuple[list[LeasedJob], list[ends.Ended]]:
+        """What stopped children held, and what of it is queued again."""
+        taken = store.take_held_by(connection, list(self.to_release))
+        return taken, [
+            one
+            for holder in self.to_release
+            if (held := [job for job in taken if job.worker_id == holder and not job.recorded])
+            for one in ends.end_attempts(connection, [ends.released(job) for job in held])
+        ]
 
     def _end_worker(self) -> None:
         """Ends a worker that was told to hurry and is still there; what it could not give back, its successor will."""

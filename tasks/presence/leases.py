@@ -12,6 +12,7 @@ from tasks.presence.running import running_jobs, something_runs
 from tasks.processes.process_group import is_child
 from tasks.runtime import child_name
 from webapp.infra.background import Step
+from webapp.infra.postgres.engine import in_transaction
 from webapp.jobs import store
 
 logger = logging.getLogger(__name__)
@@ -59,8 +60,13 @@ class Leases:
         """Renews the leases of what runs; from then on it is looked whether its children live."""
         running = running_jobs()
         holders = [child_name(pid) for pid in set(running.values())]
-        with self._worker.bounded(), self._worker.engine.begin() as connection:
-            store.renew(connection, list(running), workers=holders, lease=self._worker.lease)
+        with self._worker.bounded():
+            in_transaction(
+                self._worker.engine,
+                lambda connection: store.renew(
+                    connection, list(running), workers=holders, lease=self._worker.lease
+                ),
+            )
         # Jobs that were not renewed are settled, and the table of running jobs is a moment ahead: nothing is left to protect.
         self.renewed_at |= dict.fromkeys(running, self._worker.clock())
         self._dead_children.suspect()

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine
 from webapp.infra.background import Step
 from webapp.infra.broker.client import celery
 from webapp.infra.postgres.database_errors import Trouble, is_of_database, trouble_of
+from webapp.infra.postgres.engine import in_transaction
 from webapp.infra.telemetry import metrics
 from webapp.settings.sweeps import SweepPlan
 
@@ -172,11 +173,16 @@ def of_rows(
             return row, work(connection, row)
 
     try:
-        with engine.begin() as connection:
-            return [(row, work(connection, row)) for row in taken(connection)]
+        return in_transaction(
+            engine, lambda connection: [(row, work(connection, row)) for row in taken(connection)]
+        )
     except Exception as error:
         if is_of_the_server(error):
             raise
-    with engine.begin() as connection:
-        done = [each.do(name_of(row), partial(in_savepoint, connection, row)) for row in taken(connection)]
+    done = in_transaction(
+        engine,
+        lambda connection: [
+            each.do(name_of(row), partial(in_savepoint, connection, row)) for row in taken(connection)
+        ],
+    )
     return [one for one in done if one is not None]

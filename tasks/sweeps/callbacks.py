@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 from tasks.runtime import Runtime, runtime
 from tasks.sweeps.base import Each, is_of_the_server, of_rows, sweep
+from webapp.infra.postgres.engine import in_transaction
 from webapp.infra.telemetry import metrics
 from webapp.jobs import callbacks
 from webapp.jobs.handlers import DEFAULT_QUEUE, registry
@@ -53,9 +54,12 @@ def run_callbacks(parts: Runtime, batch: int = PLAN.batch) -> int:
 
 def _make_batch(parts: Runtime, batch: int) -> int:
     """Takes endings and stores their callbacks in one transaction, so each end has one callback."""
-    with parts.engine.begin() as connection:
+
+    def make(connection: Connection) -> int:
         endings = callbacks.take_ended(connection, batch)
         return _insert(parts, connection, endings) if endings else 0
+
+    return in_transaction(parts.engine, make)
 
 
 def _make_one_by_one(parts: Runtime, each: Each, batch: int) -> int:

@@ -6,6 +6,7 @@ import logging
 
 from tasks.runtime import Runtime, runtime
 from tasks.sweeps.base import sweep
+from webapp.infra.postgres.engine import in_transaction
 from webapp.infra.telemetry import metrics
 from webapp.jobs import retention
 from webapp.settings import sweeps
@@ -25,8 +26,9 @@ def run_expiry(parts: Runtime, batch: int = PLAN.batch) -> int:
     """Cancels jobs that were not started in time; returns how many."""
     total = 0
     while True:
-        with parts.engine.begin() as connection:
-            cancelled = retention.cancel_expired(connection, batch)
+        cancelled = in_transaction(
+            parts.engine, lambda connection: retention.cancel_expired(connection, batch)
+        )
         total += cancelled
         if cancelled < batch:
             break

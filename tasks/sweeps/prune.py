@@ -1,4 +1,4 @@
-"""The sweep that deletes what is old: final jobs after RETENTION_DAYS, and idempotency keys that ran out."""
+"""The sweep that deletes old rows: idempotency keys that ran out, and final jobs that do not lie in history."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run_key_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int
         window: seconds after which the rest is left to the next run.
         batch: rows in one transaction.
     """
-    return _in_batches(
+    return in_batches(
         parts,
         window,
         batch,
@@ -55,7 +55,7 @@ def run_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:
     days = parts.settings.retention_days
     if days == 0:
         return 0
-    return _in_batches(
+    return in_batches(
         parts,
         window,
         batch,
@@ -64,7 +64,7 @@ def run_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:
     )
 
 
-def _in_batches(
+def in_batches(
     parts: Runtime, window: float, batch: int, delete: Callable[[Connection], int], done: str
 ) -> int:
     """Deletes batch after batch, with rests in between; returns how many rows went, and logs `done`."""

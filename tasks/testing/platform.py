@@ -18,7 +18,7 @@ from uuid import UUID
 from celery.exceptions import Retry as MessageDone
 from flask_migrate import upgrade
 from redis import Redis
-from sqlalchemy import DateTime, Engine, MetaData, func, select, update
+from sqlalchemy import DateTime, Engine, Table, func, select, update
 from werkzeug.serving import make_server
 
 from tasks import dead_letter
@@ -28,7 +28,7 @@ from tasks.sweeps.callbacks import run_callbacks
 from tasks.sweeps.expire import run_expiry
 from webapp import create_app
 from webapp.jobs.service import Jobs
-from webapp.jobs.tables import Base, Job
+from webapp.jobs.tables import Base, Job, LivingJob
 from webapp.settings import Settings, use
 from webapp.settings.targets import read_targets
 
@@ -164,7 +164,7 @@ class Platform:
             raise ValueError(f"the clock goes on by more than 0 seconds (given: {seconds!r})")
         older = func.make_interval(0, 0, 0, 0, 0, 0, seconds)
         with self._engine.begin() as connection:
-            for table in _metadata().sorted_tables:
+            for table in _tables():
                 times = [column for column in table.columns if isinstance(column.type, DateTime)]
                 if times:
                     connection.execute(update(table).values({column: column - older for column in times}))
@@ -197,7 +197,7 @@ class Platform:
         """Forgets every job, and what was allowed."""
         use(self._settings)
         self._app.extensions["jobs"].flush()
-        names = ", ".join(table.name for table in _metadata().sorted_tables)
+        names = ", ".join(table.name for table in _tables())
         with self._engine.begin() as connection:
             connection.exec_driver_sql(f"TRUNCATE {names}")
         self._redis.flushdb()
@@ -274,8 +274,9 @@ class Platform:
             dead_letter.move(runtime().engine, job_id, jobs.get(job_id).attempt)
 
 
-def _metadata() -> MetaData:
-    return Base.metadata
+def _tables() -> list[Table]:
+    """What holds rows; a partition's are its table's."""
+    return [table for table in Base.metadata.sorted_tables if table is not LivingJob.__table__]
 
 
 def made(database_url: str, redis_url: str) -> Platform:

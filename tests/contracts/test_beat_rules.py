@@ -30,7 +30,9 @@ def test_dispatch_runs_every_second_and_recovery_as_often_as_the_setting_says():
     assert schedule["dispatch_due"] == 1.0
     assert schedule["recover_stuck"] == Settings().stuck_check_interval
     assert schedule["deliver_callbacks"] == 1.0
-    assert set(schedule) == {"dispatch_due", "deliver_callbacks", "recover_stuck", "expire", "prune"}
+    assert set(schedule) == {
+        *("dispatch_due", "deliver_callbacks", "recover_stuck", "expire", "prune", "keep_history"),
+    }
 
 
 def test_no_tick_is_judged_by_two_machines_clocks():

@@ -95,24 +95,14 @@ def test_only_those_who_own_a_transaction_commit():
         "webapp/infra/postgres/engine.py",
         "webapp/jobs/service.py",
         "webapp/queues/dispatch.py",
-        "webapp/dead_letters/service.py",
         # Reads only; the limits of its statements are its transaction's.
         "webapp/api/gauges.py",
-        "tasks/sweeps/callbacks.py",
         # Begins the time limit and the record of a run, and no transaction.
         "tasks/attempt/run.py",
         "tasks/testing/attempt.py",
         "tasks/chunk.py",
-        "tasks/dead_letter.py",
-        "tasks/presence/lost_jobs.py",
-        "tasks/sweeps/expire.py",
         "tasks/sweeps/prune.py",
-        "tasks/sweeps/base.py",
-        "tasks/presence/cancel.py",
-        "tasks/presence/dead_children.py",
-        "tasks/presence/drain.py",
         "tasks/testing/platform.py",
-        "tasks/presence/leases.py",
     }
     committing = {
         str(path.relative_to(ROOT))

@@ -96,10 +96,10 @@ VIOLATIONS = {
     "I3 double effects": "INSERT INTO effects (job_id, attempt, pid, committed) VALUES (%(id)s, 1, 2, true)",
     "I3 completed without effect": "UPDATE effects SET committed = false WHERE job_id = %(id)s",
     "I3 stale effects": "INSERT INTO effects (job_id, attempt, pid, started_at) VALUES (%(id)s, 2, 2, now() - interval '90 s')",
-    "I3 stale writes": "UPDATE job_attempts SET worker_id = 'somebody else' WHERE job_id = %(id)s",
+    "I3 stale writes": "UPDATE jobs SET ended_by = 'somebody else' WHERE id = %(id)s",
     "I4 overlaps": "INSERT INTO effects (job_id, attempt, pid, started_at) SELECT job_id, 1, 2, ended_at - interval '1 ms' FROM effects",
-    "I5 attempts without an end": "DELETE FROM job_attempts WHERE job_id = %(id)s",
-    "I5 ends that do not match": "UPDATE job_attempts SET outcome = 'lost' WHERE job_id = %(id)s",
+    "I5 attempts without an end": "UPDATE jobs SET ended_by = NULL WHERE id = %(id)s",
+    "I5 ends that do not match": "INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome) VALUES (%(id)s, 1, 'w', now(), 'lost')",
     "I7 effects of no job": "INSERT INTO effects (job_id, attempt, pid) VALUES (gen_random_uuid(), 1, 1)",
 }
 

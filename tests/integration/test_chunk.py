@@ -68,7 +68,7 @@ def test_each_attempt_has_times_of_its_own(engine, handle):
     ended(execute_jobs, [str(row.id) for row in rows])
     with engine.connect() as connection:
         times = connection.execute(
-            text("SELECT started_at, ended_at FROM job_attempts ORDER BY started_at")
+            text("SELECT started_at, ended_at FROM attempts ORDER BY started_at")
         ).all()
     assert all((ended - started).total_seconds() >= 0.05 for started, ended in times)
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(times))

@@ -34,6 +34,7 @@ from tasks.execution import execute_job
 from tasks.presence import lost_jobs
 from tasks.sweeps.prune import run_prune
 from webapp.infra.jsontext import iso
+from webapp.infra.postgres.engine import in_transaction
 from webapp.infra.telemetry import metrics
 from webapp.jobs import Cancelled, Discard, Snooze, filters, store
 from webapp.jobs.control import ask_cancel, requeue
@@ -230,7 +231,7 @@ def test_an_old_job_that_is_there_is_not_gone(client, engine):
 def test_pruning_leaves_no_row(engine, parts):
     make_gone(engine, parts)
     with engine.connect() as connection:
-        for table in ("jobs", "job_attempts", "pruned_jobs"):
+        for table in ("jobs", "job_attempts"):
             assert connection.execute(select(func.count()).select_from(text(table))).scalar_one() == 0
 
 
@@ -399,12 +400,8 @@ def together(*calls):
         return [future.result() for future in [pool.submit(one, call) for call in calls]]
 
 
-def in_transaction(engine, work):
-    def call():
-        with engine.begin() as connection:
-            return work(connection)
-
-    return call
+def committed(engine, work):
+    return lambda: in_transaction(engine, work)
 
 
 def test_cancel_against_complete_has_one_winner(engine, service):
@@ -412,9 +409,9 @@ def test_cancel_against_complete_has_one_winner(engine, service):
     for _ in range(RACES):
         claim = claimed(engine)
         _, done, stopped = together(
-            in_transaction(engine, lambda c, claim=claim: ask_cancel(c, claim.id)),
-            in_transaction(engine, lambda c, claim=claim: complete(c, claim, "1")),
-            in_transaction(engine, lambda c, claim=claim: end_cancelled(c, claim)),
+            committed(engine, lambda c, claim=claim: ask_cancel(c, claim.id)),
+            committed(engine, lambda c, claim=claim: complete(c, claim, "1")),
+            committed(engine, lambda c, claim=claim: end_cancelled(c, claim)),
         )
         assert done + stopped == 1
         status = row_of(engine, claim.id).status
@@ -428,10 +425,8 @@ def test_cancel_against_claim_never_starts_a_cancelled_job(engine):
     for _ in range(RACES):
         job = queued(engine)
         answer, claims = together(
-            in_transaction(engine, lambda c, job=job: ask_cancel(c, job.id)),
-            in_transaction(
-                engine, lambda c, job=job: store.claim(c, [job.id], worker_id=WORKER, lease=LEASE)
-            ),
+            committed(engine, lambda c, job=job: ask_cancel(c, job.id)),
+            committed(engine, lambda c, job=job: store.claim(c, [job.id], worker_id=WORKER, lease=LEASE)),
         )
         row = row_of(engine, job.id)
         assert (answer.value, len(claims)) in {("cancelled", 0), ("asked", 1)}
@@ -453,7 +448,7 @@ def test_requeue_against_cancel_leaves_a_job_that_is_one_of_both(engine):
     for _ in range(RACES):
         claim = dead_lettered(engine)
         together(
-            in_transaction(engine, lambda c, claim=claim: requeue(c, claim.id)),
-            in_transaction(engine, lambda c, claim=claim: ask_cancel(c, claim.id)),
+            committed(engine, lambda c, claim=claim: requeue(c, claim.id)),
+            committed(engine, lambda c, claim=claim: ask_cancel(c, claim.id)),
         )
         assert row_of(engine, claim.id).status in {"queued", "cancelled"}

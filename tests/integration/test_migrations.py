@@ -19,7 +19,7 @@ from statements import read
 
 FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 NAME = "djps_migrations"
-TABLES = {"jobs", "job_attempts", "dead_letters", "pruned_jobs", "idempotency_keys"}
+TABLES = {"jobs", "jobs_living", "job_attempts", "dead_letters", "idempotency_keys"}
 
 
 @pytest.fixture
@@ -58,7 +58,8 @@ def shape(app):
 
 
 def tables(app):
-    return set(inspect(app.extensions["sqlalchemy"].engine).get_table_names()) - {"alembic_version"}
+    names = inspect(app.extensions["sqlalchemy"].engine).get_table_names()
+    return {name for name in names if not re.fullmatch(r"jobs_\d{8}", name)} - {"alembic_version"}
 
 
 def test_there_is_one_head_and_the_way_to_it_is_a_line(scripts):
@@ -215,7 +216,9 @@ def test_a_migration_goes_in_while_the_release_before_it_works(fresh, scripts, e
     before = release.stem if release.stem != head else scripts.get_revision(head).down_revision
     upgrade(revision=before)
     url = fresh.config["SQLALCHEMY_DATABASE_URI"]
-    with Traffic(url, read(release)) as traffic:
+    # A slice of a search gives up by itself after 0.3 s, and is tried again with less.
+    told = [one for one in read(release) if "SET LOCAL statement_timeout" not in one["sql"]]
+    with Traffic(url, told) as traffic:
         eventually(lambda: traffic.count > 300)
         upgrade()
         seen = traffic.count

@@ -186,7 +186,7 @@ def test_a_retention_of_zero_keeps_everything(parts, engine):
     age(engine, "finished_at", 36_500 * 86_400)
     forever = dataclasses.replace(parts, settings=parts.settings.model_copy(update={"retention_days": 0}))
     assert prune.run_prune(forever, window=10) == 0
-    assert len(tables(engine)) == 2
+    assert len(tables(engine)) == 1
 
 
 def test_the_beat_tasks_do_what_their_functions_do(engine, monkeypatch, parts):

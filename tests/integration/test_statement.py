@@ -36,7 +36,7 @@ def test_a_refusal_is_sqlalchemys_error_and_the_connection_goes_on(engine):
 
 
 def test_the_kind_of_a_refusal_is_kept(engine):
-    insert = Statement("INSERT INTO pruned_jobs (id) VALUES (:id), (:id)")
+    insert = Statement("INSERT INTO jobs_living (id) VALUES (:id)")
     with pytest.raises(IntegrityError):
         in_one_trip(engine, lambda connection: insert.run(connection, {"id": str(uuid4())}))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from uuid_utils.compat import uuid7
 from webapp.infra.postgres.engine import BY_INDEX, Statement
 from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
-from webapp.jobs import ends, insert, store
+from webapp.jobs import ends, insert, retention, store
 from webapp.jobs.model import Claim
 from webapp.queues import store as queue_store
 from webapp.queues import tickets
@@ -38,8 +39,11 @@ def is_text_of(path: Path) -> str:
 @pytest.mark.parametrize(("path", "name"), STATEMENTS, ids=lambda one: getattr(one, "stem", one))
 def test_a_server_takes_every_statement(engine, path, name):
     given = statement_of(path, name)
+    if given.startswith("ALTER TABLE"):
+        pytest.skip("PostgreSQL prepares no change of the catalog; test_history.py runs it")
     if given.startswith("EXPLAIN"):
         given = given.split(") ", 1)[1]
+    given = given.replace("jobs_yyyymmdd", "jobs_living")
     names = list(dict.fromkeys(_PLACE.findall(given)))
     numbered = _PLACE.sub(lambda found: f"${names.index(found[1]) + 1}", given)
     with engine.begin() as connection:
@@ -73,7 +77,7 @@ MANY, CHUNK = 100_000, 500
 #: Jobs of a table where little happened.
 FEW = 100
 #: Tables that must not be read from end to end.
-LARGE = {"jobs", "job_attempts"}
+LARGE = {"jobs_living", f"jobs_{datetime.now(UTC):%Y%m%d}", "job_attempts"}
 
 _FILL = text("""
     WITH made AS (
@@ -136,7 +140,7 @@ HOT = {
         store._TAKE_EXPIRED.text,
         {"limit": 100, "spared": "djps.ProcessDied"},
     ),
-    "one job": lambda: (store._FIND.text, {"id": some(1)[0]}),
+    "one job": lambda: (store._FIND.text, {"id": (one := some(1)[0]), "since": retention.may_end_from(one)}),
     "watching": lambda: (store._WATCH.text, {"id": some(1)[0]}),
     "messages that name a job": lambda: (queue_store._COUNT_NAMED.text, {"queue": "default", "limit": CHUNK}),
     "sending again": lambda: (queue_store._TAKE_UNCLAIMED.text, HEAD | {"age": 0.0}),

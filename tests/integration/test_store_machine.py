@@ -122,6 +122,7 @@ class StoreMachine(RuleBasedStateMachine):
         with engine.begin() as connection:
             connection.execute(text("DELETE FROM jobs"))
             connection.execute(text("DELETE FROM job_attempts"))
+            connection.execute(text("DELETE FROM dead_letters"))
             connection.execute(text("DELETE FROM idempotency_keys"))
 
     def teardown(self) -> None:
@@ -403,7 +404,7 @@ class StoreMachine(RuleBasedStateMachine):
     def committed_rows_are_as_predicted(self) -> None:
         with self.engine.connect() as connection:
             jobs = {row["id"]: row for row in connection.execute(text("SELECT * FROM jobs")).mappings()}
-            ends = connection.execute(text("SELECT * FROM job_attempts ORDER BY job_id, attempt")).all()
+            ends = connection.execute(text("SELECT * FROM attempts ORDER BY job_id, attempt")).all()
             letters = connection.execute(text("SELECT job_id, requeued_at FROM dead_letters")).all()
         assert jobs.keys() == self.rows.keys()
         assert {row.job_id for row in (*ends, *letters)} <= jobs.keys(), "a pruned job left something behind"

@@ -25,9 +25,11 @@ from factories import (
     queued,
 )
 from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from webapp.dead_letters.store import move_to_dead_letters
-from webapp.jobs import control, insert, retention, store
+from webapp.infra.postgres.database_errors import met_a_moved_row
+from webapp.jobs import control, ends, insert, retention, store
 from webapp.jobs.model import CancelAnswer, Claim
 from webapp.jobs.states import AttemptOutcome
 from webapp.queues import store as queue_store
@@ -68,6 +70,9 @@ def settle(outcome: AttemptOutcome) -> Move:
 MOVES: dict[str, Move] = {
     "claim": lambda connection, case: bool(store.claim(connection, [case.id], worker_id="w/2", lease=LEASE)),
     "settle_completed": lambda connection, case: complete(connection, case.held, "1"),
+    "complete": lambda connection, case: (
+        ends.complete_many(connection, [ends.completed(case.held, "1")]) == 1
+    ),
     "settle_again": settle(AttemptOutcome.FAILED),
     "release": settle(AttemptOutcome.RELEASED),
     "dead-letter": lambda connection, case: (
@@ -123,6 +128,11 @@ def dead(engine: Engine) -> Case:
     return Case(claim.id, claim)
 
 
+def dead_today(engine: Engine) -> Case:
+    claim = dead_lettered(engine)
+    return Case(claim.id, claim)
+
+
 def withdrawn(engine: Engine) -> Case:
     case = asked(engine)
     with engine.begin() as connection:
@@ -156,7 +166,7 @@ STAGES = {
     ),
     "running": Stage(
         running,
-        leaving=BACK | {"settle_completed"},
+        leaving=BACK | {"settle_completed", "complete"},
         staying=frozenset({"ask_cancel", "renew"}),
         # The job that waits again is cancelled.
         also=frozenset((first, "ask_cancel") for first in BACK),
@@ -164,7 +174,7 @@ STAGES = {
     ),
     "asked": Stage(
         asked,
-        leaving=BACK | {"settle_completed", "settle_cancelled"},
+        leaving=BACK | {"settle_completed", "complete", "settle_cancelled"},
         staying=frozenset({"ask_cancel", "renew"}),
         too_early=frozenset(product(BACK | {"settle_cancelled"}, ("requeue", "claim"))),
     ),
@@ -172,12 +182,20 @@ STAGES = {
         recorded,
         leaving=frozenset({"dead-letter", "recover"}),
         staying=frozenset({"renew"}),
-        too_early=frozenset({("recover", "requeue"), ("recover", "settle_completed")})
-        | frozenset(product(("dead-letter",), ("requeue", "settle_completed", "settle_again", "release"))),
+        too_early=frozenset(product(("recover",), ("requeue", "settle_completed", "complete")))
+        | frozenset(
+            product(("dead-letter",), ("requeue", "settle_completed", "complete", "settle_again", "release"))
+        ),
     ),
     "dead": Stage(
         dead,
         leaving=frozenset({"requeue", "prune"}),
+        staying=frozenset(),
+        too_early=frozenset(product(("requeue",), ("claim", "take_due", "ask_cancel"))),
+    ),
+    "dead today": Stage(
+        dead_today,
+        leaving=frozenset({"requeue"}),
         staying=frozenset(),
         too_early=frozenset(product(("requeue",), ("claim", "take_due", "ask_cancel"))),
     ),
@@ -268,10 +286,40 @@ def test_of_a_cancel_and_a_last_failure_one_is_written(crowd, first, second):
         pid = two.execute(text("SELECT pg_backend_pid()")).scalar_one()
         two.rollback()
         assert first(one, case)
-        late = thread.submit(lambda: (second(two, case), two.commit())[0])
+        late = thread.submit(to_the_end, two, second, case)
         assert see_waiting(crowd, pid, late)
         one.commit()
         assert not late.result()
+
+
+def to_the_end(connection: Connection, move: Move, case: Case) -> bool:
+    """Makes a move and commits; again where the job has moved to its day of history meanwhile, as every caller does."""
+    while True:
+        try:
+            changed = move(connection, case)
+            connection.commit()
+        except DBAPIError as error:
+            connection.rollback()
+            if not met_a_moved_row(error):
+                raise
+        else:
+            return changed
+
+
+@pytest.mark.parametrize("completion", ["settle_completed", "complete"], ids=["alone", "in a chunk"])
+def test_a_last_end_that_is_written_meanwhile_is_seen_by_a_completion(crowd, completion):
+    """Both find the job processing, and the records of attempts that the second looks at are those of before."""
+    case = running(crowd)
+    with ThreadPoolExecutor(1) as thread, crowd.connect() as one, crowd.connect() as two:
+        pid = two.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        two.rollback()
+        assert record_last(one, case)
+        late = thread.submit(to_the_end, two, MOVES[completion], case)
+        assert see_waiting(crowd, pid, late)
+        one.commit()
+        assert not late.result()
+    assert shape_of(crowd, case)["status"] == "processing"
+    assert [end["outcome"] for end in attempts_of(crowd, case.id)] == ["failed"]
 
 
 def make(crowd: Engine, move: str, case: Case) -> bool:
@@ -287,13 +335,8 @@ def test_two_moves_at_once_end_like_one_after_the_other(crowd, meeting):
         pid = two.execute(text("SELECT pg_backend_pid()")).scalar_one()
         two.rollback()
 
-        def come_second() -> bool:
-            changed = MOVES[second](two, case)
-            two.commit()
-            return changed
-
         assert MOVES[first](one, case)
-        coming = thread.submit(come_second)
+        coming = thread.submit(to_the_end, two, MOVES[second], case)
         waited = see_waiting(crowd, pid, coming)
         one.commit()
         assert coming.result(PATIENCE) is meeting.made

@@ -267,7 +267,7 @@ class Fleet:
 
     def attempts(self, job: dict) -> list[tuple[int, str]]:
         return self.rows(
-            "SELECT attempt, outcome FROM job_attempts WHERE job_id = %s ORDER BY attempt", job["id"]
+            "SELECT attempt, outcome FROM attempts WHERE job_id = %s ORDER BY attempt", job["id"]
         )
 
     def unfinished(self) -> int:

@@ -19,7 +19,7 @@ AGE = "20 hours"
 UNFINISHED = ("running", "queued", "retrying", "delayed")
 #: Rows of final jobs, with all that a restore could change.
 FINAL = """
-    SELECT to_jsonb(j), (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.attempt) FROM job_attempts a WHERE a.job_id = j.id),
+    SELECT to_jsonb(j), (SELECT jsonb_agg(to_jsonb(a) ORDER BY a.attempt) FROM attempts a WHERE a.job_id = j.id),
            (SELECT jsonb_agg(to_jsonb(d) ORDER BY d.id) FROM dead_letters d WHERE d.job_id = j.id)
       FROM jobs j WHERE status IN ('completed', 'failed', 'cancelled') AND id = ANY(%s::uuid[]) ORDER BY id"""
 
@@ -39,8 +39,9 @@ def libpq(url):
 def make_older(fleet):
     """Shifts every moment of the database back, so that the dump is as old as one of last night."""
     columns = fleet.rows(
-        "SELECT table_name, column_name FROM information_schema.columns"
-        " WHERE table_schema = 'public' AND data_type = 'timestamp with time zone'"
+        "SELECT relname, attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
+        " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition"
+        " AND attnum > 0 AND atttypid = 'timestamptz'::regtype"
     )
     assert len(columns) > 15
     for table in {table for table, _ in columns}:

@@ -166,7 +166,7 @@ class Site:
     def ended(self, ids: list[str]) -> list[tuple[str, int, str]]:
         """Job, number, outcome and host of every attempt that has ended."""
         return self.rows(
-            "SELECT job_id::text, attempt, outcome, split_part(worker_id, ':', 1) FROM job_attempts"
+            "SELECT job_id::text, attempt, outcome, split_part(worker_id, ':', 1) FROM attempts"
             " WHERE job_id = ANY(%s::uuid[]) ORDER BY 1, 2", ids,
         )  # fmt: skip
 

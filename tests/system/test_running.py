@@ -34,8 +34,8 @@ def test_two_hundred_jobs_complete_once_each_and_the_counters_say_so(fleet, even
 def test_a_failing_job_is_tried_at_0_2_6_and_14_seconds_and_then_is_in_the_dead_letter_queue(fleet):
     job = fleet.wait_for(fleet.post("fail"), "failed")
     started = fleet.rows(
-        "SELECT extract(epoch FROM started_at - created_at) FROM job_attempts JOIN jobs ON id = job_id"
-        " WHERE id = %s ORDER BY job_attempts.attempt",
+        "SELECT extract(epoch FROM started_at - created_at) FROM attempts JOIN jobs ON id = job_id"
+        " WHERE id = %s ORDER BY attempts.attempt",
         job["id"],
     )
     assert [float(row[0]) for row in started] == pytest.approx([0, 2, 6, 14], abs=1.5)

@@ -119,7 +119,7 @@ def test_a_release_goes_in_with_no_failed_request_and_no_lost_job(another_fleet,
         assert Counter(status for _, status in found) == {"completed": len(stream.accepted)}
         assert {job for job, _ in found} == set(stream.accepted)
         # A worker that is told to end may give back what it has not begun; nothing fails and nothing is lost.
-        odd = "SELECT count(*) FROM job_attempts WHERE outcome NOT IN ('completed', 'released')"
+        odd = "SELECT count(*) FROM attempts WHERE outcome NOT IN ('completed', 'released')"
         assert fleet.rows(odd) == [(0,)]
         assert fleet.wait_for(fleet.post("brand-new"))["result"] == {"by": "the release"}
     finally:

@@ -63,7 +63,7 @@ def test_a_job_with_a_list_of_waits_is_retried_after_them(fleet):
     started = [
         float(row[0])
         for row in fleet.rows(
-            "SELECT extract(epoch FROM started_at) FROM job_attempts WHERE job_id = %s ORDER BY attempt",
+            "SELECT extract(epoch FROM started_at) FROM attempts WHERE job_id = %s ORDER BY attempt",
             job["id"],
         )
     ]

@@ -33,7 +33,7 @@ def rules():
             for rule in group["rules"]:
                 # An alert that is silent answers nothing; what it compares must be there, though not for six hours.
                 # What silences it must be there as well.
-                bare = re.sub(r" (>|==) [\d.]+( \* [\d.]+)?(?! \))", "", rule["expr"])
+                bare = re.sub(r" (>|<|==) [\d.]+( \* [\d.]+)?(?! \))", "", rule["expr"])
                 bare = bare.replace(" offset 6h", "").replace("unless on", "and on")
                 yield rule.get("alert") or rule["record"], bare
 
@@ -139,7 +139,12 @@ def test_every_query_of_dashboards_and_rules_is_answered(fleet, watcher, eventua
         run_every_outcome(fleet)
         seen = fleet.metric("jobs_failed_total")
         eventually(lambda seen=seen: watcher.ask("jobs_failed_total") == [seen])
-    asked = [*panels(), *rules()]
+    # The fleet has no read replica; test_read_replica.py looks at what it counts.
+    asked = [
+        (where, expression)
+        for where, expression in (*panels(), *rules())
+        if not re.search(r"read_replica_|database_list_reads", expression)
+    ]
     assert len(asked) > 80
 
     def unanswered():

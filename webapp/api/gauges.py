@@ -12,6 +12,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import GaugeMetricFamily
@@ -26,6 +27,7 @@ from webapp.infra.broker.room import waiting_in
 from webapp.infra.postgres import deadlines
 from webapp.infra.postgres.engine import connections, most_connections
 from webapp.infra.telemetry.metrics import OTHER, queue_label, task_label
+from webapp.jobs import history
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
 from webapp.queues import backlog
 
@@ -64,6 +66,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
         (),
     ),
     "read_replica_lag_seconds": ("How far the read replica is behind at most.", ()),
+    "history_days_ahead": ("Days from tomorrow on for which history has a partition.", ()),
     "redis_up": ("1 when Redis answered this scrape.", ()),
     "redis_memory_used_bytes": ("Memory that Redis uses.", ()),
     "redis_memory_max_bytes": ("Memory that Redis may use; its host's where no limit is set.", ()),
@@ -149,9 +152,14 @@ def _connections(connection: Connection) -> Found:
     return Found(families)
 
 
+def _history(connection: Connection) -> Found:
+    ahead = history.days_ahead(history.periods(connection), datetime.now(UTC).date())
+    return Found((_single("history_days_ahead", ahead),))
+
+
 #: Each is asked by itself: one that takes too long costs the others nothing.
 Question = Callable[[Connection], Found]
-QUESTIONS: tuple[Question, ...] = (_depths, _letters, _connections)
+QUESTIONS: tuple[Question, ...] = (_depths, _letters, _connections, _history)
 
 
 class LiveGauges(Collector):

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -25,7 +26,7 @@ from webapp.dead_letters.model import (
     Resolved,
     ResolveRequest,
 )
-from webapp.infra.postgres.engine import Read, in_one_trip
+from webapp.infra.postgres.engine import Read, in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
 from webapp.jobs import pages
 from webapp.jobs.model import JobRow
@@ -104,7 +105,7 @@ class DeadLetters:
         """
 
         def batch(
-            connection: Connection, wanted: ResolveRequest, limit: int, last: datetime | None
+            wanted: ResolveRequest, limit: int, last: datetime | None, connection: Connection
         ) -> Resolved:
             first = wanted.start_at if last is None else last + timedelta(seconds=wanted.gap)
             return store.requeue(connection, wanted, limit=limit, first=first)
@@ -119,7 +120,7 @@ class DeadLetters:
         """Puts open dead letters aside; their jobs stay failed, for final rows never change."""
 
         def batch(
-            connection: Connection, wanted: ResolveRequest, limit: int, _last: datetime | None
+            wanted: ResolveRequest, limit: int, _last: datetime | None, connection: Connection
         ) -> Resolved:
             return store.discard(connection, wanted, limit=limit)
 
@@ -128,7 +129,7 @@ class DeadLetters:
     def _resolve(
         self,
         request: ResolveRequest,
-        batch: Callable[[Connection, ResolveRequest, int, datetime | None], Resolved],
+        batch: Callable[[ResolveRequest, int, datetime | None, Connection], Resolved],
         done: str,
     ) -> Report:
         """Deals with what matches now, batch after batch.
@@ -146,8 +147,7 @@ class DeadLetters:
         # What dies meanwhile is left alone: a job that fails at once would be requeued again and again.
         while changed < matched and (changed == 0 or self._clock() < end):
             limit = min(BATCH, matched - changed)
-            with self._engine.begin() as connection:
-                resolved = batch(connection, request, limit, last)
+            resolved = in_transaction(self._engine, partial(batch, request, limit, last))
             changed += resolved.count
             last = resolved.last_run_at or last
             if resolved.count == 0:

@@ -89,9 +89,15 @@ def requeue(
         limit: most dead letters.
         first: when the first job is due; None: now.
     """
-    jobs_of = _take(connection, request, limit)
+    taken = _take(connection, request, limit)
     due = control.requeue_many(
-        connection, jobs_of, first=first, gap=request.gap, by=request.by, why=request.why
+        connection,
+        list(taken),
+        ended_from=min(taken.values(), default=None),
+        first=first,
+        gap=request.gap,
+        by=request.by,
+        why=request.why,
     )
     return Resolved(len(due), max(due, default=None))
 
@@ -102,9 +108,10 @@ def discard(connection: Connection, request: ResolveRequest, *, limit: int) -> R
     return Resolved(connection.execute(_DISCARD, given).rowcount)
 
 
-def _take(connection: Connection, request: ResolveRequest, limit: int) -> list[UUID]:
-    """Locks the oldest open dead letters that match, and returns their jobs in that order."""
-    return list(connection.execute(_TAKE, request.wanted.values() | {"limit": limit}).scalars())
+def _take(connection: Connection, request: ResolveRequest, limit: int) -> dict[UUID, datetime]:
+    """Locks the oldest open dead letters that match, and returns their jobs in that order, each with when it ended."""
+    rows = connection.execute(_TAKE, request.wanted.values() | {"limit": limit})
+    return {row[0]: row[1] for row in rows}
 
 
 def move_to_dead_letters(connection: Connection, job_id: UUID, attempt: int) -> NewDeadLetter | None:

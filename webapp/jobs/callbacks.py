@@ -75,6 +75,7 @@ def insert_callbacks(
         _INSERT,
         {
             "ids": array_of(ending.id for ending in endings),
+            "since": min(ending.finished_at for ending in endings),
             "callback_ids": array_of(ids),
             "payloads": text_array_of(payloads),
             "as_sent": text_array_of(kept_as_sent(payload) for payload in payloads),

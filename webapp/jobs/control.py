@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.model import CancelAnswer
+from webapp.jobs.store import find
 
 #: Why a job is cancelled when the request gives no reason.
 REQUESTED = "requested"
@@ -67,13 +68,15 @@ def overdue_holders(connection: Connection, family: str, *, grace: float) -> lis
 
 def requeue(connection: Connection, job_id: UUID) -> bool:
     """Queues a failed or cancelled job again with a fresh retry budget; False when it is neither."""
-    return bool(requeue_many(connection, [job_id]))
+    job = find(connection, job_id)
+    return job is not None and bool(requeue_many(connection, [job_id], ended_from=job.finished_at))
 
 
 def requeue_many(
     connection: Connection,
     ids: Sequence[UUID],
     *,
+    ended_from: datetime | None,
     first: datetime | None = None,
     gap: float = 0.0,
     by: str | None = None,
@@ -82,12 +85,14 @@ def requeue_many(
     """Queues those jobs that are failed or cancelled again, and closes their dead letters; returns when they are due.
 
     Args:
+        ended_from: when the one ended that ended first; None: none of them has.
         first: when the first job is due; None: now.
         gap: seconds from one job to the next.
         by, why: kept with the dead letters.
     """
     asked = array_of(ids)
-    due = list(connection.execute(_REQUEUE, {"ids": asked, "first": first, "gap": gap}).scalars())
+    values = {"ids": asked, "since": ended_from, "first": first, "gap": gap}
+    due = list(connection.execute(_REQUEUE, values).scalars())
     if due:
         connection.execute(_CLOSE_DEAD_LETTERS, {"ids": asked, "by": by, "why": why})
     return due

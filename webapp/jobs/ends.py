@@ -159,7 +159,7 @@ def _text(*without: str) -> str:
 
 _END_ATTEMPTS, _END_ONE = Statement(_text()), Statement(of_one(_text("times")))
 #: The same for attempts that completed their jobs; tickets.py claims the next jobs in it.
-COMPLETED_AND_RECORDED = without_answer(_text("other ends"))
+COMPLETED = without_answer(_text("other ends"))
 _COMPLETE_MANY = Statement(without_rows(_text("other ends")))
 _COMPLETE_ONE = Statement(of_one(without_rows(_text("other ends", "times"))))
 

@@ -127,13 +127,17 @@ class Part:
 
 _AT_REST = "status <> 'processing'"
 _ALL = Part()
-_BY_STATUS, _QUEUED = Part("status", ":status", _AT_REST), Part("status", "'queued'", _AT_REST)
-_BY_TASK = Part("task", ":task", "finished_at IS NOT NULL")
-_BY_QUEUE = Part("queue", ":queue", "finished_at IS NOT NULL")
+_LIVING, _FINISHED = "finished_at IS NULL", "finished_at IS NOT NULL"
+_BY_STATUS = Part("status", ":status", f"{_FINISHED} AND {_AT_REST}")
+_WAITING = Part("status", ":status", f"{_LIVING} AND {_AT_REST}")
+_QUEUED = Part("status", "'queued'", f"{_LIVING} AND {_AT_REST}")
+_BY_TASK = Part("task", ":task", _FINISHED)
+_BY_QUEUE = Part("queue", ":queue", _FINISHED)
 #: Jobs that run are few, and have an index of their own. OFFSET keeps the planner from looking for the newest of them
 #: among all jobs.
 _PROCESSING = Part(
-    value=":status", rows="(SELECT * FROM jobs WHERE status = 'processing' OFFSET 0) AS running"
+    value=":status",
+    rows=f"(SELECT * FROM jobs WHERE {_LIVING} AND status = 'processing' OFFSET 0) AS running",
 )
 #: Jobs that were found by an index without an order.
 GIVEN = Part(rows="(SELECT * FROM jobs WHERE id = ANY(CAST(:few AS uuid[])) OFFSET 0) AS given")
@@ -143,7 +147,9 @@ def parts_of(wanted: Filter) -> tuple[Part, ...]:
     """Finished jobs are found by their task or queue; those that are not, by their status."""
     if wanted.status == "processing":
         return (_PROCESSING,)
-    if wanted.status == "queued" or (wanted.status and wanted.task is None and wanted.queue is None):
+    if wanted.status == "queued":
+        return (_WAITING,)
+    if wanted.status and wanted.task is None and wanted.queue is None:
         return (_BY_STATUS,)
     if wanted.task is None and wanted.queue is None:
         return (_ALL,)

@@ -22,7 +22,7 @@ from webapp.infra.postgres.literals import array_of, kept_as_sent, text_array_of
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.model import JobRow
 from webapp.jobs.options import PLAIN, Terms
-from webapp.jobs.store import find
+from webapp.jobs.store import find, find_ended
 from webapp.jobs.submission import KEY_TTL, NewJob
 
 #: Longest a statement of a batch may run, milliseconds: ten thousand rows on a busy machine.
@@ -147,9 +147,7 @@ _OWNER, _OWNERS, _PRUNE_KEYS = (
 def find_by_key(connection: Connection, key: str) -> KeyOwner | None:
     """Who owns an idempotency key; None when it is free or has run out."""
     row = connection.execute(_OWNER, {"key": key}).first()
-    if row is None:
-        return None
-    return KeyOwner(row[0], bytes(row[1]), JobRow(*row[2:]) if row[2] is not None else None)
+    return None if row is None else KeyOwner(row[0], bytes(row[1]), find(connection, row[0]))
 
 
 def insert_or_find(
@@ -163,6 +161,22 @@ def insert_or_find(
         return None, find_by_key(connection, job.idempotency_key)
     row = find(connection, job.id)
     return None, KeyOwner(job.id, job.fingerprint, row) if row is not None else None
+
+
+def insert_again_or_find(
+    connection: Connection, job: NewJob, *, dispatched: bool, key_ttl: float
+) -> tuple[JobRow | None, KeyOwner | None]:
+    """The same after a try whose answer was lost, in one transaction: nothing is stored where that try's job has ended meanwhile.
+
+    No index spans the jobs that live and those that ended, so an ended one is in no INSERT's way. Once this one's row is in the
+    way of every other with its id, a look that begins later sees what the first try has left.
+    """
+    with connection.begin_nested() as savepoint:
+        stored = insert_or_find(connection, job, dispatched=dispatched, key_ttl=key_ttl)
+        if stored[0] is None or (ended := find_ended(connection, job.id)) is None:
+            return stored
+        savepoint.rollback()
+    return None, KeyOwner(job.id, job.fingerprint, ended)
 
 
 #: Most of payloads that one statement carries, characters: on its way it is copied six times, by psycopg2 and libpq.

@@ -78,15 +78,14 @@ class Lookup:
             JobGone: it was deleted for its age.
         """
         newest = before if before is not None else MAX_ATTEMPT
-        rows, goes_on = in_one_trip(
-            self._engine,
-            lambda connection: store.attempts(
-                connection, job_id, before=newest, limit=limit, room=pages.PAGE_BYTES
-            ),
-        )
-        if not rows:
-            self.get(job_id)
-        return rows, goes_on
+
+        def look(connection: Connection) -> tuple[list[AttemptRow], bool]:
+            ended_at = self.found(connection, job_id).finished_at
+            return store.attempts(
+                connection, job_id, ended_at, before=newest, limit=limit, room=pages.PAGE_BYTES
+            )
+
+        return in_one_trip(self._engine, look)
 
     def page(
         self,

@@ -12,6 +12,10 @@ from sqlalchemy import Connection, text
 
 from webapp.infra.postgres.sql_files import read_sql
 
+#: Before any job.
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+#: What the clock of a process that takes jobs in may be ahead of PostgreSQL's.
+CLOCK_SLACK = timedelta(days=1)
 #: What `cancel_reason` says of a job that was not started by its `expires_at`.
 EXPIRED = "expired"
 #: The version of the ids that jobs get (RFC 9562, 5.7); its first 48 bits are milliseconds since 1970.
@@ -39,6 +43,16 @@ def made_at(job_id: UUID) -> datetime:
     Ids from outside may say any time; one beyond the year 9999 is the end of it.
     """
     return datetime.fromtimestamp(min((job_id.int >> 80) / 1_000, _LAST_SECOND), UTC)
+
+
+def may_end_from(*job_ids: UUID) -> datetime:
+    """The moment before which none of these jobs ended, unless the clock of a process that took one in was wrong by a day.
+
+    Example:
+        >>> may_end_from(UUID("01a21c7c-f48d-7521-86c1-1dfd6718c5ef")).isoformat()
+        '2026-11-26T10:10:12.493000+00:00'
+    """
+    return max(made_at(min(job_ids)), BEGINNING + CLOCK_SLACK) - CLOCK_SLACK
 
 
 def is_past(job_id: UUID, now: datetime, retention_days: int) -> bool:

@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from sqlalchemy import Engine
@@ -203,12 +203,12 @@ class Jobs(Lookup):
 
     def _store(self, job: NewJob, *, dispatched: bool) -> tuple[JobRow, bool]:
         key = job.idempotency_key
+        given: Any = {"job": job, "dispatched": dispatched, "key_ttl": self._rules.limits.key_ttl}
         try:
             inserted, owner = in_one_trip(
                 self._engine,
-                lambda connection: insert.insert_or_find(
-                    connection, job, dispatched=dispatched, key_ttl=self._rules.limits.key_ttl
-                ),
+                lambda connection: insert.insert_or_find(connection, **given),
+                if_broken=lambda connection: insert.insert_again_or_find(connection, **given),
             )
         except DBAPIError as error:
             if key is not None and is_lock_of(error, insert.KEYS):
@@ -258,9 +258,10 @@ class Jobs(Lookup):
             JobGone: it was deleted for its age.
             NotForRetry: it is neither failed nor cancelled.
         """
-        with self._engine.begin() as connection:
-            changed = control.requeue(connection, job_id)
-            job = self.found(connection, job_id)
+        changed, job = in_transaction(
+            self._engine,
+            lambda connection: (control.requeue(connection, job_id), self.found(connection, job_id)),
+        )
         if not changed:
             raise NotForRetry(job_id, job.status)
         metrics.jobs_requeued.inc()

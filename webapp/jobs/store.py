@@ -7,6 +7,7 @@ worker's wrong clock changes nothing. A write that its guard refuses changes no 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -14,10 +15,11 @@ from sqlalchemy import Connection, text
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
+from webapp.jobs import retention
 from webapp.jobs.loss import SPARED
 from webapp.jobs.model import AttemptRow, Claim, JobRow, LeasedJob
 
-_FIND = text(read_sql(__file__, "find_job"))
+_FIND, _FIND_ENDED = (text(read_sql(__file__, "find_job", name)) for name in ("find", "find_ended"))
 _CLAIM, _CLAIMED_BY = (Statement(read_sql(__file__, "claim", name)) for name in ("claim", "claimed_by"))
 _RENEW, _HOLDERS, _TAKE_EXPIRED, _TAKE_HELD_BY, _SECONDS_SINCE_START = (
     text(read_sql(__file__, "leases", name))
@@ -29,8 +31,21 @@ _NOTE_PROGRESS = text(read_sql(__file__, "note_progress"))
 
 
 def find(connection: Connection, job_id: UUID) -> JobRow | None:
-    """One job, or None."""
-    row = connection.execute(_FIND, {"id": job_id}).first()
+    """One job, or None.
+
+    History is looked through from the day on which the job was submitted, as its id says. Only where that finds none, all of it
+    is: the clock that made the id may have been wrong.
+    """
+    for since in (retention.may_end_from(job_id), retention.BEGINNING):
+        row = connection.execute(_FIND, {"id": job_id, "since": since}).first()
+        if row is not None:
+            return JobRow(*row)
+    return None
+
+
+def find_ended(connection: Connection, job_id: UUID) -> JobRow | None:
+    """One job that has ended, or None."""
+    row = connection.execute(_FIND_ENDED, {"id": job_id}).first()
     return JobRow(*row) if row else None
 
 
@@ -83,16 +98,17 @@ def seconds_since_start(connection: Connection) -> float:
 
 
 def attempts(
-    connection: Connection, job_id: UUID, *, before: int, limit: int, room: int
+    connection: Connection, job_id: UUID, ended_at: datetime | None, *, before: int, limit: int, room: int
 ) -> tuple[list[AttemptRow], bool]:
     """A job's attempts from the newest on, the running one among them; and whether there may be more.
 
     Args:
+        ended_at: when the job ended; None: it lives.
         before: only attempts with a smaller number.
         limit: most attempts.
         room: largest page, bytes of messages and tracebacks.
     """
-    values = {"id": job_id, "before": before, "limit": limit, "room": room}
+    values = {"id": job_id, "finished_at": ended_at, "before": before, "limit": limit, "room": room}
     rows = connection.execute(_ATTEMPTS, values).all()
     found = rows[0].found if rows else 0
     return [AttemptRow(*row[:-1]) for row in rows], found == limit or len(rows) < found

@@ -13,7 +13,6 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     Double,
-    ForeignKey,
     Identity,
     Index,
     Integer,
@@ -38,10 +37,8 @@ class Base(DeclarativeBase):
     """The declarative base of every table."""
 
 
-class Job(Base):
+class JobColumns:
     """One accepted job: the record that everything else is derived from."""
-
-    __tablename__ = "jobs"
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     task: Mapped[str] = mapped_column(Text)
@@ -81,7 +78,27 @@ class Job(Base):
     #: Why the result of a completed job was not kept; else NULL.
     result_note: Mapped[str | None] = mapped_column(Text)
     watched: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    #: Whose end of the newest attempt is on record: of the one that completed the job here alone, of others in `job_attempts` too.
+    ended_by: Mapped[str | None] = mapped_column(Text)
+    #: When the attempt that completed the job ran, where that is not from its claim to the job's end.
+    run_began_at: Mapped[datetime | None] = mapped_column(_TIME)
+    run_ended_at: Mapped[datetime | None] = mapped_column(_TIME)
     traceparent: Mapped[str | None] = mapped_column(Text)
+
+
+class Job(JobColumns, Base):
+    """All jobs: what every statement names. Its partitions are `jobs_living` and a table for each day of history.
+
+    A job moves to its day in the UPDATE that ends it, for `finished_at` is what the table is parted by. No index spans them all.
+    """
+
+    __tablename__ = "jobs"
+
+
+class LivingJob(JobColumns, Base):
+    """The jobs that have not ended: the default partition. What ended on a day that has no table is here as well."""
+
+    __tablename__ = "jobs_living"
 
     __table_args__ = (
         CheckConstraint(
@@ -213,7 +230,8 @@ class DeadLetter(Base):
     __tablename__ = "dead_letters"
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    job_id: Mapped[UUID] = mapped_column(Uuid, ForeignKey("jobs.id", ondelete="CASCADE"))
+    # No foreign key: jobs move to their day of history, and pruning deletes both.
+    job_id: Mapped[UUID] = mapped_column(Uuid)
     reason: Mapped[str] = mapped_column(Text)
     error_type: Mapped[str | None] = mapped_column(Text)
     error_message: Mapped[str | None] = mapped_column(Text)
@@ -232,15 +250,3 @@ class DeadLetter(Base):
         Index("dead_letters_alike", "task", "fingerprint", postgresql_where=text(_LETTER_OPEN)),
         Index("dead_letters_by_job", "job_id"),
     )
-
-
-class PrunedJob(Base):
-    """Not used any more, and empty: an id tells by itself that its job is gone. Earlier code, which may run beside this, writes here.
-
-    The release after this one drops it.
-    """
-
-    __tablename__ = "pruned_jobs"
-
-    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
-    pruned_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())

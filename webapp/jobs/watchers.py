@@ -27,6 +27,7 @@ from webapp.infra.postgres.hosts import Hosts
 from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.infra.telemetry import metrics
+from webapp.jobs.retention import may_end_from
 from webapp.settings.database_url import connect_arguments
 
 logger = logging.getLogger(__name__)
@@ -235,7 +236,7 @@ class Watchers:
             if cursor.fetchone() == (True,):
                 # After a failover the changes happen elsewhere, and this server tells of none.
                 raise psycopg2.OperationalError("the server takes no writes")
-            cursor.execute(_VERSIONS, {"ids": array_of(ids)})
+            cursor.execute(_VERSIONS, {"ids": array_of(ids), "since": may_end_from(*ids)})
             found = {UUID(row[0]): row[1] for row in cursor.fetchall()}
         for job_id in ids:
             if job_id not in found or seen.get(job_id) != found[job_id]:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.infra.broker.hints import Hint
 from webapp.infra.broker.publish import Broker
-from webapp.infra.postgres.engine import in_one_trip
+from webapp.infra.postgres.engine import in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
 from webapp.queues import store as queue_store
 from webapp.queues.plan import MOST_TICKETS, Plan, TaskPace, Waiting, plan_dispatch, unclaimed_after
@@ -28,8 +28,7 @@ def hand_back(engine: Engine, ids: Sequence[UUID]) -> None:
     """Leaves jobs whose messages were not sent to the dispatcher; should this fail too, `REDISPATCH_AFTER` brings them back."""
     metrics.dispatch_failures.inc(len(ids))
     try:
-        with engine.begin() as connection:
-            queue_store.mark_undispatched(connection, ids)
+        in_transaction(engine, lambda connection: queue_store.mark_undispatched(connection, ids))
     except SQLAlchemyError:
         logger.warning("job could not be handed back to the dispatcher", extra={"jobs": len(ids)})
 
@@ -74,8 +73,8 @@ class Dispatcher:
         # Redis is asked before the transaction begins, not while it is open.
         paces = {task: self._pace_of(task) for task in head}
         plan = plan_dispatch(queue, head, paces, length=length, named=named, buffer=buffer)
-        with self._engine.begin() as connection:
-            due, unclaimed = _take(connection, queue, plan, unclaimed_after(length, redispatch_after))
+        age = unclaimed_after(length, redispatch_after)
+        due, unclaimed = in_transaction(self._engine, lambda connection: _take(connection, queue, plan, age))
         sent = {
             "due": self._send(due),
             "unclaimed": self._send(unclaimed),
@@ -112,8 +111,7 @@ class Dispatcher:
         """Takes back every job whose message was lost with Redis's memory; returns how many there were."""
         if not self._broker.client.available() or not self._broker.epoch.is_over():
             return 0
-        with self._engine.begin() as connection:
-            taken_back = queue_store.forget_dispatched(connection)
+        taken_back = in_transaction(self._engine, queue_store.forget_dispatched)
         self._broker.epoch.begin()
         if taken_back:
             logger.warning("broker had lost its messages, they are sent again", extra={"jobs": taken_back})

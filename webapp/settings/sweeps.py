@@ -59,11 +59,18 @@ EXPIRE = SweepPlan(
 )
 PRUNE = SweepPlan(
     "prune",
-    "deletes final jobs older than `RETENTION_DAYS`, and idempotency keys that ran out",
+    "deletes idempotency keys that ran out, and jobs older than `RETENTION_DAYS` that are in no day of history",
     period=60.0,
     batch=1_000,
     # For each of the two.
     seconds=20.0,
 )
+KEEP_HISTORY = SweepPlan(
+    "keep_history",
+    "makes history's next days, and drops those older than `RETENTION_DAYS`",
+    period=60.0,
+    batch=1_000,
+    seconds=20.0,
+)
 
-SWEEPS = (DISPATCH_DUE, DELIVER_CALLBACKS, RECOVER_STUCK, EXPIRE, PRUNE)
+SWEEPS = (DISPATCH_DUE, DELIVER_CALLBACKS, RECOVER_STUCK, EXPIRE, PRUNE, KEEP_HISTORY)

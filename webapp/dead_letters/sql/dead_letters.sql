@@ -90,9 +90,10 @@ SELECT alike.task, alike.queue, alike.error_type, alike.fingerprint, alike.count
  ORDER BY alike.count DESC, alike.newest DESC;
 
 -- name: take
--- Locks the oldest ones that are open, and gives their jobs: what becomes of them is said in the same transaction.
-SELECT d.job_id
+-- Locks the oldest ones that are open, and gives their jobs, which ended when their dead letter was written: what becomes of them is said in the same transaction.
+SELECT d.job_id, j.finished_at
   FROM dead_letters d JOIN jobs j ON j.id = d.job_id
+   AND j.finished_at BETWEEN d.dead_at - interval '1 day' AND d.dead_at + interval '1 day'
  WHERE d.requeued_at IS NULL AND d.discarded_at IS NULL
    AND (CAST(:task AS text) IS NULL OR d.task = :task)
    AND (CAST(:queue AS text) IS NULL OR d.queue = :queue)

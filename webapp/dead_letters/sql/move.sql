@@ -7,13 +7,13 @@
 -- name: last_attempt
 SELECT a.death_reason, a.error_type, a.error_message, j.task, j.queue, j.request_id, j.traceparent
   FROM jobs j JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
- WHERE j.id = :id AND j.status = 'processing' AND j.attempt = :attempt AND a.outcome IN ('failed', 'lost')
+ WHERE j.id = :id AND j.finished_at IS NULL AND j.status = 'processing' AND j.attempt = :attempt AND a.outcome IN ('failed', 'lost')
    FOR UPDATE OF j;
 
 -- name: move
 WITH moved AS (
     UPDATE jobs SET status = 'failed', finished_at = now(), updated_at = now(), lease_expires_at = NULL, worker_id = NULL
-     WHERE id = :id AND status = 'processing' AND attempt = :attempt
+     WHERE id = :id AND finished_at IS NULL AND status = 'processing' AND attempt = :attempt
     RETURNING id, task, queue)
 INSERT INTO dead_letters (job_id, reason, error_type, error_message, fingerprint, task, queue)
 SELECT id, :reason, :error_type, :error_message, :fingerprint, task, queue FROM moved;

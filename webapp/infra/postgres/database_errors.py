@@ -118,6 +118,11 @@ def is_lock_of(error: BaseException, table: str) -> bool:
     return sqlstate_of(error) == "55P03" and f'"{table}' in (context or "")
 
 
+def met_a_moved_row(error: BaseException) -> bool:
+    """True if a row that was waited for is in another partition by now; READ COMMITTED raises this for nothing else."""
+    return sqlstate_of(error) == "40001"
+
+
 def _cause_of(error: BaseException) -> BaseException:
     """The driver's error, where SQLAlchemy has put one of its own around it."""
     inner = getattr(error, "orig", None)

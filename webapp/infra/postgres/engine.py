@@ -13,7 +13,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 from webapp.infra.postgres import column_values
-from webapp.infra.postgres.database_errors import Trouble, trouble_of
+from webapp.infra.postgres.database_errors import Trouble, met_a_moved_row, trouble_of
 from webapp.infra.postgres.hosts import go_through_hosts
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.settings.database_url import connect_arguments
@@ -36,6 +36,9 @@ LOCK_TIMEOUT_MS = 2_000
 IDLE_IN_TRANSACTION_MS = 30_000
 #: Longest sent data may stay unacknowledged by the server's host, milliseconds.
 TCP_USER_TIMEOUT_MS = 10_000
+
+#: Tries of a transaction that meets rows on their way to another partition: each moves once, when its job ends.
+MOST_TRIES = 10
 
 #: What the planner goes without where every statement finds its rows by an index.
 BY_INDEX = ("enable_sort", "enable_hashjoin", "enable_mergejoin")
@@ -262,31 +265,49 @@ class Read(Protocol):
         """What the work came to."""
 
 
-def in_one_trip(engine: Engine, work: Callable[[Connection], T]) -> T:
+def in_one_trip(
+    engine: Engine, work: Callable[[Connection], T], *, if_broken: Callable[[Connection], T] | None = None
+) -> T:
     """Runs work whose every statement is a transaction of its own: one round trip each, not three.
 
     Should the connection turn out to be broken, the work is done again on another one. It must be safe to do
-    twice, for the first commit may have come through although its answer did not.
+    twice, for the first commit may have come through although its answer did not. It is also done again when a row that it
+    waited for has meanwhile moved to another partition: PostgreSQL raises then what would be a second look in a plain table.
+
+    Args:
+        if_broken: what is done then in place of `work`, in one transaction.
     """
-    return _again_where_broken(lambda: _autocommit(engine, work))
+    if if_broken is None:
+        return _again(lambda: _autocommit(engine, work))
+    try:
+        return _autocommit(engine, work)
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+    with engine.begin() as connection:
+        return if_broken(connection)
 
 
 def in_transaction(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """Runs work whose statements are one transaction, and commits; with a broken connection as `in_one_trip` does."""
+    """Runs work whose statements are one transaction, and commits; does it again where `in_one_trip` does."""
 
     def once() -> T:
         with engine.begin() as connection:
             return work(connection)
 
-    return _again_where_broken(once)
+    return _again(once)
 
 
-def _again_where_broken(once: Callable[[], T]) -> T:
-    try:
-        return once()
-    except DBAPIError as error:
-        if not error.connection_invalidated:
-            raise
+def _again(once: Callable[[], T]) -> T:
+    """Does it until no moved row is in the way, `MOST_TRIES` times at most; a second time where the connection broke."""
+    broken = False
+    for _ in range(MOST_TRIES - 1):
+        try:
+            return once()
+        except DBAPIError as error:
+            if broken or not (error.connection_invalidated or met_a_moved_row(error)):
+                raise
+            broken = error.connection_invalidated
     return once()
 
 

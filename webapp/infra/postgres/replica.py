@@ -213,7 +213,8 @@ class ReadReplica:
             return found, age + (time.monotonic() - asked_at if says.in_recovery else 0.0)
 
         with deadlines.apart(ASK_BUDGET):
-            return in_one_trip(self._engine(), ask_and_work)
+            # Not tried again where replay has ended it: the primary is asked then.
+            return in_one_trip(self._engine(), ask_and_work, if_broken=ask_and_work)
 
     def _age(self, connection: Connection, enough: float) -> tuple[ReplicaSays, float | None]:
         """What the replica says, and how old its view is at most, seconds; None when that is not known.

@@ -62,7 +62,7 @@ def without_rows(statement: str) -> str:
     """
     parts = without_answer(statement)
     *_, cut = _NEXT_PART.finditer(parts)
-    return parts[: cut.start()] + "\n" + parts[cut.end() :].rsplit("\n", 1)[0]
+    return parts[: cut.start()] + "\n" + parts[cut.end() :].rsplit("\n    RETURNING ", 1)[0]
 
 
 def of_one(statement: str) -> str:

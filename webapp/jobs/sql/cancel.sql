@@ -5,7 +5,7 @@
 -- Locks: the job's row; an attempt's end that is being written meanwhile is waited for by `lock`, and seen by `ask`.
 
 -- name: lock
-SELECT FROM jobs WHERE id = :id AND status IN ('queued', 'processing') FOR NO KEY UPDATE;
+SELECT FROM jobs WHERE id = :id AND finished_at IS NULL AND status IN ('queued', 'processing') FOR NO KEY UPDATE;
 
 -- name: ask
 -- The first reason that was given stays.
@@ -15,18 +15,18 @@ UPDATE jobs
        cancel_requested_at = CASE status WHEN 'processing' THEN coalesce(cancel_requested_at, now()) END,
        cancel_reason = CASE WHEN cancel_requested_at IS NULL THEN :reason ELSE cancel_reason END,
        updated_at = now()
- WHERE id = :id AND (status = 'queued' OR (status = 'processing' AND NOT EXISTS (
+ WHERE id = :id AND finished_at IS NULL AND (status = 'queued' OR (status = 'processing' AND NOT EXISTS (
        SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs.id AND ended.attempt = jobs.attempt)))
 RETURNING status;
 
 -- name: is_asked
 -- No row: it is not this attempt's job any more.
-SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = :id AND status = 'processing' AND attempt = :attempt;
+SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = :id AND finished_at IS NULL AND status = 'processing' AND attempt = :attempt;
 
 -- name: lock_overdue
 -- Jobs of one worker that were asked to stop more than `grace` seconds ago and still run.
 SELECT id FROM jobs
- WHERE status = 'processing' AND cancel_requested_at < now() - make_interval(secs => :grace)
+ WHERE finished_at IS NULL AND status = 'processing' AND cancel_requested_at < now() - make_interval(secs => :grace)
    AND starts_with(worker_id, :family) AND NOT EXISTS (
        SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs.id AND ended.attempt = jobs.attempt)
    FOR NO KEY UPDATE SKIP LOCKED;
@@ -34,5 +34,5 @@ SELECT id FROM jobs
 -- name: holders_of
 -- Which processes run these jobs: an end that was recorded while `lock_overdue` ran is seen here.
 SELECT DISTINCT worker_id FROM jobs
- WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'processing' AND NOT EXISTS (
+ WHERE id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL AND status = 'processing' AND NOT EXISTS (
        SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs.id AND ended.attempt = jobs.attempt);

@@ -3,7 +3,7 @@
 -- Locks: the rows of the jobs, those that another session has locked left out.
 UPDATE jobs
    SET status = 'cancelled', cancel_reason = :reason, finished_at = now(), updated_at = now()
- WHERE status = 'queued' AND id IN (
+ WHERE finished_at IS NULL AND status = 'queued' AND id IN (
     SELECT id FROM jobs
-     WHERE status = 'queued' AND expires_at <= now() AND attempt = 0
+     WHERE finished_at IS NULL AND status = 'queued' AND expires_at <= now() AND attempt = 0
      ORDER BY expires_at LIMIT :limit FOR UPDATE SKIP LOCKED);

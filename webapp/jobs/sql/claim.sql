@@ -5,9 +5,9 @@
 -- Locks: the rows of the jobs that are claimed. A ticket's claim is in `webapp/queues/sql/head.sql`; a test compares the two.
 
 -- name: claim
-UPDATE jobs
+UPDATE jobs_living
    SET status = 'processing', attempt = attempt + 1, worker_id = :worker_id, last_attempt_at = now(), updated_at = now(),
-       lease_expires_at = now() + make_interval(secs => :lease), progress = NULL
+       lease_expires_at = now() + make_interval(secs => :lease), progress = NULL, ended_by = NULL
  WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued' AND run_at <= now()
    AND (expires_at IS NULL OR expires_at > now() OR attempt > 0)
 RETURNING id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, queue, attempt, retry_count, max_retries,
@@ -19,7 +19,7 @@ RETURNING id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload,
 SELECT id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, queue, attempt, retry_count, max_retries,
        timeout, worker_id, extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff, traceparent,
        callback_of
-  FROM jobs
+  FROM jobs_living
  WHERE status = 'processing' AND worker_id = :worker_id AND NOT EXISTS (
-       SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs.id AND ended.attempt = jobs.attempt)
+       SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs_living.id AND ended.attempt = jobs_living.attempt)
  ORDER BY priority DESC, run_at;

@@ -3,8 +3,11 @@
 -- Guard: the fence. A job must be processing, `attempt` must be its newest, and no end of it may be on record; else nothing of it
 -- changes. The fence is put in a way that leaves the planner one choice for each job, the primary keys: statistics of a table
 -- that fills up are always old, and by them it would rather read every job that has lately been processing.
--- `ON CONFLICT` is the rest of it: two ends of one last attempt may meet, for such a job stays processing. Where one of the two is a
--- completed job of a chunk, the second fails as a whole, and its jobs are ended one by one.
+-- `ended_by` is the rest of it: two ends of one last attempt may meet, for such a job stays processing. The one that has waited
+-- for the row looks at it anew, but not at the records.
+--
+-- An attempt that completed its job has its record in the job's own row: `ended_by`, and when it ran where that is not from the
+-- claim to the end. Others have theirs in `job_attempts`; the view `attempts` shows both.
 --
 -- Locks: the rows of the jobs, in the order that is given; then nothing. Callers that end jobs of several processes in one
 -- transaction have locked them before (leases.sql).
@@ -31,7 +34,15 @@ WITH given AS (
                  )),
 ended AS (
     UPDATE jobs
-       SET updated_at = now(), result = CAST(given.result AS jsonb), result_as_sent = CAST(given.result_as_sent AS json),
+       SET updated_at = now()
+           , ended_by =
+               CASE WHEN follows <> 'last' OR (follows = 'last' AND cancel_requested_at IS NOT NULL) THEN   -- other ends
+               NULL ELSE                                                                                    -- other ends
+               :worker_id
+               END                                                                                          -- other ends
+           , run_began_at = last_attempt_at + make_interval(secs => ran_from)                               -- times
+           , run_ended_at = last_attempt_at + make_interval(secs => ran_until)                              -- times
+           , result = CAST(given.result AS jsonb), result_as_sent = CAST(given.result_as_sent AS json),
            result_note = note,                                                                              -- other ends
            retry_count = retry_count + CASE WHEN cancel_requested_at IS NULL THEN coalesce(burnt, 0) ELSE 0 END, -- other ends
            run_at = CASE WHEN delay IS NULL THEN run_at ELSE now() + make_interval(secs => delay) END,      -- other ends
@@ -61,32 +72,26 @@ ended AS (
                NULL
                END                                                                                          -- other ends
       FROM given
-     WHERE jobs.id = given.id AND (jobs.status = 'processing') IS TRUE AND jobs.attempt = given.attempt
+     WHERE jobs.id = given.id AND jobs.finished_at IS NULL AND (jobs.status = 'processing') IS TRUE
+       AND jobs.attempt = given.attempt AND jobs.ended_by IS NULL
        AND (SELECT before.attempt FROM job_attempts AS before
              WHERE before.job_id = given.id AND before.attempt = given.attempt) IS NULL
        AND (follows IS DISTINCT FROM 'cancel' OR cancel_requested_at IS NOT NULL)                           -- other ends
-    RETURNING jobs.id, jobs.attempt, jobs.last_attempt_at
-              , ran_from, ran_until                                                                         -- times
-              , jobs.status, jobs.task, jobs.queue, jobs.timeout, jobs.priority                             -- other ends
+    RETURNING jobs.id
+              , jobs.attempt, jobs.last_attempt_at, jobs.status                                             -- other ends
+              , jobs.task, jobs.queue, jobs.timeout, jobs.priority                                          -- other ends
               , outcome, outcome_if_asked, error_type, error_message, traceback, reason                     -- other ends
-              ),
-recorded AS (
-    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at,
+              )
+, recorded AS (                                                                                             -- other ends
+    INSERT INTO job_attempts (job_id, attempt, worker_id, started_at,                                       -- other ends
                               error_type, error_message, traceback, death_reason,                           -- other ends
-                              ended_at, outcome)
-    SELECT id, attempt, :worker_id, last_attempt_at
-           + make_interval(secs => coalesce(ran_from, 0))                                                   -- times
-           ,
-           error_type, error_message, traceback, CASE WHEN status = 'processing' THEN reason END,           -- other ends
-           CASE WHEN ran_until IS NOT NULL THEN last_attempt_at + make_interval(secs => ran_until) ELSE     -- times
-           now()
-           END                                                                                              -- times
-           ,
-           CASE WHEN status = 'cancelled' THEN coalesce(outcome_if_asked, outcome)                          -- other ends
-                WHEN outcome IS NOT NULL THEN outcome ELSE                                                  -- other ends
-           'completed'
-           END                                                                                              -- other ends
-      FROM ended
+                              ended_at, outcome)                                                            -- other ends
+    SELECT id, attempt, :worker_id, last_attempt_at, error_type, error_message, traceback,                  -- other ends
+           CASE WHEN status = 'processing' THEN reason END, now(),                                          -- other ends
+           CASE WHEN status = 'cancelled' THEN coalesce(outcome_if_asked, outcome) ELSE outcome END         -- other ends
+      FROM ended WHERE status <> 'completed'                                                                -- other ends
     ON CONFLICT (job_id, attempt) DO NOTHING                                                                -- other ends
-    RETURNING job_id)
-SELECT id, status, task, queue, timeout, priority FROM ended WHERE id IN (SELECT job_id FROM recorded);
+    RETURNING job_id)                                                                                       -- other ends
+SELECT id, status, task, queue, timeout, priority FROM ended
+ WHERE status = 'completed' OR id IN (SELECT job_id FROM recorded)                                          -- other ends
+;

@@ -15,7 +15,7 @@ WITH mine AS (                                                                  
                 created_at = now(), expires_at = excluded.expires_at                                                -- keyed
           WHERE taken.expires_at <= now()                                                                           -- keyed
     RETURNING job_id)                                                                                               -- keyed
-INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id, traceparent,
+INSERT INTO jobs_living (id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id, traceparent,
                   priority, run_at, expires_at, backoff, tags, callback_url,                                        -- terms
                   payload_as_sent,                                                                                  -- as sent
                   dispatched_at)
@@ -31,7 +31,7 @@ SELECT :id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, :ide
              AND greatest(CAST(:run_at AS timestamptz), now() + make_interval(secs => :delay)) <= now()             -- terms
             THEN now() END
   FROM mine                                                                                                         -- keyed
-ON CONFLICT (id) DO NOTHING
+ON CONFLICT DO NOTHING
 RETURNING created_at, dispatched_at
           , run_at, expires_at                                                                                      -- terms
 ;
@@ -59,7 +59,7 @@ WITH given AS MATERIALIZED (
                 created_at = now(), expires_at = excluded.expires_at                                                -- keyed
           WHERE taken.expires_at <= now()                                                                           -- keyed
     RETURNING job_id)                                                                                               -- keyed
-INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id, traceparent,
+INSERT INTO jobs_living (id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id, traceparent,
                   priority, run_at, expires_at, backoff, tags, callback_url,                                        -- terms
                   payload_as_sent,                                                                                  -- as sent
                   dispatched_at)
@@ -75,5 +75,5 @@ SELECT id, task, CAST(payload AS jsonb), queue, max_retries, timeout, key, decod
             THEN now() END
   FROM given
  WHERE key IS NULL OR id IN (SELECT job_id FROM mine)                                                               -- keyed
-ON CONFLICT (id) DO NOTHING
+ON CONFLICT DO NOTHING
 RETURNING id, dispatched_at IS NOT NULL;

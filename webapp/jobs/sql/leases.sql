@@ -5,13 +5,13 @@
 -- ends their attempts in the same transaction (end_attempts.sql).
 
 -- name: renew
-UPDATE jobs SET lease_expires_at = now() + make_interval(secs => :lease)
+UPDATE jobs_living SET lease_expires_at = now() + make_interval(secs => :lease)
  WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'processing' AND worker_id = ANY(:workers)
 RETURNING id;
 
 -- name: holders
 -- The processes of one worker that hold a job; their ids begin with `family`.
-SELECT DISTINCT worker_id FROM jobs WHERE status = 'processing' AND starts_with(worker_id, :family);
+SELECT DISTINCT worker_id FROM jobs_living WHERE status = 'processing' AND starts_with(worker_id, :family);
 
 -- name: take_expired
 -- The jobs of processes with a lease that ran out, all of a process at once: how many it held is part of what is decided.
@@ -19,9 +19,9 @@ SELECT j.id, j.task, j.queue, j.attempt, j.retry_count, j.max_retries, j.worker_
        j.request_id, j.traceparent, j.backoff,
        (SELECT count(*)::int FROM job_attempts AS before
          WHERE before.job_id = j.id AND before.error_type = :spared) AS spared
-  FROM jobs j LEFT JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
+  FROM jobs_living j LEFT JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
  WHERE j.status = 'processing' AND j.lease_expires_at < now() AND j.worker_id IN (
-       SELECT worker_id FROM jobs WHERE status = 'processing' AND lease_expires_at < now()
+       SELECT worker_id FROM jobs_living WHERE status = 'processing' AND lease_expires_at < now()
         ORDER BY lease_expires_at LIMIT :limit)
    FOR UPDATE OF j SKIP LOCKED;
 
@@ -31,7 +31,7 @@ SELECT j.id, j.task, j.queue, j.attempt, j.retry_count, j.max_retries, j.worker_
        j.request_id, j.traceparent, j.backoff,
        (SELECT count(*)::int FROM job_attempts AS before
          WHERE before.job_id = j.id AND before.error_type = :spared) AS spared
-  FROM jobs j LEFT JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
+  FROM jobs_living j LEFT JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
  WHERE j.status = 'processing' AND j.worker_id = ANY(:workers)
    FOR UPDATE OF j SKIP LOCKED;
 

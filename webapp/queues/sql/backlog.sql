@@ -13,18 +13,18 @@ SELECT set_config(name, value, true)
 -- name: queues
 -- Queues with jobs that wait, 250 at most: a step into the index for each queue, and not for each row.
 (WITH RECURSIVE seen AS (
-    (SELECT queue AS name FROM jobs WHERE status = 'queued' AND dispatched_at IS NULL ORDER BY queue LIMIT 1)
+    (SELECT queue AS name FROM jobs_living WHERE status = 'queued' AND dispatched_at IS NULL ORDER BY queue LIMIT 1)
     UNION ALL
     SELECT later.name FROM seen CROSS JOIN LATERAL (
-        SELECT queue AS name FROM jobs WHERE status = 'queued' AND dispatched_at IS NULL AND queue > seen.name
+        SELECT queue AS name FROM jobs_living WHERE status = 'queued' AND dispatched_at IS NULL AND queue > seen.name
          ORDER BY queue LIMIT 1) AS later)
 SELECT name FROM seen LIMIT 250)
 UNION
 (WITH RECURSIVE seen AS (
-    (SELECT queue AS name FROM jobs WHERE status = 'queued' AND dispatched_at IS NOT NULL ORDER BY queue LIMIT 1)
+    (SELECT queue AS name FROM jobs_living WHERE status = 'queued' AND dispatched_at IS NOT NULL ORDER BY queue LIMIT 1)
     UNION ALL
     SELECT later.name FROM seen CROSS JOIN LATERAL (
-        SELECT queue AS name FROM jobs WHERE status = 'queued' AND dispatched_at IS NOT NULL AND queue > seen.name
+        SELECT queue AS name FROM jobs_living WHERE status = 'queued' AND dispatched_at IS NOT NULL AND queue > seen.name
          ORDER BY queue LIMIT 1) AS later)
 SELECT name FROM seen LIMIT 250);
 
@@ -45,34 +45,34 @@ SELECT name FROM seen LIMIT 250;
 -- been. Within a priority what is due comes first, so what is due later is never looked at.
 SELECT name,
        (SELECT count(*) FROM (
-           SELECT FROM jobs WHERE status = 'queued' AND dispatched_at IS NULL AND queue = name
+           SELECT FROM jobs_living WHERE status = 'queued' AND dispatched_at IS NULL AND queue = name
             ORDER BY priority DESC, run_at LIMIT :most) AS counted),
        (SELECT count(*) FROM (
-           SELECT FROM jobs WHERE status = 'queued' AND dispatched_at IS NOT NULL AND queue = name
+           SELECT FROM jobs_living WHERE status = 'queued' AND dispatched_at IS NOT NULL AND queue = name
             ORDER BY dispatched_at LIMIT :most) AS counted),
        (SELECT count(*) FROM (
            SELECT FROM generate_series(0, 9) AS level CROSS JOIN LATERAL (
-               SELECT FROM jobs
+               SELECT FROM jobs_living
                 WHERE status = 'queued' AND dispatched_at IS NULL AND queue = name AND priority = level AND run_at <= now()
                 ORDER BY run_at LIMIT :most) AS due LIMIT :most) AS counted),
        (SELECT count(*) FROM (
-           SELECT FROM jobs
+           SELECT FROM jobs_living
             WHERE status = 'queued' AND dispatched_at IS NOT NULL AND queue = name AND run_at <= now()
             ORDER BY dispatched_at LIMIT :most) AS counted),
        extract(epoch FROM now() - least(
            (SELECT min(due.run_at) FROM generate_series(0, 9) AS level CROSS JOIN LATERAL (
-                SELECT run_at FROM jobs
+                SELECT run_at FROM jobs_living
                  WHERE status = 'queued' AND dispatched_at IS NULL AND queue = name AND priority = level AND run_at <= now()
                  ORDER BY run_at LIMIT 1) AS due),
            (SELECT min(run_at) FROM (
-                SELECT run_at FROM jobs
+                SELECT run_at FROM jobs_living
                  WHERE status = 'queued' AND dispatched_at IS NOT NULL AND queue = name AND run_at <= now()
                  ORDER BY dispatched_at LIMIT :most) AS due)))::float8
   FROM unnest(CAST(:names AS text[])) AS name;
 
 -- name: running
 SELECT queue, count(*)
-  FROM (SELECT queue FROM jobs WHERE status = 'processing' ORDER BY lease_expires_at LIMIT :most) AS running
+  FROM (SELECT queue FROM jobs_living WHERE status = 'processing' ORDER BY lease_expires_at LIMIT :most) AS running
  GROUP BY 1;
 
 -- name: open_dead_letters
@@ -87,10 +87,10 @@ SELECT '', (SELECT count(*) FROM (
             WHERE requeued_at IS NULL AND discarded_at IS NULL AND task IS NULL ORDER BY fingerprint LIMIT :most) AS counted);
 
 -- name: estimate_queued
-EXPLAIN (FORMAT JSON) SELECT FROM jobs WHERE status = 'queued' AND queue = :name;
+EXPLAIN (FORMAT JSON) SELECT FROM jobs_living WHERE status = 'queued' AND queue = :name;
 
 -- name: estimate_due
-EXPLAIN (FORMAT JSON) SELECT FROM jobs WHERE status = 'queued' AND queue = :name AND run_at <= now();
+EXPLAIN (FORMAT JSON) SELECT FROM jobs_living WHERE status = 'queued' AND queue = :name AND run_at <= now();
 
 -- name: estimate_dead_letters
 EXPLAIN (FORMAT JSON) SELECT FROM dead_letters WHERE requeued_at IS NULL AND discarded_at IS NULL AND task = :name;

@@ -6,25 +6,25 @@
 -- name: count_named
 -- Waiting jobs that a message names, counted up to `limit`.
 SELECT count(*) FROM (
-    SELECT FROM jobs WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NOT NULL LIMIT :limit) AS named;
+    SELECT FROM jobs_living WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NOT NULL LIMIT :limit) AS named;
 
 -- name: take_unclaimed
 -- Jobs that were sent more than `age` seconds ago and never claimed: their message may be lost.
-UPDATE jobs SET dispatched_at = now()
-  FROM (SELECT id FROM jobs
+UPDATE jobs_living SET dispatched_at = now()
+  FROM (SELECT id FROM jobs_living
          WHERE queue = :queue AND status = 'queued'
            AND dispatched_at < now() - make_interval(secs => :age) AND run_at <= now()
            AND (expires_at IS NULL OR expires_at > now() OR attempt > 0)
          ORDER BY dispatched_at
          LIMIT :limit FOR UPDATE SKIP LOCKED) AS unclaimed
- WHERE jobs.id = unclaimed.id
-RETURNING jobs.id, jobs.task, jobs.queue, jobs.timeout, jobs.priority, jobs.run_at;
+ WHERE jobs_living.id = unclaimed.id
+RETURNING jobs_living.id, jobs_living.task, jobs_living.queue, jobs_living.timeout, jobs_living.priority, jobs_living.run_at;
 
 -- name: mark_undispatched
 -- Gives jobs whose message could not be sent back to the dispatcher.
-UPDATE jobs SET dispatched_at = NULL WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued';
+UPDATE jobs_living SET dispatched_at = NULL WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued';
 
 -- name: forget
 -- Gives every job that was sent and not claimed back to the dispatcher: Redis lost its messages.
-UPDATE jobs SET dispatched_at = NULL WHERE id IN (
-    SELECT id FROM jobs WHERE status = 'queued' AND dispatched_at IS NOT NULL FOR UPDATE SKIP LOCKED);
+UPDATE jobs_living SET dispatched_at = NULL WHERE id IN (
+    SELECT id FROM jobs_living WHERE status = 'queued' AND dispatched_at IS NOT NULL FOR UPDATE SKIP LOCKED);

@@ -1,0 +1,66 @@
+"""The sweep that keeps history: makes the partitions of the next days, and drops those that are older than RETENTION_DAYS."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+
+from tasks.runtime import Runtime, runtime
+from tasks.sweeps.base import Each, sweep
+from tasks.sweeps.prune import in_batches
+from webapp.infra.postgres.engine import in_transaction
+from webapp.jobs import history
+from webapp.jobs.history import Period
+from webapp.settings import sweeps
+
+logger = logging.getLogger(__name__)
+
+PLAN = sweeps.KEEP_HISTORY
+
+
+@sweep(PLAN)
+def keep_history() -> None:
+    """Makes the days ahead, and drops those that are old."""
+    run_keep_history(runtime(), datetime.now(UTC))
+
+
+def run_keep_history(parts: Runtime, now: datetime, batch: int = PLAN.batch) -> list[str]:
+    """Makes the days ahead first, for it is them that jobs need; returns the names of the tables that were dropped.
+
+    Args:
+        now: the moment whose days these are.
+        batch: rows in one transaction.
+    """
+    days = parts.settings.retention_days
+    with Each("partition") as each:
+        made = each.do("ahead", lambda: history.make_ahead(parts.engine, now, days))
+        if made:
+            logger.info("history's next days were made", extra={"first": made[0].name, "last": made[-1].name})
+        with parts.engine.connect() as connection:
+            existing = history.periods(connection)
+        for period in existing:
+            if history.is_over(period, now, days):
+                each.do(period.name, lambda period=period: _take_off(parts, period))  # type: ignore[misc] # a default binds the loop's
+        with parts.engine.connect() as connection:
+            gone = history.taken_off(connection)
+        return [name for name in gone if each.do(name, lambda name=name: _drop(parts, name, batch))]  # type: ignore[misc]
+
+
+def _take_off(parts: Runtime, period: Period) -> None:
+    history.take_off(parts.engine, period)
+    logger.info("jobs of history are gone for their age", extra={"partition": period.name})
+
+
+def _drop(parts: Runtime, table: str, batch: int) -> bool:
+    """Deletes what is left of a table's jobs, then the table; False when the next run must go on."""
+    in_batches(
+        parts,
+        PLAN.seconds,
+        batch,
+        lambda connection: history.clear(connection, table, batch),
+        "rows of old jobs deleted",
+    )
+    if in_transaction(parts.engine, lambda connection: history.clear(connection, table, 1)):
+        return False
+    history.drop(parts.engine, table)
+    return True
