@@ -45,13 +45,12 @@ OLD_DAYS = 33
 #: Drops what is old as the product does, a moment after it was started, and says how long that took.
 _PRUNER = """
 import sys, time
-from datetime import UTC, datetime
 from tasks.runtime import runtime
 from tasks.sweeps.keep_history import run_keep_history
 parts = runtime()
 time.sleep(2)
 began = time.monotonic()
-dropped = run_keep_history(parts, datetime.now(UTC))
+dropped = run_keep_history(parts)
 open(sys.argv[1], "w").write(f"{len(dropped)} {time.monotonic() - began}")
 """
 #: Seconds it gets.

@@ -75,7 +75,7 @@ def drop_read_day(stage: Stage) -> None:
         stage.hold(0.5)
         try:
             await_that(lambda: _taken_off(engine, period), DROP_PATIENCE, "an old day to be dropped")
-            history.drop(engine, period.name)
+            history.drop(engine, f"{period.name}_gone")
         finally:
             over.set()
             for reader in readers:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import partial
 
 from tasks.runtime import Runtime, runtime
 from tasks.sweeps.base import Each, sweep
@@ -21,29 +22,32 @@ PLAN = sweeps.KEEP_HISTORY
 @sweep(PLAN)
 def keep_history() -> None:
     """Makes the days ahead, and drops those that are old."""
-    run_keep_history(runtime(), datetime.now(UTC))
+    run_keep_history(runtime())
 
 
-def run_keep_history(parts: Runtime, now: datetime, batch: int = PLAN.batch) -> list[str]:
+def run_keep_history(parts: Runtime, now: datetime | None = None, batch: int = PLAN.batch) -> list[str]:
     """Makes the days ahead first, for it is them that jobs need; returns the names of the tables that were dropped.
 
     Args:
-        now: the moment whose days these are.
+        now: the moment whose days these are; None: PostgreSQL's.
         batch: rows in one transaction.
     """
     days = parts.settings.retention_days
+    if now is None:
+        with parts.engine.connect() as connection:
+            now = history.moment(connection)
     with Each("partition") as each:
-        made = each.do("ahead", lambda: history.make_ahead(parts.engine, now, days))
+        made = each.do("ahead", partial(history.make_ahead, parts.engine, now, days))
         if made:
             logger.info("history's next days were made", extra={"first": made[0].name, "last": made[-1].name})
         with parts.engine.connect() as connection:
             existing = history.periods(connection)
         for period in existing:
             if history.is_over(period, now, days):
-                each.do(period.name, lambda period=period: _take_off(parts, period))  # type: ignore[misc] # a default binds the loop's
+                each.do(period.name, partial(_take_off, parts, period))
         with parts.engine.connect() as connection:
             gone = history.taken_off(connection)
-        return [name for name in gone if each.do(name, lambda name=name: _drop(parts, name, batch))]  # type: ignore[misc]
+        return [name for name in gone if each.do(name, partial(_drop, parts, name, batch))]
 
 
 def _take_off(parts: Runtime, period: Period) -> None:

@@ -191,7 +191,7 @@ def test_an_old_day_is_dropped_with_all_that_is_left_of_its_jobs(engine, days, s
     of = parts(engine, settings, retention_days=31)
     assert run_keep_history(of, datetime.now(UTC)) == []
     of = parts(engine, settings, retention_days=30)
-    assert run_keep_history(of, datetime.now(UTC), batch=2) == [day.name]
+    assert run_keep_history(of, batch=2) == [f"{day.name}_gone"]
     assert day.name not in names(engine)
     for job_id in jobs:
         assert place_of(engine, job_id) is None
@@ -219,7 +219,7 @@ def test_a_day_whose_jobs_are_being_read_is_dropped_when_they_were(engine, days,
         # Who comes meanwhile is not kept waiting for the reader.
         assert row_of(engine, completed(engine).id).status == "completed"
         assert reader.execute(count).scalar_one() > 5
-    assert run_keep_history(of, datetime.now(UTC)) == [day.name]
+    assert run_keep_history(of, datetime.now(UTC)) == [f"{day.name}_gone"]
 
 
 def test_what_a_sweep_that_died_has_taken_off_is_dropped_by_the_next(engine, days, settings):
@@ -229,8 +229,29 @@ def test_what_a_sweep_that_died_has_taken_off_is_dropped_by_the_next(engine, day
     assert place_of(engine, jobs[0]) is None
     assert len(letters_of(engine, jobs[2])) == 1
     of = parts(engine, settings, retention_days=30)
-    assert run_keep_history(of, datetime.now(UTC)) == [day.name]
+    assert run_keep_history(of, datetime.now(UTC)) == [f"{day.name}_gone"]
     assert letters_of(engine, jobs[2]) == []
+
+
+def test_a_table_of_somebody_elses_is_left_alone(engine, days, settings):
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE jobs_20200101 AS SELECT 1 AS mine"))
+    try:
+        assert run_keep_history(parts(engine, settings, retention_days=30)) == []
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT mine FROM jobs_20200101")).scalar_one() == 1
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text("DROP TABLE jobs_20200101"))
+
+
+def test_what_day_it_is_says_postgresql_and_not_the_workers_clock(engine, days, settings, monkeypatch):
+    (day,) = days(-31)
+    old_jobs(engine, day)
+    there = datetime.now(UTC) - timedelta(days=5)
+    monkeypatch.setattr(history, "moment", lambda _connection: there)
+    assert run_keep_history(parts(engine, settings, retention_days=30)) == []
+    assert day.name in names(engine)
 
 
 def test_jobs_in_no_day_of_history_are_deleted_with_their_attempts_and_dead_letters(engine, app):

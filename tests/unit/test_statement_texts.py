@@ -43,7 +43,10 @@ def test_both_claims_write_and_answer_the_same():
     assert words(between(named, "SET", "WHERE")) == words(between(ticket, "SET", "FROM head WHERE"))
     answer = words(named.split("RETURNING", 1)[1])
     assert words(between(ticket, "RETURNING priority,", ")\nSELECT")) == answer
-    assert words(between(read_sql(store.__file__, "claim", "claimed_by"), "SELECT", "FROM jobs_living")) == answer
+    assert (
+        words(between(read_sql(store.__file__, "claim", "claimed_by"), "SELECT", "FROM jobs_living"))
+        == answer
+    )
     assert selected(answer) == Claim._fields
 
 

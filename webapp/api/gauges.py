@@ -12,7 +12,6 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import GaugeMetricFamily
@@ -153,7 +152,7 @@ def _connections(connection: Connection) -> Found:
 
 
 def _history(connection: Connection) -> Found:
-    ahead = history.days_ahead(history.periods(connection), datetime.now(UTC).date())
+    ahead = history.days_ahead(history.periods(connection), history.moment(connection).date())
     return Found((_single("history_days_ahead", ahead),))
 
 

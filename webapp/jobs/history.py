@@ -34,6 +34,7 @@ _BOUNDS = re.compile(
 )
 (
     _BOUND,
+    _MOMENT,
     _PERIODS,
     _TAKEN_OFF,
     _LIVING,
@@ -46,6 +47,7 @@ _BOUNDS = re.compile(
     read_sql(__file__, "history", name)
     for name in (
         "bound",
+        "moment",
         "periods",
         "taken_off",
         "living",
@@ -128,6 +130,12 @@ def periods(connection: Connection) -> list[Period]:
     return sorted(Period(*map(date.fromisoformat, one.groups())) for one in found if one is not None)
 
 
+def moment(connection: Connection) -> datetime:
+    """What time it is by PostgreSQL's clock: a worker whose clock is ahead would drop jobs that are young."""
+    now: datetime = connection.execute(text(_MOMENT)).scalar_one()
+    return now
+
+
 def make_ahead(engine: Engine, now: datetime, retention_days: int) -> list[Period]:
     """Makes the partitions of the next days; returns those that were made.
 
@@ -167,13 +175,19 @@ def _make(connection: Connection, wanted: Sequence[Period]) -> None:
         connection.execute(text(_MAKE), values)
 
 
-def take_off(engine: Engine, period: Period) -> None:
-    """Takes a partition out of `jobs`: from then on its jobs are gone.
+def take_off(engine: Engine, period: Period) -> str:
+    """Takes a partition out of `jobs`: from then on its jobs are gone. Returns the name that its table has now.
+
+    It gets a name that no one else gives a table of theirs, for a table of this name is dropped.
 
     Raises:
         DBAPIError: the lock could not be had in `LOCK_MS`.
     """
-    _change(engine, f"ALTER TABLE jobs DETACH PARTITION {period.name}")
+    gone = f"{period.name}_gone"
+    _change(
+        engine, f"ALTER TABLE jobs DETACH PARTITION {period.name}; ALTER TABLE {period.name} RENAME TO {gone}"
+    )
+    return gone
 
 
 def taken_off(connection: Connection) -> list[str]:

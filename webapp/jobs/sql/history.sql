@@ -8,6 +8,10 @@
 -- Before each of those, in its transaction: who waits for such a lock has all others wait behind it.
 SELECT set_config('lock_timeout', CAST(:lock_ms AS text), true), set_config('statement_timeout', CAST(:statement_ms AS text), true);
 
+-- name: moment
+-- Which day it is; a worker's clock may be wrong.
+SELECT now();
+
 -- name: periods
 -- Each partition with what it holds, in PostgreSQL's own words; the default partition has none.
 SELECT child.relname, pg_get_expr(child.relpartbound, child.oid)
@@ -17,7 +21,7 @@ SELECT child.relname, pg_get_expr(child.relpartbound, child.oid)
 -- name: taken_off
 -- What was a partition: jobs that are gone from `jobs`, while their attempts and dead letters may not be.
 SELECT relname FROM pg_class
- WHERE relkind = 'r' AND NOT relispartition AND relname ~ '^jobs_[0-9]{8}$'
+ WHERE relkind = 'r' AND NOT relispartition AND relname ~ '^jobs_[0-9]{8}_gone$'
    AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'jobs'::regclass);
 
 -- name: living
@@ -39,7 +43,8 @@ ALTER TABLE jobs_living VALIDATE CONSTRAINT jobs_living_promise;
 ALTER TABLE jobs_living DROP CONSTRAINT IF EXISTS jobs_living_promise;
 
 -- name: make
-SELECT djps_make_history(:name, :since, :until);
+-- Unless another sweep has made it meanwhile.
+SELECT djps_make_history(:name, :since, :until) WHERE to_regclass(CAST(:name AS text)) IS NULL;
 
 -- name: clear
 -- Deletes from a table that was taken off the jobs of which more is left than their row, and that.
