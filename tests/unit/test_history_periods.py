@@ -65,6 +65,24 @@ def test_a_day_is_over_when_its_last_job_is_as_old_as_it_may_be(now, kept, over)
 
 
 @pytest.mark.parametrize(
+    ("now", "needs_proof", "has_ended", "first"),
+    [
+        ("09:00", False, False, TODAY),
+        ("23:59", False, False, TODAY),
+        ("09:00", False, True, TODAY + DAY),
+        ("09:00", True, False, TODAY + DAY),
+        ("09:00", True, True, TODAY + DAY),
+        ("22:59", True, True, TODAY + DAY),
+        ("23:00", True, True, TODAY + 2 * DAY),
+        ("23:59", True, False, TODAY + 2 * DAY),
+    ],
+)
+def test_a_day_that_may_begin_while_it_is_proved_empty_is_passed_over(now, needs_proof, has_ended, first):
+    moment = datetime.fromisoformat(f"{TODAY}T{now}:00+00:00")
+    assert history.first_day(moment, needs_proof=needs_proof, has_ended=has_ended) == first
+
+
+@pytest.mark.parametrize(
     ("existing", "count"),
     [([], 0), (days(0, 1), 0), (days(0, 2), 1), (days(1, 14), 14), (days(2, 5), 0), (days(-3, 10), 6)],
 )

@@ -26,6 +26,8 @@ MOST_DAYS = 100
 SMALL = 16 * 1024**2
 #: Longest a change of the catalog waits for its lock, and everybody else behind it, milliseconds.
 LOCK_MS = 200
+#: Time before midnight in which nothing is promised of the next day: several times as long as a proof may take.
+BEFORE_MIDNIGHT = timedelta(hours=1)
 #: Longest a look at each living job may take, milliseconds; no one waits for it.
 PROOF_MS = 600_000
 
@@ -110,6 +112,20 @@ def _next_month(day: date) -> date:
     return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
+def first_day(now: datetime, *, needs_proof: bool, has_ended: bool) -> date:
+    """The first day that may get a partition now. Pure.
+
+    Args:
+        needs_proof: it is promised, and then proved, that the default partition holds no job of that day. A day must not begin
+            meanwhile: its jobs would be refused.
+        has_ended: a job that ended today lies in the default partition.
+    """
+    tomorrow = now.date() + timedelta(days=1)
+    if not needs_proof:
+        return tomorrow if has_ended else now.date()
+    return tomorrow if _midnight(tomorrow) - now > BEFORE_MIDNIGHT else tomorrow + timedelta(days=1)
+
+
 def is_over(period: Period, now: datetime, retention_days: int) -> bool:
     """True if all that ended in a period is older than it is kept. Pure."""
     return retention_days > 0 and _midnight(period.end) <= now - timedelta(days=retention_days)
@@ -144,17 +160,18 @@ def make_ahead(engine: Engine, now: datetime, retention_days: int) -> list[Perio
     Raises:
         DBAPIError: a lock could not be had in `LOCK_MS`; the next call goes on.
     """
-    today = now.date()
     with engine.connect() as connection:
         existing = periods(connection)
-        size, has_ended, has_promise = connection.execute(text(_LIVING), {"since": _midnight(today)}).one()
+        size, has_ended, has_promise = connection.execute(
+            text(_LIVING), {"since": _midnight(now.date())}
+        ).one()
     if has_promise:
         _change(engine, _FORGET_PROMISE)
-    first = today if size <= SMALL and not has_ended else today + timedelta(days=1)
-    wanted = periods_to_make(existing, today, first, retention_days)
+    needs_proof = size > SMALL
+    first = first_day(now, needs_proof=needs_proof, has_ended=has_ended)
+    wanted = periods_to_make(existing, now.date(), first, retention_days)
     if not wanted:
         return []
-    needs_proof = size > SMALL
     if needs_proof:
         _change(engine, _literal(_PROMISE, wanted[0].first, wanted[-1].end))
     try:
