@@ -15,7 +15,9 @@ from webapp.dead_letters import service as dead_letters
 from webapp.dead_letters import store
 from webapp.dead_letters.model import DeadLetterFilter
 from webapp.infra.jsontext import iso
+from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
+from webapp.jobs import control
 from webapp.jobs.error_report import ErrorReport
 
 #: How often each race is run.
@@ -171,6 +173,34 @@ def test_thousands_are_dealt_with_in_batches(client, engine):
     assert (answer["matched"], answer["changed"], answer["more"]) == (2_500, 2_500, False)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM jobs WHERE status = 'queued'")).scalar() == 2_500
+
+
+def test_dealing_with_letters_looks_jobs_up_by_their_ids_whatever_is_known_of_the_day(engine, app):
+    """By statistics of an empty day, each letter would look at every job that failed."""
+    with engine.connect() as connection, connection.begin() as transaction:
+        connection.execute(text("ANALYZE jobs"))
+        connection.execute(text("ANALYZE dead_letters"))
+        made = connection.execute(
+            text(
+                "WITH made AS (INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint, status, attempt,"
+                " last_attempt_at, finished_at) SELECT gen_random_uuid(), 'noop', '{}', 'default', 1, 1, '', 'failed', 1,"
+                " now(), now() FROM generate_series(1, 2000) RETURNING id) INSERT INTO dead_letters (job_id, reason,"
+                " fingerprint, task, queue) SELECT id, 'exhausted', 'f', 'noop', 'default' FROM made RETURNING job_id, dead_at"
+            )
+        ).all()
+        ids = array_of([row.job_id for row in made[:1_000]])
+        values = DeadLetterFilter(task="noop").values() | {"limit": 1_000}
+        plans = {
+            "take": (store._TAKE.text, values),
+            "requeue": (
+                control._REQUEUE.text,
+                {"ids": ids, "since": made[0].dead_at, "first": None, "gap": 0.0},
+            ),
+        }
+        for name, (statement, given) in plans.items():
+            plan = "\n".join(connection.execute(text(f"EXPLAIN {statement}"), given).scalars())
+            assert "_by_status" not in plan, (name, plan)
+        transaction.rollback()
 
 
 def test_discarded_letters_leave_the_queue_and_their_jobs_stay_failed(client, engine):

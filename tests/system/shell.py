@@ -156,15 +156,15 @@ class Shell:
         return [int(code) for code in codes.split()], output
 
     def _read(self, command: str, end: float) -> str:
-        """What comes until the mark at a command's end."""
+        """What comes until the mark at a command's end; what runs in the background may say something behind it."""
         said = b""
-        while not said.endswith(b"\002"):
+        while b"\002" not in said:
             ready, _, _ = select.select([self._bash.stdout], [], [], max(0.0, end - time.monotonic()))
             assert ready, f"does not end: {command}\n{said.decode(errors='replace')}"
             more = os.read(self._bash.stdout.fileno(), 65536)
             assert more, f"ended the shell: {command}\n{said.decode(errors='replace')}"
             said += more
-        return said[:-1].decode(errors="replace")
+        return said.partition(b"\002")[0].decode(errors="replace")
 
     def close(self) -> None:
         """Ends the shell and what it left running, but for what detached itself."""

@@ -6,14 +6,16 @@
 
 -- name: requeue
 -- In the order that is given, `gap` seconds apart from `first` on; NULL: from now on. None of them ended before `since`: of history
--- only what came later is looked through.
+-- only what came later is looked through, and that by the primary keys: no index is to answer the state, by statistics of a day that
+-- has just begun.
 UPDATE jobs
    SET status = 'queued', dispatched_at = NULL, retry_count = 0, last_error = NULL, finished_at = NULL, ended_by = NULL,
        run_at = coalesce(CAST(:first AS timestamptz), now()) + make_interval(secs => (place - 1) * CAST(:gap AS float8)),
        cancel_requested_at = NULL, cancel_reason = NULL, callback_job_id = NULL, updated_at = now(),
        expires_at = CASE WHEN expires_at > now() THEN expires_at END
   FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS given(given_id, place)
- WHERE id = given_id AND finished_at >= :since AND status IN ('failed', 'cancelled')
+ WHERE id = ANY(CAST(:ids AS uuid[])) AND id = given_id AND finished_at >= :since
+   AND (status IN ('failed', 'cancelled')) IS TRUE
 RETURNING run_at;
 
 -- name: close_dead_letters
