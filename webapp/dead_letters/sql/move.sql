@@ -6,8 +6,8 @@
 
 -- name: last_attempt
 SELECT a.death_reason, a.error_type, a.error_message, j.task, j.queue, j.request_id, j.traceparent
-  FROM jobs j JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
- WHERE j.id = :id AND j.finished_at IS NULL AND j.status = 'processing' AND j.attempt = :attempt AND a.outcome IN ('failed', 'lost')
+  FROM jobs_living j JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
+ WHERE j.id = :id AND j.status = 'processing' AND j.attempt = :attempt AND a.outcome IN ('failed', 'lost')
    FOR UPDATE OF j;
 
 -- name: move

@@ -5,7 +5,7 @@
 -- Locks: the job's row; an attempt's end that is being written meanwhile is waited for by `lock`, and seen by `ask`.
 
 -- name: lock
-SELECT FROM jobs WHERE id = :id AND finished_at IS NULL AND status IN ('queued', 'processing') FOR NO KEY UPDATE;
+SELECT FROM jobs_living WHERE id = :id AND status IN ('queued', 'processing') FOR NO KEY UPDATE;
 
 -- name: ask
 -- The first reason that was given stays.
@@ -21,18 +21,18 @@ RETURNING status;
 
 -- name: is_asked
 -- No row: it is not this attempt's job any more.
-SELECT cancel_requested_at IS NOT NULL FROM jobs WHERE id = :id AND finished_at IS NULL AND status = 'processing' AND attempt = :attempt;
+SELECT cancel_requested_at IS NOT NULL FROM jobs_living WHERE id = :id AND status = 'processing' AND attempt = :attempt;
 
 -- name: lock_overdue
 -- Jobs of one worker that were asked to stop more than `grace` seconds ago and still run.
-SELECT id FROM jobs
- WHERE finished_at IS NULL AND status = 'processing' AND cancel_requested_at < now() - make_interval(secs => :grace)
+SELECT id FROM jobs_living
+ WHERE status = 'processing' AND cancel_requested_at < now() - make_interval(secs => :grace)
    AND starts_with(worker_id, :family) AND NOT EXISTS (
-       SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs.id AND ended.attempt = jobs.attempt)
+       SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs_living.id AND ended.attempt = jobs_living.attempt)
    FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: holders_of
 -- Which processes run these jobs: an end that was recorded while `lock_overdue` ran is seen here.
-SELECT DISTINCT worker_id FROM jobs
- WHERE id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NULL AND status = 'processing' AND NOT EXISTS (
-       SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs.id AND ended.attempt = jobs.attempt);
+SELECT DISTINCT worker_id FROM jobs_living
+ WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'processing' AND NOT EXISTS (
+       SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs_living.id AND ended.attempt = jobs_living.attempt);

@@ -4,6 +4,6 @@
 UPDATE jobs
    SET status = 'cancelled', cancel_reason = :reason, finished_at = now(), updated_at = now()
  WHERE finished_at IS NULL AND status = 'queued' AND id IN (
-    SELECT id FROM jobs
-     WHERE finished_at IS NULL AND status = 'queued' AND expires_at <= now() AND attempt = 0
+    SELECT id FROM jobs_living
+     WHERE status = 'queued' AND expires_at <= now() AND attempt = 0
      ORDER BY expires_at LIMIT :limit FOR UPDATE SKIP LOCKED);
