@@ -25,6 +25,18 @@ PARENT_CONNECTIONS = 1
 CHILD_PEAK = 3
 
 
+#: What the figures of a load are above and below.
+BOUNDS = {
+    "rate": (0, 1e6),
+    "run_seconds": (0, 86_400),
+    "objective_seconds": (0, 86_400),
+    "objective_share": (0, 1),
+    "database_cores": (0, 1024),
+}
+#: Most that run times may vary, standard deviation over mean.
+MOST_VARIABILITY = 100.0
+
+
 class LoadError(ValueError):
     """A figure of the load breaks its rule."""
 
@@ -55,18 +67,12 @@ class Load:
         Raises:
             LoadError: one breaks its rule.
         """
-        for name, low, high in (
-            ("rate", 0, 1e6),
-            ("run_seconds", 0, 86_400),
-            ("objective_seconds", 0, 86_400),
-            ("objective_share", 0, 1),
-            ("database_cores", 0, 1024),
-        ):
+        for name, (low, high) in BOUNDS.items():
             given = getattr(self, name)
             if not low < given < high:
                 raise LoadError(f"{name} must be above {low:g} and below {high:g} (given: {given:g})")
-        if not 0 <= self.variability <= 100:  # noqa: PLR2004
-            raise LoadError(f"variability must be 0 to 100 (given: {self.variability:g})")
+        if not 0 <= self.variability <= MOST_VARIABILITY:
+            raise LoadError(f"variability must be 0 to {MOST_VARIABILITY:g} (given: {self.variability:g})")
 
 
 @dataclass(frozen=True, slots=True)

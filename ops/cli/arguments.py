@@ -10,6 +10,7 @@ import urllib.parse
 from collections.abc import Callable
 from datetime import datetime
 
+from ops.capacity.model import MOST_CHILDREN
 from ops.logs.times import BadTime, moment
 from ops.stack.venv import ROOT
 
@@ -17,8 +18,6 @@ from ops.stack.venv import ROOT
 MOST_LINES = 1_000_000
 #: Most rounds of `bench --against`; each takes a minute and a half.
 MOST_ROUNDS = 100
-#: Most children that `capacity` looks at.
-MOST_CHILDREN = 100_000
 #: Longest pattern of `logs --grep`, characters.
 LONGEST_PATTERN = 1_000
 #: Longest git may take to look up a commit, seconds.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ops.capacity.model import BOUNDS, MOST_VARIABILITY
 from ops.cli.arguments import above, children, commit, lines, pattern, rounds, since, url
 from ops.cli.parser import Parser
 from ops.load.profiles import PROFILES, duration, rate
@@ -212,13 +213,15 @@ def _load(commands: dict[str, Parser]) -> None:
 def _capacity(commands: dict[str, Parser]) -> None:
     capacity = commands["capacity"]
     _examples(capacity, "capacity --rate 50 --run 0.2", "capacity --trial")
-    capacity.add_argument("--rate", type=above(0, 1e6), default=10.0, metavar="N", help="jobs a second")
     capacity.add_argument(
-        "--run", type=above(0, 86_400), default=1.0, metavar="S", help="mean run time, seconds"
+        "--rate", type=above(*BOUNDS["rate"]), default=10.0, metavar="N", help="jobs a second"
+    )
+    capacity.add_argument(
+        "--run", type=above(*BOUNDS["run_seconds"]), default=1.0, metavar="S", help="mean run time, seconds"
     )
     capacity.add_argument(
         "--variability",
-        type=above(0, 100, itself=True),
+        type=above(0, MOST_VARIABILITY, itself=True),
         default=1.0,
         metavar="V",
         help="of the run time: standard deviation over mean",
@@ -231,16 +234,24 @@ def _capacity(commands: dict[str, Parser]) -> None:
     )
     capacity.add_argument(
         "--within",
-        type=above(0, 86_400),
+        type=above(*BOUNDS["objective_seconds"]),
         default=5.0,
         metavar="S",
         help="jobs must start within this time, seconds",
     )
     capacity.add_argument(
-        "--share", type=above(0, 1), default=0.99, metavar="P", help="... in this share of all cases"
+        "--share",
+        type=above(*BOUNDS["objective_share"]),
+        default=0.99,
+        metavar="P",
+        help="... in this share of all cases",
     )
     capacity.add_argument(
-        "--cores", type=above(0, 1024), default=2.0, metavar="N", help="PostgreSQL's processors"
+        "--cores",
+        type=above(*BOUNDS["database_cores"]),
+        default=2.0,
+        metavar="N",
+        help="PostgreSQL's processors",
     )
     capacity.add_argument(
         "--costs", type=Path, metavar="FILE", help="JSON of `capacity --trial --json` or `bench --json`"

@@ -83,9 +83,9 @@ def _bench(wanted: argparse.Namespace) -> int:
 
 
 def _capacity(wanted: argparse.Namespace) -> int:
-    from ops import capacity  # noqa: PLC0415 - only this command needs it
+    from ops.capacity.run import main  # noqa: PLC0415 - only this command needs it
 
-    return capacity.main(wanted)
+    return main(wanted)
 
 
 def _prometheus(_: argparse.Namespace) -> int:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from ops import __main__ as command_line
-from ops import capacity
-from ops.capacity import costs, model, report
+from ops.capacity import costs, model, report, run
 
 FREE = costs.Costs(held_ms=1e-9, delivery_ms=1e-9)
 
@@ -114,7 +113,7 @@ def test_costs_that_cannot_be_used_are_one_sentence(tmp_path: Path, text, senten
 
 
 def ask(*words):
-    return capacity.main(command_line.parser().parse_args(["capacity", *words]))
+    return run.main(command_line.parser().parse_args(["capacity", *words]))
 
 
 def test_the_command_prints_a_plan_for_people_and_for_programs(capsys):
