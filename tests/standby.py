@@ -16,7 +16,7 @@ import psycopg2
 from sqlalchemy.engine import URL, make_url
 
 from ops.stack import ports, postgres
-from ops.stack.throwaway import become
+from ops.stack.throwaway import spawn
 
 #: Seconds that the copy, the start and the end of a standby may take.
 PATIENCE = 60.0
@@ -100,17 +100,7 @@ class Standby:
         """Starts it, after `kill` as well, and waits until it lets readers in."""
         command = postgres.command(self._folder / "data", self.port, durable=False)
         command += [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        user = postgres.account()
-        with (self._folder / "server.log").open("ab") as log:
-            self._server = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                start_new_session=True,
-                preexec_fn=lambda: become(user),  # noqa: PLW1509 - it does nothing that a thread could hold
-            )
+        self._server = spawn(command, postgres.account(), self._folder / "server.log")
         self._until(lambda: self.ask("SELECT pg_is_in_recovery()"), "did not start")
 
     def kill(self) -> None:

@@ -27,7 +27,7 @@ from ops.chaos.disk import mount, unmount
 from ops.chaos.proxy import Proxy
 from ops.chaos.switches import BROKEN_QUEUE
 from ops.stack import ports, postgres, valkey
-from ops.stack.throwaway import become
+from ops.stack.throwaway import spawn
 from ops.stack.venv import ROOT
 from webapp.infra.broker import heartbeats, redis_keys
 
@@ -254,17 +254,13 @@ class System:
                 self._spawn(member)
 
     def _spawn(self, member: Member) -> None:
-        with (self.folder / "logs" / f"{member.name}.log").open("ab") as log:
-            member.process = subprocess.Popen(
-                member.command,
-                env=member.environment,
-                cwd=member.cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=lambda: become(member.user),  # noqa: PLW1509 - it only steps down and asks for a signal
-            )
+        member.process = spawn(
+            member.command,
+            member.user,
+            self.folder / "logs" / f"{member.name}.log",
+            cwd=member.cwd,
+            environment=member.environment,
+        )
         member.died_at = None
 
     def _keep(self) -> None:

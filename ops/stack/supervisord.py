@@ -9,7 +9,6 @@ Three things differ from the program as it comes:
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -22,13 +21,10 @@ from supervisor import loggers, process, supervisord
 from supervisor.states import ProcessStates
 
 from ops.stack.valkey_start import DIED_BEFORE
+from webapp.infra import prefork
 
 #: Longest wait before a process that does not start is tried again, seconds.
 LONGEST_DELAY = 5.0
-#: Linux: the signal a process gets when its parent dies.
-_PR_SET_PDEATHSIG = 1
-#: Loaded before any fork: a forked child should load nothing.
-_LIBC = ctypes.CDLL(None)
 
 
 class LogFile(loggers.Handler):  # type: ignore[misc] # supervisor has no types
@@ -133,7 +129,7 @@ class Process(process.Subprocess):  # type: ignore[misc] # supervisor has no typ
 def end_with_parent(how: signal.Signals, parent: int) -> None:
     """Has the kernel send this process a signal when its parent dies. Setting another user takes it away again."""
     if sys.platform == "linux":
-        _LIBC.prctl(_PR_SET_PDEATHSIG, int(how))
+        prefork.end_with_parent(how.name)
         if os.getppid() != parent:
             os._exit(1)
 

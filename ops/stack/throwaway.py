@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pwd
 import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from ops.stack import ports, postgres, valkey
+from webapp.infra.prefork import end_with_parent
 
-#: Linux: the signal a process gets when its parent dies.
-_PR_SET_PDEATHSIG = 1
 #: Seconds a server gets to end.
 STOP_PATIENCE = 20
 
@@ -73,22 +72,7 @@ class Throwaway:
         return self
 
     def _start(self, command: list[str], stop: signal.Signals, user: str | None) -> None:
-        with (self.folder / "servers.log").open("ab") as log:
-            self._running.append(
-                (
-                    subprocess.Popen(
-                        command,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=log,
-                        cwd="/",
-                        # A terminal's Ctrl-C is for the tests; the servers end after them.
-                        start_new_session=True,
-                        preexec_fn=lambda: become(user),  # noqa: PLW1509 - no threads run here yet
-                    ),
-                    stop,
-                )
-            )
+        self._running.append((spawn(command, user, self.folder / "servers.log"), stop))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -107,6 +91,34 @@ class Throwaway:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def spawn(
+    command: Sequence[str],
+    user: str | None,
+    log: Path,
+    *,
+    cwd: str | Path = "/",
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Starts a process as a user, which dies with this one.
+
+    Args:
+        user: whom it becomes; None: it stays who this process is.
+        log: what it says is added there.
+    """
+    with log.open("ab") as said:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            # A terminal's Ctrl-C is for the tests; what they use ends after them.
+            start_new_session=True,
+            preexec_fn=lambda: become(user),  # noqa: PLW1509 - it only steps down and asks for a signal
+        )
+
+
 def become(user: str | None) -> None:
     """Runs in the child: steps down to `user`, and dies with its parent (the kernel forgets that at setuid)."""
     if user is not None:
@@ -114,5 +126,4 @@ def become(user: str | None) -> None:
         os.setgroups([])
         os.setgid(entry.pw_gid)
         os.setuid(entry.pw_uid)
-    if os.uname().sysname == "Linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+    end_with_parent("SIGINT")
