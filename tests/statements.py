@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LONGEST = 6_000
 #: Marks within a transaction say nothing to a schema, and nothing by themselves.
 _MARK = re.compile(r"(RELEASE |ROLLBACK TO )?SAVEPOINT ")
+#: What names days of history, which another database has not, or changes the catalog.
+_OF_DAYS = re.compile(r"jobs_\d{8}|^ALTER TABLE")
 _PARAMETERS = re.compile(r"%\((\w+?)(?:__?\d+)?\)s")
 _ROWS = re.compile(r"(\([^()]*\))(?:, ?\1)+")
 
@@ -50,6 +52,8 @@ def recorded(file: Path) -> Iterator[None]:
     def look(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         name, place = kind(statement), _place()
         if place is None or name in seen or len(cursor.query) > LONGEST or _MARK.match(statement):
+            return
+        if _OF_DAYS.search(cursor.query.decode()):
             return
         seen[name] = {"place": place, "sql": cursor.query.decode().replace(str(ROOT), "/srv/djps")}
 
