@@ -17,15 +17,15 @@ from uuid import UUID
 from celery.exceptions import Retry as MessageDone
 from sqlalchemy import Connection
 
-from tasks.attempt import claims, run, settle
+from tasks.attempt import claims, release, run, settle
 from tasks.attempt.errors import AttemptFailed
 from tasks.attempt.results import Kept
 from tasks.attempt.soft_limit import SoftLimit
 from tasks.execution import JobsFailed, JobTask
-from tasks.presence import lost_jobs
 from tasks.processes import process_state, recycling, run_table
-from tasks.retrying import DATABASE_ERRORS, until_database_answers
+from tasks.retrying import DATABASE_ERRORS
 from tasks.runtime import Runtime, runtime
+from webapp.flow.model import FlowRules
 from webapp.infra import prefork
 from webapp.infra.broker.client import celery
 from webapp.infra.broker.hints import Ticket
@@ -44,8 +44,6 @@ logger = logging.getLogger(__name__)
 
 #: Longest a completed job waits to be settled with others, seconds.
 FLUSH_AFTER = 0.2
-#: After this long handing back is tried again where the database was away for most of a lease, seconds.
-RELEASE_AGAIN = 0.5
 
 
 @celery.task(name="tasks.execute_jobs", base=JobTask, bind=True)  # type: ignore[untyped-decorator] # Celery ships no types
@@ -128,6 +126,7 @@ class Chunk:
         self._lock = threading.Lock()
         self._waiting = deque(claims)
         self._task = claims[0].task
+        self._kinds = {(claim.queue, claim.task) for claim in claims}
         self._done: list[End[Claim]] = []
         self._flushed_at = self._claimed_at
         #: Jobs that failed for good, and those that were queued for another attempt.
@@ -135,7 +134,7 @@ class Chunk:
         self.again = 0
 
     def run(self) -> list[Claim]:
-        """Runs them all, or as many as the window allows; returns the ticket's next jobs."""
+        """Runs them all, or as many as the window and pauses allow; returns the ticket's next jobs."""
         timer = threading.Timer(self._window, self.hand_back)
         timer.daemon = True
         if len(self._waiting) > 1:
@@ -148,7 +147,7 @@ class Chunk:
                         self.flush()
             if (state := process_state.kept()) is not None:
                 state.put_back(self._task)
-            goes_on = self._ticket is not None and recycling.room() != 0
+            goes_on = self._ticket is not None and recycling.room() != 0 and self._may_begin()
             return self._settle_and_claim(self._ticket) if self._ticket and goes_on else []
         finally:
             timer.cancel()
@@ -156,8 +155,14 @@ class Chunk:
             run_table.current().clear()
 
     def _next(self) -> Claim | None:
+        """The next job; None when there is none, and when it was paused: what has not begun is handed back then."""
+        if not self._may_begin():
+            return None
         with self._lock:
             return self._waiting.popleft() if self._waiting else None
+
+    def _may_begin(self) -> bool:
+        return release.may_begin(self._parts, self._kinds)
 
     def _run(self, claim: Claim, limited: SoftLimit) -> None:
         began = time.monotonic()
@@ -208,39 +213,7 @@ class Chunk:
             self._waiting.clear()
         self.flush()
         if rest:
-            self._release(rest)
-
-    @prefork.held_off()
-    def _release(self, rest: Sequence[Claim]) -> None:
-        """Gives back what has not begun, and goes on trying to while this process lives.
-
-        Else the jobs would wait until their leases run out, and one that was alone would be taken for lost, which uses up a
-        retry. Once another process has taken them over, nothing is left to give back. Should this one end, its parent does it.
-        """
-        # Whatever comes of it: the thread that runs jobs must not take them for jobs it has just claimed.
-        claims.give_up(rest)
-        try:
-            released = until_database_answers(
-                lambda: in_one_trip(
-                    self._parts.engine,
-                    lambda connection: ends.end_attempts(
-                        connection, [ends.released(claim) for claim in rest]
-                    ),
-                ),
-                self._parts.settings.stuck_job_threshold,
-                "jobs of a chunk could not be handed back yet",
-            )
-        except DATABASE_ERRORS as error:
-            logger.error(  # noqa: TRY400 - the error's text may quote a payload
-                "jobs of a chunk could not be handed back, it will be tried again",
-                extra={"jobs": len(rest), "error_type": type(error).__name__},
-            )
-            again = threading.Timer(RELEASE_AGAIN, self._release, [rest])
-            again.daemon = True
-            again.start()
-            return
-        lost_jobs.count_released(released)
-        logger.info("jobs of a chunk were handed back", extra={"jobs": len(released)})
+            release.give_back(self._parts, rest)
 
 
 def _observe(done: Sequence[End[Claim]]) -> None:
@@ -259,10 +232,10 @@ def settle_many(parts: Runtime, done: Sequence[End[Claim]], ticket: Ticket | Non
     """Writes completed attempts, except those whose lease was lost; returns the next jobs of the ticket, if there is one."""
     ids = {one.held.id for one in done}
 
-    def write(connection: Connection, own: list[Claim]) -> tuple[set[UUID], list[Claim]]:
+    def write(connection: Connection, own: list[Claim], rules: FlowRules) -> tuple[set[UUID], list[Claim]]:
         """What an earlier try settled and claimed, whose answer did not come through, counts as well."""
         following = [claim for claim in own if claim.id not in ids] if ticket else []
-        if ticket is None or following:
+        if ticket is None or following or rules.closes(ticket.queue, ticket.task):
             count = ends.complete_many(connection, done)
         else:
             count, following = tickets.end_and_claim(connection, done, ticket, claims.terms_of(parts, ticket))

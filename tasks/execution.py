@@ -16,7 +16,7 @@ from celery import Task
 from celery.exceptions import Ignore
 from celery.exceptions import Retry as MessageDone
 
-from tasks.attempt import claims, run, settle
+from tasks.attempt import claims, release, run, settle
 from tasks.attempt.errors import AttemptFailed
 from tasks.attempt.soft_limit import SoftLimit
 from tasks.runtime import runtime
@@ -74,6 +74,9 @@ def execute_job(self: JobTask, job_id: str) -> None:
     claim = claims.claim_one(parts, UUID(job_id))
     if claim is None:
         metrics.jobs_refused.inc()
+        return
+    if not release.may_begin(parts, [(claim.queue, claim.task)]):
+        release.give_back(parts, [claim])
         return
     with settle.attempt_of(claim):
         metrics.observe_wait(claim.task, claim.queue, claim.waited)

@@ -1,4 +1,4 @@
-"""What a worker process works with: settings, database, broker, and its own name."""
+"""What a worker process works with: settings, database, broker, the rules in force, and its own name."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sqlalchemy.pool import NullPool
 from uuid_utils.compat import uuid7
 
 from tasks.processes.file_descriptors import files
+from webapp.flow.book import FlowBook
 from webapp.infra.broker.publish import Broker
 from webapp.infra.postgres.engine import engine_options, watch_idle
 from webapp.infra.postgres.hosts import go_through_hosts
@@ -35,6 +36,7 @@ class Runtime:
     settings: Settings
     engine: Engine
     broker: Broker
+    book: FlowBook
     dispatcher: Dispatcher
     policy: RetryPolicy
 
@@ -61,7 +63,8 @@ def runtime() -> Runtime:
     )
     files.on_loss(broker.client.give_up)
     policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)
-    return Runtime(settings, engine, broker, Dispatcher(engine, broker), policy)
+    book = FlowBook(engine)
+    return Runtime(settings, engine, broker, book, Dispatcher(engine, broker, book), policy)
 
 
 def forget_parent() -> None:

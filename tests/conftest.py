@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from factories import books
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
@@ -88,8 +89,14 @@ def clean(application: Flask, engine: Engine, redis: Redis) -> None:
     with engine.begin() as connection:
         # Autovacuum gives way after a second; on a busy machine that and the rest are longer than a request may wait.
         connection.execute(text("SET LOCAL statement_timeout = 60000; SET LOCAL lock_timeout = 60000"))
-        connection.execute(text("TRUNCATE jobs, job_attempts, dead_letters, idempotency_keys"))
+        connection.execute(
+            text(
+                "TRUNCATE jobs, job_attempts, dead_letters, idempotency_keys, queues, task_limits, flow_changes"
+            )
+        )
     redis.flushdb()
+    for book in books(application):
+        book.forget()
 
 
 @pytest.fixture

@@ -81,7 +81,11 @@ OF_A_JOB = {
     "discardDeadLetter",
 }
 #: What depends on what other walks have left behind, so that no walk is the same twice.
-ELSEWHERE = ["listJobs", "submitJobs", "listDeadLetters", "requeueDeadLetters", "discardDeadLetters"]
+ELSEWHERE = [
+    *("listQueues", "getQueue", "pauseQueue", "resumeQueue"),
+    *("listTasks", "getTask", "pauseTask", "resumeTask", "listFlowChanges"),
+    *("listJobs", "submitJobs", "listDeadLetters", "requeueDeadLetters", "discardDeadLetters"),
+]
 
 
 def walk_from_jobs(

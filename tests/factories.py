@@ -11,14 +11,17 @@ from uuid import UUID
 
 from celery.exceptions import Retry
 from ending import complete, end_last
+from flask import Flask
 from redis import Redis
 from sqlalchemy import Connection, Engine, RowMapping, text
 from uuid_utils.compat import uuid7
 
 from tasks.execution import JobsFailed
 from tasks.presence import lost_jobs
+from tasks.runtime import runtime
 from webapp.dead_letters.model import NewDeadLetter
 from webapp.dead_letters.store import move_to_dead_letters
+from webapp.flow.book import FlowBook
 from webapp.infra.background import Clock
 from webapp.infra.broker.publish import Broker
 from webapp.infra.broker.transport import lists_of
@@ -48,6 +51,11 @@ WORKER = "host:1:boot/2"
 #: Lease of jobs that tests claim, seconds.
 LEASE = 60.0
 ERROR = ErrorReport("E", "broken", "Traceback")
+
+
+def books(application: Flask) -> list[FlowBook]:
+    """The rule books of this process: that of the application, and that of the worker whose code runs here."""
+    return [application.extensions["flow"]._book, runtime().book]
 
 
 def service_over(

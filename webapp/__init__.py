@@ -40,6 +40,8 @@ def create_app(
     from webapp import api
     from webapp.api.extensions import QuickJSON, db
     from webapp.dead_letters.service import DeadLetters
+    from webapp.flow.book import FlowBook
+    from webapp.flow.service import Flow
     from webapp.infra.broker.client import bind_celery
     from webapp.infra.broker.publish import Broker
     from webapp.infra.postgres import deadlines
@@ -92,7 +94,9 @@ def create_app(
         most=settings.max_tasks_per_child,
     )
     rules = Rules(handlers.registry, Limits.of(settings))
-    app.extensions["jobs"] = Jobs(engine, rules, Outbox(broker, partial(hand_back, engine)))
+    book = FlowBook(engine)
+    app.extensions["jobs"] = Jobs(engine, rules, Outbox(broker, partial(hand_back, engine)), book)
+    app.extensions["flow"] = Flow(engine, book, handlers.registry.known)
     app.extensions["dead_letters"] = DeadLetters(engine)
     api.init_app(app, settings, engine)
     if command_line if command_line is not None else os.environ.get("FLASK_RUN_FROM_CLI") == "true":

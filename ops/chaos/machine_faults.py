@@ -56,15 +56,21 @@ def cut_power(times: int) -> Fault:
     def inject(stage: Stage) -> None:
         for _ in range(times):
             with stage.fault("kill -9 of everything at once"):
-                pids = _all_of(stage.system)
-                for pid in pids:
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-            stage.say(f"{len(pids)} processes died")
+                died = kill_everything(stage.system)
+            stage.say(f"{died} processes died")
             stage.system.wait_ready()
             stage.hold(1)
 
     return inject
+
+
+def kill_everything(system: System) -> int:
+    """Kill -9 of every process at the same moment, servers included; returns how many there were."""
+    pids = _all_of(system)
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(pids)
 
 
 def _all_of(system: System) -> list[int]:

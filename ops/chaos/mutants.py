@@ -55,6 +55,14 @@ MUTANTS = (
     Mutant("untold", "no request that waits is woken", "follow-flush"),
     Mutant("led-astray", "connections to a read-only server are kept", "pg-read-only"),
     Mutant("every-lock-a-race", "a lock wait is a race for a key", "pg-locked", "POST answered [409]"),
+    Mutant("heedless", "rules are read once and never again", "pause", "S1 started while paused"),
+    Mutant(
+        "forgotten",
+        "a job whose message came while it was paused is not given back",
+        "pause",
+        "S3 late after the resume",
+    ),
+    Mutant("in-the-way", "jobs of a paused task are not set aside", "pause", "S5 other task waited"),
     Mutant("all-the-time", "a client may take as long as it likes", "slow-clients"),
 )
 

@@ -19,6 +19,7 @@ from ops.chaos.key_faults import poison_keys
 from ops.chaos.machine_faults import HEALED_WITHIN, cut_power, full_disk, up_twice
 from ops.chaos.message_faults import drop_messages, duplicate_messages, garbage, shuffle_messages
 from ops.chaos.network_faults import blackhole, delay, reset_connections
+from ops.chaos.pause_faults import pause_under_load
 from ops.chaos.process_faults import (
     SKEWED,
     among_two_workers,
@@ -335,6 +336,14 @@ def _list() -> list[Scenario]:
         Scenario("slow-clients", SLOW_CLIENTS, slow_clients, rate=30, tail=10, slower_at_most=3),
         *_followed("follow", "clients wait and read events", ("wait", "events")),
         *_followed("cancel", "clients cancel and wait", ("cancel",)),
+        Scenario(
+            "pause",
+            "queue and task paused under load, while all is killed and Redis flushed",
+            pause_under_load,
+            rate=20,
+            jobs=200,
+            answers=(0, *SERVED),
+        ),
         Scenario("soak", "all of it, at random", soak, jobs=7_000, rate=40),
     ]
 
@@ -367,7 +376,7 @@ def _followed(verb: str, what: str, roles: tuple[str, ...]) -> list[Scenario]:
 
 SCENARIOS = {scenario.name: scenario for scenario in _list()}
 
-#: Run by `ops test`: one system, about two minutes.
+#: Run by `ops test`: one system, about three minutes.
 SHORT = (
     "power-cut",
     "child-points",
@@ -378,6 +387,7 @@ SHORT = (
     "pg-immediate",
     "pg-read-only",
     "msg-garbage",
+    "pause",
     "follow-flush",
     "cancel-worker-kill",
 )

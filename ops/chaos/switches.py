@@ -313,6 +313,28 @@ def _unguarded() -> None:
     base.Each.do = lambda _self, _name, work: work()
 
 
+def _heedless() -> None:
+    """The rules in force are read once and never again."""
+    from webapp.flow import book
+
+    book.LONGEST_AGE = book.LONGEST_AGE_CLOSED = 3_600.0
+    book.FlowBook.forget = lambda _self: None
+
+
+def _forgotten() -> None:
+    """Messages of what is paused are dropped, and their jobs still count as sent."""
+    from webapp.queues import store as queue_store
+
+    queue_store.give_back_paused = lambda *_args: 0
+
+
+def _in_the_way() -> None:
+    """Jobs of a paused task stay at the head of their queue."""
+    from webapp.queues import aside
+
+    aside.set_aside = lambda *_args, **_more: 0
+
+
 def _deaf() -> None:
     """No mutant of safety: the worker stops asking for messages once the harness says so."""
     from kombu.transport import redis
@@ -358,5 +380,8 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "all-the-time": _all_the_time,
     "trusting": _trusting,
     "unguarded": _unguarded,
+    "heedless": _heedless,
+    "forgotten": _forgotten,
+    "in-the-way": _in_the_way,
     "deaf": _deaf,
 }

@@ -158,12 +158,24 @@ def _jobs() -> list[object]:
                     "{{outcome}} {{reason}}",
                 )
             ],
+            width=8,
         ),
         graph(
             "Dead letters",
             "short",
             "Jobs that wait in the dead letter queue for somebody to look at them.",
             [Line("max by (task) (dead_letters_open)", "{{task}}")],
+            width=8,
+        ),
+        graph(
+            "Paused",
+            "short",
+            "Queues and tasks of which nothing starts until they are resumed.",
+            [
+                Line("max by (queue) (queue_paused) == 1", "queue {{queue}}"),
+                Line("max by (task) (task_paused) == 1", "task {{task}}"),
+            ],
+            width=8,
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Claims jobs for this process: those that a message names, or the next ones of a ticket.
+"""Claims jobs for this process: those that a message names, or the next ones of a ticket; nothing of what is paused.
 
 A claim whose answer was lost knows its own: it is tried again, and then takes what the first try has claimed as well.
 """
@@ -6,6 +6,7 @@ A claim whose answer was lost knows its own: it is tried again, and then takes w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -14,10 +15,12 @@ from sqlalchemy import Connection
 from tasks.processes import recycling
 from tasks.retrying import until_database_answers
 from tasks.runtime import Runtime, child_name
+from webapp.flow.model import FlowRules
 from webapp.infra.broker.hints import Ticket
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.jobs import store
 from webapp.jobs.model import Claim
+from webapp.queues import store as queue_store
 from webapp.queues import tickets
 from webapp.queues.tickets import ClaimTerms
 
@@ -34,25 +37,30 @@ def claim_one(parts: Runtime, job_id: UUID) -> Claim | None:
 
 
 def claim_all(parts: Runtime, ids: Sequence[UUID]) -> list[Claim]:
-    """Takes the leases of those jobs that are queued and due, and commits.
+    """Takes the leases of those jobs that are queued, due and not paused, and commits.
+
+    What is paused goes back to the dispatcher: its message is gone.
 
     Raises:
         DBAPIError: the database did not answer for most of a lease.
     """
     taker, lease = child_name(), parts.settings.stuck_job_threshold
 
-    def claim(connection: Connection, own: list[Claim]) -> list[Claim]:
+    def claim(connection: Connection, own: list[Claim], rules: FlowRules) -> list[Claim]:
         before = [claim for claim in own if claim.id in ids]
-        return before + store.claim(connection, ids, worker_id=taker, lease=lease)
+        claimed = before + store.claim(connection, ids, worker_id=taker, lease=lease, rules=rules)
+        if not rules.is_open and len(claimed) < len(ids):
+            queue_store.give_back_paused(connection, ids, rules)
+        return claimed
 
     return until_claimed(parts, claim, "jobs could not be claimed yet")
 
 
-def until_claimed(parts: Runtime, work: Callable[[Connection, list[Claim]], T], said: str) -> T:
+def until_claimed(parts: Runtime, work: Callable[[Connection, list[Claim], FlowRules], T], said: str) -> T:
     """Does work that claims until it comes through; returns what it returns.
 
     Args:
-        work: gets what this process claimed with an earlier try whose answer was lost.
+        work: gets what this process claimed with an earlier try whose answer was lost, and the rules in force.
         said: the log line when a try failed.
 
     Raises:
@@ -60,14 +68,17 @@ def until_claimed(parts: Runtime, work: Callable[[Connection, list[Claim]], T], 
     """
     again = False
 
-    def once(connection: Connection) -> T:
+    def once(rules: FlowRules, connection: Connection) -> T:
         nonlocal again
         own = _claimed_before(connection) if again else []
         again = True
-        return work(connection, own)
+        return work(connection, own, rules)
 
     return until_database_answers(
-        lambda: in_one_trip(parts.engine, once), parts.settings.stuck_job_threshold, said
+        # The rules are read before a connection is taken: a child keeps one open.
+        lambda: in_one_trip(parts.engine, partial(once, parts.book.rules())),
+        parts.settings.stuck_job_threshold,
+        said,
     )
 
 
@@ -85,13 +96,15 @@ def give_up(claims: Iterable[Claim]) -> None:
 
 
 def claim_due(parts: Runtime, ticket: Ticket) -> list[Claim]:
-    """Claims what is due of a ticket's jobs, as many as make a chunk."""
+    """Claims what is due of a ticket's jobs, as many as make a chunk; none where its queue or task is paused."""
     terms = terms_of(parts, ticket)
-    return until_claimed(
-        parts,
-        lambda connection, own: own or tickets.claim_due(connection, ticket, terms),
-        "jobs could not be claimed yet",
-    )
+
+    def claim(connection: Connection, own: list[Claim], rules: FlowRules) -> list[Claim]:
+        if own or rules.closes(ticket.queue, ticket.task):
+            return own
+        return tickets.claim_due(connection, ticket, terms)
+
+    return until_claimed(parts, claim, "jobs could not be claimed yet")
 
 
 def terms_of(parts: Runtime, ticket: Ticket) -> ClaimTerms:

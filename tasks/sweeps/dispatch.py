@@ -47,6 +47,7 @@ def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
     with Each("queue") as each:
         each.do("refill", parts.dispatcher.refill)
         while True:
+            each.do("bring back", partial(parts.dispatcher.bring_back, queues))
             total += sum(each.do(name, partial(_fill, parts, name)) or 0 for name in queues)
             left = end - time.monotonic()
             if left <= 0:

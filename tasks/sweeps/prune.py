@@ -1,4 +1,4 @@
-"""The sweep that deletes old rows: idempotency keys that ran out, and final jobs that do not lie in history."""
+"""The sweep that deletes old rows: idempotency keys that ran out, final jobs that do not lie in history, changes of flow."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from tasks.runtime import Runtime, runtime
 from tasks.sweeps.base import Each, sweep
+from webapp.flow import store as flow_store
 from webapp.jobs import insert, retention
 from webapp.settings import sweeps
 
@@ -22,11 +23,12 @@ REST = 3.0
 
 @sweep(PLAN)
 def prune() -> None:
-    """Deletes final jobs older than RETENTION_DAYS and idempotency keys that have run out."""
+    """Deletes final jobs and changes of flow older than RETENTION_DAYS, and idempotency keys that have run out."""
     parts = runtime()
     with Each("rows") as each:
         each.do("idempotency keys", lambda: run_key_prune(parts, PLAN.seconds))
         each.do("final jobs", lambda: run_prune(parts, PLAN.seconds))
+        each.do("changes", lambda: run_change_prune(parts, PLAN.seconds))
 
 
 def run_key_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:
@@ -61,6 +63,25 @@ def run_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:
         batch,
         lambda connection: retention.prune(connection, days=days, limit=batch),
         "old jobs pruned",
+    )
+
+
+def run_change_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:
+    """Deletes old changes of flow from the record; returns how many.
+
+    Args:
+        window: seconds after which the rest is left to the next run.
+        batch: rows in one transaction.
+    """
+    days = parts.settings.retention_days
+    if days == 0:
+        return 0
+    return in_batches(
+        parts,
+        window,
+        batch,
+        lambda connection: flow_store.prune_changes(connection, days=days, limit=batch),
+        "old changes of flow pruned",
     )
 
 

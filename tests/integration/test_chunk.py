@@ -15,9 +15,9 @@ from celery.exceptions import Retry as MessageDone
 from factories import age, attempts_of, ended, letters_of, queued, row_of, waiting
 from sqlalchemy import text
 
-from tasks import chunk, retrying
 from tasks import chunk as chunk_module
-from tasks.attempt import pace
+from tasks import retrying
+from tasks.attempt import pace, release
 from tasks.chunk import Chunk, execute_jobs, settle_many
 from tasks.execution import JobsFailed
 from tasks.runtime import child_name
@@ -192,7 +192,7 @@ def test_what_could_not_be_handed_back_is_handed_back_once_the_database_answers(
         return real(connection, given)
 
     monkeypatch.setattr(ends, "end_attempts", broken_at_first)
-    monkeypatch.setattr(chunk, "RELEASE_AGAIN", 0.01)
+    monkeypatch.setattr(release, "AGAIN_AFTER", 0.01)
     no_lease = parts.settings.model_copy(update={"stuck_job_threshold": 0})
     impatient = dataclasses.replace(parts, settings=no_lease)
     running = threading.Thread(target=Chunk(impatient, claims_of(engine, *rows), window=0.05).run)

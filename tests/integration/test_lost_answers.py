@@ -12,8 +12,8 @@ import pytest
 from factories import attempts_of, claimed, queued, row_of
 from sqlalchemy.exc import OperationalError
 
-from tasks import chunk, retrying
-from tasks.attempt import claims, settle
+from tasks import retrying
+from tasks.attempt import claims, release, settle
 from tasks.chunk import Chunk, execute_due, execute_jobs
 from tasks.execution import execute_job
 from tasks.runtime import child_name
@@ -111,7 +111,7 @@ def test_jobs_that_could_not_be_handed_back_at_first_are_handed_back(
 
 def test_jobs_that_are_yet_to_be_handed_back_are_not_run(engine, parts, eventually, monkeypatch, caplog):
     monkeypatch.setattr(retrying, "SHARE", 0.0)
-    monkeypatch.setattr(chunk, "RELEASE_AGAIN", 0.0)
+    monkeypatch.setattr(release, "AGAIN_AFTER", 0.0)
     real, is_away = ends.end_attempts, threading.Event()
     is_away.set()
 
@@ -125,7 +125,7 @@ def test_jobs_that_are_yet_to_be_handed_back_are_not_run(engine, parts, eventual
     with engine.begin() as connection:
         held = store.claim(connection, [row.id for row in rows], worker_id=child_name(), lease=60.0)
     Chunk(parts, held).hand_back()
-    assert "jobs of a chunk could not be handed back, it will be tried again" in caplog.messages
+    assert "jobs that had not begun could not be handed back, it will be tried again" in caplog.messages
     with engine.connect() as connection:
         assert claims._claimed_before(connection) == []
     is_away.clear()

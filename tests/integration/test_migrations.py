@@ -19,7 +19,10 @@ from statements import read
 
 FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 NAME = "djps_migrations"
-TABLES = {"jobs", "jobs_living", "job_attempts", "dead_letters", "idempotency_keys"}
+TABLES = {
+    *("jobs", "jobs_living", "job_attempts", "dead_letters", "idempotency_keys"),
+    *("queues", "task_limits", "flow_changes"),
+}
 
 
 @pytest.fixture

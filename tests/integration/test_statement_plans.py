@@ -17,8 +17,8 @@ from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs import ends, insert, retention, store
 from webapp.jobs.model import Claim
+from webapp.queues import aside, tickets
 from webapp.queues import store as queue_store
-from webapp.queues import tickets
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "webapp").glob("**/sql/*.sql"))
@@ -143,6 +143,14 @@ HOT = {
     "one job": lambda: (store._FIND.text, {"id": (one := some(1)[0]), "since": retention.may_end_from(one)}),
     "watching": lambda: (store._WATCH.text, {"id": some(1)[0]}),
     "messages that name a job": lambda: (queue_store._COUNT_NAMED.text, {"queue": "default", "limit": CHUNK}),
+    "setting aside": lambda: (
+        aside._SET_ASIDE.text,
+        {"queue": "default", "tasks": ["noop"], "limit": CHUNK},
+    ),
+    "bringing back": lambda: (
+        aside._BRING_BACK.text,
+        {"queue": "default", "tasks": ["noop"], "limit": CHUNK},
+    ),
     "sending again": lambda: (queue_store._TAKE_UNCLAIMED.text, HEAD | {"age": 0.0}),
     "owner of a key": lambda: (insert._OWNER.text, {"key": "one"}),
 }

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from webapp.flow.model import Kind, Pause, Target
 from webapp.jobs.explain import COUNTED_UP_TO, Situation, explain
 from webapp.jobs.model import JobRow
 
@@ -44,6 +45,8 @@ JOB = JobRow(
 )
 RUNS = {"status": "processing", "attempt": 2, "worker_id": "host:1:b/7", "lease_expires_at": LATER}
 FAILED = {"status": "failed", "finished_at": BEFORE, "attempt": 4, "last_error": "ValueError: no"}
+PAUSED_QUEUE = {Target(Kind.QUEUE, "mail"): Pause(BEFORE, None, None)}
+PAUSED_TASK = {Target(Kind.TASK, "noop"): Pause(BEFORE, "ada", "maintenance")}
 CANCELLED = {"status": "cancelled", "finished_at": BEFORE, "cancel_reason": "expired"}
 
 
@@ -61,6 +64,13 @@ CANCELLED = {"status": "cancelled", "finished_at": BEFORE, "cancel_reason": "exp
         ({"expires_at": BEFORE, "attempt": 1}, {}, "due", "next"),
         ({"run_at": LATER}, {"workers": 0}, "waiting_until", "the time it was submitted for"),
         ({"run_at": LATER, "attempt": 1}, {}, "waiting_until", "its next try after attempt 1"),
+        ({}, {"pauses": PAUSED_QUEUE, "workers": None}, "queue_paused", "since 2026-01-02T03:03:05"),
+        ({}, {"pauses": PAUSED_QUEUE | PAUSED_TASK}, "queue_paused", "queue 'mail' is paused"),
+        ({"dispatched_at": BEFORE}, {"pauses": PAUSED_TASK}, "task_paused", "by ada (maintenance)"),
+        ({"run_at": LATER}, {"pauses": PAUSED_QUEUE}, "waiting_until", "submitted for"),
+        ({"expires_at": BEFORE}, {"pauses": PAUSED_QUEUE}, "expired", "not started by"),
+        (RUNS, {"pauses": PAUSED_QUEUE}, "running", "held by worker"),
+        ({"dispatched_at": datetime.max.replace(tzinfo=UTC)}, {}, "due", "next in queue 'mail'"),
         ({}, {"workers": None}, "broker_away", "Redis is not answering"),
         ({}, {"workers": 0, "ahead": 3}, "no_worker", "no live worker listens to queue 'mail'"),
         ({}, {"ahead": 3}, "behind_others", "behind 3 jobs"),

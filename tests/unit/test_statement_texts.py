@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 
+from webapp.flow import store as flow_store
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs import ends, store
 from webapp.jobs.columns import FIELDS, columns_of
@@ -32,7 +33,23 @@ def test_the_head_of_a_queue_is_the_same_for_all_that_look_at_it():
         words(between(read_sql(queue_store.__file__, "head", name), "head AS (", "LIMIT :limit"))
         for name in ("look", "take", "claim")
     )
-    assert look == take == claim
+    aside = words(between(read_sql(queue_store.__file__, "aside", "set_aside"), "head AS (", "LIMIT :limit"))
+    assert look == take == claim == aside
+
+
+def test_a_claim_pays_for_no_pause_where_nothing_is_paused():
+    assert "closed" not in store._CLAIM.text
+    guard = ":closed_queues) AND task <> ALL(:closed_tasks)"
+    assert guard in read_sql(store.__file__, "claim", "claim")
+    plain = words(read_sql(store.__file__, "claim", "claim").replace("AND queue <> ALL(" + guard, ""))
+    assert plain == words(read_sql(store.__file__, "claim", "claim", without=["paused"]))
+
+
+def test_queues_and_tasks_are_changed_by_the_same_statements():
+    for name in ("find", "all", "make", "lock", "set"):
+        queue, task = (read_sql(flow_store.__file__, file, name) for file in ("queues", "tasks"))
+        same = task.replace("has_aside = has_aside OR :paused, ", "").replace("task_limits", "queues")
+        assert words(re.sub(r"\btask\b", "name", same)) == words(queue)
 
 
 def test_both_claims_write_and_answer_the_same():

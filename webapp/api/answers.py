@@ -55,6 +55,8 @@ class Explained(_Answer):
         "failing",
         "expired",
         "waiting_until",
+        "queue_paused",
+        "task_paused",
         "broker_away",
         "no_worker",
         "behind_others",

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-JOBS, BATCHES, DEAD_LETTERS, OPERATIONS = "Jobs", "Batches", "Dead letters", "Operations"
+JOBS, BATCHES, DEAD_LETTERS = "Jobs", "Batches", "Dead letters"
+FLOW, OPERATIONS = "Flow control", "Operations"
 
 #: The tags in their order, each with its description.
 TAGS = {
     JOBS: "Submit a job, follow it, and control it.",
     BATCHES: "Submit many jobs in one request and one transaction.",
     DEAD_LETTERS: "Jobs that failed for good: look at them, group them by error, queue them again or put them aside.",
+    FLOW: "Queues and tasks: how much waits, pause and resume them, see who did.",
     OPERATIONS: "For those who run DJPS: health, metrics, and this description.",
 }
 
@@ -80,6 +82,15 @@ NAMES = {
     "dlq.discard_many": Name("discardDeadLetters", DEAD_LETTERS),
     "dlq.requeue_one": Name("requeueDeadLetter", DEAD_LETTERS),
     "dlq.discard_one": Name("discardDeadLetter", DEAD_LETTERS),
+    "flow.queues": Name("listQueues", FLOW),
+    "flow.queue": Name("getQueue", FLOW),
+    "flow.pause_queue": Name("pauseQueue", FLOW),
+    "flow.resume_queue": Name("resumeQueue", FLOW),
+    "flow.tasks": Name("listTasks", FLOW),
+    "flow.task": Name("getTask", FLOW),
+    "flow.pause_task": Name("pauseTask", FLOW),
+    "flow.resume_task": Name("resumeTask", FLOW),
+    "flow.changes": Name("listFlowChanges", FLOW),
     "health.alive": Name("checkHealth", OPERATIONS),
     "health.ready": Name("checkReadiness", OPERATIONS),
     "metrics.exposition": Name("getMetrics", OPERATIONS),

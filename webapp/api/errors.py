@@ -18,6 +18,7 @@ from webapp.api.extensions import limiter
 from webapp.api.schemas import SHAPES, Breach, Problem
 from webapp.api.searching import TooManySearches
 from webapp.api.strictjson import BadBody
+from webapp.flow.model import StaleVersion, UnknownTarget
 from webapp.infra.postgres import database_errors
 from webapp.infra.postgres.database_errors import Trouble
 from webapp.infra.telemetry import metrics
@@ -134,6 +135,8 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(PayloadRefused, _payload_refused)
     app.register_error_handler(OptionRefused, _option_refused)
     app.register_error_handler(JobError, _job_error)
+    app.register_error_handler(UnknownTarget, _unknown_target)
+    app.register_error_handler(StaleVersion, _stale_version)
     app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(TooManyWaiters, _too_many_waiters)
     app.register_error_handler(TooManySearches, _too_many_searches)
@@ -211,6 +214,14 @@ def _job_error(error: JobError) -> Response:
     status = next(_STATUS_OF[kind] for kind in type(error).__mro__ if kind in _STATUS_OF)
     passes = isinstance(error, (KeyRace, JobBusy))
     return problem(status, str(error), retry_after=RETRY_AFTER_RACE if passes else None)
+
+
+def _unknown_target(error: UnknownTarget) -> Response:
+    return problem(404, str(error))
+
+
+def _stale_version(error: StaleVersion) -> Response:
+    return problem(412, str(error))
 
 
 def _too_many(error: RateLimitExceeded) -> Response:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from webapp import VERSION
 from webapp.api.errors import DATABASE_AWAY, SEARCH_TOO_LONG
+from webapp.flow.model import Kind, StaleVersion, Target
 from webapp.jobs.errors import JobEnded, JobError, JobGone, JobNotFound, KeyRace, NotForRetry
 
 #: An example's name, and its value.
@@ -128,6 +129,7 @@ PROBLEMS = {
     404: problem(404, str(JobNotFound(UUID(JOB_ID)))),
     408: problem(408, "the body did not arrive in time: 1024 of 4096 bytes in 10 s"),
     410: problem(410, str(JobGone(UUID(JOB_ID)))),
+    412: problem(412, str(StaleVersion(Target(Kind.QUEUE, "default"), '"1"', 2))),
     413: problem(413, "the body must be at most 262144 bytes"),
     414: problem(414, "the request line must be at most 4094 bytes"),
     415: problem(415, "Content-Type must be application/json; given: 'text/plain'"),

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import VERSION
+from webapp.flow import store as flow_store
 from webapp.infra.broker import heartbeats
 from webapp.infra.broker.room import waiting_in
 from webapp.infra.postgres import deadlines
@@ -48,6 +49,8 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "job_queue_depth": ("Unfinished jobs.", ("queue", "status")),
     "job_oldest_due_age_seconds": ("Age of the oldest due job.", ("queue",)),
     "job_due": ("Jobs that are due and not started.", ("queue",)),
+    "queue_paused": ("1 while the queue is paused.", ("queue",)),
+    "task_paused": ("1 while the task is paused.", ("task",)),
     "dead_letters_open": ("Dead letters that no one has dealt with.", ("task",)),
     "job_counts_estimated": (
         "1 when there are more of something than are counted, and its number is an estimate.",
@@ -135,6 +138,15 @@ def _depths(connection: Connection) -> Found:
     return Found(families, found.estimated, nameless)
 
 
+def _pauses(connection: Connection) -> Found:
+    rules = flow_store.rules(connection)
+    queues = {(queue_label(name),): 0.0 for name in (*registry.queues(), *rules.closed_queues)}
+    tasks = {(task_label(name),): 0.0 for name in (*registry.names(), *rules.closed_tasks)}
+    queues |= {(queue_label(name),): 1.0 for name in rules.closed_queues}
+    tasks |= {(task_label(name),): 1.0 for name in rules.closed_tasks}
+    return Found((_each("queue_paused", queues), _each("task_paused", tasks)))
+
+
 def _letters(connection: Connection) -> Found:
     found = backlog.open_dead_letters(connection)
     letters = Counter({(task_label(task),): 0 for task in registry.names()})
@@ -158,7 +170,7 @@ def _history(connection: Connection) -> Found:
 
 #: Each is asked by itself: one that takes too long costs the others nothing.
 Question = Callable[[Connection], Found]
-QUESTIONS: tuple[Question, ...] = (_depths, _letters, _connections, _history)
+QUESTIONS: tuple[Question, ...] = (_depths, _pauses, _letters, _connections, _history)
 
 
 class LiveGauges(Collector):

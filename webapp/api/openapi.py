@@ -24,6 +24,7 @@ from webapp import VERSION
 from webapp.api.contents import INTRODUCTION, NAMES, SUMMARY, TAGS
 from webapp.api.examples import JOB_ID, OPENAPI, PROBLEMS, Examples
 from webapp.api.schemas import Problem
+from webapp.jobs.handlers import NAME
 
 bp = Blueprint("openapi", __name__)
 
@@ -42,6 +43,13 @@ _PLAIN: dict[str, dict[str, Any]] = {
 }
 #: What the id of a job is called in a route.
 JOB_PARAMETER = "job_id"
+_NAME = {"type": "string", "pattern": f"^{NAME.pattern}$"}
+#: What a path may name, with an example.
+_IN_PATH: dict[str, dict[str, Any]] = {
+    JOB_PARAMETER: {"schema": {"type": "string", "format": "uuid"}, "example": JOB_ID},
+    "queue": {"schema": _NAME, "example": "default"},
+    "task": {"schema": _NAME, "example": "noop"},
+}
 #: What any request may be answered before a view sees it: by the server, and by the guard.
 ANYWHERE = (400, 408, 413, 414, 417, 421, 431, 501, 503)
 #: What is only said to requests that change something.
@@ -241,13 +249,7 @@ def _described(
 
 def _path_parameters(rule: str) -> list[dict[str, Any]]:
     return [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "schema": {"type": "string", "format": "uuid"},
-            "example": JOB_ID,
-        }
+        {"name": name, "in": "path", "required": True, **_IN_PATH[name]}
         for name in _PATH_PARAMETER.findall(rule)
     ]
 

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.api.errors import DATABASE_TROUBLES, breaches_of
 from webapp.api.strictjson import BadBody
+from webapp.flow.model import UnknownTarget
 from webapp.infra import terminal
 from webapp.infra.postgres import database_errors
 from webapp.infra.telemetry.printable import escaped, escaped_json
@@ -44,7 +45,7 @@ def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
             raise click.UsageError(escaped(rules)) from None
         except BadBody as error:
             raise click.UsageError(escaped(str(error))) from None
-        except (JobNotFound, JobGone) as error:
+        except (JobNotFound, JobGone, UnknownTarget) as error:
             _fail(str(error), NOT_FOUND)
         except JobError as error:
             _fail(str(error), REFUSED)

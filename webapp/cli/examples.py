@@ -32,6 +32,16 @@ EXAMPLES = {
         f"dlq requeue --id {_ID}",
     ),
     "dlq discard": ("dlq discard --fingerprint 0dec451a4c4d7a6a --why 'known and harmless'",),
+    "queues list": ("queues list", "queues list --json"),
+    "queues show": ("queues show default",),
+    "queues pause": ("queues pause default --why 'nightly maintenance'",),
+    "queues resume": ("queues resume default --why 'maintenance is over'",),
+    "queues history": ("queues history default --limit 5",),
+    "tasks list": ("tasks list",),
+    "tasks show": ("tasks show send-email",),
+    "tasks pause": ("tasks pause send-email --why 'the mail server is down'",),
+    "tasks resume": ("tasks resume send-email",),
+    "tasks history": ("tasks history send-email",),
     "workers list": ("workers list --json",),
 }
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, text
 
+from webapp.flow import store as flow_store
+from webapp.flow.model import Kind, Pause, Target
 from webapp.infra.jsontext import iso
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.model import JobRow
@@ -28,6 +31,7 @@ class Situation:
         ahead: due jobs of its queue that come before it, counted to `COUNTED_UP_TO`.
         workers: live workers that listen to its queue; None when Redis does not say.
         recorded: the end of its running attempt is on record, so it was its last.
+        pauses: those of its queue and its task.
     """
 
     job: JobRow
@@ -36,6 +40,7 @@ class Situation:
     ahead: int
     workers: int | None
     recorded: bool = False
+    pauses: Mapping[Target, Pause] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +118,21 @@ def _waiting(job: JobRow) -> Explanation:
     )
 
 
+def _paused(target: Target, pause: Pause) -> Explanation:
+    since = iso(pause.at)
+    by = f" by {pause.by}" if pause.by else ""
+    why = f" ({pause.why})" if pause.why else ""
+    return Explanation(
+        "queue_paused" if target.kind is Kind.QUEUE else "task_paused",
+        f"it is due, and {target.words} is paused since {since}{by}{why}",
+        {"target": str(target), "paused_at": since, "paused_by": pause.by, "paused_why": pause.why},
+    )
+
+
 def _due(at: Situation) -> Explanation:
     job = at.job
+    for target, pause in at.pauses.items():
+        return _paused(target, pause)
     facts: dict[str, Any] = {"queue": job.queue, "ahead": at.ahead, "workers": at.workers}
     if at.workers is None:
         return Explanation(
@@ -131,7 +149,8 @@ def _due(at: Situation) -> Explanation:
             f"it is due behind {count} jobs of queue {job.queue!r}, which are run first",
             facts,
         )
-    if job.dispatched_at is not None:
+    # One that was set aside while its task was paused, and comes back now, has no message.
+    if job.dispatched_at is not None and job.dispatched_at <= at.now:
         sent = iso(job.dispatched_at)
         return Explanation(
             "sent",
@@ -160,4 +179,5 @@ def situation(connection: Connection, job: JobRow, workers: int | None) -> Situa
         "most": COUNTED_UP_TO + 1,
     }
     now, asked, recorded, ahead = connection.execute(_AROUND, values).one()
-    return Situation(job, now, bool(asked), ahead, workers, recorded)
+    pauses = flow_store.pauses_of(connection, job.queue, job.task)
+    return Situation(job, now, bool(asked), ahead, workers, recorded, pauses)

@@ -22,6 +22,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 
+from webapp.flow.model import Kind
 from webapp.infra.broker import redis_keys
 from webapp.jobs import handler_rules
 from webapp.jobs.errors import Cancelled, PayloadRefused, PayloadUnchecked
@@ -232,6 +233,10 @@ class HandlerRegistry:
         return tuple(
             sorted({DEFAULT_QUEUE, *self._declared, *(known.queue for known in self._handlers.values())})
         )
+
+    def known(self, kind: Kind) -> tuple[str, ...]:
+        """The names of all queues, or of all tasks."""
+        return self.queues() if kind is Kind.QUEUE else self.names()
 
     def mapping(self) -> Mapping[str, Handler]:
         """All handlers by name."""

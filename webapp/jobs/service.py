@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from uuid_utils.compat import uuid7
 
+from webapp.flow.book import FlowBook
 from webapp.infra.broker.hints import Hint
 from webapp.infra.postgres.database_errors import is_lock_of
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
@@ -70,12 +71,14 @@ class Jobs(Lookup):
         engine: the database.
         rules: what is taken.
         hints: tells the workers.
+        book: knows what is paused; None: one of its own.
     """
 
-    def __init__(self, engine: Engine, rules: Rules, hints: Hints) -> None:
+    def __init__(self, engine: Engine, rules: Rules, hints: Hints, book: FlowBook | None = None) -> None:
         super().__init__(engine, rules.limits.retention_days)
         self._rules = rules
         self._hints = hints
+        self._book = book or FlowBook(engine)
 
     def can_judge(self, payload: Mapping[str, object]) -> bool:
         """True if this process knows what runs a job with this payload, whatever HANDLERS the workers have."""
@@ -101,7 +104,8 @@ class Jobs(Lookup):
             if (before := self._answered_before(submission)) is not None:
                 return before
             raise
-        stored, created = self._store(job, dispatched=self._hints.wants(job.queue, job.task))
+        is_open = not self._book.rules().closes(job.queue, job.task)
+        stored, created = self._store(job, dispatched=is_open and self._hints.wants(job.queue, job.task))
         if created:
             metrics.jobs_created.inc()
             if stored.dispatched_at is not None:
@@ -143,7 +147,8 @@ class Jobs(Lookup):
         """Stores a batch and tells the workers; returns the ids that are new, and who owns the keys."""
         if not jobs:
             return {}, {}
-        send = self._hints.wants_all(Counter((job.queue, job.task) for job in jobs))
+        kinds = Counter((job.queue, job.task) for job in jobs)
+        send = not self._book.rules().close_any(kinds) and self._hints.wants_all(kinds)
         created, owners = self._insert_many(jobs, dispatched=send)
         metrics.jobs_created.inc(len(created))
         if hints := [job.hint for job in jobs if created.get(job.id)]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from webapp.flow.model import OPEN, FlowRules
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
@@ -20,7 +22,10 @@ from webapp.jobs.loss import SPARED
 from webapp.jobs.model import AttemptRow, Claim, JobRow, LeasedJob
 
 _FIND, _FIND_ENDED = (text(read_sql(__file__, "find_job", name)) for name in ("find", "find_ended"))
-_CLAIM, _CLAIMED_BY = (Statement(read_sql(__file__, "claim", name)) for name in ("claim", "claimed_by"))
+_CLAIM = Statement(read_sql(__file__, "claim", "claim", without=["paused"]))
+#: Where something is paused.
+_CLAIM_OPEN = Statement(read_sql(__file__, "claim", "claim"))
+_CLAIMED_BY = Statement(read_sql(__file__, "claim", "claimed_by"))
 _RENEW, _HOLDERS, _TAKE_EXPIRED, _TAKE_HELD_BY, _SECONDS_SINCE_START = (
     text(read_sql(__file__, "leases", name))
     for name in ("renew", "holders", "take_expired", "take_held_by", "seconds_since_start")
@@ -49,14 +54,25 @@ def find_ended(connection: Connection, job_id: UUID) -> JobRow | None:
     return JobRow(*row) if row else None
 
 
-def claim(connection: Connection, ids: Sequence[UUID], *, worker_id: str, lease: float) -> list[Claim]:
-    """Takes the lease of those jobs that are queued, due and not expired; others are duplicates, stale or cancelled.
+def claim(
+    connection: Connection, ids: Sequence[UUID], *, worker_id: str, lease: float, rules: FlowRules = OPEN
+) -> list[Claim]:
+    """Takes the lease of those jobs that are queued, due, not paused and not expired; others are duplicates, stale or cancelled.
 
     Args:
         worker_id: the process that will run them.
         lease: seconds until the sweeper may take them over.
+        rules: those in force.
     """
-    found = _CLAIM.run(connection, {"ids": array_of(ids), "worker_id": worker_id, "lease": lease})
+    values: dict[str, Any] = {"ids": array_of(ids), "worker_id": worker_id, "lease": lease}
+    if rules.is_open:
+        found = _CLAIM.run(connection, values)
+    else:
+        closed = {
+            "closed_queues": list(rules.closed_queues),
+            "closed_tasks": list(rules.closed_tasks),
+        }
+        found = _CLAIM_OPEN.run(connection, values | closed)
     return [Claim._make(row) for row in found.rows]
 
 

@@ -1,4 +1,4 @@
-"""The tables: jobs, their attempts, and the dead letters. CHECKs guard the state machine in the database itself."""
+"""The tables: jobs, their attempts, the dead letters, and what is paused. CHECKs guard the state machine in the database itself."""
 
 from __future__ import annotations
 
@@ -250,3 +250,49 @@ class DeadLetter(Base):
         Index("dead_letters_alike", "task", "fingerprint", postgresql_where=text(_LETTER_OPEN)),
         Index("dead_letters_by_job", "job_id"),
     )
+
+
+class _Paused:
+    """What can be paused; one that never was has no row."""
+
+    #: NULL: it is not paused.
+    paused_at: Mapped[datetime | None] = mapped_column(_TIME)
+    paused_by: Mapped[str | None] = mapped_column(Text)
+    paused_why: Mapped[str | None] = mapped_column(Text)
+    #: Grows with each change.
+    version: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+
+
+class Queue(_Paused, Base):
+    """A queue whose flow was ever changed."""
+
+    __tablename__ = "queues"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+
+
+class TaskLimit(_Paused, Base):
+    """A task whose flow was ever changed."""
+
+    __tablename__ = "task_limits"
+
+    task: Mapped[str] = mapped_column(Text, primary_key=True)
+    #: Some of its jobs may be set aside: their `dispatched_at` is infinity, so that no one looks at them for their turn.
+    has_aside: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+
+
+class FlowChange(Base):
+    """A change of flow on record; `target` is such as `queues/default`."""
+
+    __tablename__ = "flow_changes"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    who: Mapped[str | None] = mapped_column(Text)
+    target: Mapped[str] = mapped_column(Text)
+    old: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    new: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    why: Mapped[str | None] = mapped_column(Text)
+
+    __table_args__ = (Index("flow_changes_by_target", "target", "id"),)

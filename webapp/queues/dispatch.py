@@ -1,23 +1,27 @@
 """Sends what is due to the broker: looks, plans, takes what the plan names, commits, and publishes.
 
 A message is never sent before the commit: a worker that is quicker would find nothing to claim. What was taken and could
-not be sent is handed back.
+not be sent is handed back. Of a paused queue or task nothing is sent: what is due of a paused task is set aside, so that the
+others of its queue have their turn.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from webapp.flow.book import FlowBook
 from webapp.infra.broker.hints import Hint
 from webapp.infra.broker.publish import Broker
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
+from webapp.queues import aside
 from webapp.queues import store as queue_store
 from webapp.queues.plan import MOST_TICKETS, Plan, TaskPace, Waiting, plan_dispatch, unclaimed_after
 
@@ -51,30 +55,38 @@ class Dispatcher:
     Args:
         engine: the database.
         broker: where messages are sent.
+        book: knows what is paused; None: one of its own.
     """
 
-    def __init__(self, engine: Engine, broker: Broker) -> None:
+    def __init__(self, engine: Engine, broker: Broker, book: FlowBook | None = None) -> None:
         self._engine = engine
         self._broker = broker
+        self._book = book or FlowBook(engine)
 
     def dispatch(self, queue: str, *, buffer: int, redispatch_after: float) -> dict[str, int]:
         """Fills one broker queue up to `buffer` from what is due; returns how many messages were sent, by reason.
 
-        Quick jobs get tickets and stay where they are; the others get a message each.
+        Quick jobs get tickets and stay where they are; the others get a message each. Of what is paused nothing is sent.
 
         Args:
             buffer: most messages of the queue in Redis.
             redispatch_after: seconds before a job that was sent and not claimed is sent again.
         """
+        rules = self._book.rules()
+        if queue in rules.closed_queues:
+            return {}
         length = self._broker.room.length(queue)
         if length is None or length >= buffer:
             return {}
-        head, named = in_one_trip(self._engine, lambda connection: _look(connection, queue, length, buffer))
+        head, named = self._look_past(queue, rules.closed_tasks, length, buffer)
         # Redis is asked before the transaction begins, not while it is open.
         paces = {task: self._pace_of(task) for task in head}
         plan = plan_dispatch(queue, head, paces, length=length, named=named, buffer=buffer)
         age = unclaimed_after(length, redispatch_after)
-        due, unclaimed = in_transaction(self._engine, lambda connection: _take(connection, queue, plan, age))
+        besides = (*plan.besides, *rules.closed_tasks)
+        due, unclaimed = in_transaction(
+            self._engine, lambda connection: _take(connection, queue, plan, besides, age)
+        )
         sent = {
             "due": self._send(due),
             "unclaimed": self._send(unclaimed),
@@ -84,6 +96,30 @@ class Dispatcher:
             if count:
                 metrics.jobs_dispatched.labels(reason).inc(count)
         return {reason: count for reason, count in sent.items() if count}
+
+    def _look_past(self, queue: str, closed: Collection[str], length: int, buffer: int) -> _Look:
+        """What the table says of a queue once the jobs of closed tasks at its head, up to some batches, are set aside."""
+        for batch in range(aside.BATCHES + 1):
+            look = in_one_trip(self._engine, lambda connection: _look(connection, queue, length, buffer))
+            held = [task for task in look.head if task in closed]
+            if not held or batch == aside.BATCHES:
+                break
+            if not in_transaction(self._engine, partial(aside.set_aside, queue=queue, tasks=closed)):
+                break
+        return look._replace(head={task: one for task, one in look.head.items() if task not in closed})
+
+    def bring_back(self, queues: Sequence[str]) -> int:
+        """Brings back what was set aside of tasks that are open again, a batch of each queue; returns how many jobs."""
+        returning = self._book.rules().returning
+        if not returning:
+            return 0
+        back = sum(
+            in_transaction(self._engine, partial(aside.bring_back, queue=queue, tasks=returning))
+            for queue in queues
+        )
+        if not back:
+            in_transaction(self._engine, partial(aside.note_all_back, tasks=returning))
+        return back
 
     def _pace_of(self, task: str) -> TaskPace:
         broker = self._broker
@@ -118,9 +154,11 @@ class Dispatcher:
         return taken_back
 
     def seconds_to_next_due(self, queues: Sequence[str], within: float) -> float | None:
-        """Seconds until the next undispatched job is due, when that is less than `within`."""
+        """Seconds until the next undispatched job of a queue that is not paused is due, when that is less than `within`."""
+        closed = self._book.rules().closed_queues
+        open_queues = [name for name in queues if name not in closed]
         with self._engine.connect() as connection:
-            return queue_store.seconds_to_next_due(connection, queues, within)
+            return queue_store.seconds_to_next_due(connection, open_queues, within)
 
 
 def _look(connection: Connection, queue: str, length: int, buffer: int) -> _Look:
@@ -129,8 +167,14 @@ def _look(connection: Connection, queue: str, length: int, buffer: int) -> _Look
     return _Look(head, named)
 
 
-def _take(connection: Connection, queue: str, plan: Plan, age: float) -> tuple[list[Hint], list[Hint]]:
-    """Marks the jobs that get a message: due ones first, then those that were sent and not claimed for `age` seconds."""
-    due = queue_store.take_due(connection, queue, plan.due, besides=plan.besides) if plan.due else []
+def _take(
+    connection: Connection, queue: str, plan: Plan, besides: Sequence[str], age: float
+) -> tuple[list[Hint], list[Hint]]:
+    """Marks the jobs that get a message: due ones first, then those that were sent and not claimed for `age` seconds.
+
+    Args:
+        besides: tasks whose due jobs are left where they are.
+    """
+    due = queue_store.take_due(connection, queue, plan.due, besides=besides) if plan.due else []
     room = plan.room - len(due)
     return due, queue_store.take_unclaimed(connection, queue, room, age) if room > 0 else []

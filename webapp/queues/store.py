@@ -11,15 +11,16 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from webapp.flow.model import FlowRules
 from webapp.infra.broker.hints import Hint
 from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.queues.plan import LOOKED_AT, Waiting
 
 _LOOK, _TAKE = (text(read_sql(__file__, "head", name)) for name in ("look", "take"))
-_COUNT_NAMED, _TAKE_UNCLAIMED, _MARK_UNDISPATCHED, _FORGET = (
+_COUNT_NAMED, _TAKE_UNCLAIMED, _MARK_UNDISPATCHED, _FORGET, _GIVE_BACK_PAUSED = (
     text(read_sql(__file__, "messages", name))
-    for name in ("count_named", "take_unclaimed", "mark_undispatched", "forget")
+    for name in ("count_named", "take_unclaimed", "mark_undispatched", "forget", "give_back_paused")
 )
 _NEXT_DUE = text(read_sql(__file__, "next_due"))
 
@@ -64,6 +65,16 @@ def mark_undispatched(connection: Connection, ids: Iterable[UUID]) -> int:
 def forget_dispatched(connection: Connection) -> int:
     """Gives every job that was sent and not claimed back to the dispatcher: its message is gone."""
     return connection.execute(_FORGET).rowcount
+
+
+def give_back_paused(connection: Connection, ids: Iterable[UUID], rules: FlowRules) -> int:
+    """Gives those of these jobs back to the dispatcher that a message named and a pause holds; returns how many."""
+    values = {
+        "ids": array_of(ids),
+        "closed_queues": list(rules.closed_queues),
+        "closed_tasks": list(rules.closed_tasks),
+    }
+    return connection.execute(_GIVE_BACK_PAUSED, values).rowcount
 
 
 def seconds_to_next_due(connection: Connection, queues: Sequence[str], within: float) -> float | None:

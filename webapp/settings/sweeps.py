@@ -59,10 +59,10 @@ EXPIRE = SweepPlan(
 )
 PRUNE = SweepPlan(
     "prune",
-    "deletes idempotency keys that ran out, and jobs older than `RETENTION_DAYS` that are in no day of history",
+    "deletes idempotency keys that ran out, and jobs older than `RETENTION_DAYS` that are in no day of history; changes of flow as old",
     period=60.0,
     batch=1_000,
-    # For each of the two.
+    # For each of the three.
     seconds=20.0,
 )
 KEEP_HISTORY = SweepPlan(

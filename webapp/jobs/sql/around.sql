@@ -10,6 +10,6 @@ SELECT now(), (SELECT cancel_requested_at IS NOT NULL FROM jobs_living WHERE id 
                                 ELSE least(CAST(:run_at AS timestamptz), now()) END
             LIMIT :most) AS of_priority) AS waiting)
      + (SELECT count(*) FROM (SELECT 1 FROM jobs_living
-         WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NOT NULL AND run_at <= now()
+         WHERE queue = :queue AND status = 'queued' AND dispatched_at < 'infinity' AND run_at <= now()
            AND (priority > :priority OR (priority = :priority AND run_at < :run_at))
          LIMIT :most) AS sent);

@@ -4,9 +4,11 @@
 -- Locks: the rows of the jobs that change; `take_unclaimed` and `forget` leave out those that another session has locked.
 
 -- name: count_named
--- Waiting jobs that a message names, counted up to `limit`.
+-- Waiting jobs that a message names, counted up to `limit`; those that are set aside (aside.sql) have none. The order is
+-- the index's, so that no other is chosen.
 SELECT count(*) FROM (
-    SELECT FROM jobs_living WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NOT NULL LIMIT :limit) AS named;
+    SELECT FROM jobs_living WHERE queue = :queue AND status = 'queued' AND dispatched_at < 'infinity'
+     ORDER BY dispatched_at LIMIT :limit) AS named;
 
 -- name: take_unclaimed
 -- Jobs that were sent more than `age` seconds ago and never claimed: their message may be lost.
@@ -27,4 +29,11 @@ UPDATE jobs_living SET dispatched_at = NULL WHERE id = ANY(CAST(:ids AS uuid[]))
 -- name: forget
 -- Gives every job that was sent and not claimed back to the dispatcher: Redis lost its messages.
 UPDATE jobs_living SET dispatched_at = NULL WHERE id IN (
-    SELECT id FROM jobs_living WHERE status = 'queued' AND dispatched_at IS NOT NULL FOR UPDATE SKIP LOCKED);
+    SELECT id FROM jobs_living WHERE status = 'queued' AND dispatched_at < 'infinity' FOR UPDATE SKIP LOCKED);
+
+-- name: give_back_paused
+-- Gives jobs back to the dispatcher whose message came while their queue or task was paused: it is gone, and they must not be
+-- taken for sent when they are resumed.
+UPDATE jobs_living SET dispatched_at = NULL
+ WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued' AND dispatched_at < 'infinity'
+   AND (queue = ANY(:closed_queues) OR task = ANY(:closed_tasks));

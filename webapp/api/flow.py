@@ -1,0 +1,162 @@
+"""`/queues`, `/tasks` and `/flow/changes`: look at queues and tasks, pause and resume them, see who did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from flask import Blueprint, Response, current_app, jsonify, request
+
+from webapp.api import flow_examples
+from webapp.api.bodies import json_body_if_any
+from webapp.api.flow_schemas import (
+    ChangeAnswer,
+    ChangePage,
+    ChangesQuery,
+    FlowAnswer,
+    PauseRequest,
+    QueueAnswer,
+    Queues,
+    Tasks,
+)
+from webapp.api.jobs import query_values
+from webapp.api.openapi import documented
+from webapp.flow.model import FlowState, Kind, Target
+from webapp.flow.service import Flow, tag_of
+from webapp.queues.listing import depths, queue_states
+
+bp = Blueprint("flow", __name__)
+
+IF_MATCH = {"If-Match": "An ETag of it: where it was changed since, nothing is done, and the answer is 412."}
+ETAG: dict[str, dict[str, Any]] = {
+    "ETag": {"schema": {"type": "string"}, "description": "Its version, which grows with each change."}
+}
+#: What a request that changes something may be answered beside 200.
+_REFUSALS = (404, 412, 413, 415, 422, 503)
+
+
+def flow() -> Flow:
+    """The front door of this application's flow control."""
+    return cast("Flow", current_app.extensions["flow"])
+
+
+@bp.get("/queues")
+@documented({200: Queues}, 503, examples=flow_examples.QUEUES)
+def queues() -> Response:
+    """All queues, with what waits and runs in each, and whether it is paused."""
+    found = depths(current_app.extensions["sqlalchemy"].engine)
+    items = [QueueAnswer.of_queue(one) for one in queue_states(flow().states(Kind.QUEUE), found)]
+    return jsonify({"items": items, "counts_are_estimates": found.estimated})
+
+
+@bp.get("/queues/<queue>")
+@documented({200: QueueAnswer}, 404, 503, answer_headers=ETAG, examples=flow_examples.QUEUE)
+def queue(queue: str) -> Response:
+    """One queue."""
+    state = flow().state(Target(Kind.QUEUE, queue))
+    found = depths(current_app.extensions["sqlalchemy"].engine)
+    (item,) = [one for one in queue_states({queue: state}, found) if one.flow.name == queue]
+    return _tagged(QueueAnswer.of_queue(item), state)
+
+
+@bp.post("/queues/<queue>/pause")
+@documented(
+    {200: FlowAnswer},
+    *_REFUSALS,
+    body=PauseRequest,
+    body_optional=True,
+    headers=IF_MATCH,
+    answer_headers=ETAG,
+    examples=flow_examples.PAUSE_QUEUE,
+)
+def pause_queue(queue: str) -> Response:
+    """Pauses a queue: from a second after the answer on none of its jobs starts; those that run go on, and new ones are taken in."""
+    return _turned(Target(Kind.QUEUE, queue), flow().pause)
+
+
+@bp.post("/queues/<queue>/resume")
+@documented(
+    {200: FlowAnswer},
+    *_REFUSALS,
+    body=PauseRequest,
+    body_optional=True,
+    headers=IF_MATCH,
+    answer_headers=ETAG,
+    examples=flow_examples.RESUME_QUEUE,
+)
+def resume_queue(queue: str) -> Response:
+    """Lets the jobs of a queue start again, within a second."""
+    return _turned(Target(Kind.QUEUE, queue), flow().resume)
+
+
+@bp.get("/tasks")
+@documented({200: Tasks}, 503, examples=flow_examples.TASKS)
+def tasks() -> Response:
+    """All tasks, and whether they are paused."""
+    return jsonify({"items": [FlowAnswer.of(one) for one in flow().states(Kind.TASK).values()]})
+
+
+@bp.get("/tasks/<task>")
+@documented({200: FlowAnswer}, 404, 503, answer_headers=ETAG, examples=flow_examples.TASK)
+def task(task: str) -> Response:
+    """One task."""
+    state = flow().state(Target(Kind.TASK, task))
+    return _tagged(FlowAnswer.of(state), state)
+
+
+@bp.post("/tasks/<task>/pause")
+@documented(
+    {200: FlowAnswer},
+    *_REFUSALS,
+    body=PauseRequest,
+    body_optional=True,
+    headers=IF_MATCH,
+    answer_headers=ETAG,
+    examples=flow_examples.PAUSE_TASK,
+)
+def pause_task(task: str) -> Response:
+    """Pauses a task in every queue; other tasks of these queues go on."""
+    return _turned(Target(Kind.TASK, task), flow().pause)
+
+
+@bp.post("/tasks/<task>/resume")
+@documented(
+    {200: FlowAnswer},
+    *_REFUSALS,
+    body=PauseRequest,
+    body_optional=True,
+    headers=IF_MATCH,
+    answer_headers=ETAG,
+    examples=flow_examples.RESUME_TASK,
+)
+def resume_task(task: str) -> Response:
+    """Lets the jobs of a task start again, within a second."""
+    return _turned(Target(Kind.TASK, task), flow().resume)
+
+
+@bp.get("/flow/changes")
+@documented({200: ChangePage}, 422, 503, query=ChangesQuery, examples=flow_examples.CHANGES)
+def changes() -> Response:
+    """Who paused and resumed what, when and why, the newest first."""
+    query = ChangesQuery.model_validate(query_values())
+    rows = flow().changes(query.target, before=query.cursor, limit=query.limit)
+    return jsonify(
+        {
+            "items": [ChangeAnswer.of(row) for row in rows],
+            "next_cursor": rows[-1].id if len(rows) == query.limit else None,
+        }
+    )
+
+
+def _turned(target: Target, turn: Callable[..., FlowState]) -> Response:
+    """Pauses or resumes a target as the request says."""
+    wanted = PauseRequest.model_validate(json_body_if_any())
+    by = wanted.by or request.remote_addr
+    state = turn(target, by=by, why=wanted.why, expected=request.headers.get("If-Match"))
+    return _tagged(FlowAnswer.of(state), state)
+
+
+def _tagged(answer: dict[str, Any], state: FlowState) -> Response:
+    response = jsonify(answer)
+    response.headers["ETag"] = tag_of(state.version)
+    return response

@@ -1,0 +1,152 @@
+"""The front door of flow control: pause and resume queues and tasks, say how they stand, and what was changed. Commits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from sqlalchemy import Connection, Engine
+
+from webapp.flow import store
+from webapp.flow.book import FlowBook
+from webapp.flow.model import FlowChange, FlowState, Kind, StaleVersion, Target, UnknownTarget
+from webapp.infra.postgres.engine import in_one_trip, in_transaction
+
+logger = logging.getLogger(__name__)
+
+#: If-Match that every version fits.
+ANY_VERSION = "*"
+
+
+def tag_of(version: int) -> str:
+    """The ETag of a version.
+
+    Example:
+        >>> tag_of(3)
+        '"3"'
+    """
+    return f'"{version}"'
+
+
+def fits(expected: str | None, version: int) -> bool:
+    """True if a version is among those that If-Match names; None names all.
+
+    Example:
+        >>> fits('"1", "2"', 2), fits('"1"', 2), fits(None, 2)
+        (True, False, True)
+    """
+    if expected is None:
+        return True
+    named = [one.strip() for one in expected.split(",")]
+    return ANY_VERSION in named or tag_of(version) in named
+
+
+class Flow:
+    """Pauses and resumes, and answers for it.
+
+    Args:
+        engine: the database.
+        book: of this process.
+        known: the names of a kind that there are.
+    """
+
+    def __init__(self, engine: Engine, book: FlowBook, known: Callable[[Kind], Iterable[str]]) -> None:
+        self._engine = engine
+        self._book = book
+        self._known = known
+
+    def state(self, target: Target) -> FlowState:
+        """How a target stands.
+
+        Raises:
+            UnknownTarget: there is none of this name.
+        """
+        return in_one_trip(self._engine, lambda connection: self._found(connection, target))
+
+    def states(self, kind: Kind) -> dict[str, FlowState]:
+        """How all of a kind stand, by name: those that are known, and those that were ever changed."""
+        changed = in_one_trip(self._engine, lambda connection: store.changed(connection, kind))
+        return {name: changed.get(name, FlowState(name)) for name in sorted({*self._known(kind), *changed})}
+
+    def pause(
+        self, target: Target, *, by: str | None, why: str | None, expected: str | None = None
+    ) -> FlowState:
+        """Pauses a target: from a second after this returns on, none of its jobs starts; those that run go on.
+
+        One that is paused stays as it is, with the first reason.
+
+        Args:
+            by: who asks.
+            why: kept with the pause and the record.
+            expected: versions that may be changed, as in If-Match; None: any.
+
+        Raises:
+            UnknownTarget: there is none of this name.
+            StaleVersion: it has another version by now; nothing was changed.
+        """
+        return self._turn(target, paused=True, by=by, why=why, expected=expected)
+
+    def resume(
+        self, target: Target, *, by: str | None, why: str | None, expected: str | None = None
+    ) -> FlowState:
+        """Lets the jobs of a target start again; one that is not paused stays as it is. Arguments and errors as for `pause`."""
+        return self._turn(target, paused=False, by=by, why=why, expected=expected)
+
+    def changes(self, target: str | None, *, before: int | None, limit: int) -> list[FlowChange]:
+        """The changes on record, the newest first.
+
+        Args:
+            target: only those of this one, such as `queues/default`.
+            before: only those with a smaller id.
+        """
+        return in_one_trip(
+            self._engine,
+            lambda connection: store.changes(connection, target, before=before, limit=limit),
+        )
+
+    def _turn(
+        self, target: Target, *, paused: bool, by: str | None, why: str | None, expected: str | None
+    ) -> FlowState:
+        work = partial(self._turn_once, target=target, paused=paused, by=by, why=why, expected=expected)
+        state, is_new = in_transaction(self._engine, work)
+        self._book.forget()
+        if is_new:
+            logger.warning(
+                "flow was paused" if paused else "flow was resumed",
+                extra={"target": str(target), "by": by, "why": why},
+            )
+        return state
+
+    def _turn_once(
+        self,
+        connection: Connection,
+        *,
+        target: Target,
+        paused: bool,
+        by: str | None,
+        why: str | None,
+        expected: str | None,
+    ) -> tuple[FlowState, bool]:
+        """The change and its record; returns how the target stands, and whether that is new."""
+        self._found(connection, target)
+        before = store.lock(connection, target)
+        if not fits(expected, before.version):
+            raise StaleVersion(target, expected or "", before.version)
+        if paused == (before.pause is not None):
+            return before, False
+        after = store.set_pause(
+            connection, target, paused=paused, by=by if paused else None, why=why if paused else None
+        )
+        old, new = {"paused": not paused}, {"paused": paused}
+        store.note_change(connection, target, who=by, old=old, new=new, why=why)
+        return after, True
+
+    def _found(self, connection: Connection, target: Target) -> FlowState:
+        state = store.find(connection, target)
+        if state is not None:
+            return state
+        known = tuple(self._known(target.kind))
+        if target.name not in known:
+            raise UnknownTarget(target, known)
+        return FlowState(target.name)

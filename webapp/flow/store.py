@@ -1,0 +1,118 @@
+"""Runs the statements of flow control: the rules in force, how queues and tasks stand, the record of changes.
+
+Functions take a connection and never commit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, TextClause, text
+
+from webapp.flow.model import FlowChange, FlowRules, FlowState, Kind, Pause, Target
+from webapp.infra.postgres.engine import Statement
+from webapp.infra.postgres.sql_files import read_sql
+
+
+class _OfKind(NamedTuple):
+    """The statements about one kind of target."""
+
+    find: TextClause
+    all: TextClause
+    make: TextClause
+    lock: TextClause
+    set: TextClause
+
+
+_OF = {
+    kind: _OfKind(*(text(read_sql(__file__, file, name)) for name in ("find", "all", "make", "lock", "set")))
+    for kind, file in ((Kind.QUEUE, "queues"), (Kind.TASK, "tasks"))
+}
+_RULES = Statement(read_sql(__file__, "rules"))
+_PAUSES = text(read_sql(__file__, "pauses"))
+_NOTE, _PAGE, _PRUNE = (text(read_sql(__file__, "changes", name)) for name in ("note", "page", "prune"))
+
+
+def rules(connection: Connection) -> FlowRules:
+    """The rules in force."""
+    rows = _RULES.run(connection, {}).rows
+    return FlowRules(
+        closed_queues=frozenset(name for kind, name, _ in rows if kind == "queue"),
+        closed_tasks=frozenset(name for kind, name, is_closed in rows if kind == "task" and is_closed),
+        returning=frozenset(name for kind, name, is_closed in rows if kind == "task" and not is_closed),
+    )
+
+
+def pauses_of(connection: Connection, queue: str, task: str) -> dict[Target, Pause]:
+    """The pauses that hold a job of this queue and task."""
+    rows = connection.execute(_PAUSES, {"queue": queue, "task": task})
+    return {Target(Kind(row[0]), row[1]): Pause(*row[2:]) for row in rows}
+
+
+def find(connection: Connection, target: Target) -> FlowState | None:
+    """How a target stands; None where it was never changed."""
+    row = connection.execute(_OF[target.kind].find, {"name": target.name}).first()
+    return _state(row) if row is not None else None
+
+
+def changed(connection: Connection, kind: Kind) -> dict[str, FlowState]:
+    """How those of a kind stand that were ever changed, by name."""
+    return {row[0]: _state(row) for row in connection.execute(_OF[kind].all)}
+
+
+def lock(connection: Connection, target: Target) -> FlowState:
+    """How a target stands; until the transaction ends no one else changes it."""
+    connection.execute(_OF[target.kind].make, {"name": target.name})
+    return _state(connection.execute(_OF[target.kind].lock, {"name": target.name}).one())
+
+
+def set_pause(
+    connection: Connection, target: Target, *, paused: bool, by: str | None, why: str | None
+) -> FlowState:
+    """Pauses a target that was locked, or resumes it; returns how it stands then.
+
+    Args:
+        by, why: of a pause, shown while it lasts.
+    """
+    values = {"name": target.name, "paused": paused, "by": by, "why": why}
+    return _state(connection.execute(_OF[target.kind].set, values).one())
+
+
+def _state(row: Sequence[Any]) -> FlowState:
+    at: datetime | None = row[1]
+    return FlowState(row[0], None if at is None else Pause(at, row[2], row[3]), row[4])
+
+
+def note_change(
+    connection: Connection,
+    target: Target,
+    *,
+    who: str | None,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    why: str | None,
+) -> None:
+    """Puts a change on record."""
+    values = {"who": who, "target": str(target), "old": json.dumps(old), "new": json.dumps(new), "why": why}
+    connection.execute(_NOTE, values)
+
+
+def changes(
+    connection: Connection, target: str | None, *, before: int | None, limit: int
+) -> list[FlowChange]:
+    """The changes on record, the newest first.
+
+    Args:
+        target: only those of this one.
+        before: only those with a smaller id.
+    """
+    rows = connection.execute(_PAGE, {"target": target, "before": before, "limit": limit})
+    return [FlowChange(*row) for row in rows]
+
+
+def prune_changes(connection: Connection, *, days: int, limit: int) -> int:
+    """Deletes the oldest changes that are older than so many days; returns how many."""
+    return connection.execute(_PRUNE, {"days": days, "limit": limit}).rowcount

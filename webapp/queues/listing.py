@@ -1,0 +1,51 @@
+"""Queues as those see them who run DJPS: how much waits and runs in each, and whether it is paused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine
+
+from webapp.flow.model import FlowState
+from webapp.infra.postgres.engine import in_transaction
+from webapp.queues import backlog
+from webapp.queues.backlog import Depth, Depths
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """A queue as it stands.
+
+    Args:
+        flow: whether it is paused.
+        depth: what waits in it.
+        running: jobs that workers hold.
+    """
+
+    flow: FlowState
+    depth: Depth
+    running: int
+
+
+def queue_states(flows: Mapping[str, FlowState], found: Depths) -> list[QueueState]:
+    """Every queue that is known, was ever changed, or has unfinished jobs, in the order of their names. Pure."""
+    names = sorted({*flows, *found.queues, *found.processing})
+    return [
+        QueueState(
+            flows.get(name, FlowState(name)),
+            found.queues.get(name, Depth(0, 0, 0.0)),
+            found.processing.get(name, 0),
+        )
+        for name in names
+    ]
+
+
+def depths(engine: Engine) -> Depths:
+    """Unfinished jobs by queue, counted in a bounded time."""
+
+    def count(connection: Connection) -> Depths:
+        backlog.bound(connection)
+        return backlog.depths(connection)
+
+    return in_transaction(engine, count)
