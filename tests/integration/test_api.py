@@ -41,6 +41,7 @@ ANSWERED = {
     "callback_job_id",
     "cancel_reason",
     "result_note",
+    "key",
     "progress",
 }
 

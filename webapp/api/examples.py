@@ -69,6 +69,7 @@ QUEUED: dict[str, Any] = {
     "cancel_reason": None,
     "progress": None,
     "result_note": None,
+    "key": "customer-17",
 }
 PROCESSING = QUEUED | {
     "status": "processing",
@@ -151,6 +152,7 @@ SUBMIT = Examples(
     bodies={
         "a payload is enough": {"payload": {"task": "noop", "order": 18}},
         "safe to send again": _SENT_ONCE,
+        "for one customer": {"payload": {"task": "noop"}, "key": "customer-17"},
         "later, and urgent then": {"payload": {"task": "noop"}, "priority": 9, "delay": 60},
         "retries of its own": {
             "payload": {"task": "fail"},
@@ -211,6 +213,7 @@ PAGE = Examples(
         "status": "completed",
         "task": "noop",
         "queue": "default",
+        "key": "customer-17",
         "tag": ["invoice"],
         "created_after": "2026-11-24T00:00:00Z",
         "created_before": "2090-01-01T00:00:00Z",

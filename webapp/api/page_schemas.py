@@ -20,6 +20,7 @@ from pydantic import (
 from webapp.api.schemas import (
     MAX_OFFSET,
     JobAnswer,
+    JobKey,
     Moment,
     Name,
     OneTag,
@@ -95,6 +96,7 @@ class PageQuery(BaseModel):
     cursor: UUID | None = None
     task: Name | None = None
     queue: Name | None = None
+    key: JobKey | None = None
     tag: Annotated[list[OneTag], BeforeValidator(_as_list), Field(max_length=options.MAX_TAGS)] = []
     created_after: Annotated[AwareDatetime, BeforeValidator(moment)] | None = None
     created_before: Annotated[AwareDatetime, BeforeValidator(moment)] | None = None
@@ -115,6 +117,7 @@ class PageQuery(BaseModel):
             status=self.status.value if self.status else None,
             task=self.task,
             queue=self.queue,
+            key=self.key,
             tags=tuple(self.tag),
             created_after=self.created_after,
             created_before=self.created_before,

@@ -142,6 +142,16 @@ Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(printa
 OneTag = Annotated[str, Field(min_length=1, max_length=options.MAX_TAG_LENGTH), AfterValidator(printable)]
 
 
+def _keepable_key(value: str) -> str:
+    _check_text("key", value)
+    return value
+
+
+JobKey = Annotated[
+    str, Field(min_length=1, max_length=options.MAX_JOB_KEY_LENGTH), AfterValidator(_keepable_key)
+]
+
+
 class SubmitRequest(BaseModel):
     """The body of `POST /jobs`, and an item of `POST /jobs/batch`; null stands for what was not asked."""
 
@@ -152,6 +162,7 @@ class SubmitRequest(BaseModel):
         Annotated[str, Field(min_length=1, max_length=MAX_KEY_LENGTH), AfterValidator(_printable_key)] | None
     ) = None
     queue: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    key: JobKey | None = None
     priority: int | None = Field(None, ge=options.LOWEST_PRIORITY, le=options.HIGHEST_PRIORITY)
     run_at: Ahead | None = None
     delay: float | None = Field(None, ge=0, le=options.MAX_DELAY)
@@ -277,6 +288,7 @@ class JobAnswer(BaseModel):
     cancel_reason: str | None
     progress: Annotated[dict[str, Any] | None, BeforeValidator(_as_reported)]
     result_note: str | None
+    key: str | None
 
     @classmethod
     def of(cls, job: JobRow) -> dict[str, Any]:

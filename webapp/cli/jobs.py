@@ -36,6 +36,7 @@ _FILTERS = (
     click.option("--status", type=click.Choice([status.value for status in JobStatus]), help="Only these."),
     click.option("--task", help="Only jobs of this handler."),
     click.option("--queue", help="Only jobs of this queue."),
+    click.option("--key", help="Only jobs of this key."),
     click.option("--tag", multiple=True, help="May be given more than once; a job has all of them."),
     click.option("--created-after", help="Submitted later than this; ISO 8601, with an offset."),
     click.option("--created-before", help="Submitted earlier than this; ISO 8601, with an offset."),

@@ -20,6 +20,7 @@ from webapp.jobs.errors import TaskNotJudged
 
 @click.argument("payload")
 @click.option("--key", "idempotency_key", help="Idempotency key: the same request under it is one job.")
+@click.option("--job-key", "key", help="Whose work it is; jobs are found by it.")
 @click.option("--queue", help="Where it waits; that of its handler, where not given.")
 @click.option("--priority", type=int, help="0 to 9, higher first.")
 @click.option("--delay", type=float, help="Seconds before it may start.")

@@ -32,6 +32,7 @@ class Filter:
     created_after: datetime | None = None
     created_before: datetime | None = None
     payload: str | None = None
+    key: str | None = None
 
     def values(self) -> dict[str, Any]:
         """The parameters of its conditions, by name."""
@@ -43,6 +44,7 @@ class Filter:
             "created_after": self.created_after,
             "created_before": self.created_before,
             "payload": self.payload,
+            "key": self.key,
         }
         if self.created_after is not None:
             given["from_id"] = first_id(self.created_after, -CLOCK_SLACK)
@@ -65,6 +67,7 @@ CONDITIONS = {
     "created_after": "created_at >= :created_after",
     "created_before": "created_at < :created_before",
     "payload": "payload @> CAST(:payload AS jsonb)",
+    "key": "key = :key",
     "from_id": "id >= :from_id",
     "to_id": "id < :to_id",
 }
@@ -133,6 +136,8 @@ _WAITING = Part("status", ":status", f"{_LIVING} AND {_AT_REST}")
 _QUEUED = Part("status", "'queued'", f"{_LIVING} AND {_AT_REST}")
 _BY_TASK = Part("task", ":task", _FINISHED)
 _BY_QUEUE = Part("queue", ":queue", _FINISHED)
+#: Those of a key, whatever their state.
+_BY_KEY = Part("key", ":key", "key IS NOT NULL")
 #: Jobs that run are few, and have an index of their own. OFFSET keeps the planner from looking for the newest of them
 #: among all jobs.
 _PROCESSING = Part(
@@ -144,7 +149,9 @@ GIVEN = Part(rows="(SELECT * FROM jobs WHERE id = ANY(CAST(:few AS uuid[])) OFFS
 
 
 def parts_of(wanted: Filter) -> tuple[Part, ...]:
-    """Finished jobs are found by their task or queue; those that are not, by their status."""
+    """Jobs with a key are found by it; finished ones by their task or queue; those that are not, by their status."""
+    if wanted.key is not None:
+        return (_BY_KEY,)
     if wanted.status == "processing":
         return (_PROCESSING,)
     if wanted.status == "queued":

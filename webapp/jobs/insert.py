@@ -88,6 +88,7 @@ def insert_once(
             "backoff": job.terms.backoff,
             "tags": list(job.terms.tags),
             "callback_url": job.terms.callback_url,
+            "job_key": job.terms.key,
         }
     as_sent = kept_as_sent(job.payload)
     if as_sent is not None:
@@ -136,6 +137,7 @@ def _new_row(
         cancel_reason=None,
         progress=None,
         result_note=None,
+        key=terms.key,
     )
 
 
@@ -269,6 +271,7 @@ def _term_values(terms: Sequence[Terms]) -> dict[str, list[Any]]:
         # An array of arrays would have to be of one length, so tags travel as JSON.
         "tags": [json.dumps(one.tags) for one in terms],
         "callback_urls": [one.callback_url for one in terms],
+        "job_keys": [one.key for one in terms],
     }
 
 

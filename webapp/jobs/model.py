@@ -45,6 +45,7 @@ class JobRow:
     cancel_reason: str | None
     progress: dict[str, Any] | None
     result_note: str | None
+    key: str | None = None
 
 
 class Claim(NamedTuple):

@@ -29,6 +29,8 @@ MAX_RETRIES = 100
 MAX_TAGS = 20
 #: Longest tag, characters.
 MAX_TAG_LENGTH = 64
+#: Longest key of a job, characters.
+MAX_JOB_KEY_LENGTH = 200
 #: Most waits in a `backoff` that is a list: as many as a job may have retries.
 MAX_BACKOFF_STEPS = 100
 #: Longest wait before a retry that a `backoff` may ask for, seconds: thirty days.
@@ -50,6 +52,7 @@ class Options:
         expires_at: when a job that has not started is given up; with an offset.
         tags: what to find it by.
         callback_url: who is told how it ended.
+        key: whose work it is.
     """
 
     queue: str | None = None
@@ -62,6 +65,7 @@ class Options:
     expires_at: datetime | None = None
     tags: tuple[str, ...] = ()
     callback_url: str | None = None
+    key: str | None = None
 
     def is_late(self, now: datetime) -> bool:
         """True if the job would expire before it is due, or has already."""
@@ -107,6 +111,7 @@ class Terms:
     backoff: str | None = None
     tags: tuple[str, ...] = ()
     callback_url: str | None = None
+    key: str | None = None
 
 
 #: The terms of a job of which nothing is asked.

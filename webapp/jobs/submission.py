@@ -220,6 +220,7 @@ def terms_of(found: Handler, asked: Options) -> Terms:
         backoff=None if backoff is None else json.dumps(backoff),
         tags=tuple(dict.fromkeys((*asked.tags, *found.tags))),
         callback_url=asked.callback_url,
+        key=asked.key,
     )
 
 

@@ -84,6 +84,8 @@ class JobColumns:
     run_began_at: Mapped[datetime | None] = mapped_column(_TIME)
     run_ended_at: Mapped[datetime | None] = mapped_column(_TIME)
     traceparent: Mapped[str | None] = mapped_column(Text)
+    #: Whose work it is, in the client's words: what jobs are found by, and what they will share limits by.
+    key: Mapped[str | None] = mapped_column(Text)
 
 
 class Job(JobColumns, Base):
@@ -152,6 +154,7 @@ class LivingJob(JobColumns, Base):
             postgresql_with={"fastupdate": "on"},
             postgresql_where=text("tags <> '{}'"),
         ),
+        Index("jobs_by_key", "key", "id", postgresql_where=text("key IS NOT NULL")),
         Index(
             "jobs_expiring",
             "expires_at",

@@ -4,7 +4,8 @@
 SELECT id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, queue, priority, status, attempt, retry_count,
        max_retries, timeout, run_at, dispatched_at, lease_expires_at, worker_id, idempotency_key,
        coalesce(result_as_sent, CAST(result AS json)) AS result, last_error, created_at, updated_at, last_attempt_at,
-       finished_at, tags, expires_at, backoff, callback_url, callback_job_id, cancel_reason, progress, result_note
+       finished_at, tags, expires_at, backoff, callback_url, callback_job_id, cancel_reason, progress, result_note,
+       key
   FROM jobs WHERE id = :id AND (finished_at IS NULL OR finished_at >= :since);
 
 -- name: find_ended
@@ -12,5 +13,6 @@ SELECT id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, qu
 SELECT id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, queue, priority, status, attempt, retry_count,
        max_retries, timeout, run_at, dispatched_at, lease_expires_at, worker_id, idempotency_key,
        coalesce(result_as_sent, CAST(result AS json)) AS result, last_error, created_at, updated_at, last_attempt_at,
-       finished_at, tags, expires_at, backoff, callback_url, callback_job_id, cancel_reason, progress, result_note
+       finished_at, tags, expires_at, backoff, callback_url, callback_job_id, cancel_reason, progress, result_note,
+       key
   FROM jobs WHERE id = :id AND finished_at IS NOT NULL;

@@ -16,7 +16,7 @@ WITH mine AS (                                                                  
           WHERE taken.expires_at <= now()                                                                           -- keyed
     RETURNING job_id)                                                                                               -- keyed
 INSERT INTO jobs_living (id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id, traceparent,
-                  priority, run_at, expires_at, backoff, tags, callback_url,                                        -- terms
+                  priority, run_at, expires_at, backoff, tags, callback_url, key,                                   -- terms
                   payload_as_sent,                                                                                  -- as sent
                   dispatched_at)
 SELECT :id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, :idempotency_key, :fingerprint,
@@ -25,7 +25,7 @@ SELECT :id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, :ide
        coalesce(CAST(:expires_at AS timestamptz),                                                                   -- terms
                 greatest(CAST(:run_at AS timestamptz), now() + make_interval(secs => :delay))                       -- terms
                 + make_interval(secs => :expires_in)),                                                              -- terms
-       CAST(:backoff AS jsonb), CAST(:tags AS text[]), :callback_url,                                               -- terms
+       CAST(:backoff AS jsonb), CAST(:tags AS text[]), :callback_url, :job_key,                                     -- terms
        CAST(:as_sent AS json),                                                                                      -- as sent
        CASE WHEN :dispatched
              AND greatest(CAST(:run_at AS timestamptz), now() + make_interval(secs => :delay)) <= now()             -- terms
@@ -43,11 +43,11 @@ WITH given AS MATERIALIZED (
         CAST(:max_retries AS int[]), CAST(:timeouts AS float8[]), CAST(:keys AS text[]),
         CAST(:priorities AS int[]), CAST(:run_ats AS timestamptz[]), CAST(:delays AS float8[]),                     -- terms
         CAST(:expiries AS timestamptz[]), CAST(:expires_in AS float8[]), CAST(:backoffs AS text[]),                 -- terms
-        CAST(:tags AS text[]), CAST(:callback_urls AS text[]),                                                      -- terms
+        CAST(:tags AS text[]), CAST(:callback_urls AS text[]), CAST(:job_keys AS text[]),                           -- terms
         CAST(:as_sent AS text[]),                                                                                   -- as sent
         CAST(:fingerprints AS text[]))
         AS given(id, task, payload, queue, max_retries, timeout, key,
-                 priority, run_at, delay, expires_at, expires_in, backoff, tags, callback_url,                      -- terms
+                 priority, run_at, delay, expires_at, expires_in, backoff, tags, callback_url, job_key,             -- terms
                  as_sent,                                                                                           -- as sent
                  fingerprint))
 , mine AS (                                                                                                         -- keyed
@@ -60,7 +60,7 @@ WITH given AS MATERIALIZED (
           WHERE taken.expires_at <= now()                                                                           -- keyed
     RETURNING job_id)                                                                                               -- keyed
 INSERT INTO jobs_living (id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id, traceparent,
-                  priority, run_at, expires_at, backoff, tags, callback_url,                                        -- terms
+                  priority, run_at, expires_at, backoff, tags, callback_url, key,                                   -- terms
                   payload_as_sent,                                                                                  -- as sent
                   dispatched_at)
 SELECT id, task, CAST(payload AS jsonb), queue, max_retries, timeout, key, decode(fingerprint, 'hex'),
@@ -68,7 +68,7 @@ SELECT id, task, CAST(payload AS jsonb), queue, max_retries, timeout, key, decod
        priority, greatest(run_at, now() + make_interval(secs => delay)),                                            -- terms
        coalesce(expires_at, greatest(run_at, now() + make_interval(secs => delay))                                  -- terms
                             + make_interval(secs => expires_in)),                                                   -- terms
-       CAST(backoff AS jsonb), ARRAY(SELECT jsonb_array_elements_text(CAST(tags AS jsonb))), callback_url,          -- terms
+       CAST(backoff AS jsonb), ARRAY(SELECT jsonb_array_elements_text(CAST(tags AS jsonb))), callback_url, job_key, -- terms
        CAST(as_sent AS json),                                                                                       -- as sent
        CASE WHEN :dispatched
              AND greatest(run_at, now() + make_interval(secs => delay)) <= now()                                    -- terms
