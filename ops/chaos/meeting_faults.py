@@ -32,11 +32,11 @@ _HELD = """
 SELECT id, task, queue, attempt, retry_count, max_retries, worker_id, false FROM jobs
  WHERE id = %s AND status = 'processing' AND EXISTS (SELECT FROM effects WHERE job_id = jobs.id)"""
 _WAITS = f"""
-SELECT FROM pg_stat_activity
+SELECT 1 FROM pg_stat_activity
  WHERE application_name LIKE 'djps-worker%%' AND query LIKE '{_ENDING}' AND %s = ANY(pg_blocking_pids(pid))"""
 #: The session that has moved the job's row, and has not committed.
 _ENDS = f"""
-SELECT FROM jobs_living JOIN pg_stat_activity ON backend_xid = jobs_living.xmax
+SELECT 1 FROM jobs_living JOIN pg_stat_activity ON backend_xid = jobs_living.xmax
  WHERE id = %s AND query LIKE '{_ENDING}'"""
 
 
