@@ -56,7 +56,12 @@ MUTANTS = (
     Mutant("untold", "no request that waits is woken", "follow-flush"),
     Mutant("led-astray", "connections to a read-only server are kept", "pg-read-only"),
     Mutant("every-lock-a-race", "a lock wait is a race for a key", "pg-locked", "POST answered [409]"),
-    Mutant("no-ended-by", "an end does not look at the row for another that came first", "two-ends"),
+    Mutant(
+        "no-ended-by",
+        "an end does not look at the row for another that came first",
+        "two-ends",
+        "I1 ended otherwise",
+    ),
     Mutant(
         "one-look",
         "what met a row on its way to history is not done again",
