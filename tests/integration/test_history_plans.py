@@ -40,7 +40,8 @@ _ADD = text("""
             CASE WHEN :attempt > 0 THEN 'w' END, :tags)""")
 _FILL = text("""
     INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint, status, attempt, last_attempt_at, finished_at)
-    SELECT uuidv7(), 'noop', '{}', 'default', 3, 60, '', 'completed', 1, now(), now() FROM generate_series(1, :many)""")
+    SELECT uuidv7(-make_interval(secs => n)), 'noop', '{}', 'default', 3, 60, '', 'completed', 1, now(), now()
+      FROM generate_series(1, :many) AS n""")
 
 
 @pytest.fixture

@@ -309,13 +309,15 @@ def _planned(connection: Connection, values: dict[str, Any], rows: str) -> int:
 def _expected(connection: Connection, wanted: Filter) -> int:
     """How many jobs match by the planner's statistics: of history those of the last days, and all others are taken to be like them."""
     values = wanted.values()
+    if "from_id" in values:
+        return _planned(
+            connection, values | {"ended_from": retention.may_end_from(values["from_id"])}, "jobs"
+        )
+    if "to_id" in values:
+        return _planned(connection, values, "jobs")
     living = _planned(connection, values, "jobs_living")
     if not any(part.is_of_history for part in parts_of(wanted)):
         return living
-    if {"from_id", "to_id"} & set(values):
-        return _planned(
-            connection, values | _bounds_of(_window(parts_of(wanted), values, None, windows.LONGEST)), "jobs"
-        )
     lately = {"ended_after": windows.before(None, windows.FIRST).ended_from}
     days, all_days = _planned(connection, lately, "jobs"), connection.execute(_HISTORY_ROWS).scalar_one()
     return living + int(_planned(connection, values | lately, "jobs") * max(1.0, all_days / max(1, days)))
