@@ -152,9 +152,13 @@ class _Walk:
         self.is_search = wanted.is_search
         self._size = FIRST_SLICE
         self._width = windows.FIRST
+        self._is_begun = self._is_at_end_of_window = False
 
     def slices(self, skip: int, want: int, seconds: float, enough: int) -> Iterator[_Slice]:
-        """Slices until all was looked at, `enough` jobs match, or the time is over.
+        """Slices until all was looked at, `enough` jobs match, or the time is over and a slice was full.
+
+        Where the time is over at the end of a window that had no more, the next one is looked at all the same: there are three at
+        most, and a search that goes on from there would begin with a short one again.
 
         Args:
             skip: matching jobs that are passed over, ...
@@ -170,7 +174,11 @@ class _Walk:
             try:
                 one = self._next(max(0, skip - matching), want - given)
             except DBAPIError as error:
-                if trouble_of(error) is not Trouble.SLOW or self._size == 1 or time.monotonic() >= end:
+                if trouble_of(error) is not Trouble.SLOW or self._size == 1:
+                    raise
+                if time.monotonic() >= end:
+                    if self._is_begun:
+                        return
                     raise
                 self._size = max(1, self._size // GROWTH)
                 continue
@@ -180,8 +188,9 @@ class _Walk:
                 return
             self._to = one.reached
             now = time.monotonic()
-            if matching >= enough or now >= end:
+            if matching >= enough or (now >= end and not self._is_at_end_of_window):
                 return
+            self._is_begun = True
             fits = int(self._size * SLICE_SECONDS / max(now - began, 0.001))
             self._size = max(1, min(fits, self._size * GROWTH, LARGEST_SLICE))
 
@@ -191,7 +200,8 @@ class _Walk:
         names = frozenset(values) - {"few", "few_from"}
         given = values | {"size": self._size, "skip": skip, "want": want}
         found = _Slice(*self._connection.execute(_slice_by(names, self._parts), given).one())
-        if found.reached is not None or window.from_id is None:
+        self._is_at_end_of_window = found.reached is None and window.from_id is not None
+        if not self._is_at_end_of_window:
             return found
         self._width *= windows.GROWTH
         return found._replace(reached=window.from_id)
