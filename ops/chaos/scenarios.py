@@ -334,7 +334,7 @@ def _list() -> list[Scenario]:
         Scenario(
             "two-ends", "two ends of one last attempt meet", two_ends, rate=20, jobs=100, kinds=WITH_FATED
         ),
-        Scenario("cancel-at-end", "jobs are cancelled while they end", cancels_at_the_end, rate=20, jobs=100),
+        Scenario("cancel-at-end", "jobs are cancelled while they end", cancels_at_the_end, rate=10, jobs=100),
         Scenario(
             "answer-lost", "a job has ended before its submission is heard", lose_answers, rate=20, jobs=100
         ),

@@ -292,3 +292,11 @@ def test_an_estimate_is_made_of_the_last_days_and_the_size_of_all(old):
     page = pages.page(old, Filter(status="completed"), limit=10)
     assert page.is_estimate
     assert page.total == pytest.approx(TODAY + DAYS * 300, rel=0.2)
+
+
+def test_a_search_without_time_goes_to_the_end_of_history_all_the_same(old, monkeypatch):
+    """Else each of its pages would go back for two days, and the next one for two more."""
+    monkeypatch.setattr(search, "PAGE_SECONDS", 0.0)
+    ids = [add(old, NOW - timedelta(days=50, minutes=n), NOW - timedelta(days=50)) for n in range(5)]
+    page = pages.page(old, Filter(task="noop", payload="{}"), limit=10)
+    assert ([job.id for job in page.jobs], page.next_before) == (ids, None)
