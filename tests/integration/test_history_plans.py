@@ -272,7 +272,11 @@ def test_a_job_that_ends_between_the_search_and_the_page_is_shown(old, monkeypat
     def searched(*given: Any, **more: Any) -> Any:
         found = real(*given, **more)
         old.execute(
-            text("UPDATE jobs SET status = 'cancelled', finished_at = now() WHERE id = :id"), {"id": job}
+            # The transaction that ends it began before the search did.
+            text(
+                "UPDATE jobs SET status = 'cancelled', finished_at = now() - interval '10 s' WHERE id = :id"
+            ),
+            {"id": job},
         )
         return found
 

@@ -18,7 +18,7 @@ from webapp.infra.postgres.literals import array_of
 from webapp.jobs.columns import FIELDS, as_sent, columns_of
 from webapp.jobs.filters import Filter, all_of
 from webapp.jobs.model import JobRow
-from webapp.jobs.search import Seen, search
+from webapp.jobs.search import LONGEST_END, Seen, search
 
 #: Largest page, bytes of JSON; a first job that is larger is a page by itself.
 PAGE_BYTES = 2 * 1024 * 1024
@@ -93,16 +93,18 @@ def fetch(
     ids: Sequence[UUID],
     large: Collection[str] = LARGE,
     *,
-    seen: Seen,
+    seen: Seen | None,
     still: Mapping[str, Any] | None = None,
 ) -> tuple[list[JobRow], bool]:
     """The jobs of these ids, in their order, as many as fit into a page; and whether all of them fitted.
 
     Args:
         large: fields that may be large and are wanted; of the others a job has none.
-        seen: where they lay when they were found.
+        seen: where they lay when they were found; None where there are none.
         still: conditions by name, which a job must still meet.
     """
+    if seen is None:
+        return [], True
     statement = _fetch_by(frozenset(still or ()), frozenset(large) & LARGE)
     room = PAGE_BYTES
     jobs: list[JobRow] = []
@@ -111,7 +113,7 @@ def fetch(
             **(still or {}),
             "seen_since": seen.since,
             "seen_until": seen.until,
-            "seen_at": seen.at,
+            "seen_at": seen.at - LONGEST_END,
             "ids": array_of(ids[first : first + MEASURED_AT_ONCE]),
             "room": room,
             "is_first": not jobs,
@@ -142,10 +144,7 @@ def page(
         large: fields that may be large and are wanted.
     """
     found = search(connection, wanted, limit=limit, offset=offset, before=before)
-    if found.seen is None:
-        jobs, fits = [], True
-    else:
-        jobs, fits = fetch(connection, found.ids, large, seen=found.seen, still=wanted.values())
+    jobs, fits = fetch(connection, found.ids, large, seen=found.seen, still=wanted.values())
     if not fits:
         return Page(jobs, found.total, found.is_estimate, jobs[-1].id, Short.BYTES)
     if len(found.ids) == limit:

@@ -45,6 +45,8 @@ PAGE_SECONDS = 0.8
 COUNT_SECONDS = 0.4
 #: Up to here jobs are counted one by one.
 COUNTED_UP_TO = 10_000
+#: A job that ends says that it ended when the transaction began that ends it: longer ago than this it did not begin.
+LONGEST_END = timedelta(hours=1)
 #: Jobs with these tags are read all at once when there are no more of them.
 FEW = 2_000
 
@@ -241,7 +243,8 @@ def _few_tagged(connection: Connection, wanted: Filter) -> _Few | None:
     rows = connection.execute(_TAGGED, given).all()
     if len(rows) > FEW:
         return None
-    return _Few([row[0] for row in rows], min((row[1] for row in rows), default=datetime.now(UTC)))
+    first = min((row[1] for row in rows), default=datetime.now(UTC))
+    return _Few([row[0] for row in rows], first - LONGEST_END)
 
 
 def search(
