@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, reduce
@@ -247,6 +247,12 @@ def _few_tagged(connection: Connection, wanted: Filter) -> _Few | None:
     return _Few([row[0] for row in rows], first - LONGEST_END)
 
 
+def _page_of(looked: Sequence[_Slice]) -> tuple[list[UUID], Seen | None]:
+    """The jobs that slices have found for a page, and where these lay; None where there are none."""
+    places = [one.seen for one in looked if one.ids]
+    return [job_id for one in looked for job_id in one.ids], reduce(or_, places) if places else None
+
+
 def search(
     connection: Connection, wanted: Filter, *, limit: int, offset: int = 0, before: UUID | None = None
 ) -> Found:
@@ -260,9 +266,7 @@ def search(
     few = _few_tagged(connection, wanted)
     walk = _Walk(connection, wanted, few, before)
     looked = list(walk.slices(offset, limit, PAGE_SECONDS, offset + limit))
-    ids = [job_id for one in looked for job_id in one.ids]
-    places = [one.seen for one in looked if one.ids]
-    seen = reduce(or_, places) if places else None
+    ids, seen = _page_of(looked)
     matching, reached = sum(one.matching for one in looked), looked[-1].reached
     if before is not None:
         walk, matching = _Walk(connection, wanted, few, None), 0
