@@ -46,6 +46,7 @@ import tasks.sweeps.callbacks  # noqa: E402
 import tasks.sweeps.dispatch  # noqa: E402
 import tasks.sweeps.expire  # noqa: E402
 import tasks.sweeps.keep_history  # noqa: E402
+import tasks.sweeps.late_callbacks  # noqa: E402
 import tasks.sweeps.prune  # noqa: E402
 import tasks.sweeps.recover  # noqa: E402, F401
 from tasks import exposition  # noqa: E402

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg2
 
@@ -40,9 +42,17 @@ def terminate_backends(stage: Stage) -> None:
 
 def database_slow(stage: Stage) -> None:
     """Every statement that writes a job takes longer."""
-    with stage.fault("slow statements for 6 s"):
-        _change_table(stage, schema.SLOW_ON)
+    with stage.fault("slow statements for 6 s"), slow_statements(stage):
         stage.hold(6)
+
+
+@contextmanager
+def slow_statements(stage: Stage) -> Iterator[None]:
+    """Every statement that writes a job takes longer, for the time of a block."""
+    _change_table(stage, schema.SLOW_ON)
+    try:
+        yield
+    finally:
         _change_table(stage, schema.SLOW_OFF)
 
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import time
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import Any
 
-from ops.chaos.clients import Line
-from ops.chaos.history import Event, Exchange
+from ops.chaos.posts import Posts
 from ops.chaos.stage import Broken, Stage
 from ops.chaos.system import await_that
 from ops.stack import postgres
 from webapp.infra.broker.messages import HARD_LIMIT_GRACE
 
-#: Sequence numbers of the jobs of this module, apart from those of the load and of other faults.
-FIRST = 20_000_000
 #: Quick jobs in a batch beside the one that kills its process.
 NEIGHBOURS = 199
 #: Longest until all of such a batch is final, seconds.
@@ -42,76 +35,13 @@ RUNS = 2.0
 HASTY, HASTY_LIMIT = 50, 0.05
 
 
-class _Posts:
-    """Posts jobs of the harness's own, and notes them in the history."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._next = FIRST
-
-    def post(self, jobs: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> list[str]:
-        """Posts a batch of jobs, each given as kind, payload and options; returns their ids.
-
-        Raises:
-            Broken: not all of them were accepted.
-        """
-        items, operations = [], []
-        for kind, payload, options in jobs:
-            self._next += 1
-            operation = self._stage.history.begin(self._next, f"{self._stage.prefix}-{self._next}", kind)
-            self._stage.history.invoke(operation)
-            operations.append(operation)
-            items.append(
-                {"payload": {"seq": self._next, **payload}, "idempotency_key": operation.key, **options}
-            )
-        began = time.time()
-        # Kept open between two batches, the connection would be closed by the API.
-        line = Line(self._stage.system.api_port, timeout=30.0)
-        status, _, answer = line.ask("POST", "/jobs/batch", json.dumps({"jobs": items}).encode())
-        line.close()
-        exchange = Exchange(began, time.time() - began, status, retry_after=False)
-        answers = json.loads(answer)["items"] if status == HTTPStatus.OK else []
-        if len(answers) != len(jobs) or any("id" not in one for one in answers):
-            raise Broken(f"a batch of {len(jobs)} was answered {status}: {answer[:200]!r}")
-        for operation, one in zip(operations, answers, strict=True):
-            self._stage.history.end(operation, Event.OK, exchange, one["id"])
-        return [one["id"] for one in answers]
-
-    def await_final(self, ids: list[str], patience: float) -> None:
-        """Waits until these jobs are final.
-
-        Raises:
-            TimeoutError: they are not in time.
-        """
-        await_that(
-            lambda: (
-                self._stage.system.rows(
-                    "SELECT count(*) FROM jobs WHERE id = ANY(%s::uuid[]) AND status IN ('queued', 'processing')",
-                    ids,
-                )
-                == [(0,)]
-            ),
-            patience,
-            "its jobs to be final",
-        )
-
-
-def _outcomes(stage: Stage, ids: list[str]) -> dict[str, int]:
-    """How the attempts of jobs ended."""
-    return dict(
-        stage.system.rows(
-            "SELECT outcome, count(*) FROM attempts WHERE job_id = ANY(%s::uuid[]) GROUP BY 1", ids
-        )
-    )
-
-
 def poison_chunk(stage: Stage) -> None:
     """Among 200 quick jobs of one task there is one that kills its process, for three budgets of retries.
 
     Raises:
         Broken: a neighbour's attempt was lost, or did not complete.
     """
-    posts = _Posts(stage)
+    posts = Posts(stage)
     for max_retries in (0, 1, 3):
         options = {"max_retries": max_retries}
         jobs = [("plain", {"task": "chaos.effect", "ms": 0}, options) for _ in range(NEIGHBOURS)]
@@ -121,7 +51,7 @@ def poison_chunk(stage: Stage) -> None:
             ids = posts.post(jobs)
             posts.await_final(ids, BATCH_PATIENCE)
         killer = ids.pop(cause)
-        neighbours, own = _outcomes(stage, ids), _outcomes(stage, [killer])
+        neighbours, own = posts.outcomes(ids), posts.outcomes([killer])
         stage.say(f"attempts of the neighbours: {neighbours}; its own: {own}")
         if neighbours.get("completed") != NEIGHBOURS or set(neighbours) - {"completed", "released"}:
             raise Broken(f"neighbours of a job that killed its process paid for it: {neighbours}")
@@ -135,7 +65,7 @@ def kill_and_retry(stage: Stage) -> None:
     Raises:
         Broken: one was not run again in time, the worker ended itself, or the job beside them ran twice.
     """
-    posts = _Posts(stage)
+    posts = Posts(stage)
     exits = len(stage.system.members["worker"].exits)
     deaths = _Deaths()
     for _ in range(KILLERS // AT_ONCE):
@@ -149,7 +79,7 @@ def kill_and_retry(stage: Stage) -> None:
         deaths.note(stage, killers)
         posts.await_final(beside, 2 * BESIDE_MS / 1000)
         # Where it was claimed together with one of them, it is given back once; it must not be lost.
-        found = _outcomes(stage, beside)
+        found = posts.outcomes(beside)
         if found.get("completed") != 1 or set(found) - {"completed", "released"}:
             raise Broken(f"the job beside those that kill their processes ended with {found}")
     if len(stage.system.members["worker"].exits) != exits:
@@ -199,7 +129,7 @@ def limits_while_away(stage: Stage) -> None:
     Raises:
         Broken: one of them was run again, or did not complete.
     """
-    posts = _Posts(stage)
+    posts = Posts(stage)
     sleepers = [
         ("asleep", {"task": "sleep", "seconds": RUNS}, {"timeout": SHORT_LIMIT, "max_retries": 0})
     ] * 2
@@ -227,5 +157,5 @@ def limits_while_away(stage: Stage) -> None:
     await_that(lambda: stage.system.ready() == "ok", 30, "the API to be ready")
     ids += posts.post([("asleep", {"task": "noop"}, hasty)] * HASTY)
     posts.await_final(ids, BATCH_PATIENCE)
-    if (found := _outcomes(stage, ids)) != {"completed": len(ids)}:
+    if (found := posts.outcomes(ids)) != {"completed": len(ids)}:
         raise Broken(f"jobs that ended within their time limit ended with {found}")

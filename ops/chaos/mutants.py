@@ -7,6 +7,7 @@ settle: it is done before the handler has run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ops.chaos.report import Row
@@ -63,15 +64,38 @@ MUTANTS = (
         "S3 late after the resume",
     ),
     Mutant("in-the-way", "jobs of a paused task are not set aside", "pause", "S5 other task waited"),
+    Mutant(
+        "no-ended-by",
+        "an end does not look at the row for another that came first",
+        "two-ends",
+        "I1 ended otherwise",
+    ),
+    Mutant(
+        "one-look",
+        "what met a row on its way to history is not done again",
+        "cancel-at-end",
+        "a cancel that met its job's end",
+    ),
+    Mutant(
+        "stored-again",
+        "a submission whose answer was lost does not look for its job in history",
+        "answer-lost",
+        "a job whose answer was lost",
+    ),
     Mutant("all-the-time", "a client may take as long as it likes", "slow-clients"),
 )
 
 
-def run(seed: int) -> int:
-    """Runs every mutant; returns 0 when the checker caught them all."""
+def run(seed: int, names: Sequence[str] = ()) -> int:
+    """Runs mutants; returns 0 when the checker caught them all.
+
+    Args:
+        seed: of every random choice.
+        names: which of them; all where none is named.
+    """
     print(f"seed {seed}", flush=True)
     caught: list[tuple[Mutant, Row, list[str]]] = []
-    for mutant in MUTANTS:
+    for mutant in (one for one in MUTANTS if not names or one.name in names):
         runner = Runner(
             seed, quiet=QUIET_PATIENCE, environment={"CHAOS_MUTANT": mutant.name}, forget_failures=True
         )

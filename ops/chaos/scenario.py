@@ -72,6 +72,7 @@ def _long(rng: random.Random) -> dict[str, Any]:
 
 #: Only the scenarios themselves post these.
 WITH_KILLER = (*ORDINARY, Kind("killer", 0.0, _plain_payload, ("failed",)))
+WITH_FATED = (*ORDINARY, Kind("fated", 0.0, _plain_payload, ("failed",)))
 WITH_ASLEEP = (*ORDINARY, Kind("asleep", 0.0, _plain_payload))
 WITH_POISON = (*ORDINARY, Kind("poison", 0.06, _poison, ("failed",)))
 WITH_LONG = (*ORDINARY, Kind("long", 0.03, _long))

@@ -16,7 +16,9 @@ from ops.chaos.database_faults import (
 from ops.chaos.day_faults import drop_read_day, midnights, missing_day
 from ops.chaos.death_faults import kill_and_retry, limits_while_away, poison_chunk
 from ops.chaos.key_faults import poison_keys
+from ops.chaos.lost_answers import lose_answers
 from ops.chaos.machine_faults import HEALED_WITHIN, cut_power, full_disk, up_twice
+from ops.chaos.meeting_faults import cancels_at_the_end, two_ends
 from ops.chaos.message_faults import drop_messages, duplicate_messages, garbage, shuffle_messages
 from ops.chaos.network_faults import blackhole, delay, reset_connections
 from ops.chaos.pause_faults import pause_under_load
@@ -50,6 +52,7 @@ from ops.chaos.redis_faults import (
 from ops.chaos.scenario import (
     PROMISED_REDIS,
     WITH_ASLEEP,
+    WITH_FATED,
     WITH_HELPERS,
     WITH_KILLER,
     WITH_LONG,
@@ -328,6 +331,13 @@ def _list() -> list[Scenario]:
                 answers=SERVED,
             )
             for name in ("data", "run")
+        ),
+        Scenario(
+            "two-ends", "two ends of one last attempt meet", two_ends, rate=20, jobs=100, kinds=WITH_FATED
+        ),
+        Scenario("cancel-at-end", "jobs are cancelled while they end", cancels_at_the_end, rate=10, jobs=100),
+        Scenario(
+            "answer-lost", "a job has ended before its submission is heard", lose_answers, rate=20, jobs=100
         ),
         Scenario("days-pass", "days of history end under load", midnights, rate=60, kinds=WITH_MEDIUM),
         Scenario("day-missing", "the day has no partition in history for 4 s", missing_day, rate=60),

@@ -42,8 +42,11 @@ def die_if_asked(place: str) -> None:
 
 def throw() -> None:
     """Throws every switch that the environment names."""
+    from ops.chaos import lost_answers
+
     _places_to_die()
     _places_to_raise()
+    lost_answers.install()
     if os.environ.get("CHAOS_VISIBILITY_TIMEOUT"):
         _visibility_timeout(int(os.environ["CHAOS_VISIBILITY_TIMEOUT"]))
     mutant = os.environ.get("CHAOS_MUTANT", "")
@@ -130,12 +133,20 @@ def _visibility_timeout(seconds: int) -> None:
 
 def _no_fence() -> None:
     """An end that looks at neither state nor attempt."""
+    _unfence(r"AND jobs\.finished_at IS NULL AND \(jobs\.status = 'processing'\) IS TRUE.*?\) IS NULL")
+
+
+def _no_ended_by() -> None:
+    """An end that looks at the records of ends, as they were before it waited, and not at the row for one."""
+    _unfence(r"AND jobs\.ended_by IS NULL")
+
+
+def _unfence(condition: str) -> None:
+    """Takes a condition out of every form of the statement that ends attempts."""
     from webapp.jobs import ends
     from webapp.queues import tickets
 
-    fence = re.compile(
-        r"AND jobs\.finished_at IS NULL AND \(jobs\.status = 'processing'\) IS TRUE.*?\) IS NULL", re.DOTALL
-    )
+    fence = re.compile(condition, re.DOTALL)
     forms = [(ends, name) for name in ("_END_ATTEMPTS", "_END_ONE", "_COMPLETE_MANY", "_COMPLETE_ONE")]
     for module, name in (*forms, (tickets, "_END_AND_CLAIM")):
         without, found = fence.subn("", getattr(module, name).text)
@@ -289,6 +300,20 @@ def _led_astray() -> None:
     engine._replace_all = lambda _engine: None
 
 
+def _one_look() -> None:
+    """What met a row on its way to another partition is not done again."""
+    from webapp.infra.postgres import engine
+
+    engine.met_a_moved_row = lambda _error: False
+
+
+def _stored_again() -> None:
+    """A submission whose answer was lost is made again without a look for the job among those that have ended."""
+    from webapp.jobs import insert
+
+    insert.insert_again_or_find = insert.insert_or_find
+
+
 def _every_lock_a_race() -> None:
     """A submission that waited for any lock in vain is told that another one holds its key."""
     from webapp.infra.postgres import database_errors
@@ -364,6 +389,9 @@ def _all_the_time() -> None:
 
 MUTANTS: dict[str, Callable[[], None]] = {
     "no-fence": _no_fence,
+    "no-ended-by": _no_ended_by,
+    "one-look": _one_look,
+    "stored-again": _stored_again,
     "early-ack": _early_ack,
     "no-redispatch": _no_redispatch,
     "no-renewal": _no_renewal,

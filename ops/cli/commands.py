@@ -159,13 +159,16 @@ def _chaos(commands: dict[str, Parser]) -> None:
     chaos = commands["chaos"]
     _examples(chaos, "chaos", "chaos redis-flush worker-kill --seed 7", "chaos --all --json outcome.json")
     chaos.add_argument(
-        "names", nargs="*", metavar="NAME", help="scenarios; none: the short run of `ops test`"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="scenarios or mutants; none: the short run of `ops test`, or all mutants",
     )
     chaos.add_argument("--all", action="store_true", help="every scenario: about half an hour")
     chaos.add_argument(
         "--mutants", action="store_true", help="builds without a protection: the checker must fail"
     )
-    chaos.add_argument("--list", action="store_true", help="name the scenarios")
+    chaos.add_argument("--list", action="store_true", help="name the scenarios, or the mutants")
     chaos.add_argument("--seed", type=int, help="of every random choice; a new one where none is given")
     chaos.add_argument(
         "--json", type=Path, metavar="FILE", help="write the outcome there, too; FILE.md gets a table"

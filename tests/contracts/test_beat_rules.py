@@ -31,7 +31,8 @@ def test_dispatch_runs_every_second_and_recovery_as_often_as_the_setting_says():
     assert schedule["recover_stuck"] == Settings().stuck_check_interval
     assert schedule["deliver_callbacks"] == 1.0
     assert set(schedule) == {
-        *("dispatch_due", "deliver_callbacks", "recover_stuck", "expire", "prune", "keep_history"),
+        *("dispatch_due", "deliver_callbacks", "late_callbacks", "recover_stuck", "expire", "prune"),
+        "keep_history",
     }
 
 

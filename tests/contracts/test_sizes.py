@@ -21,6 +21,7 @@ SHORTEST, LONGEST = 40, 400
 SHORT = {
     "tasks/handlers/simulated.py": "its qualified name is kept in databases",
     "tasks/sweeps/expire.py": "one sweep a file",
+    "tasks/sweeps/late_callbacks.py": "one sweep a file",
     "tasks/sweeps/recover.py": "one sweep a file",
     "webapp/cli/workers.py": "one group of commands a file",
     "webapp/startup.py": "an entry point",

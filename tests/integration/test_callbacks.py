@@ -6,12 +6,13 @@ import threading
 
 import pytest
 from ending import complete
-from factories import claimed, completed, dead_lettered, queued, row_of
+from factories import age, claimed, completed, dead_lettered, queued, row_of
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from tasks.handlers.http import HttpPayload, read_payload
 from tasks.sweeps import callbacks as delivering
+from tasks.sweeps import late_callbacks
 from webapp.jobs import callbacks, control, store
 from webapp.jobs.errors import Discard
 
@@ -187,3 +188,16 @@ def test_the_tick_tells(engine):
     with_callback(engine, job.id)
     delivering.deliver_callbacks.run()
     assert callbacks_of(engine, job.id)[0] is not None
+
+
+def test_ends_of_more_than_a_day_ago_are_told_by_a_sweep_of_their_own(parts, engine):
+    """No maintenance worker has run for a day; the sweep of each second does not look so far back."""
+    job = completed(engine)
+    with_callback(engine, job.id)
+    age(engine, "finished_at", 3 * 86_400, job.id)
+    assert delivering.run_callbacks(parts) == 0
+    late_callbacks.late_callbacks.run()
+    noted, made = callbacks_of(engine, job.id)
+    assert [noted] == made
+    late_callbacks.late_callbacks.run()
+    assert callbacks_of(engine, job.id) == (noted, made)

@@ -38,6 +38,8 @@ def ids(answer):
 def many(engine, count):
     """Jobs in the dead letter queue, made at once."""
     with engine.begin() as connection:
+        # On a busy machine it takes longer than a statement of a request may.
+        connection.execute(text("SET LOCAL statement_timeout = 60000"))
         connection.execute(
             text(
                 "WITH made AS (INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint, status,"

@@ -281,7 +281,9 @@ def test_a_look_at_a_young_job_passes_over_the_days_before_it(engine, days):
     days(-40, -39, -38, -3)
     job = queued(engine)
     with engine.connect() as connection:
-        statement = store._FIND.bindparams(id=job.id, since=retention.may_end_from(job.id))
+        statement = store._FIND.bindparams(
+            id=job.id, since=retention.may_end_from(job.id), until=retention.END
+        )
         compiled = statement.compile(engine, compile_kwargs={"literal_binds": True})
         plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {compiled}").scalars())
     assert "jobs_living" in plan

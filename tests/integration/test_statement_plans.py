@@ -140,7 +140,10 @@ HOT = {
         store._TAKE_EXPIRED.text,
         {"limit": 100, "spared": "djps.ProcessDied"},
     ),
-    "one job": lambda: (store._FIND.text, {"id": (one := some(1)[0]), "since": retention.may_end_from(one)}),
+    "one job": lambda: (
+        store._FIND.text,
+        {"id": (one := some(1)[0])} | dict(zip(("since", "until"), retention.ends_within(one), strict=True)),
+    ),
     "watching": lambda: (store._WATCH.text, {"id": some(1)[0]}),
     "messages that name a job": lambda: (queue_store._COUNT_NAMED.text, {"queue": "default", "limit": CHUNK}),
     "setting aside": lambda: (

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DataError, OperationalError
 
 import celeryconfig
 from tasks.presence import lost_jobs
-from tasks.sweeps import base, expire, prune, recover
+from tasks.sweeps import base, expire, keep_history, late_callbacks, prune, recover
 from tasks.sweeps import callbacks as callbacks_sweep
 from tasks.sweeps import dispatch as dispatch_sweep
 from tasks.sweeps.base import Each, run_guarded
@@ -48,7 +48,13 @@ SWEEPS = {
     "expire": (expire, "run_expiry"),
     "prune": (prune, "run_prune"),
     "deliver_callbacks": (callbacks_sweep, "run_callbacks"),
+    "late_callbacks": (late_callbacks.callbacks, "run_callbacks"),
+    "keep_history": (keep_history, "run_keep_history"),
 }
+
+
+def test_each_of_them_is_here():
+    assert {*SWEEPS, "bury_job"} == set(metrics.SWEEPS)
 
 
 @pytest.mark.parametrize("name", SWEEPS)

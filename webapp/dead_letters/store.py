@@ -6,7 +6,7 @@ Functions take a connection and never commit.
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
@@ -25,6 +25,7 @@ from webapp.jobs import control, pages
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.model import JobRow
 from webapp.jobs.retry import DeathReason
+from webapp.jobs.search import Seen
 
 
 def _statement(name: str) -> TextClause:
@@ -34,6 +35,9 @@ def _statement(name: str) -> TextClause:
 _PAGE, _COUNT, _JOBS, _GROUPS = (_statement(name) for name in ("page", "count", "jobs", "groups"))
 _TAKE, _DISCARD = _statement("take"), _statement("discard")
 _LAST_ATTEMPT, _MOVE = (text(read_sql(__file__, "move", name)) for name in ("last_attempt", "move"))
+
+#: A job fails in the transaction that writes its dead letter; in databases of releases before, about then.
+DEAD_WITHIN = timedelta(days=1)
 
 #: How an attempt that was recorded by a release without `death_reason` tells that it was discarded.
 _DISCARD_TYPE = "webapp.jobs.errors.Discard"
@@ -70,9 +74,13 @@ def jobs(
         large: fields that may be large and are wanted.
     """
     given = wanted.values() | {"limit": limit, "offset": offset}
-    ids = list(connection.execute(_JOBS, given).scalars())
-    found, all_fit = pages.fetch(connection, ids, large)
-    return found, not all_fit or len(ids) == limit
+    rows = connection.execute(_JOBS, given).all()
+    if not rows:
+        return [], False
+    died = [row[1] for row in rows]
+    seen = Seen(min(died) - DEAD_WITHIN, max(died) + DEAD_WITHIN, rows[0][2])
+    found, all_fit = pages.fetch(connection, [row[0] for row in rows], large, seen=seen)
+    return found, not all_fit or len(rows) == limit
 
 
 def groups(connection: Connection, wanted: DeadLetterFilter, *, limit: int) -> list[Group]:

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, text
 from webapp.infra.jsontext import iso
 from webapp.infra.postgres.literals import array_of, json_of, kept_as_sent, text_array_of
 from webapp.infra.postgres.sql_files import read_sql
+from webapp.jobs import retention
 from webapp.jobs.nesting import MAX_DEPTH, is_deeper
 
 #: Largest result that is sent along, bytes of JSON; of a larger one is said that it was left out.
@@ -51,9 +52,14 @@ class Ending:
 _TAKE_ENDED, _INSERT = (text(read_sql(__file__, "callbacks", name)) for name in ("take_ended", "insert"))
 
 
-def take_ended(connection: Connection, limit: int) -> list[Ending]:
-    """Locks final jobs whose end was not told yet."""
-    rows = connection.execute(_TAKE_ENDED, {"limit": limit, "largest": MAX_RESULT_BYTES})
+def take_ended(connection: Connection, limit: int, since: datetime = retention.BEGINNING) -> list[Ending]:
+    """Locks final jobs whose end was not told yet.
+
+    Args:
+        limit: most jobs.
+        since: only jobs that ended then or later; history before it is not looked at.
+    """
+    rows = connection.execute(_TAKE_ENDED, {"limit": limit, "largest": MAX_RESULT_BYTES, "since": since})
     return [Ending(*row) for row in rows]
 
 

@@ -70,7 +70,11 @@ CONDITIONS = {
     "key": "key = :key",
     "from_id": "id >= :from_id",
     "to_id": "id < :to_id",
+    "ended_from": "(finished_at IS NULL OR finished_at >= :ended_from)",
+    "ended_after": "finished_at >= :ended_after",
 }
+#: What an index and the choice of partitions answer by themselves.
+_FOUND = frozenset({"from_id", "to_id", "ended_from"})
 
 
 def first_id(moment: datetime, later: timedelta = timedelta(0)) -> UUID:
@@ -116,16 +120,20 @@ class Part:
         others the planner walks through all of it. Between two pairs of task and id there is only one index in this order.
         """
         if not self.column:
-            return f"{self.where} AND {all_of(names & {'from_id', 'to_id'})}"
+            return f"{self.where} AND {all_of(names & _FOUND)}"
         column, value = self.column, self.value
         low = f"({column}, id) >= ({value}, :from_id)" if "from_id" in names else f"{column} >= {value}"
         high = f"({column}, id) < ({value}, :to_id)" if "to_id" in names else f"{column} <= {value}"
-        return f"{self.where} AND {low} AND {high}"
+        return f"{self.where} AND {low} AND {high} AND {all_of(names & {'ended_from'})}"
 
     def rest(self, names: frozenset[str]) -> frozenset[str]:
         """The conditions that the index leaves to be looked at in each job."""
-        found = {"from_id", "to_id", self.value.removeprefix(":")}
-        return names - found
+        return names - _FOUND - {self.value.removeprefix(":")}
+
+    @property
+    def is_of_history(self) -> bool:
+        """True if its jobs may have ended, so that it has a part in every day of history."""
+        return self.rows == "jobs" and _LIVING not in self.where
 
 
 _AT_REST = "status <> 'processing'"
@@ -144,8 +152,11 @@ _PROCESSING = Part(
     value=":status",
     rows=f"(SELECT * FROM jobs WHERE {_LIVING} AND status = 'processing' OFFSET 0) AS running",
 )
-#: Jobs that were found by an index without an order.
-GIVEN = Part(rows="(SELECT * FROM jobs WHERE id = ANY(CAST(:few AS uuid[])) OFFSET 0) AS given")
+#: Jobs that were found by an index without an order, none of which had ended before `few_from`.
+GIVEN = Part(
+    rows="(SELECT * FROM jobs WHERE id = ANY(CAST(:few AS uuid[]))"
+    " AND (finished_at IS NULL OR finished_at >= :few_from) OFFSET 0) AS given"
+)
 
 
 def parts_of(wanted: Filter) -> tuple[Part, ...]:

@@ -18,7 +18,7 @@ from webapp.infra.postgres.literals import array_of
 from webapp.jobs.columns import FIELDS, as_sent, columns_of
 from webapp.jobs.filters import Filter, all_of
 from webapp.jobs.model import JobRow
-from webapp.jobs.search import search
+from webapp.jobs.search import LONGEST_END, Seen, search
 
 #: Largest page, bytes of JSON; a first job that is larger is a page by itself.
 PAGE_BYTES = 2 * 1024 * 1024
@@ -65,6 +65,11 @@ class Page:
     searched_until: UUID | None = None
 
 
+#: Where jobs lie that were seen a moment ago: only days between are planned.
+_SEEN = """(jobs.finished_at IS NULL OR (jobs.finished_at >= :seen_since AND jobs.finished_at <= :seen_until)
+             OR jobs.finished_at >= :seen_at)"""
+
+
 @cache
 def _fetch_by(names: frozenset[str], large: frozenset[str]) -> TextClause:
     """Jobs in the order of their ids in `:ids`, as many as fit; and how many more there are."""
@@ -77,10 +82,10 @@ def _fetch_by(names: frozenset[str], large: frozenset[str]) -> TextClause:
         WITH measured AS MATERIALIZED (
             SELECT id, place, sum({measured}) OVER (ORDER BY place) AS bytes, row_number() OVER (ORDER BY place) AS number
               FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS asked(asked_id, place) JOIN jobs ON id = asked_id
-             WHERE {all_of(names)}),
+             WHERE {_SEEN} AND {all_of(names)}),
         fitting AS (SELECT id, place, bytes FROM measured WHERE bytes <= :room OR (number = 1 AND :is_first))
         SELECT {columns}, fitting.bytes, (SELECT count(*) FROM measured) - (SELECT count(*) FROM fitting)
-          FROM fitting JOIN jobs ON jobs.id = fitting.id ORDER BY fitting.place""")
+          FROM fitting JOIN jobs ON jobs.id = fitting.id AND {_SEEN} ORDER BY fitting.place""")
 
 
 def fetch(
@@ -88,20 +93,27 @@ def fetch(
     ids: Sequence[UUID],
     large: Collection[str] = LARGE,
     *,
+    seen: Seen | None,
     still: Mapping[str, Any] | None = None,
 ) -> tuple[list[JobRow], bool]:
     """The jobs of these ids, in their order, as many as fit into a page; and whether all of them fitted.
 
     Args:
         large: fields that may be large and are wanted; of the others a job has none.
+        seen: where they lay when they were found; None where there are none.
         still: conditions by name, which a job must still meet.
     """
+    if seen is None:
+        return [], True
     statement = _fetch_by(frozenset(still or ()), frozenset(large) & LARGE)
     room = PAGE_BYTES
     jobs: list[JobRow] = []
     for first in range(0, len(ids), MEASURED_AT_ONCE):
         given = {
             **(still or {}),
+            "seen_since": seen.since,
+            "seen_until": seen.until,
+            "seen_at": seen.at - LONGEST_END,
             "ids": array_of(ids[first : first + MEASURED_AT_ONCE]),
             "room": room,
             "is_first": not jobs,
@@ -132,7 +144,7 @@ def page(
         large: fields that may be large and are wanted.
     """
     found = search(connection, wanted, limit=limit, offset=offset, before=before)
-    jobs, fits = fetch(connection, found.ids, large, still=wanted.values())
+    jobs, fits = fetch(connection, found.ids, large, seen=found.seen, still=wanted.values())
     if not fits:
         return Page(jobs, found.total, found.is_estimate, jobs[-1].id, Short.BYTES)
     if len(found.ids) == limit:

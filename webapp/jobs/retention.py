@@ -12,8 +12,10 @@ from sqlalchemy import Connection, text
 
 from webapp.infra.postgres.sql_files import read_sql
 
-#: Before any job.
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+#: Before any job, and after all of them.
+BEGINNING, END = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+#: Most jobs end within this time after they were submitted.
+SOON = timedelta(days=3)
 #: What the clock of a process that takes jobs in may be ahead of PostgreSQL's.
 CLOCK_SLACK = timedelta(days=1)
 #: What `cancel_reason` says of a job that was not started by its `expires_at`.
@@ -53,6 +55,17 @@ def may_end_from(*job_ids: UUID) -> datetime:
         '2026-11-26T10:10:12.493000+00:00'
     """
     return max(made_at(min(job_ids)), BEGINNING + CLOCK_SLACK) - CLOCK_SLACK
+
+
+def ends_within(job_id: UUID) -> tuple[datetime, datetime]:
+    """When a job most likely ends, if it has: a look there spares one at all of history.
+
+    Example:
+        >>> [str(one.date()) for one in ends_within(UUID("01a21c7c-f48d-7521-86c1-1dfd6718c5ef"))]
+        ['2026-11-26', '2026-11-30']
+    """
+    since = may_end_from(job_id)
+    return since, min(since, END - CLOCK_SLACK - SOON) + CLOCK_SLACK + SOON
 
 
 def is_past(job_id: UUID, now: datetime, retention_days: int) -> bool:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from datetime import UTC, datetime, timedelta
+from functools import cache, reduce
+from operator import or_
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -21,7 +23,9 @@ from sqlalchemy.exc import DBAPIError
 from webapp.infra.postgres.database_errors import Trouble, trouble_of
 from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
+from webapp.jobs import retention, windows
 from webapp.jobs.filters import GIVEN, Filter, Part, all_of, parts_of
+from webapp.jobs.windows import Window
 
 #: Jobs that the first slice of a search looks at; payloads of 256 KiB are 50 MB then.
 FIRST_SLICE = 200
@@ -41,6 +45,8 @@ PAGE_SECONDS = 0.8
 COUNT_SECONDS = 0.4
 #: Up to here jobs are counted one by one.
 COUNTED_UP_TO = 10_000
+#: A job that ends says that it ended when the transaction began that ends it: longer ago than this it did not begin.
+LONGEST_END = timedelta(hours=1)
 #: Jobs with these tags are read all at once when there are no more of them.
 FEW = 2_000
 
@@ -54,12 +60,33 @@ class Found:
         reached: what is older than this one was not looked at; None when everything was.
         total: how many jobs match, wherever the page begins.
         is_estimate: it was not counted to the end.
+        seen: where they lay; None where there is none.
     """
 
     ids: list[UUID]
     reached: UUID | None
     total: int
     is_estimate: bool
+    seen: Seen | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Where jobs that were seen lie by now: among those that live, where they were, or among those that ended since.
+
+    Args:
+        since: when the first of those that had ended did, ...
+        until: ... and the last.
+        at: when they were seen, by PostgreSQL's clock.
+    """
+
+    since: datetime
+    until: datetime
+    at: datetime
+
+    def __or__(self, other: Seen) -> Seen:
+        """Where those of both lie."""
+        return Seen(min(self.since, other.since), max(self.until, other.until), min(self.at, other.at))
 
 
 class _Slice(NamedTuple):
@@ -68,11 +95,19 @@ class _Slice(NamedTuple):
     reached: UUID | None
     matching: int
     ids: list[UUID]
+    since: datetime
+    until: datetime
+    at: datetime
+
+    @property
+    def seen(self) -> Seen:
+        """Where the jobs that were asked for lay."""
+        return Seen(self.since, self.until, self.at)
 
 
 def _looked_at(number: int, part: Part, names: frozenset[str]) -> str:
     return f"""looked{number} AS MATERIALIZED (
-        SELECT id, {all_of(part.rest(names))} AS matches
+        SELECT id, finished_at, {all_of(part.rest(names))} AS matches
           FROM (SELECT * FROM {part.rows} WHERE {part.bounds(names)} ORDER BY {part.order} LIMIT :size) AS part)"""
 
 
@@ -85,17 +120,19 @@ def _slice_by(names: frozenset[str], parts: tuple[Part, ...]) -> TextClause:
         for number in range(len(parts))
     )
     matching = " UNION ALL ".join(
-        f"SELECT id FROM looked{number} WHERE matches" for number in range(len(parts))
+        f"SELECT id, finished_at FROM looked{number} WHERE matches" for number in range(len(parts))
     )
     # Both statements are one message, and so one transaction where none was begun.
     return text(f"""
         SET LOCAL statement_timeout = {SLICE_TIMEOUT_MS};
         WITH {looked},
         reached AS (SELECT id FROM ({ends}) AS ends ORDER BY id DESC LIMIT 1),
-        matching AS (SELECT id FROM ({matching}) AS together
-                      WHERE id >= coalesce((SELECT id FROM reached), '00000000-0000-0000-0000-000000000000'))
-        SELECT (SELECT id FROM reached), (SELECT count(*) FROM matching),
-               ARRAY(SELECT id FROM matching ORDER BY id DESC OFFSET :skip LIMIT :want)""")
+        matching AS (SELECT id, finished_at FROM ({matching}) AS together
+                      WHERE id >= coalesce((SELECT id FROM reached), '00000000-0000-0000-0000-000000000000')),
+        wanted AS (SELECT id, finished_at FROM matching ORDER BY id DESC OFFSET :skip LIMIT :want)
+        SELECT (SELECT id FROM reached), (SELECT count(*) FROM matching), ARRAY(SELECT id FROM wanted ORDER BY id DESC),
+               coalesce((SELECT min(finished_at) FROM wanted), now()), coalesce((SELECT max(finished_at) FROM wanted), now()),
+               now()""")
 
 
 class _Walk:
@@ -107,20 +144,23 @@ class _Walk:
     `is_search` says that what it looks at need not match.
     """
 
-    def __init__(
-        self, connection: Connection, wanted: Filter, few: list[UUID] | None, before: UUID | None
-    ) -> None:
+    def __init__(self, connection: Connection, wanted: Filter, few: _Few | None, before: UUID | None) -> None:
         self._connection = connection
         self._values = wanted.values()
         self._parts = parts_of(wanted) if few is None else (GIVEN,)
         if few is not None:
-            self._values["few"] = array_of(few)
+            self._values |= {"few": array_of(few.ids), "few_from": few.since}
         self._to = min((one for one in (before, self._values.get("to_id")) if one is not None), default=None)
         self.is_search = wanted.is_search
         self._size = FIRST_SLICE
+        self._width = windows.FIRST
+        self._is_begun = self._is_at_end_of_window = False
 
     def slices(self, skip: int, want: int, seconds: float, enough: int) -> Iterator[_Slice]:
-        """Slices until all was looked at, `enough` jobs match, or the time is over.
+        """Slices until all was looked at, `enough` jobs match, or the time is over and a slice was full.
+
+        Where the time is over at the end of a window that had no more, the next one is looked at all the same: there are three at
+        most, and a search that goes on from there would begin with a short one again.
 
         Args:
             skip: matching jobs that are passed over, ...
@@ -136,7 +176,11 @@ class _Walk:
             try:
                 one = self._next(max(0, skip - matching), want - given)
             except DBAPIError as error:
-                if trouble_of(error) is not Trouble.SLOW or self._size == 1 or time.monotonic() >= end:
+                if trouble_of(error) is not Trouble.SLOW or self._size == 1:
+                    raise
+                if time.monotonic() >= end:
+                    if self._is_begun:
+                        return
                     raise
                 self._size = max(1, self._size // GROWTH)
                 continue
@@ -146,27 +190,67 @@ class _Walk:
                 return
             self._to = one.reached
             now = time.monotonic()
-            if matching >= enough or now >= end:
+            if matching >= enough or (now >= end and not self._is_at_end_of_window):
                 return
+            self._is_begun = True
             fits = int(self._size * SLICE_SECONDS / max(now - began, 0.001))
             self._size = max(1, min(fits, self._size * GROWTH, LARGEST_SLICE))
 
     def _next(self, skip: int, want: int) -> _Slice:
-        values = self._values | ({} if self._to is None else {"to_id": self._to})
-        names = frozenset(values) - {"few"}
+        window = _window(self._parts, self._values, self._to, self._width)
+        values = self._values | _bounds_of(window) | ({} if self._to is None else {"to_id": self._to})
+        names = frozenset(values) - {"few", "few_from"}
         given = values | {"size": self._size, "skip": skip, "want": want}
-        return _Slice(*self._connection.execute(_slice_by(names, self._parts), given).one())
+        found = _Slice(*self._connection.execute(_slice_by(names, self._parts), given).one())
+        self._is_at_end_of_window = found.reached is None and window.from_id is not None
+        if not self._is_at_end_of_window:
+            return found
+        self._width *= windows.GROWTH
+        return found._replace(reached=window.from_id)
+
+
+def _window(parts: tuple[Part, ...], values: dict[str, Any], to: UUID | None, width: timedelta) -> Window:
+    """What the next statement looks at; parts that live are looked at to their end."""
+    if not any(part.is_of_history for part in parts):
+        return windows.ALL
+    return windows.before(to, width, values.get("from_id"))
+
+
+def _bounds_of(window: Window) -> dict[str, Any]:
+    """The values of a window's conditions, by name."""
+    bounds: dict[str, Any] = {} if window.from_id is None else {"from_id": window.from_id}
+    return bounds if window.ended_from == retention.BEGINNING else bounds | {"ended_from": window.ended_from}
+
+
+class _Few(NamedTuple):
+    """Jobs that were found by an index without an order, and when the first of them had ended."""
+
+    ids: list[UUID]
+    since: datetime
 
 
 _TAGGED = text(read_sql(__file__, "tagged"))
 
 
-def _few_tagged(connection: Connection, wanted: Filter) -> list[UUID] | None:
+def _few_tagged(connection: Connection, wanted: Filter) -> _Few | None:
     """The jobs with the wanted tags, when they are few; their index has no order, so of many the newest are not known."""
     if not wanted.tags:
         return None
-    ids = list(connection.execute(_TAGGED, {"tags": wanted.values()["tags"], "limit": FEW + 1}).scalars())
-    return ids if len(ids) <= FEW else None
+    values = wanted.values()
+    from_id = values.get("from_id")
+    ended_from = retention.BEGINNING if from_id is None else retention.may_end_from(from_id)
+    given = {"tags": values["tags"], "ended_from": ended_from, "limit": FEW + 1}
+    rows = connection.execute(_TAGGED, given).all()
+    if len(rows) > FEW:
+        return None
+    first = min((row[1] for row in rows), default=datetime.now(UTC))
+    return _Few([row[0] for row in rows], first - LONGEST_END)
+
+
+def _page_of(looked: Sequence[_Slice]) -> tuple[list[UUID], Seen | None]:
+    """The jobs that slices have found for a page, and where these lay; None where there are none."""
+    places = [one.seen for one in looked if one.ids]
+    return [job_id for one in looked for job_id in one.ids], reduce(or_, places) if places else None
 
 
 def search(
@@ -181,12 +265,9 @@ def search(
     """
     few = _few_tagged(connection, wanted)
     walk = _Walk(connection, wanted, few, before)
-    ids: list[UUID] = []
-    matching, reached = 0, None
-    for one in walk.slices(offset, limit, PAGE_SECONDS, offset + limit):
-        ids += one.ids
-        matching += one.matching
-        reached = one.reached
+    looked = list(walk.slices(offset, limit, PAGE_SECONDS, offset + limit))
+    ids, seen = _page_of(looked)
+    matching, reached = sum(one.matching for one in looked), looked[-1].reached
     if before is not None:
         walk, matching = _Walk(connection, wanted, few, None), 0
         is_counted = False
@@ -200,8 +281,9 @@ def search(
             matching += one.matching
             is_counted = one.reached is None
     if is_counted:
-        return Found(ids, reached, matching, is_estimate=False)
-    return Found(ids, reached, max(matching, _expected(connection, wanted)), is_estimate=True)
+        return Found(ids, reached, matching, is_estimate=False, seen=seen)
+    total = max(matching, _expected(connection, wanted))
+    return Found(ids, reached, total, is_estimate=True, seen=seen)
 
 
 @cache
@@ -214,18 +296,45 @@ def _count_by(names: frozenset[str], parts: tuple[Part, ...]) -> TextClause:
 
 def _count(connection: Connection, wanted: Filter) -> int:
     """How many jobs match, counted to one beyond `COUNTED_UP_TO`; for what indexes answer alone."""
-    values = wanted.values()
-    statement = _count_by(frozenset(values), parts_of(wanted))
-    return int(connection.execute(statement, values).scalar_one())
+    values, parts = wanted.values(), parts_of(wanted)
+    to, width, counted = values.get("to_id"), windows.FIRST, 0
+    while counted <= COUNTED_UP_TO:
+        window = _window(parts, values, to, width)
+        given = values | _bounds_of(window) | ({} if to is None else {"to_id": to})
+        statement = _count_by(frozenset(given), parts)
+        counted += int(connection.execute(statement, given).scalar_one())
+        if window.from_id is None:
+            break
+        to, width = window.from_id, width * windows.GROWTH
+    return counted
+
+
+_HISTORY_ROWS = text(read_sql(__file__, "history_rows"))
 
 
 @cache
-def _plan_by(names: frozenset[str]) -> TextClause:
-    return text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM jobs WHERE {all_of(names)}")
+def _plan_by(names: frozenset[str], rows: str) -> TextClause:
+    return text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {rows} WHERE {all_of(names)}")
+
+
+def _planned(connection: Connection, values: dict[str, Any], rows: str) -> int:
+    """How many rows PostgreSQL's statistics let expect."""
+    plan: Any = connection.execute(_plan_by(frozenset(values), rows), values).scalar_one()
+    return int((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]["Plan Rows"])
 
 
 def _expected(connection: Connection, wanted: Filter) -> int:
-    """How many jobs match by the planner's statistics."""
+    """How many jobs match by the planner's statistics: of history those of the last days, and all others are taken to be like them."""
     values = wanted.values()
-    plan: Any = connection.execute(_plan_by(frozenset(values)), values).scalar_one()
-    return int((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]["Plan Rows"])
+    if "from_id" in values:
+        return _planned(
+            connection, values | {"ended_from": retention.may_end_from(values["from_id"])}, "jobs"
+        )
+    if "to_id" in values:
+        return _planned(connection, values, "jobs")
+    living = _planned(connection, values, "jobs_living")
+    if not any(part.is_of_history for part in parts_of(wanted)):
+        return living
+    lately = {"ended_after": windows.before(None, windows.FIRST).ended_from}
+    days, all_days = _planned(connection, lately, "jobs"), connection.execute(_HISTORY_ROWS).scalar_one()
+    return living + int(_planned(connection, values | lately, "jobs") * max(1.0, all_days / max(1, days)))

@@ -38,11 +38,11 @@ _NOTE_PROGRESS = text(read_sql(__file__, "note_progress"))
 def find(connection: Connection, job_id: UUID) -> JobRow | None:
     """One job, or None.
 
-    History is looked through from the day on which the job was submitted, as its id says. Only where that finds none, all of it
-    is: the clock that made the id may have been wrong.
+    Of history the days after its submission are looked through, as its id says. Only where that finds none, all of it is: the job
+    may have waited long, and the clock that made the id may have been wrong.
     """
-    for since in (retention.may_end_from(job_id), retention.BEGINNING):
-        row = connection.execute(_FIND, {"id": job_id, "since": since}).first()
+    for since, until in (retention.ends_within(job_id), (retention.BEGINNING, retention.END)):
+        row = connection.execute(_FIND, {"id": job_id, "since": since, "until": until}).first()
         if row is not None:
             return JobRow(*row)
     return None

@@ -51,6 +51,13 @@ DISPATCH_DUE = SweepPlan(
 DELIVER_CALLBACKS = SweepPlan(
     "deliver_callbacks", "makes the callbacks of jobs that ended", period=1.0, batch=200, rows=5_000
 )
+LATE_CALLBACKS = SweepPlan(
+    "late_callbacks",
+    "makes the callbacks of jobs that ended more than a day ago, where no sweep has run since",
+    period=60.0,
+    batch=200,
+    rows=5_000,
+)
 RECOVER_STUCK = SweepPlan(
     "recover_stuck", "ends attempts whose lease ran out", period="STUCK_CHECK_INTERVAL", batch=200
 )
@@ -73,4 +80,4 @@ KEEP_HISTORY = SweepPlan(
     seconds=20.0,
 )
 
-SWEEPS = (DISPATCH_DUE, DELIVER_CALLBACKS, RECOVER_STUCK, EXPIRE, PRUNE, KEEP_HISTORY)
+SWEEPS = (DISPATCH_DUE, DELIVER_CALLBACKS, LATE_CALLBACKS, RECOVER_STUCK, EXPIRE, PRUNE, KEEP_HISTORY)

@@ -47,8 +47,8 @@ SELECT count(*)
    AND (CAST(:ids AS uuid[]) IS NULL OR d.job_id = ANY(CAST(:ids AS uuid[])));
 
 -- name: jobs
--- The jobs of open dead letters, from the newest dead letter on.
-SELECT d.job_id
+-- The jobs of open dead letters, from the newest dead letter on; when each died, and what time it is.
+SELECT d.job_id, d.dead_at, now()
   FROM dead_letters d
  WHERE d.requeued_at IS NULL AND d.discarded_at IS NULL
    AND (CAST(:task AS text) IS NULL OR d.task = :task)

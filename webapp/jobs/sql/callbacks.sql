@@ -4,13 +4,14 @@
 -- Locks: the rows of the final jobs, those that another session has locked left out.
 
 -- name: take_ended
--- `largest` bytes of a result are given at most; of a larger one it is said that it was left out.
+-- Those that ended at `since` or later. `largest` bytes of a result are given at most; of a larger one it is said that it was left
+-- out.
 SELECT id, callback_url, status, task, queue, attempt, retry_count, tags,
        CASE WHEN octet_length(CAST(given AS text)) <= :largest THEN given END AS result,
        coalesce(octet_length(CAST(given AS text)) > :largest, false) AS result_omitted,
        result_note, last_error, created_at, finished_at
   FROM jobs, LATERAL (SELECT coalesce(result_as_sent, CAST(result AS json)) AS given) AS result
- WHERE finished_at IS NOT NULL AND callback_url IS NOT NULL AND callback_job_id IS NULL
+ WHERE finished_at IS NOT NULL AND finished_at >= :since AND callback_url IS NOT NULL AND callback_job_id IS NULL
  ORDER BY finished_at
  LIMIT :limit FOR UPDATE OF jobs SKIP LOCKED;
 

@@ -1,4 +1,4 @@
--- One job, with the fields of a `JobRow` in its order. Reads primary keys, of history those from `since` on; locks nothing.
+-- One job, with the fields of a `JobRow` in its order. Reads primary keys, of history those from `since` until `until`; locks nothing.
 
 -- name: find
 SELECT id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, queue, priority, status, attempt, retry_count,
@@ -6,7 +6,7 @@ SELECT id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, qu
        coalesce(result_as_sent, CAST(result AS json)) AS result, last_error, created_at, updated_at, last_attempt_at,
        finished_at, tags, expires_at, backoff, callback_url, callback_job_id, cancel_reason, progress, result_note,
        key
-  FROM jobs WHERE id = :id AND (finished_at IS NULL OR finished_at >= :since);
+  FROM jobs WHERE id = :id AND (finished_at IS NULL OR (finished_at >= :since AND finished_at < :until));
 
 -- name: find_ended
 -- One that has ended, wherever that is kept.
