@@ -261,11 +261,8 @@ class Stack:
                 raise StackError(str(ports.PortInUse(*one.port)))
 
     def _migrate(self) -> None:
-        newest = max(
-            file.name.partition("_")[0] for file in (ROOT / "migrations" / "versions").glob("[0-9]*.py")
-        )
         where = addresses.of(self.settings)["database_url"]
-        if postgres.migrated_to(where) == newest:
+        if postgres.migrated_to(where) == postgres.newest_migration():
             return
         done = subprocess.run(
             [sys.executable, "-m", "flask", "--app", "wsgi", "db", "upgrade"],

@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg2
@@ -18,7 +19,7 @@ import requests
 from redis import Redis
 from sqlalchemy.engine import make_url
 
-from ops.stack import ports, valkey
+from ops.stack import ports, postgres, valkey
 
 BIN = Path(sys.prefix) / "bin"
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,7 +182,9 @@ class Fleet:
                 )
 
     def migrate(self, *words: str) -> None:
-        """Brings the schema to its head, or runs another `flask db ...`."""
+        """Brings the schema to its head where it is not, or runs another `flask db ...`."""
+        if not words and postgres.migrated_to(self.database_url) == postgres.newest_migration():
+            return
         subprocess.run(
             [sys.executable, "-m", "flask", "--app", "wsgi", "db", *(words or ("upgrade",))],
             env=self.environment,
@@ -292,14 +295,18 @@ class Fleet:
 
 
 @contextmanager
-def database_of_its_own(name: str) -> Iterator[str]:
-    """An empty database on the run's server, for the time of a block; gives its URL."""
+def database_of_its_own(name: str, template: str = "template1") -> Iterator[str]:
+    """An empty database on the run's server, for the time of a block; gives its URL.
+
+    Args:
+        template: the database that it is a copy of.
+    """
     server = make_url(os.environ["DATABASE_URL"])
     admin = psycopg2.connect(server.set(drivername="postgresql").render_as_string(hide_password=False))
     admin.autocommit = True
     with admin.cursor() as cursor:
         cursor.execute(f"DROP DATABASE IF EXISTS {name}")
-        cursor.execute(f"CREATE DATABASE {name}")
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
             yield server.set(database=name).render_as_string(hide_password=False)
         finally:
@@ -308,9 +315,17 @@ def database_of_its_own(name: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def fleet(tmp_path_factory):
+def migrated_database(tmp_path_factory):
+    """Makes databases that have our tables and no row, each for the time of a block; the migrations run once."""
+    with database_of_its_own("djps_migrated") as url:
+        Fleet(tmp_path_factory.mktemp("migrated"), url).migrate()
+        yield partial(database_of_its_own, template="djps_migrated")
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory, migrated_database):
     """Everything up, for all system tests; each leaves it as it found it."""
-    with database_of_its_own("djps_system") as url:
+    with migrated_database("djps_system") as url:
         made = Fleet(tmp_path_factory.mktemp("fleet"), url)
         try:
             made.up()
@@ -351,9 +366,9 @@ def another_fleet(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(tmp_path_factory, migrated_database):
     """An API with one process, and nothing behind it that runs jobs."""
-    with database_of_its_own("djps_api_alone") as url:
+    with migrated_database("djps_api_alone") as url:
         made = Fleet(tmp_path_factory.mktemp("api-alone"), url)
         made.environment |= {"API_WORKERS": "1", "MAX_WAITERS": "4"}
         try:
