@@ -16,7 +16,6 @@ import psycopg2
 import psycopg2.errors
 
 from ops.stack.ports import LOOPBACK
-from ops.stack.venv import ROOT
 from webapp.settings.database_url import connect_arguments
 
 VERSION = 18
@@ -237,11 +236,6 @@ def refusal(address: str) -> str | None:
 
 def _connect(address: str) -> Any:
     return psycopg2.connect(**(connect_arguments(address) | {"connect_timeout": CONNECT_TIMEOUT}))
-
-
-def newest_migration() -> str:
-    """The revision of the newest migration."""
-    return max(file.name.partition("_")[0] for file in (ROOT / "migrations" / "versions").glob("[0-9]*.py"))
 
 
 def migrated_to(address: str) -> str | None:

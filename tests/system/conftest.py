@@ -19,7 +19,7 @@ import requests
 from redis import Redis
 from sqlalchemy.engine import make_url
 
-from ops.stack import ports, postgres, valkey
+from ops.stack import ports, valkey
 
 BIN = Path(sys.prefix) / "bin"
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,10 +130,15 @@ HANDLERS = """
 
 
 class Fleet:
-    """The processes, and what tests do with them."""
+    """The processes, and what tests do with them.
 
-    def __init__(self, folder: Path, database_url: str) -> None:
+    Args:
+        migrated: whether the database has our tables already.
+    """
+
+    def __init__(self, folder: Path, database_url: str, *, migrated: bool = False) -> None:
         self.folder = folder
+        self.migrated = migrated
         self.redis_port = ports.free()
         self.api_port = ports.free()
         #: Where a test may listen, and workers may call.
@@ -182,9 +187,7 @@ class Fleet:
                 )
 
     def migrate(self, *words: str) -> None:
-        """Brings the schema to its head where it is not, or runs another `flask db ...`."""
-        if not words and postgres.migrated_to(self.database_url) == postgres.newest_migration():
-            return
+        """Brings the schema to its head, or runs another `flask db ...`."""
         subprocess.run(
             [sys.executable, "-m", "flask", "--app", "wsgi", "db", *(words or ("upgrade",))],
             env=self.environment,
@@ -197,7 +200,8 @@ class Fleet:
     def up(self) -> None:
         """Starts everything over a database that is there, and returns when it is ready."""
         self.start("redis")
-        self.migrate()
+        if not self.migrated:
+            self.migrate()
         self.start("api", "worker", "maintenance", "beat")
         self.wait_until(lambda: self.ready() and self.live_workers() == 2)
 
@@ -326,7 +330,7 @@ def migrated_database(tmp_path_factory):
 def fleet(tmp_path_factory, migrated_database):
     """Everything up, for all system tests; each leaves it as it found it."""
     with migrated_database("djps_system") as url:
-        made = Fleet(tmp_path_factory.mktemp("fleet"), url)
+        made = Fleet(tmp_path_factory.mktemp("fleet"), url, migrated=True)
         try:
             made.up()
             yield made
@@ -372,9 +376,7 @@ def server(tmp_path_factory, migrated_database):
         made = Fleet(tmp_path_factory.mktemp("api-alone"), url)
         made.environment |= {"API_WORKERS": "1", "MAX_WAITERS": "4"}
         try:
-            made.start("redis")
-            made.migrate()
-            made.start("api")
+            made.start("redis", "api")
             made.wait_until(made.ready)
             yield made
         finally:

@@ -33,7 +33,7 @@ BACKLOG = 170_000
 def fleet(tmp_path_factory, migrated_database):
     """A stack of its own: what these tests send leaves all kinds of jobs behind."""
     with migrated_database("djps_described") as url:
-        made = Fleet(tmp_path_factory.mktemp("described"), url)
+        made = Fleet(tmp_path_factory.mktemp("described"), url, migrated=True)
         try:
             made.up()
             yield made

@@ -66,7 +66,7 @@ def shop_environment(tmp_path_factory):
 def shop_fleet(tmp_path_factory, shop_environment, migrated_database):
     """A stack whose workers have the shop's handler."""
     with migrated_database("djps_examples_django") as url:
-        made = Fleet(tmp_path_factory.mktemp("django"), url)
+        made = Fleet(tmp_path_factory.mktemp("django"), url, migrated=True)
         made.environment |= {"HANDLERS": "shop.handlers", **shop_environment, "DJPS_URL": made.url}
         manage(made, "migrate", "--run-syncdb", "--verbosity", "0")
         try:

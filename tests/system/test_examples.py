@@ -45,7 +45,7 @@ def fleet(tmp_path_factory, shop, sink, migrated_database):
     folder = tmp_path_factory.mktemp("examples")
     (folder / "imports").mkdir()
     with migrated_database("djps_examples") as url:
-        made = Fleet(folder, url)
+        made = Fleet(folder, url, migrated=True)
         made.environment |= {
             "HANDLERS": "mail_handlers,import_handlers",
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(EXAMPLES / "handlers")]),

@@ -166,7 +166,7 @@ def processes(tmp_path_factory, migrated_database):
     folder = tmp_path_factory.mktemp("processes")
     (folder / "process_handlers.py").write_text(textwrap.dedent(HANDLERS))
     with migrated_database("djps_processes") as url:
-        made = Fleet(folder, url)
+        made = Fleet(folder, url, migrated=True)
         made.environment |= {"HANDLERS": "user_handlers,process_handlers", "CANCEL_GRACE": "2"}
         try:
             made.up()
