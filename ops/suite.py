@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -53,20 +52,23 @@ def _but(folder: str, files: Iterable[str]) -> tuple[str, ...]:
     return folder, *(f"--ignore={file}" for file in files)
 
 
-#: The system tests that run no line of ours that others do not run as well.
-KNOWN_GROUND = (
-    _files("system", "processes", "stack_faults", "races", "hosts", "handlers_that_end"),
-    _files("system", "described", "example_applications", "example_callers", "examples", "load", "spread"),
-    # These type the pages' commands, build images and start whole stacks: they wait for others most of their time.
-    _files("system", "pages", "stack", "upgrade", "backup", "full_disk"),
-    _files("system", "image"),
-    _files("system", "chaos"),
+#: The system tests in which lines of ours run that run in no other test.
+NEW_GROUND = _files(
+    "system", "breaking", "running", "hosts", "hostile_clients", "testing_plugin", "tls", "wrong_settings"
 )
+#: These type the pages' commands and start whole stacks: they wait for others most of their time.
+WAITING = _files("system", "pages", "stack", "upgrade", "backup", "full_disk")
+STACKS = _files("system", "processes", "stack_faults", "described")
+IMAGES, FAULTS = _files("system", "image"), _files("system", "chaos")
 #: The suite. The longest come first, so that the lanes end at about the same time.
 GROUPS = (
     Group(("tests/unit", "tests/integration"), measured=True),
-    Group(_but("tests/system", chain(*KNOWN_GROUND)), measured=True),
-    *(Group(files) for files in KNOWN_GROUND),
+    Group(WAITING),
+    Group(STACKS),
+    Group(IMAGES),
+    Group(_but("tests/system", (*NEW_GROUND, *WAITING, *STACKS, *IMAGES, *FAULTS))),
+    Group(NEW_GROUND, measured=True),
+    Group(FAULTS),
     Group(("tests/contracts",)),
 )
 #: Half of integration, by the time it takes.
