@@ -31,9 +31,10 @@ PATIENCE = 20.0
 #: The tables in which something was written since they were emptied, and be it taken back. Emptying makes each file of a
 #: table and its indexes anew, so that only those are emptied that need it.
 _WRITTEN = text("""
-    SELECT string_agg(leaf.relid::regclass::text, ', ')
-      FROM unnest('{jobs,job_attempts,dead_letters,idempotency_keys}'::regclass[]) AS one, pg_partition_tree(one) AS leaf
-     WHERE leaf.isleaf AND pg_relation_size(leaf.relid) > 0""")
+    SELECT string_agg(oid::regclass::text, ', ')
+      FROM pg_class
+     WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'
+       AND pg_relation_size(oid) > 0""")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

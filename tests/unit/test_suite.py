@@ -52,3 +52,27 @@ def test_the_groups_together_run_each_file_once(groups, folders):
         for file in (suite.ROOT / "tests" / folder).rglob("test_*.py")
     }
     assert run == dict.fromkeys(there, 1)
+
+
+def test_a_group_that_fails_is_told_and_the_next_one_runs(tmp_path, capfd):
+    (tmp_path / "test_wrong.py").write_text("def test_wrong():\n    raise AssertionError\n")
+    (tmp_path / "test_right.py").write_text("def test_right():\n    pass\n")
+    groups = [suite.Group((str(tmp_path / f"test_{name}.py"),)) for name in ("wrong", "right")]
+    assert suite._in_lanes(groups, 1) == [1, 0]
+    said = capfd.readouterr().out
+    assert "1 failed" in said
+    assert said.rstrip().splitlines()[-1].strip("= ").startswith("1 passed")
+
+
+def test_a_check_that_fails_is_named_with_what_it_said(tmp_path, monkeypatch, capsys):
+    (tmp_path / "wrong.py").write_text("import os\n")
+    checks = (
+        ("lint", ("ruff", "check", "--quiet", str(tmp_path)), False),
+        ("format", ("ruff", "format", "--check", "--quiet", str(tmp_path)), False),
+    )
+    monkeypatch.setattr(suite, "CHECKS", checks)
+    assert suite._failed_checks() == ["lint"]
+    said = capsys.readouterr().out
+    assert said.startswith("lint: failed\n")
+    assert "wrong.py" in said
+    assert said.endswith("format: ok\n")
