@@ -9,7 +9,6 @@ from pathlib import Path
 from string import Template
 
 from ops.stack.venv import ROOT
-from webapp.jobs.handlers import NAME, load, registry
 
 _HANDLER = Template('''\
 """Runs jobs whose payload says `"task": "$name"`."""
@@ -64,6 +63,9 @@ def write(name: str, folder: Path) -> tuple[Path, Path]:
     Raises:
         CannotWrite: the name breaks its rule, or there is such a file already.
     """
+    # Only this command needs the handlers, and all of SQLAlchemy's and redis-py's modules with them.
+    from webapp.jobs.handlers import NAME, load, registry  # noqa: PLC0415
+
     if not NAME.fullmatch(name):
         raise CannotWrite(f"a handler's name must match {NAME.pattern}; given: {name[:100]!r}")
     load((), "")

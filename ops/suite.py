@@ -1,4 +1,4 @@
-"""`ops test`: the checks, then the whole suite against servers of its own, with coverage of every process."""
+"""`ops test`: the checks, then the whole suite against servers of its own, with the coverage of what is new in each part."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from ops.stack import ports
 from ops.stack.throwaway import Throwaway
@@ -24,39 +27,70 @@ CHECKS = (
     ("imports", ("lint-imports", "--no-logo"), False),
 )
 BIN = Path(sys.prefix) / "bin"
-#: The fault suite's short run takes as long as a third of the other system tests.
-FAULTS = "tests/system/test_chaos.py"
-#: These type the pages' commands, build images and start whole stacks: they wait for others most of their time.
-WAITING = tuple(
-    f"tests/system/test_{name}.py" for name in ("pages", "image", "stack", "upgrade", "backup", "full_disk")
+#: How many groups run at a time: while one computes, others wait for processes and downloads.
+LANES, QUICK_LANES = 3, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Tests that run in one process of pytest, beside other groups, with servers of their own.
+
+    Args:
+        tests: files and folders, as pytest takes them.
+        measured: whether what they run counts for the coverage. That costs half as much time again.
+    """
+
+    tests: tuple[str, ...]
+    measured: bool = False
+
+
+def _files(folder: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"tests/{folder}/test_{name}.py" for name in names)
+
+
+def _but(folder: str, files: Iterable[str]) -> tuple[str, ...]:
+    return folder, *(f"--ignore={file}" for file in files)
+
+
+#: The system tests in which lines of ours run that run in no other test.
+NEW_GROUND = _files(
+    "system", "breaking", "running", "hosts", "hostile_clients", "testing_plugin", "tls", "wrong_settings"
 )
-#: The parts of the suite that run side by side, each about as long as the others: the first computes, the others wait
-#: for processes and downloads.
-PARTS = (
-    ("tests/unit", "tests/contracts", "tests/integration", FAULTS),
-    ("tests/system", *(f"--ignore={file}" for file in (FAULTS, *WAITING))),
-    WAITING,
+#: These type the pages' commands and start whole stacks: they wait for others most of their time.
+WAITING = _files("system", "pages", "stack", "upgrade", "backup", "full_disk")
+STACKS = _files("system", "processes", "stack_faults", "described")
+IMAGES, FAULTS = _files("system", "image"), _files("system", "chaos")
+#: The suite. The longest come first, so that the lanes end at about the same time.
+GROUPS = (
+    Group(("tests/unit", "tests/integration"), measured=True),
+    Group(WAITING),
+    Group(STACKS),
+    Group(IMAGES),
+    Group(_but("tests/system", (*NEW_GROUND, *WAITING, *STACKS, *IMAGES, *FAULTS))),
+    Group(NEW_GROUND, measured=True),
+    Group(FAULTS),
+    Group(("tests/contracts",)),
 )
-#: What `--quick` runs side by side, without coverage: all that needs no process of ours. The files of integration that are named
-#: take half of its time.
-HALF = tuple(
-    f"tests/integration/test_{name}.py"
-    for name in (
-        *(
-            "store_machine",
-            "migrations",
-            "statement_plans",
-            "paging",
-            "large_pages",
-            "long_searches",
-            "sweeps",
-        ),
-        *("read_replica", "history", "store_races", "job_commands", "dead_letters", "chunk", "execution"),
-    )
+#: Half of integration, by the time it takes.
+HALF = _files(
+    "integration",
+    *(
+        "store_machine",
+        "statement_plans",
+        "paging",
+        "large_pages",
+        "long_searches",
+        "following",
+        "store_races",
+    ),
+    *("read_replica", "history", "job_commands", "dead_letters", "chunk", "execution", "migrations"),
 )
+#: What `--quick` runs, without coverage: all that needs no whole system.
 QUICK = (
-    ("tests/unit", "tests/contracts", *HALF),
-    ("tests/integration", *(f"--ignore={file}" for file in HALF)),
+    Group(_but("tests/integration", HALF)),
+    Group(HALF),
+    Group(("tests/contracts",)),
+    Group(("tests/unit",)),
 )
 #: Settings of a developer's own that must not reach the tests.
 FOREIGN = (
@@ -74,16 +108,12 @@ def run(arguments: Sequence[str], *, check_only: bool = False, quick: bool = Fal
         quick: without the system tests, and without coverage.
     """
     if not arguments or check_only:
-        files = tracked()
-        failed = [
-            name for name, command, of_files in CHECKS if not _passes(name, (*command, *files * of_files))
-        ]
+        failed = _failed_checks()
         if failed or check_only:
             print(f"checks failed: {', '.join(failed)}" if failed else "all checks passed")
             return 1 if failed else 0
     if quick:
-        with ExitStack() as stack:
-            return _first_fault(_side_by_side(QUICK, ("-m", "pytest"), _each_alone(stack, QUICK)))
+        return _first_fault(_in_lanes(QUICK, QUICK_LANES))
     if not arguments:
         return _measured()
     with _surroundings() as environment:
@@ -124,7 +154,6 @@ def _surroundings() -> Iterator[dict[str, str]]:
             "PROMETHEUS_MULTIPROC_DIR": str(Path(folder) / "metrics"),
             "SIMULATED_JOB_URL": f"http://{ports.LOOPBACK}:{httpbin_port}/delay/1",
             "PYTHONPATH": str(ROOT),
-            "COVERAGE_FILE": str(Path(folder) / "coverage"),
         }
         httpbin = subprocess.Popen(
             [str(BIN / "gunicorn"), "--bind", f"{ports.LOOPBACK}:{httpbin_port}", "--threads", "8"]
@@ -138,7 +167,22 @@ def _surroundings() -> Iterator[dict[str, str]]:
             httpbin.wait(30)
 
 
-def _passes(name: str, command: Sequence[str]) -> bool:
+def _failed_checks() -> list[str]:
+    """Runs the checks side by side; names those that failed."""
+    files = tracked()
+    with ThreadPoolExecutor(len(CHECKS)) as pool:
+        done = [pool.submit(_check, (*command, *files * of_files)) for _, command, of_files in CHECKS]
+    failed = []
+    for (name, _, _), ended in zip(CHECKS, done, strict=True):
+        code, said = ended.result()
+        print(f"{name}: {'failed' if code else 'ok'}", flush=True)
+        if code:
+            failed.append(name)
+            print(said)
+    return failed
+
+
+def _check(command: Sequence[str]) -> tuple[int, str]:
     done = subprocess.run(
         [str(BIN / command[0]), *command[1:]],
         cwd=ROOT,
@@ -147,47 +191,44 @@ def _passes(name: str, command: Sequence[str]) -> bool:
         check=False,
         timeout=300,
     )
-    print(f"{name}: {'ok' if done.returncode == 0 else 'failed'}", flush=True)
-    if done.returncode != 0:
-        print(done.stdout + done.stderr)
-    return done.returncode == 0
+    return done.returncode, done.stdout + done.stderr
 
 
-def _each_alone(stack: ExitStack, parts: Sequence[Sequence[str]]) -> list[dict[str, str]]:
-    """Servers and a folder of its own for each part; their environments."""
-    return [stack.enter_context(_surroundings()) for _ in parts]
-
-
-def _side_by_side(
-    parts: Sequence[Sequence[str]], command: Sequence[str], environments: Sequence[dict[str, str]]
-) -> list[int]:
-    """Runs the parts of a suite at the same time; returns their exit codes.
+def _in_lanes(groups: Sequence[Group], lanes: int, coverage_file: str = os.devnull) -> list[int]:
+    """Runs groups of tests, some at a time; returns their exit codes.
 
     Args:
-        command: what Python is asked for; a part's arguments follow it.
+        lanes: how many at a time; each takes the next group when it has ended one.
+        coverage_file: where measured groups note what they run.
     """
-    with ExitStack() as stack:
-        # What the first part says is shown as it comes, that of the others when all have ended.
-        outputs = [None, *(stack.enter_context(tempfile.TemporaryFile("w+")) for _ in parts[1:])]
+    with ExitStack() as stack, ThreadPoolExecutor(lanes) as pool:
+        # What the first group says is shown as it comes, that of the others when all have ended.
+        outputs = [None, *(stack.enter_context(tempfile.TemporaryFile("w+")) for _ in groups[1:])]
         runs = [
-            subprocess.Popen(
-                [sys.executable, *command, *part],
-                cwd=ROOT,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT if output else None,
-            )
-            for part, environment, output in zip(parts, environments, outputs, strict=True)
+            pool.submit(_run, group, output, coverage_file)
+            for group, output in zip(groups, outputs, strict=True)
         ]
         try:
-            codes = [run.wait() for run in runs]
+            codes = [run.result() for run in runs]
         finally:
-            for run in runs:
-                run.terminate()
+            pool.shutdown(wait=False, cancel_futures=True)
         for output in outputs[1:]:
             output.seek(0)
             print(output.read(), flush=True)
     return codes
+
+
+def _run(group: Group, output: IO[str] | None, coverage_file: str) -> int:
+    command = ["-m", "coverage", "run", "--rcfile=setup.cfg"] if group.measured else []
+    with _surroundings() as environment:
+        return subprocess.run(
+            [sys.executable, *command, "-m", "pytest", *group.tests],
+            cwd=ROOT,
+            env=environment | {"COVERAGE_FILE": coverage_file},
+            stdout=output,
+            stderr=subprocess.STDOUT if output else None,
+            check=False,
+        ).returncode
 
 
 def _first_fault(codes: Sequence[int]) -> int:
@@ -195,23 +236,15 @@ def _first_fault(codes: Sequence[int]) -> int:
 
 
 def _measured() -> int:
-    """Runs the parts of the suite side by side, and judges what they cover together."""
-    coverage = [sys.executable, "-m", "coverage"]
-    with ExitStack() as stack:
-        environments = _each_alone(stack, PARTS)
-        codes = _side_by_side(
-            PARTS, ("-m", "coverage", "run", "--rcfile=setup.cfg", "-m", "pytest"), environments
-        )
-        data = [str(Path(environment["DJPS_DATA_DIR"])) for environment in environments]
-        for step in (
-            ("combine", "--quiet", *data),
-            ("report", "--skip-covered"),
-            ("json", "--quiet", "-o", "-"),
-        ):
+    """Runs the suite in lanes, and judges what it covers."""
+    with tempfile.TemporaryDirectory(prefix="djps-coverage-") as folder:
+        data = str(Path(folder) / "coverage")
+        codes = _in_lanes(GROUPS, LANES, data)
+        for step in (("combine", "--quiet"), ("report", "--skip-covered"), ("json", "--quiet", "-o", "-")):
             done = subprocess.run(
-                [*coverage, step[0], "--rcfile=setup.cfg", *step[1:]],
+                [sys.executable, "-m", "coverage", step[0], "--rcfile=setup.cfg", *step[1:]],
                 cwd=ROOT,
-                env=environments[0],
+                env=os.environ | {"COVERAGE_FILE": data},
                 check=False,
                 capture_output=step[0] == "json",
                 text=True,

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flask.cli import FlaskGroup
-
 from ops.stack.stack import Stack, StackError
 from ops.stack.venv import ROOT
 from webapp.settings import Settings
@@ -35,6 +33,8 @@ def run(stack: Stack, command: str, arguments: Sequence[str], here: Path) -> int
     Raises:
         StackError: no stack runs, and no setting names a database.
     """
+    from flask.cli import FlaskGroup  # noqa: PLC0415 - only the commands of the application need Flask
+
     note = read_note(stack.data)
     if not note and "database_url" not in stack.settings.model_fields_set and not _asks_for_help(arguments):
         raise StackError("DJPS is not up; `python3 -m ops up` starts it, or DATABASE_URL names its database")

@@ -16,7 +16,6 @@ import psycopg2
 import psycopg2.errors
 
 from ops.stack.ports import LOOPBACK
-from webapp.settings.database_url import connect_arguments
 
 VERSION = 18
 USER = PASSWORD = DATABASE = "djps"
@@ -235,6 +234,9 @@ def refusal(address: str) -> str | None:
 
 
 def _connect(address: str) -> Any:
+    # It comes with SQLAlchemy, and most commands of `ops` connect to no database.
+    from webapp.settings.database_url import connect_arguments  # noqa: PLC0415
+
     return psycopg2.connect(**(connect_arguments(address) | {"connect_timeout": CONNECT_TIMEOUT}))
 
 

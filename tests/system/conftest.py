@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg2
@@ -129,10 +130,15 @@ HANDLERS = """
 
 
 class Fleet:
-    """The processes, and what tests do with them."""
+    """The processes, and what tests do with them.
 
-    def __init__(self, folder: Path, database_url: str) -> None:
+    Args:
+        migrated: whether the database has our tables already.
+    """
+
+    def __init__(self, folder: Path, database_url: str, *, migrated: bool = False) -> None:
         self.folder = folder
+        self.migrated = migrated
         self.redis_port = ports.free()
         self.api_port = ports.free()
         #: Where a test may listen, and workers may call.
@@ -194,7 +200,8 @@ class Fleet:
     def up(self) -> None:
         """Starts everything over a database that is there, and returns when it is ready."""
         self.start("redis")
-        self.migrate()
+        if not self.migrated:
+            self.migrate()
         self.start("api", "worker", "maintenance", "beat")
         self.wait_until(lambda: self.ready() and self.live_workers() == 2)
 
@@ -292,14 +299,18 @@ class Fleet:
 
 
 @contextmanager
-def database_of_its_own(name: str) -> Iterator[str]:
-    """An empty database on the run's server, for the time of a block; gives its URL."""
+def database_of_its_own(name: str, template: str = "template1") -> Iterator[str]:
+    """An empty database on the run's server, for the time of a block; gives its URL.
+
+    Args:
+        template: the database that it is a copy of.
+    """
     server = make_url(os.environ["DATABASE_URL"])
     admin = psycopg2.connect(server.set(drivername="postgresql").render_as_string(hide_password=False))
     admin.autocommit = True
     with admin.cursor() as cursor:
         cursor.execute(f"DROP DATABASE IF EXISTS {name}")
-        cursor.execute(f"CREATE DATABASE {name}")
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
             yield server.set(database=name).render_as_string(hide_password=False)
         finally:
@@ -308,10 +319,18 @@ def database_of_its_own(name: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def fleet(tmp_path_factory):
+def migrated_database(tmp_path_factory):
+    """Makes databases that have our tables and no row, each for the time of a block; the migrations run once."""
+    with database_of_its_own("djps_migrated") as url:
+        Fleet(tmp_path_factory.mktemp("migrated"), url).migrate()
+        yield partial(database_of_its_own, template="djps_migrated")
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory, migrated_database):
     """Everything up, for all system tests; each leaves it as it found it."""
-    with database_of_its_own("djps_system") as url:
-        made = Fleet(tmp_path_factory.mktemp("fleet"), url)
+    with migrated_database("djps_system") as url:
+        made = Fleet(tmp_path_factory.mktemp("fleet"), url, migrated=True)
         try:
             made.up()
             yield made
@@ -351,15 +370,13 @@ def another_fleet(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(tmp_path_factory, migrated_database):
     """An API with one process, and nothing behind it that runs jobs."""
-    with database_of_its_own("djps_api_alone") as url:
+    with migrated_database("djps_api_alone") as url:
         made = Fleet(tmp_path_factory.mktemp("api-alone"), url)
         made.environment |= {"API_WORKERS": "1", "MAX_WAITERS": "4"}
         try:
-            made.start("redis")
-            made.migrate()
-            made.start("api")
+            made.start("redis", "api")
             made.wait_until(made.ready)
             yield made
         finally:

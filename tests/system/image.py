@@ -1,4 +1,4 @@
-"""The images of the Dockerfile, built without a container engine: Debian's debootstrap makes the base, Debian's buildah the rest.
+"""The images of the Dockerfile, built without a container engine: Debian's mmdebstrap makes the base, Debian's buildah the rest.
 
 What this machine has of its own for reaching others (a bundle of authorities, pip's configuration) is in the base of the tests
 only.
@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 USER = 10001
 #: The packages that the base has beside Debian's smallest set: what `python:slim` has of them.
 BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates")
+#: What no program of the base reads; each image's files are copied several times.
+LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 #: Where Debian keeps the authorities it trusts.
 AUTHORITIES = Path("etc/ssl/certs/ca-certificates.crt")
 #: What the base takes over of pip's configuration.
@@ -91,9 +93,9 @@ class Workshop:
 
     def __init__(self, folder: Path) -> None:
         if os.geteuid() != 0:
-            raise CannotBuild("only root may build a base with debootstrap")
+            raise CannotBuild("only root may build a base with mmdebstrap")
         try:
-            self._debootstrap = debian.program("debootstrap", "debootstrap")
+            self._mmdebstrap = debian.program("mmdebstrap", "mmdebstrap")
             self._buildah = debian.program("buildah", "buildah")
         except debian.ProgramMissing as missing:
             raise CannotBuild(str(missing)) from missing
@@ -103,20 +105,19 @@ class Workshop:
         self._base()
 
     def _base(self) -> None:
-        base = self._folder / "base"
         codename = platform.freedesktop_os_release()["VERSION_CODENAME"]
+        container = self._run("from", "scratch")
+        base = Path(self._run("mount", container))
         _run(
-            *(str(self._debootstrap), "--variant=minbase", f"--include={','.join(BASE_PACKAGES)}"),
+            *(str(self._mmdebstrap), "--quiet", "--variant=minbase", f"--include={','.join(BASE_PACKAGES)}"),
+            *(f"--dpkgopt=path-exclude={path}" for path in LEFT_OUT),
             *(codename, str(base), *_mirror(codename)),
         )
         (base / "usr/bin/python").symlink_to("python3")
         shutil.copyfile(ssl.get_default_verify_paths().cafile or f"/{AUTHORITIES}", base / AUTHORITIES)
         (base / "etc/pip.conf").write_text(pip_configuration(_pip_settings()))
-        container = self._run("from", "scratch")
-        self._run("add", container, f"{base}/", "/")
         self._run("commit", container, "djps-base")
         self._run("rm", container)
-        shutil.rmtree(base)
 
     def build(self, target: str) -> Image:
         """Builds one of the Dockerfile's images, and lays out its files."""
@@ -152,7 +153,7 @@ def _run(*words: str) -> str:
 
 
 def _mirror(codename: str) -> list[str]:
-    """The mirror that this machine's apt uses; none: debootstrap has one of its own."""
+    """The mirror that this machine's apt uses; none: mmdebstrap has one of its own."""
     said = subprocess.run(
         [
             "apt-get",

@@ -11,7 +11,7 @@ from importlib import resources
 import pytest
 import requests
 import schemathesis
-from conftest import Fleet, database_of_its_own
+from conftest import Fleet
 from described import answers_as_described, walk_from_jobs
 from schemathesis import GenerationMode
 
@@ -30,10 +30,10 @@ BACKLOG = 170_000
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory):
+def fleet(tmp_path_factory, migrated_database):
     """A stack of its own: what these tests send leaves all kinds of jobs behind."""
-    with database_of_its_own("djps_described") as url:
-        made = Fleet(tmp_path_factory.mktemp("described"), url)
+    with migrated_database("djps_described") as url:
+        made = Fleet(tmp_path_factory.mktemp("described"), url, migrated=True)
         try:
             made.up()
             yield made

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import Fleet, database_of_its_own
+from conftest import Fleet
 from lossy import losing_answers
 
 from ops.stack import ports
@@ -63,10 +63,10 @@ def shop_environment(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shop_fleet(tmp_path_factory, shop_environment):
+def shop_fleet(tmp_path_factory, shop_environment, migrated_database):
     """A stack whose workers have the shop's handler."""
-    with database_of_its_own("djps_examples_django") as url:
-        made = Fleet(tmp_path_factory.mktemp("django"), url)
+    with migrated_database("djps_examples_django") as url:
+        made = Fleet(tmp_path_factory.mktemp("django"), url, migrated=True)
         made.environment |= {"HANDLERS": "shop.handlers", **shop_environment, "DJPS_URL": made.url}
         manage(made, "migrate", "--run-syncdb", "--verbosity", "0")
         try:

@@ -40,12 +40,12 @@ def sink():
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory, shop, sink):
+def fleet(tmp_path_factory, shop, sink, migrated_database):
     """A stack whose handlers are the examples."""
     folder = tmp_path_factory.mktemp("examples")
     (folder / "imports").mkdir()
-    with database_of_its_own("djps_examples") as url:
-        made = Fleet(folder, url)
+    with migrated_database("djps_examples") as url:
+        made = Fleet(folder, url, migrated=True)
         made.environment |= {
             "HANDLERS": "mail_handlers,import_handlers",
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(EXAMPLES / "handlers")]),

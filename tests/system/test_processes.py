@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Fleet, database_of_its_own
+from conftest import Fleet
 
 pytestmark = pytest.mark.system
 
@@ -161,12 +161,12 @@ HANDLERS = """
 
 
 @pytest.fixture(scope="module")
-def processes(tmp_path_factory):
+def processes(tmp_path_factory, migrated_database):
     """A DJPS whose handlers start processes."""
     folder = tmp_path_factory.mktemp("processes")
     (folder / "process_handlers.py").write_text(textwrap.dedent(HANDLERS))
-    with database_of_its_own("djps_processes") as url:
-        made = Fleet(folder, url)
+    with migrated_database("djps_processes") as url:
+        made = Fleet(folder, url, migrated=True)
         made.environment |= {"HANDLERS": "user_handlers,process_handlers", "CANCEL_GRACE": "2"}
         try:
             made.up()
