@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -19,7 +20,7 @@ from sqlalchemy import Connection, text
 
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, kept_as_sent, text_array_of
-from webapp.infra.postgres.sql_files import read_sql
+from webapp.infra.postgres.sql_files import of_rows, read_sql
 from webapp.jobs.model import JobRow
 from webapp.jobs.options import PLAIN, Terms
 from webapp.jobs.store import find, find_ended
@@ -63,6 +64,42 @@ def insert_once(
             a job that is due later is left to the dispatcher.
         key_ttl: seconds until its key can be used for another job.
     """
+    with_terms, as_sent = job.terms is not None, kept_as_sent(job.payload)
+    values = _values(job, dispatched=dispatched, terms=job.terms, as_sent=as_sent)
+    if job.idempotency_key is not None:
+        values["key_ttl"] = key_ttl
+    statement = _INSERT_ONE[job.idempotency_key is not None, with_terms, as_sent is not None]
+    rows = statement.run(connection, values).rows
+    return _new_row(job, *rows[0]) if rows else None
+
+
+def insert_group(connection: Connection, jobs: Sequence[NewJob], *, dispatched: Sequence[bool]) -> list[JobRow | None]:
+    """Stores jobs without keys by one statement, as `insert_once` stores each; None for one that is there already.
+
+    Args:
+        dispatched: as there, for each job.
+    """
+    as_sent = [kept_as_sent(job.payload) for job in jobs]
+    with_terms, sent = any(job.terms is not None for job in jobs), any(as_sent)
+    values: dict[str, Any] = {}
+    for number, job in enumerate(jobs):
+        terms = (job.terms or PLAIN) if with_terms else None
+        for name, value in _values(job, dispatched=dispatched[number], terms=terms, as_sent=as_sent[number]).items():
+            values[f"{name}_{number}"] = value
+    rows = _insert_rows(len(jobs), with_terms, sent).run(connection, values).rows
+    times = {row[0]: row[1:] for row in rows}
+    return [_new_row(job, *times[job.id]) if job.id in times else None for job in jobs]
+
+
+@cache
+def _insert_rows(rows: int, terms: bool, as_sent: bool) -> Statement:  # noqa: FBT001 - as `_statement`
+    """The statement that stores so many jobs without keys."""
+    return Statement(of_rows(_statement("one", False, terms, as_sent), rows))  # noqa: FBT003 - as `_statement`
+
+
+def _values(
+    job: NewJob, *, dispatched: bool, terms: Terms | None, as_sent: str | None
+) -> dict[str, Any]:
     values = {
         "id": job.id,
         "task": job.task,
@@ -75,26 +112,20 @@ def insert_once(
         "request_id": job.request_id,
         "traceparent": job.traceparent,
         "dispatched": dispatched,
+        "as_sent": as_sent,
     }
-    if job.idempotency_key is not None:
-        values["key_ttl"] = key_ttl
-    if job.terms is not None:
+    if terms is not None:
         values |= {
-            "priority": job.terms.priority,
-            "run_at": job.terms.run_at,
-            "delay": job.terms.delay,
-            "expires_at": job.terms.expires_at,
-            "expires_in": job.terms.expires_in,
-            "backoff": job.terms.backoff,
-            "tags": list(job.terms.tags),
-            "callback_url": job.terms.callback_url,
+            "priority": terms.priority,
+            "run_at": terms.run_at,
+            "delay": terms.delay,
+            "expires_at": terms.expires_at,
+            "expires_in": terms.expires_in,
+            "backoff": terms.backoff,
+            "tags": list(terms.tags),
+            "callback_url": terms.callback_url,
         }
-    as_sent = kept_as_sent(job.payload)
-    if as_sent is not None:
-        values["as_sent"] = as_sent
-    statement = _INSERT_ONE[job.idempotency_key is not None, job.terms is not None, as_sent is not None]
-    rows = statement.run(connection, values).rows
-    return _new_row(job, *rows[0]) if rows else None
+    return values
 
 
 def _new_row(

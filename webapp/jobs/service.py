@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from uuid_utils.compat import uuid7
 
 from webapp.infra.broker.hints import Hint
@@ -24,6 +24,7 @@ from webapp.infra.telemetry import metrics
 from webapp.infra.telemetry.logs import bound_field
 from webapp.infra.telemetry.traceparent import here
 from webapp.jobs import control, insert
+from webapp.jobs.groups import Candidate, Groups, may_join
 from webapp.jobs.errors import (
     JobEnded,
     JobError,
@@ -76,6 +77,7 @@ class Jobs(Lookup):
         super().__init__(engine, rules.limits.retention_days)
         self._rules = rules
         self._hints = hints
+        self._groups = Groups(self._store_group)
 
     def can_judge(self, payload: Mapping[str, object]) -> bool:
         """True if this process knows what runs a job with this payload, whatever HANDLERS the workers have."""
@@ -203,13 +205,18 @@ class Jobs(Lookup):
 
     def _store(self, job: NewJob, *, dispatched: bool) -> tuple[JobRow, bool]:
         key = job.idempotency_key
-        given: Any = {"job": job, "dispatched": dispatched, "key_ttl": self._rules.limits.key_ttl}
         try:
-            inserted, owner = in_one_trip(
-                self._engine,
-                lambda connection: insert.insert_or_find(connection, **given),
-                if_broken=lambda connection: insert.insert_again_or_find(connection, **given),
-            )
+            if not may_join(job):
+                inserted, owner = self._store_alone(job, dispatched=dispatched)
+            elif (stored := self._groups.add(Candidate(job, dispatched))) is not None:
+                return stored, True
+            else:
+                inserted, owner = in_transaction(
+                    self._engine,
+                    lambda connection: insert.insert_again_or_find(
+                        connection, job, dispatched=dispatched, key_ttl=self._rules.limits.key_ttl
+                    ),
+                )
         except DBAPIError as error:
             if key is not None and is_lock_of(error, insert.KEYS):
                 raise KeyRace(key) from error
@@ -223,6 +230,32 @@ class Jobs(Lookup):
         if owner.job is None:
             raise KeyOfPruned(key or "", owner.job_id)
         return owner.job, owner.job_id == job.id
+
+    def _store_alone(
+        self, job: NewJob, *, dispatched: bool
+    ) -> tuple[JobRow | None, insert.KeyOwner | None]:
+        given: Any = {"job": job, "dispatched": dispatched, "key_ttl": self._rules.limits.key_ttl}
+        return in_one_trip(
+            self._engine,
+            lambda connection: insert.insert_or_find(connection, **given),
+            if_broken=lambda connection: insert.insert_again_or_find(connection, **given),
+        )
+
+    def _store_group(self, group: Sequence[Candidate]) -> Sequence[JobRow | None]:
+        """The rows of those that are stored; None for one of which that is not known."""
+        if len(group) == 1:
+            return [self._store_alone(group[0].job, dispatched=group[0].dispatched)[0]]
+        try:
+            return in_one_trip(
+                self._engine,
+                lambda connection: insert.insert_group(
+                    connection, [one.job for one in group], dispatched=[one.dispatched for one in group]
+                ),
+                if_broken=lambda _: [None] * len(group),
+            )
+        except SQLAlchemyError as error:
+            logger.warning("jobs could not be stored together", extra={"jobs": len(group), "error_type": type(error).__name__})
+            return [None] * len(group)
 
     def cancel(self, job_id: UUID, reason: str | None = None) -> tuple[JobRow, CancelAnswer]:
         """Cancels a job that waits, or asks one that runs to stop; asking twice changes nothing.

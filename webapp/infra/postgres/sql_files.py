@@ -18,6 +18,8 @@ _COMMENT = re.compile(r"^\s*--.*\n?", re.MULTILINE)
 _NEXT_PART = re.compile(r",\n\w+ AS \(\n")
 #: Rows made of arrays, a column each; the arrays, and the columns' names.
 _ROWS = re.compile(r"SELECT \* FROM unnest\((.*?)\)\s+AS \w+\(([^)]*)\)", re.DOTALL)
+#: The place of a value; `::` is a cast.
+_VALUE = re.compile(r"(?<!:):(\w+)")
 _ARRAY = re.compile(r"CAST\(:\w+ AS \w+\[\]\)")
 
 
@@ -80,6 +82,19 @@ def of_one(statement: str) -> str:
         return "SELECT " + ", ".join(f"({array})[1] AS {name.strip()}" for array, name in columns)
 
     return _ROWS.sub(first, statement)
+
+
+def of_rows(statement: str, rows: int) -> str:
+    r"""An INSERT of one row, as one of several that also gives their ids: the `:names` of each end with its number.
+
+    Example:
+        >>> of_rows("INSERT INTO t (id, a)\nSELECT :id, now()\nON CONFLICT DO NOTHING\nRETURNING a", 2)
+        'INSERT INTO t (id, a)\nVALUES (:id_0, now()),\n(:id_1, now())\nON CONFLICT DO NOTHING\nRETURNING id, a'
+    """
+    head, rest = statement.split("\nSELECT ", 1)
+    values, tail = rest.split("\nON CONFLICT DO NOTHING\nRETURNING ", 1)
+    given = ",\n".join("(" + _VALUE.sub(rf":\1_{number}", values) + ")" for number in range(rows))
+    return f"{head}\nVALUES {given}\nON CONFLICT DO NOTHING\nRETURNING id, {tail}"
 
 
 @cache
