@@ -39,6 +39,7 @@ def create_app(
 
     from webapp import api
     from webapp.api.extensions import QuickJSON, db
+    from webapp.api.work_slots import WorkSlots
     from webapp.dead_letters.service import DeadLetters
     from webapp.infra.broker.client import bind_celery
     from webapp.infra.broker.publish import Broker
@@ -92,7 +93,8 @@ def create_app(
         most=settings.max_tasks_per_child,
     )
     rules = Rules(handlers.registry, Limits.of(settings))
-    app.extensions["jobs"] = Jobs(engine, rules, Outbox(broker, partial(hand_back, engine)))
+    slots = app.extensions["work_slots"] = WorkSlots(settings.api_threads)
+    app.extensions["jobs"] = Jobs(engine, rules, Outbox(broker, partial(hand_back, engine)), slot=slots.slot)
     app.extensions["dead_letters"] = DeadLetters(engine)
     api.init_app(app, settings, engine)
     if command_line if command_line is not None else os.environ.get("FLASK_RUN_FROM_CLI") == "true":

@@ -9,6 +9,7 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 from ops.stack.evenly import Shares, spread
+from webapp.api.work_slots import MOST_SUBMISSIONS
 from webapp.infra import prefork
 from webapp.infra.telemetry.logs import configuration
 from webapp.server.worker import PatientWorker
@@ -48,7 +49,7 @@ class JsonLogger(Logger):
 bind = f"{_settings.api_host}:{_settings.api_port}"
 workers = _settings.api_workers
 # Those that wait for a job need a thread each, beside those that work; a thread is made when it is needed.
-threads = _settings.api_threads + _settings.max_waiters
+threads = _settings.api_threads + MOST_SUBMISSIONS + _settings.max_waiters
 worker_class = PatientWorker
 timeout = 30
 graceful_timeout = 20

@@ -22,6 +22,12 @@ SLOTLESS = frozenset(
 )
 
 
+#: What works on the database only for a part of its time, and takes a slot for that part.
+SUBMISSIONS = frozenset({"jobs.submit"})
+#: How many of these are answered at once; those that come while one is being stored are stored together.
+MOST_SUBMISSIONS = 16
+
+
 class WorkSlots:
     """Lets only so many requests work at once: those that wait have a thread each, and hold no slot.
 
@@ -30,10 +36,13 @@ class WorkSlots:
     """
 
     def __init__(self, slots: int) -> None:
-        # A queue of tokens: to wait for one is one sleep, where `threading.Semaphore` has a lock and a condition made in Python.
+        # Queues of tokens: to wait for one is one sleep, where `threading.Semaphore` has a lock and a condition made in Python.
         self._free: SimpleQueue[None] = SimpleQueue()
         for _ in range(slots):
             self._free.put(None)
+        self._submissions: SimpleQueue[None] = SimpleQueue()
+        for _ in range(MOST_SUBMISSIONS):
+            self._submissions.put(None)
 
     def free(self) -> int:
         """How many are free now."""
@@ -43,13 +52,15 @@ class WorkSlots:
         """Takes a slot for this request; waits for one, unless it needs none."""
         if request.endpoint in SLOTLESS:
             return
-        self._free.get()
-        g.has_work_slot = True
+        slots = self._submissions if request.endpoint in SUBMISSIONS else self._free
+        slots.get()
+        g.slots = slots
 
     def leave(self) -> None:
         """Gives this request's slot back, if it has one."""
-        if g.pop("has_work_slot", False):
-            self._free.put(None)
+        slots: SimpleQueue[None] | None = g.pop("slots", None)
+        if slots is not None:
+            slots.put(None)
 
     @contextmanager
     def slot(self) -> Iterator[None]:

@@ -10,20 +10,22 @@ again by itself, as after a try whose answer was lost.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from webapp.infra.postgres import deadlines
-from webapp.jobs.model import JobRow
 from webapp.jobs.submission import NewJob
 
+T = TypeVar("T")
+
 #: Most jobs that one statement stores; each number of them is a statement of its own.
-MOST: Final = 8
+MOST: Final = 16
 #: Longest payload of a job that joins others, characters: a larger one would make them wait for it.
 LONGEST_PAYLOAD: Final = 16_384
-#: Longest wait for the others where a thread has no time of its own, seconds.
+#: Longest wait for a turn, seconds: one statement that hangs must not hold up what other connections can do.
+LONGEST_TURN: Final = 0.1
+#: Longest wait for a group where a thread has no time of its own, seconds.
 LONGEST_WAIT: Final = 10.0
 
 
@@ -41,39 +43,65 @@ class Candidate:
 
 
 def may_join(job: NewJob) -> bool:
-    """True if a job can be stored with others: it waits for no one else's key, and is small. Pure."""
-    return job.idempotency_key is None and len(job.payload) <= LONGEST_PAYLOAD
+    """True if a job can be stored with others: a large one would make them wait. Pure."""
+    return len(job.payload) <= LONGEST_PAYLOAD
 
 
-class _Member:
+def next_group(keys: Sequence[str | None], most: int) -> list[int]:
+    """Which of those that wait are stored next: the first one, and those that can join it. Pure.
+
+    Those with a key are not mixed with those without, who need not wait for a key; and the same key is not in a group twice.
+
+    Args:
+        keys: theirs, in the order in which they came.
+        most: jobs of one group.
+
+    Returns:
+        Their places.
+
+    Example:
+        >>> next_group([None, "a", None], 16), next_group(["a", None, "a", "b"], 16)
+        ([0, 2], [0, 3])
+    """
+    taken: set[str] = set()
+    chosen: list[int] = []
+    for place, key in enumerate(keys):
+        if len(chosen) < most and (key is None) == (keys[0] is None) and key not in taken:
+            chosen.append(place)
+            if key is not None:
+                taken.add(key)
+    return chosen
+
+
+class _Member(Generic[T]):
     """One who waits: first for its turn, then, unless it leads, for what became of the group."""
 
-    __slots__ = ("candidate", "group", "row", "word")
+    __slots__ = ("answer", "candidate", "group", "word")
 
     def __init__(self, candidate: Candidate) -> None:
         self.candidate = candidate
         #: The group that it leads, once it is its turn.
-        self.group: Sequence[_Member] = ()
-        #: Its job as it is stored, once it is.
-        self.row: JobRow | None = None
+        self.group: Sequence[_Member[T]] = ()
+        #: What became of its job, once that is known.
+        self.answer: T | None = None
         #: Held until there is something to be told.
         self.word = threading.Lock()
         self.word.acquire()
 
 
-class Groups:
+class Groups(Generic[T]):
     """The submissions of one process.
 
     Args:
-        store: stores jobs by one statement, commits, and returns their rows in their order; None for one of which that is
-            not known.
+        store: stores jobs by one statement, commits, and says what became of each, in their order; None where that is not
+            known.
         most: jobs of one statement.
         at_once: statements at the same time.
     """
 
     def __init__(
         self,
-        store: Callable[[Sequence[Candidate]], Sequence[JobRow | None]],
+        store: Callable[[Sequence[Candidate]], Sequence[T | None]],
         *,
         most: int = MOST,
         at_once: int = 1,
@@ -82,39 +110,42 @@ class Groups:
         self._most = most
         self._free = at_once
         self._lock = threading.Lock()
-        self._waiting: deque[_Member] = deque()
+        self._waiting: list[_Member[T]] = []
 
-    def add(self, candidate: Candidate) -> JobRow | None:
+    def add(self, candidate: Candidate) -> T | None:
         """Stores a job, with others if it has to wait for one; None where it is not known whether it is stored.
 
         Raises:
-            DBAPIError: it came alone, and was not stored.
+            DBAPIError: it was not stored with others, and could not be.
         """
         with self._lock:
             if self._free:
                 self._free -= 1
                 member = None
             else:
-                member = _Member(candidate)
+                member = _Member[T](candidate)
                 self._waiting.append(member)
         if member is None:
             try:
                 return self._store([candidate])[0]
             finally:
                 self._pass_on()
-        left = deadlines.left()
-        if not member.word.acquire(timeout=LONGEST_WAIT if left is None else max(0.0, left)):
-            self._withdraw(member)
+        told = member.word.acquire(timeout=LONGEST_TURN)
+        if not told and self._withdraw(member):
+            return self._store([candidate])[0]
         if member.group:
             self._lead(member.group)
-        return member.row
+        elif not told:
+            left = deadlines.left()
+            member.word.acquire(timeout=LONGEST_WAIT if left is None else max(0.0, left))
+        return member.answer
 
-    def _lead(self, group: Sequence[_Member]) -> None:
+    def _lead(self, group: Sequence[_Member[T]]) -> None:
         """Stores a group and tells its members; the first one is this thread's own."""
         try:
             stored = self._store([one.candidate for one in group])
-            for one, row in zip(group, stored, strict=True):
-                one.row = row
+            for one, answer in zip(group, stored, strict=True):
+                one.answer = answer
         finally:
             self._pass_on()
             for one in group[1:]:
@@ -126,12 +157,17 @@ class Groups:
             if not self._waiting:
                 self._free += 1
                 return
-            group = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            places = next_group([one.candidate.job.idempotency_key for one in self._waiting], self._most)
+            group = [self._waiting[place] for place in places]
+            for one in group:
+                self._waiting.remove(one)
             group[0].group = group
         group[0].word.release()
 
-    def _withdraw(self, member: _Member) -> None:
-        """Takes back one whose time is over, unless it is in a group already; one that leads must go on."""
+    def _withdraw(self, member: _Member[T]) -> bool:
+        """Takes back one that has waited too long for its turn; False when it is in a group already."""
         with self._lock:
-            if member in self._waiting:
-                self._waiting.remove(member)
+            if member not in self._waiting:
+                return False
+            self._waiting.remove(member)
+            return True

@@ -28,6 +28,9 @@ from webapp.jobs.submission import KEY_TTL, NewJob
 
 #: Longest a statement of a batch may run, milliseconds: ten thousand rows on a busy machine.
 BATCH_TIMEOUT_MS = 15_000
+#: Longest that a group waits for a key, milliseconds: its other members are stored by themselves then.
+GROUP_LOCK_TIMEOUT_MS = 50
+_SHORT_WAIT = f"SET LOCAL lock_timeout = {GROUP_LOCK_TIMEOUT_MS}"
 #: The table of idempotency keys.
 KEYS = "idempotency_keys"
 
@@ -73,33 +76,42 @@ def insert_once(
     return _new_row(job, *rows[0]) if rows else None
 
 
-def insert_group(connection: Connection, jobs: Sequence[NewJob], *, dispatched: Sequence[bool]) -> list[JobRow | None]:
-    """Stores jobs without keys by one statement, as `insert_once` stores each; None for one that is there already.
+def insert_group(
+    connection: Connection, jobs: Sequence[NewJob], *, dispatched: Sequence[bool], key_ttl: float = KEY_TTL
+) -> list[JobRow | None]:
+    """Stores jobs by one statement, as `insert_once` stores each; None for one that is there already, or whose key is taken.
 
     Args:
+        jobs: all of them with a key, each with another one, or all without.
         dispatched: as there, for each job.
+        key_ttl: as there.
     """
     as_sent = [kept_as_sent(job.payload) for job in jobs]
-    with_terms, sent = any(job.terms is not None for job in jobs), any(as_sent)
+    keyed, with_terms = jobs[0].idempotency_key is not None, any(job.terms is not None for job in jobs)
     values: dict[str, Any] = {}
-    for number, job in enumerate(jobs):
+    # In the order of their keys, as a batch: two groups with the same keys must not wait for each other in a circle.
+    for row, number in enumerate(
+        sorted(range(len(jobs)), key=lambda number: jobs[number].idempotency_key or "")
+    ):
+        job = jobs[number]
         terms = (job.terms or PLAIN) if with_terms else None
-        for name, value in _values(job, dispatched=dispatched[number], terms=terms, as_sent=as_sent[number]).items():
-            values[f"{name}_{number}"] = value
-    rows = _insert_rows(len(jobs), with_terms, sent).run(connection, values).rows
-    times = {row[0]: row[1:] for row in rows}
+        given = _values(job, dispatched=dispatched[number], terms=terms, as_sent=as_sent[number]) | {
+            "key_ttl": key_ttl
+        }
+        values |= {f"{name}_{row}": value for name, value in given.items()}
+    stored = _group_statement(len(jobs), keyed, with_terms, any(as_sent)).run(connection, values)
+    times = {row[0]: row[1:] for row in stored.rows}
     return [_new_row(job, *times[job.id]) if job.id in times else None for job in jobs]
 
 
 @cache
-def _insert_rows(rows: int, terms: bool, as_sent: bool) -> Statement:  # noqa: FBT001 - as `_statement`
-    """The statement that stores so many jobs without keys."""
-    return Statement(of_rows(_statement("one", False, terms, as_sent), rows))  # noqa: FBT003 - as `_statement`
+def _group_statement(rows: int, keyed: bool, terms: bool, as_sent: bool) -> Statement:  # noqa: FBT001 - as `_statement`
+    """The statement that stores so many jobs; one that takes keys does not wait long for another that holds one."""
+    insert = of_rows(_statement("one", keyed, terms, as_sent), rows)
+    return Statement(f"{_SHORT_WAIT};\n{insert}" if keyed else insert)
 
 
-def _values(
-    job: NewJob, *, dispatched: bool, terms: Terms | None, as_sent: str | None
-) -> dict[str, Any]:
+def _values(job: NewJob, *, dispatched: bool, terms: Terms | None, as_sent: str | None) -> dict[str, Any]:
     values = {
         "id": job.id,
         "task": job.task,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -24,7 +25,6 @@ from webapp.infra.telemetry import metrics
 from webapp.infra.telemetry.logs import bound_field
 from webapp.infra.telemetry.traceparent import here
 from webapp.jobs import control, insert
-from webapp.jobs.groups import Candidate, Groups, may_join
 from webapp.jobs.errors import (
     JobEnded,
     JobError,
@@ -35,6 +35,7 @@ from webapp.jobs.errors import (
     OptionRefused,
     PayloadRefused,
 )
+from webapp.jobs.groups import Candidate, Groups, may_join
 from webapp.jobs.lookup import Lookup
 from webapp.jobs.model import CancelAnswer, JobRow
 from webapp.jobs.states import JobStatus
@@ -46,6 +47,10 @@ logger = logging.getLogger(__name__)
 MOST_SUGGESTIONS = 100
 #: Why a request is refused by what is known today: its answer is another where its key was used before.
 REFUSALS = (OptionRefused, PayloadRefused)
+
+
+#: A job that is stored now, or else who owns its key.
+Stored = tuple[JobRow | None, insert.KeyOwner | None]
 
 
 class Hints(Protocol):
@@ -71,13 +76,22 @@ class Jobs(Lookup):
         engine: the database.
         rules: what is taken.
         hints: tells the workers.
+        slot: held while a submission works on the database; waits for it where too many do.
     """
 
-    def __init__(self, engine: Engine, rules: Rules, hints: Hints) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        rules: Rules,
+        hints: Hints,
+        *,
+        slot: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         super().__init__(engine, rules.limits.retention_days)
         self._rules = rules
         self._hints = hints
-        self._groups = Groups(self._store_group)
+        self._slot = slot
+        self._groups = Groups[Stored](self._store_group)
 
     def can_judge(self, payload: Mapping[str, object]) -> bool:
         """True if this process knows what runs a job with this payload, whatever HANDLERS the workers have."""
@@ -181,7 +195,8 @@ class Jobs(Lookup):
         key = submission.idempotency_key
         if key is None:
             return None
-        owner = in_one_trip(self._engine, lambda connection: insert.find_by_key(connection, key))
+        with self._slot():
+            owner = in_one_trip(self._engine, lambda connection: insert.find_by_key(connection, key))
         if owner is None or owner.fingerprint != fingerprint(submission):
             return None
         if owner.job is None:
@@ -206,17 +221,11 @@ class Jobs(Lookup):
     def _store(self, job: NewJob, *, dispatched: bool) -> tuple[JobRow, bool]:
         key = job.idempotency_key
         try:
-            if not may_join(job):
-                inserted, owner = self._store_alone(job, dispatched=dispatched)
-            elif (stored := self._groups.add(Candidate(job, dispatched))) is not None:
-                return stored, True
+            if may_join(job):
+                stored = self._groups.add(Candidate(job, dispatched))
+                inserted, owner = stored or self._store_again(job, dispatched=dispatched)
             else:
-                inserted, owner = in_transaction(
-                    self._engine,
-                    lambda connection: insert.insert_again_or_find(
-                        connection, job, dispatched=dispatched, key_ttl=self._rules.limits.key_ttl
-                    ),
-                )
+                inserted, owner = self._store_alone(job, dispatched=dispatched)
         except DBAPIError as error:
             if key is not None and is_lock_of(error, insert.KEYS):
                 raise KeyRace(key) from error
@@ -231,30 +240,43 @@ class Jobs(Lookup):
             raise KeyOfPruned(key or "", owner.job_id)
         return owner.job, owner.job_id == job.id
 
-    def _store_alone(
-        self, job: NewJob, *, dispatched: bool
-    ) -> tuple[JobRow | None, insert.KeyOwner | None]:
+    def _store_alone(self, job: NewJob, *, dispatched: bool) -> Stored:
         given: Any = {"job": job, "dispatched": dispatched, "key_ttl": self._rules.limits.key_ttl}
-        return in_one_trip(
-            self._engine,
-            lambda connection: insert.insert_or_find(connection, **given),
-            if_broken=lambda connection: insert.insert_again_or_find(connection, **given),
-        )
-
-    def _store_group(self, group: Sequence[Candidate]) -> Sequence[JobRow | None]:
-        """The rows of those that are stored; None for one of which that is not known."""
-        if len(group) == 1:
-            return [self._store_alone(group[0].job, dispatched=group[0].dispatched)[0]]
-        try:
+        with self._slot():
             return in_one_trip(
                 self._engine,
-                lambda connection: insert.insert_group(
-                    connection, [one.job for one in group], dispatched=[one.dispatched for one in group]
-                ),
-                if_broken=lambda _: [None] * len(group),
+                lambda connection: insert.insert_or_find(connection, **given),
+                if_broken=lambda connection: insert.insert_again_or_find(connection, **given),
             )
+
+    def _store_again(self, job: NewJob, *, dispatched: bool) -> Stored:
+        """Stores a job of which it is not known whether its group has."""
+        given: Any = {"job": job, "dispatched": dispatched, "key_ttl": self._rules.limits.key_ttl}
+        with self._slot():
+            return in_transaction(
+                self._engine, lambda connection: insert.insert_again_or_find(connection, **given)
+            )
+
+    def _store_group(self, group: Sequence[Candidate]) -> Sequence[Stored | None]:
+        """What became of each; None where that is not known."""
+        if len(group) == 1:
+            return [self._store_alone(group[0].job, dispatched=group[0].dispatched)]
+        jobs, dispatched = [one.job for one in group], [one.dispatched for one in group]
+        try:
+            with self._slot():
+                rows = in_one_trip(
+                    self._engine,
+                    lambda connection: insert.insert_group(
+                        connection, jobs, dispatched=dispatched, key_ttl=self._rules.limits.key_ttl
+                    ),
+                    if_broken=lambda _: [None] * len(group),
+                )
+                return [(row, None) if row is not None else None for row in rows]
         except SQLAlchemyError as error:
-            logger.warning("jobs could not be stored together", extra={"jobs": len(group), "error_type": type(error).__name__})
+            logger.warning(
+                "jobs could not be stored together",
+                extra={"jobs": len(group), "error_type": type(error).__name__},
+            )
             return [None] * len(group)
 
     def cancel(self, job_id: UUID, reason: str | None = None) -> tuple[JobRow, CancelAnswer]:
