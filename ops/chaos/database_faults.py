@@ -41,17 +41,17 @@ def terminate_backends(stage: Stage) -> None:
 def database_slow(stage: Stage) -> None:
     """Every statement that writes a job takes longer."""
     with stage.fault("slow statements for 6 s"):
-        _change_table(stage, schema.SLOW_ON)
+        change_table(stage, schema.SLOW_ON)
         stage.hold(6)
-        _change_table(stage, schema.SLOW_OFF)
+        change_table(stage, schema.SLOW_OFF)
 
 
 def database_deadlocks(stage: Stage) -> None:
     """Statements fail as they would in a deadlock."""
     with stage.fault("deadlocks for 6 s"):
-        _change_table(stage, schema.DEADLOCKS_ON)
+        change_table(stage, schema.DEADLOCKS_ON)
         stage.hold(6)
-        _change_table(stage, schema.DEADLOCKS_OFF)
+        change_table(stage, schema.DEADLOCKS_OFF)
 
 
 def database_read_only(seconds: float) -> Fault:
@@ -86,7 +86,7 @@ def table_locked(seconds: float) -> Fault:
     return inject
 
 
-def _change_table(stage: Stage, sql: str) -> None:
+def change_table(stage: Stage, sql: str) -> None:
     """DDL needs the table for itself for a moment; a busy system may win that race a few times."""
     for _ in range(20):
         try:

@@ -27,7 +27,6 @@ class JsonLogger(Logger):
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
         """Logs one answered request; the query string stays out, it may hold anything."""
-        headers = {name.lower(): value for name, value in resp.headers}
         path, status = environ.get("PATH_INFO", ""), int(str(resp.status).split()[0])
         is_routine = path in ROUTINE and status < HTTPStatus.BAD_REQUEST
         self.access_log.log(
@@ -40,7 +39,7 @@ class JsonLogger(Logger):
                 "bytes": getattr(resp, "sent", None),
                 "seconds": round(request_time.total_seconds(), 6),
                 "client": environ.get("REMOTE_ADDR"),
-                "request_id": headers.get("x-request-id"),
+                "request_id": next((value for name, value in resp.headers if name == "X-Request-ID"), None),
                 **environ.get("djps.trace", {}),
             },
         )
