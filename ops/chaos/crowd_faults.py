@@ -24,7 +24,7 @@ PATIENCE = 15.0
 #: Where a gunicorn worker dies that stores a group.
 PLACES = ("before-group", "after-group")
 #: Crowds while statements fail.
-CROWDS = 8
+CROWDS = 40
 
 
 def key_race(stage: Stage) -> None:

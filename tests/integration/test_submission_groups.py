@@ -53,7 +53,7 @@ def meet(service, eventually, monkeypatch) -> Meet:
         monkeypatch.setattr(service, "_store_alone", last)
         with ThreadPoolExecutor(len(submissions) + 1) as pool:
             first = pool.submit(submit, plain(n=-1))
-            eventually(lambda: not service._groups._free)
+            eventually(lambda: not service._groups._is_free)
             answers = []
             for number, submission in enumerate(submissions):
                 answers.append(pool.submit(submit, submission))
@@ -191,7 +191,7 @@ def test_a_lone_submission_waits_for_no_one(service, monkeypatch):
         assert service.submit(plain(n=n)).created
     assert time.monotonic() - began < PATIENCE
     assert not service._groups._waiting
-    assert service._groups._free == 1
+    assert service._groups._is_free
 
 
 def test_a_large_job_is_stored_by_itself(service, engine, monkeypatch):

@@ -84,7 +84,7 @@ def test_a_crowd_is_stored_in_groups_no_larger_than_they_may_be(crowd, store, mo
         assert first.result(PATIENCE) == 1
         assert sorted(one.result(PATIENCE) for one in others) == [2, 2, 3, 3, 3]
     assert store.groups == [1, 3, 2]
-    assert crowd._free == 1
+    assert crowd._is_free
 
 
 def test_a_leader_that_fails_tells_the_others_that_nothing_is_known(crowd, store, monkeypatch):
@@ -95,7 +95,7 @@ def test_a_leader_that_fails_tells_the_others_that_nothing_is_known(crowd, store
         store.gate.set()
         ends = [one.exception(PATIENCE) or one.result() for one in others]
     assert sorted(map(type, ends), key=str) == [type(None), type(None), SystemExit]
-    assert crowd._free == 1
+    assert crowd._is_free
     assert crowd.add(Candidate(new_job(), dispatched=False)) == 1
 
 
@@ -111,7 +111,7 @@ def test_a_statement_that_hangs_holds_up_no_other(crowd, store, monkeypatch):
         assert not first.done()
         hanging.set()
         assert first.result(PATIENCE) == 1
-    assert crowd._free == 1
+    assert crowd._is_free
     assert crowd._waiting == []
 
 
@@ -135,4 +135,4 @@ def test_a_member_gives_up_when_its_time_is_over_and_the_group_goes_on(crowd, st
         store.gate.set()
         assert leader.result(PATIENCE) == 2
         assert hurried.result(PATIENCE) in {None, 2}
-    assert crowd._free == 1
+    assert crowd._is_free

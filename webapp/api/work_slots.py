@@ -1,4 +1,7 @@
-"""How many requests work at once in a process: as many as it has database connections. The others wait for a slot, or need none."""
+"""How many requests work at once in a process: as many as it has database connections, and submissions beside them.
+
+The others wait for a slot, or need none.
+"""
 
 from __future__ import annotations
 

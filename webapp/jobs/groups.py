@@ -96,7 +96,6 @@ class Groups(Generic[T]):
         store: stores jobs by one statement, commits, and says what became of each, in their order; None where that is not
             known.
         most: jobs of one statement.
-        at_once: statements at the same time.
     """
 
     def __init__(
@@ -104,11 +103,10 @@ class Groups(Generic[T]):
         store: Callable[[Sequence[Candidate]], Sequence[T | None]],
         *,
         most: int = MOST,
-        at_once: int = 1,
     ) -> None:
         self._store = store
         self._most = most
-        self._free = at_once
+        self._is_free = True
         self._lock = threading.Lock()
         self._waiting: list[_Member[T]] = []
 
@@ -119,8 +117,8 @@ class Groups(Generic[T]):
             DBAPIError: it was not stored with others, and could not be.
         """
         with self._lock:
-            if self._free:
-                self._free -= 1
+            if self._is_free:
+                self._is_free = False
                 member = None
             else:
                 member = _Member[T](candidate)
@@ -155,7 +153,7 @@ class Groups(Generic[T]):
         """Lets the next group begin, if one waits."""
         with self._lock:
             if not self._waiting:
-                self._free += 1
+                self._is_free = True
                 return
             places = next_group([one.candidate.job.idempotency_key for one in self._waiting], self._most)
             group = [self._waiting[place] for place in places]
