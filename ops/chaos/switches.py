@@ -259,15 +259,10 @@ def _group_told_early() -> None:
 
 def _group_trusted() -> None:
     """Whatever became of a group, its members are told that they are stored."""
-    from webapp.jobs.service import Jobs
+    from webapp.jobs.groups import Groups
 
-    real = Jobs._store_group
-
-    def store(self: Any, group: Any) -> Any:
-        answers = zip(group, real(self, group), strict=True)
-        return [answer or (_row_of(one.job), None) for one, answer in answers]
-
-    Jobs._store_group = store
+    real = Groups.add
+    Groups.add = lambda self, one: real(self, one) or (_row_of(one.job), None)
 
 
 def _any_claim() -> None:

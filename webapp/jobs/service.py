@@ -221,24 +221,19 @@ class Jobs(Lookup):
     def _store(self, job: NewJob, *, dispatched: bool) -> tuple[JobRow, bool]:
         key = job.idempotency_key
         try:
-            if may_join(job):
-                stored = self._groups.add(Candidate(job, dispatched))
-                inserted, owner = stored or self._store_again(job, dispatched=dispatched)
-            else:
-                inserted, owner = self._store_alone(job, dispatched=dispatched)
+            stored = self._stored(job, dispatched=dispatched)
         except DBAPIError as error:
             if key is not None and is_lock_of(error, insert.KEYS):
                 raise KeyRace(key) from error
             raise
-        if inserted is not None:
-            return inserted, True
-        if owner is None:
-            raise KeyRace(key or "")
-        if owner.fingerprint != job.fingerprint:
-            raise KeyReused(key or "", owner.job_id)
-        if owner.job is None:
-            raise KeyOfPruned(key or "", owner.job_id)
-        return owner.job, owner.job_id == job.id
+        return _judged(job, *stored)
+
+    def _stored(self, job: NewJob, *, dispatched: bool) -> Stored:
+        """Stores a job: with others, if it meets some; else, or where nothing is known of its group, by itself."""
+        if not may_join(job):
+            return self._store_alone(job, dispatched=dispatched)
+        with_others = self._groups.add(Candidate(job, dispatched))
+        return with_others or self._store_again(job, dispatched=dispatched)
 
     def _store_alone(self, job: NewJob, *, dispatched: bool) -> Stored:
         given: Any = {"job": job, "dispatched": dispatched, "key_ttl": self._rules.limits.key_ttl}
@@ -262,6 +257,7 @@ class Jobs(Lookup):
         if len(group) == 1:
             return [self._store_alone(group[0].job, dispatched=group[0].dispatched)]
         jobs, dispatched = [one.job for one in group], [one.dispatched for one in group]
+        unknown: list[JobRow | None] = [None] * len(group)
         try:
             with self._slot():
                 rows = in_one_trip(
@@ -269,7 +265,7 @@ class Jobs(Lookup):
                     lambda connection: insert.insert_group(
                         connection, jobs, dispatched=dispatched, key_ttl=self._rules.limits.key_ttl
                     ),
-                    if_broken=lambda _: [None] * len(group),
+                    if_broken=lambda _: unknown,
                 )
                 return [(row, None) if row is not None else None for row in rows]
         except SQLAlchemyError as error:
@@ -326,6 +322,19 @@ class Jobs(Lookup):
     def flush(self) -> bool:
         """Waits until the hints of what was submitted here are on their way; False when that takes too long."""
         return self._hints.flush()
+
+
+def _judged(job: NewJob, inserted: JobRow | None, owner: insert.KeyOwner | None) -> tuple[JobRow, bool]:
+    """The job that a submission has come to, and whether it is new."""
+    if inserted is not None:
+        return inserted, True
+    if owner is None:
+        raise KeyRace(job.idempotency_key or "")
+    if owner.fingerprint != job.fingerprint:
+        raise KeyReused(job.idempotency_key or "", owner.job_id)
+    if owner.job is None:
+        raise KeyOfPruned(job.idempotency_key or "", owner.job_id)
+    return owner.job, owner.job_id == job.id
 
 
 def _origin() -> Origin:
