@@ -9,11 +9,11 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 from ops.stack.evenly import Shares, spread
-from webapp.api.work_slots import MOST_SUBMISSIONS
 from webapp.infra import prefork
 from webapp.infra.telemetry.logs import configuration
 from webapp.server.worker import PatientWorker
 from webapp.settings import current
+from webapp.settings.http import MOST_SUBMISSIONS
 from webapp.startup import one_sentence
 
 with one_sentence():

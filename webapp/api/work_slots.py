@@ -11,6 +11,8 @@ from queue import SimpleQueue
 
 from flask import current_app, g, request
 
+from webapp.settings.http import MOST_SUBMISSIONS
+
 #: What is answered however busy this process is: it asks PostgreSQL nothing, or only within bounds of its own.
 SLOTLESS = frozenset(
     {
@@ -27,8 +29,6 @@ SLOTLESS = frozenset(
 
 #: What works on the database only for a part of its time, and takes a slot for that part.
 SUBMISSIONS = frozenset({"jobs.submit"})
-#: How many of these are answered at once; those that come while one is being stored are stored together.
-MOST_SUBMISSIONS = 16
 
 
 class WorkSlots:
