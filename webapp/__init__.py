@@ -39,6 +39,7 @@ def create_app(
 
     from webapp import api
     from webapp.api.extensions import QuickJSON, db
+    from webapp.api.work_slots import WorkSlots
     from webapp.dead_letters.service import DeadLetters
     from webapp.flow.book import FlowBook
     from webapp.flow.service import Flow
@@ -95,7 +96,10 @@ def create_app(
     )
     rules = Rules(handlers.registry, Limits.of(settings))
     book = FlowBook(engine)
-    app.extensions["jobs"] = Jobs(engine, rules, Outbox(broker, partial(hand_back, engine)), book)
+    slots = app.extensions["work_slots"] = WorkSlots(settings.api_threads)
+    app.extensions["jobs"] = Jobs(
+        engine, rules, Outbox(broker, partial(hand_back, engine)), book, slot=slots.slot
+    )
     app.extensions["flow"] = Flow(engine, book, handlers.registry.known)
     app.extensions["dead_letters"] = DeadLetters(engine)
     api.init_app(app, settings, engine)

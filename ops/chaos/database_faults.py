@@ -49,19 +49,19 @@ def database_slow(stage: Stage) -> None:
 @contextmanager
 def slow_statements(stage: Stage) -> Iterator[None]:
     """Every statement that writes a job takes longer, for the time of a block."""
-    _change_table(stage, schema.SLOW_ON)
+    change_table(stage, schema.SLOW_ON)
     try:
         yield
     finally:
-        _change_table(stage, schema.SLOW_OFF)
+        change_table(stage, schema.SLOW_OFF)
 
 
 def database_deadlocks(stage: Stage) -> None:
     """Statements fail as they would in a deadlock."""
     with stage.fault("deadlocks for 6 s"):
-        _change_table(stage, schema.DEADLOCKS_ON)
+        change_table(stage, schema.DEADLOCKS_ON)
         stage.hold(6)
-        _change_table(stage, schema.DEADLOCKS_OFF)
+        change_table(stage, schema.DEADLOCKS_OFF)
 
 
 def database_read_only(seconds: float) -> Fault:
@@ -96,7 +96,7 @@ def table_locked(seconds: float) -> Fault:
     return inject
 
 
-def _change_table(stage: Stage, sql: str) -> None:
+def change_table(stage: Stage, sql: str) -> None:
     """DDL needs the table for itself for a moment; a busy system may win that race a few times."""
     for _ in range(20):
         try:

@@ -41,6 +41,8 @@ MUTANTS = (
     Mutant("no-redispatch", "what was sent once is never sent again", "redis-flush"),
     Mutant("no-renewal", "leases are not prolonged", "long-job"),
     Mutant("answer-first", "the client is answered before the commit", "api-worker-kill"),
+    Mutant("group-told-early", "those who are stored with another one are answered before", "groups"),
+    Mutant("group-trusted", "jobs whose group failed are answered as stored", "groups"),
     Mutant("any-claim", "a claim takes a job whatever its state", "msg-duplicate"),
     Mutant("cancel-in-words", "a waiting job's cancel is answered, and nothing is written", "cancel-flush"),
     Mutant("twice", "each job is run by two processes at once", "child-stop", "I4 overlaps"),

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import libfaketime
 
-from ops.chaos.clients import Line
-from ops.chaos.history import Event, Exchange
 from ops.chaos.redis_faults import redis_command
 from ops.chaos.stage import Fault, Stage
 from ops.chaos.system import LEASE, WORKERS, await_that
 
-#: Sequence numbers of the harness's own requests begin here, far from those of the load.
-EXTRA = 10_000_000
-#: Clients that post one key at once.
-RACERS = 100
-#: How long one of them goes on, seconds.
-RACE_PATIENCE = 15.0
 #: Two workers go on side by side before and after the fault, seconds.
 BESIDE = 2.0
 #: How far the skewed worker's clock is ahead, seconds.
@@ -147,42 +136,6 @@ def two_beats(stage: Stage) -> None:
         stage.system.start("second-beat")
         stage.hold(6)
         stage.system.stop("second-beat")
-
-
-def key_race(stage: Stage) -> None:
-    """100 clients post the same key at the same moment."""
-    for number in range(5):
-        with stage.fault("100 clients, one key"):
-            _race(stage, EXTRA + number)
-
-
-def _race(stage: Stage, seq: int) -> None:
-    operation = stage.history.begin(seq, f"{stage.prefix}-{seq}", "plain")
-    payload = {"task": "chaos.effect", "ms": 1, "seq": seq}
-    body = json.dumps({"payload": payload, "idempotency_key": operation.key}).encode()
-    barrier = threading.Barrier(RACERS)
-
-    def post() -> None:
-        line = Line(stage.system.api_port)
-        barrier.wait(20)
-        while True:
-            stage.history.invoke(operation)
-            began = time.time()
-            status, headers, answer = line.ask("POST", "/jobs", body)
-            exchange = Exchange(began, time.time() - began, status, "Retry-After" in headers)
-            if status in (200, 201):
-                stage.history.end(operation, Event.OK, exchange, str(json.loads(answer)["id"]))
-                break
-            stage.history.end(operation, Event.UNKNOWN, exchange)
-            if time.time() - began > RACE_PATIENCE:
-                break
-        line.close()
-
-    threads = [threading.Thread(target=post, daemon=True) for _ in range(RACERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
 
 
 def stop_children(stage: Stage) -> None:

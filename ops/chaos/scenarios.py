@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ops.chaos.client_faults import SLOW_CLIENTS, slow_clients
+from ops.chaos.crowd_faults import groups_broken, key_race
 from ops.chaos.database_faults import (
     database_deadlocks,
     database_down,
@@ -28,7 +29,6 @@ from ops.chaos.process_faults import (
     deafen,
     die_at,
     hurry_worker,
-    key_race,
     kill_api_workers,
     kill_children,
     kill_once,
@@ -119,6 +119,13 @@ def _list() -> list[Scenario]:
             die_at("before-commit", "after-commit"),
         ),
         Scenario("key-race", "100 clients post one key at once, five times", key_race, jobs=200),
+        Scenario(
+            "groups",
+            "crowds of 32 clients: a gunicorn worker dies before and after a group's commit, then statements fail",
+            groups_broken,
+            jobs=200,
+            rate=20,
+        ),
         Scenario(
             "redis-kill",
             "Redis killed, back after 3 s with nothing in it",

@@ -21,7 +21,10 @@ from sqlalchemy import text
 from webapp.infra.postgres.engine import Statement
 
 #: Names of places where a process kills itself once its file is there.
-PLACES = ("before-commit", "after-commit", "after-claim", "before-settle", "after-settle")
+PLACES = (
+    *("before-commit", "after-commit", "before-group", "after-group"),
+    *("after-claim", "before-settle", "after-settle"),
+)
 
 
 #: Places that raise while their file says so: every sweep, and dispatch of a queue that comes before all others.
@@ -116,6 +119,7 @@ def _places_to_die() -> None:
     from webapp.jobs.service import Jobs
 
     _around(insert, "insert_once", after="before-commit")
+    _around(insert, "insert_group", before="before-group", after="after-group")
     _around(Jobs, "_store", after="after-commit")
     _around(claims, "claim_all", after="after-claim")
     _around(settle, "settle_completed", before="before-settle", after="after-settle")
@@ -243,6 +247,33 @@ def _row_of(job: Any) -> Any:
     known |= {"idempotency_key": job.idempotency_key, "max_retries": job.max_retries}
     known |= {"priority": 5, "attempt": 0, "retry_count": 0, "tags": []}
     return JobRow(**{name: known.get(name) for name in JobRow.__slots__})
+
+
+def _group_told_early() -> None:
+    """Those who are stored with another one are answered when it begins."""
+    from webapp.jobs.groups import Groups
+
+    real = Groups._lead
+
+    def lead(self: Any, group: Any) -> None:
+        for one in group[1:]:
+            one.answer = _row_of(one.candidate.job), None
+            one.word.release()
+        time.sleep(0.3)
+        for one in group[1:]:
+            # The real one releases it anew.
+            one.word.acquire(blocking=False)
+        real(self, group)
+
+    Groups._lead = lead
+
+
+def _group_trusted() -> None:
+    """Whatever became of a group, its members are told that they are stored."""
+    from webapp.jobs.groups import Groups
+
+    real = Groups.add
+    Groups.add = lambda self, one: real(self, one) or (_row_of(one.job), None)
 
 
 def _any_claim() -> None:
@@ -398,6 +429,8 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "twice": _twice,
     "left-alone": _left_alone,
     "answer-first": _answer_first,
+    "group-told-early": _group_told_early,
+    "group-trusted": _group_trusted,
     "any-claim": _any_claim,
     "cancel-in-words": _cancel_in_words,
     "blame-all": _blame_all,

@@ -13,6 +13,7 @@ from webapp.infra import prefork
 from webapp.infra.telemetry.logs import configuration
 from webapp.server.worker import PatientWorker
 from webapp.settings import current
+from webapp.settings.http import MOST_SUBMISSIONS
 from webapp.startup import one_sentence
 
 with one_sentence():
@@ -26,7 +27,6 @@ class JsonLogger(Logger):
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
         """Logs one answered request; the query string stays out, it may hold anything."""
-        headers = {name.lower(): value for name, value in resp.headers}
         path, status = environ.get("PATH_INFO", ""), int(str(resp.status).split()[0])
         is_routine = path in ROUTINE and status < HTTPStatus.BAD_REQUEST
         self.access_log.log(
@@ -39,7 +39,7 @@ class JsonLogger(Logger):
                 "bytes": getattr(resp, "sent", None),
                 "seconds": round(request_time.total_seconds(), 6),
                 "client": environ.get("REMOTE_ADDR"),
-                "request_id": headers.get("x-request-id"),
+                "request_id": next((value for name, value in resp.headers if name == "X-Request-ID"), None),
                 **environ.get("djps.trace", {}),
             },
         )
@@ -48,7 +48,7 @@ class JsonLogger(Logger):
 bind = f"{_settings.api_host}:{_settings.api_port}"
 workers = _settings.api_workers
 # Those that wait for a job need a thread each, beside those that work; a thread is made when it is needed.
-threads = _settings.api_threads + _settings.max_waiters
+threads = _settings.api_threads + MOST_SUBMISSIONS + _settings.max_waiters
 worker_class = PatientWorker
 timeout = 30
 graceful_timeout = 20

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import annotated_types
 import pytest
 
 from webapp import startup
 from webapp.settings import Settings, SettingsError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 FIELDS = Settings.model_fields
 
@@ -328,3 +335,12 @@ def test_an_env_file_may_have_comments_exports_and_quotes(tmp_path, monkeypatch)
     monkeypatch.setenv("DJPS_ENV_FILE", str(file))
     found = Settings.load()
     assert (found.num_workers, found.job_timeout) == (3, 7.0)
+
+
+def test_gunicorn_says_of_a_wrong_setting_one_sentence():
+    environment = {"PATH": os.environ["PATH"], "DJPS_ENV_FILE": "", "API_THREADS": "x"}
+    command = [sys.executable, "-c", "import ops.stack.gunicorn"]
+    said = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert said.stderr == "djps: API_THREADS: must be a whole number from 1 to 64 (given: 'x')\n"

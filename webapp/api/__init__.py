@@ -73,7 +73,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     app.before_request(_open_request)
     guard.init_app(app, settings)
     listen_url = settings.database_listen_url or settings.database_url
-    following.init_app(app, listen_url, slots=settings.api_threads, waiters=settings.max_waiters)
+    following.init_app(app, listen_url, waiters=settings.max_waiters)
     app.before_request(_begin_time)
     app.after_request(_name_request)
     app.teardown_request(_close_request)

@@ -38,10 +38,9 @@ PING_EVERY = 15.0
 RECONNECT_MS = 1_000
 
 
-def init_app(app: Flask, database_url: str, *, slots: int, waiters: int) -> None:
-    """Gives the application its work slots and its waiting room."""
-    work = WorkSlots(slots)
-    app.extensions["work_slots"] = work
+def init_app(app: Flask, database_url: str, *, waiters: int) -> None:
+    """Gives the application its waiting room, and has each request wait for its work slot."""
+    work: WorkSlots = app.extensions["work_slots"]
     app.extensions["watchers"] = Watchers(database_url, waiters)
     app.before_request(work.take)
     app.teardown_request(lambda _error: work.leave())

@@ -82,9 +82,9 @@ def submit() -> tuple[Response, int]:
     wanted = SubmitRequest.model_validate(json_body())
     key = one_key(request.headers.get(HEADER), wanted.idempotency_key)
     accepted = job_service().submit(wanted.submission(key))
-    answer = jsonify(JobAnswer.of(accepted.job))
     if accepted.created:
-        return answer, 201
+        return jsonify(JobAnswer.of_new(accepted.job)), 201
+    answer = jsonify(JobAnswer.of(accepted.job))
     answer.headers[REPLAYED] = "true"
     return answer, 200
 

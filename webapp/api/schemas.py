@@ -304,6 +304,19 @@ class JobAnswer(BaseModel):
         return answer
 
     @classmethod
+    def of_new(cls, job: JobRow) -> dict[str, Any]:
+        """The same of a job that this very request has stored: nothing in it can have been changed since, so it is not checked."""
+        if job.backoff is not None:
+            # Its numbers may have been given as integers.
+            return cls.of(job)
+        answer: dict[str, Any] = {name: getattr(job, name) for name in cls.model_fields}
+        answer["id"] = str(job.id)
+        for name in ("run_at", "created_at", "updated_at", "expires_at"):
+            if answer[name] is not None:
+                answer[name] = iso(answer[name])
+        return answer
+
+    @classmethod
     def _checked(cls, job: JobRow) -> Self:
         try:
             return cls.model_validate(job)

@@ -1,4 +1,7 @@
-"""How many requests work at once in a process: as many as it has database connections. The others wait for a slot, or need none."""
+"""How many requests work at once in a process: as many as it has database connections, and submissions beside them.
+
+The others wait for a slot, or need none.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 
 from flask import current_app, g, request
+
+from webapp.settings.http import MOST_SUBMISSIONS
 
 #: What is answered however busy this process is: it asks PostgreSQL nothing, or only within bounds of its own.
 SLOTLESS = frozenset(
@@ -22,6 +27,10 @@ SLOTLESS = frozenset(
 )
 
 
+#: What works on the database only for a part of its time, and takes a slot for that part.
+SUBMISSIONS = frozenset({"jobs.submit"})
+
+
 class WorkSlots:
     """Lets only so many requests work at once: those that wait have a thread each, and hold no slot.
 
@@ -30,10 +39,13 @@ class WorkSlots:
     """
 
     def __init__(self, slots: int) -> None:
-        # A queue of tokens: to wait for one is one sleep, where `threading.Semaphore` has a lock and a condition made in Python.
+        # Queues of tokens: to wait for one is one sleep, where `threading.Semaphore` has a lock and a condition made in Python.
         self._free: SimpleQueue[None] = SimpleQueue()
         for _ in range(slots):
             self._free.put(None)
+        self._submissions: SimpleQueue[None] = SimpleQueue()
+        for _ in range(MOST_SUBMISSIONS):
+            self._submissions.put(None)
 
     def free(self) -> int:
         """How many are free now."""
@@ -43,13 +55,15 @@ class WorkSlots:
         """Takes a slot for this request; waits for one, unless it needs none."""
         if request.endpoint in SLOTLESS:
             return
-        self._free.get()
-        g.has_work_slot = True
+        slots = self._submissions if request.endpoint in SUBMISSIONS else self._free
+        slots.get()
+        g.slots = slots
 
     def leave(self) -> None:
         """Gives this request's slot back, if it has one."""
-        if g.pop("has_work_slot", False):
-            self._free.put(None)
+        slots: SimpleQueue[None] | None = g.pop("slots", None)
+        if slots is not None:
+            slots.put(None)
 
     @contextmanager
     def slot(self) -> Iterator[None]:

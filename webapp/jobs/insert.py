@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -19,7 +20,7 @@ from sqlalchemy import Connection, text
 
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, kept_as_sent, text_array_of
-from webapp.infra.postgres.sql_files import read_sql
+from webapp.infra.postgres.sql_files import of_rows, read_sql
 from webapp.jobs.model import JobRow
 from webapp.jobs.options import PLAIN, Terms
 from webapp.jobs.store import find, find_ended
@@ -27,6 +28,9 @@ from webapp.jobs.submission import KEY_TTL, NewJob
 
 #: Longest a statement of a batch may run, milliseconds: ten thousand rows on a busy machine.
 BATCH_TIMEOUT_MS = 15_000
+#: Longest that a group waits for a key, milliseconds: its other members are stored by themselves then.
+GROUP_LOCK_TIMEOUT_MS = 50
+_SHORT_WAIT = f"SET LOCAL lock_timeout = {GROUP_LOCK_TIMEOUT_MS}"
 #: The table of idempotency keys.
 KEYS = "idempotency_keys"
 
@@ -63,6 +67,51 @@ def insert_once(
             a job that is due later is left to the dispatcher.
         key_ttl: seconds until its key can be used for another job.
     """
+    with_terms, as_sent = job.terms is not None, kept_as_sent(job.payload)
+    values = _values(job, dispatched=dispatched, terms=job.terms, as_sent=as_sent)
+    if job.idempotency_key is not None:
+        values["key_ttl"] = key_ttl
+    statement = _INSERT_ONE[job.idempotency_key is not None, with_terms, as_sent is not None]
+    rows = statement.run(connection, values).rows
+    return _new_row(job, *rows[0]) if rows else None
+
+
+def insert_group(
+    connection: Connection, jobs: Sequence[NewJob], *, dispatched: Sequence[bool], key_ttl: float = KEY_TTL
+) -> list[JobRow | None]:
+    """Stores jobs by one statement, as `insert_once` stores each; None for one that is there already, or whose key is taken.
+
+    Args:
+        jobs: all of them with a key, each with another one, or all without.
+        dispatched: as there, for each job.
+        key_ttl: as there.
+    """
+    as_sent = [kept_as_sent(job.payload) for job in jobs]
+    keyed, with_terms = jobs[0].idempotency_key is not None, any(job.terms is not None for job in jobs)
+    values: dict[str, Any] = {}
+    # In the order of their keys, as a batch: two groups with the same keys must not wait for each other in a circle.
+    for row, number in enumerate(
+        sorted(range(len(jobs)), key=lambda number: jobs[number].idempotency_key or "")
+    ):
+        job = jobs[number]
+        terms = (job.terms or PLAIN) if with_terms else None
+        given = _values(job, dispatched=dispatched[number], terms=terms, as_sent=as_sent[number]) | {
+            "key_ttl": key_ttl
+        }
+        values |= {f"{name}_{row}": value for name, value in given.items()}
+    stored = _group_statement(len(jobs), keyed, with_terms, any(as_sent)).run(connection, values)
+    times = {row[0]: row[1:] for row in stored.rows}
+    return [_new_row(job, *times[job.id]) if job.id in times else None for job in jobs]
+
+
+@cache
+def _group_statement(rows: int, keyed: bool, terms: bool, as_sent: bool) -> Statement:  # noqa: FBT001 - as `_statement`
+    """The statement that stores so many jobs; one that takes keys does not wait long for another that holds one."""
+    insert = of_rows(_statement("one", keyed, terms, as_sent), rows)
+    return Statement(f"{_SHORT_WAIT};\n{insert}" if keyed else insert)
+
+
+def _values(job: NewJob, *, dispatched: bool, terms: Terms | None, as_sent: str | None) -> dict[str, Any]:
     values = {
         "id": job.id,
         "task": job.task,
@@ -75,27 +124,21 @@ def insert_once(
         "request_id": job.request_id,
         "traceparent": job.traceparent,
         "dispatched": dispatched,
+        "as_sent": as_sent,
     }
-    if job.idempotency_key is not None:
-        values["key_ttl"] = key_ttl
-    if job.terms is not None:
+    if terms is not None:
         values |= {
-            "priority": job.terms.priority,
-            "run_at": job.terms.run_at,
-            "delay": job.terms.delay,
-            "expires_at": job.terms.expires_at,
-            "expires_in": job.terms.expires_in,
-            "backoff": job.terms.backoff,
-            "tags": list(job.terms.tags),
-            "callback_url": job.terms.callback_url,
-            "job_key": job.terms.key,
+            "priority": terms.priority,
+            "run_at": terms.run_at,
+            "delay": terms.delay,
+            "expires_at": terms.expires_at,
+            "expires_in": terms.expires_in,
+            "backoff": terms.backoff,
+            "tags": list(terms.tags),
+            "callback_url": terms.callback_url,
+            "job_key": terms.key,
         }
-    as_sent = kept_as_sent(job.payload)
-    if as_sent is not None:
-        values["as_sent"] = as_sent
-    statement = _INSERT_ONE[job.idempotency_key is not None, job.terms is not None, as_sent is not None]
-    rows = statement.run(connection, values).rows
-    return _new_row(job, *rows[0]) if rows else None
+    return values
 
 
 def _new_row(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from uuid_utils.compat import uuid7
 
 from webapp.flow.book import FlowBook
@@ -35,6 +36,7 @@ from webapp.jobs.errors import (
     OptionRefused,
     PayloadRefused,
 )
+from webapp.jobs.groups import Candidate, Groups, may_join
 from webapp.jobs.lookup import Lookup
 from webapp.jobs.model import CancelAnswer, JobRow
 from webapp.jobs.states import JobStatus
@@ -46,6 +48,10 @@ logger = logging.getLogger(__name__)
 MOST_SUGGESTIONS = 100
 #: Why a request is refused by what is known today: its answer is another where its key was used before.
 REFUSALS = (OptionRefused, PayloadRefused)
+
+
+#: A job that is stored now, or else who owns its key.
+Stored = tuple[JobRow | None, insert.KeyOwner | None]
 
 
 class Hints(Protocol):
@@ -72,13 +78,24 @@ class Jobs(Lookup):
         rules: what is taken.
         hints: tells the workers.
         book: knows what is paused; None: one of its own.
+        slot: held while a submission works on the database; waits for it where too many do.
     """
 
-    def __init__(self, engine: Engine, rules: Rules, hints: Hints, book: FlowBook | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        rules: Rules,
+        hints: Hints,
+        book: FlowBook | None = None,
+        *,
+        slot: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         super().__init__(engine, rules.limits.retention_days)
         self._rules = rules
         self._hints = hints
         self._book = book or FlowBook(engine)
+        self._slot = slot
+        self._groups = Groups[Stored](self._store_group)
 
     def can_judge(self, payload: Mapping[str, object]) -> bool:
         """True if this process knows what runs a job with this payload, whatever HANDLERS the workers have."""
@@ -184,7 +201,8 @@ class Jobs(Lookup):
         key = submission.idempotency_key
         if key is None:
             return None
-        owner = in_one_trip(self._engine, lambda connection: insert.find_by_key(connection, key))
+        with self._slot():
+            owner = in_one_trip(self._engine, lambda connection: insert.find_by_key(connection, key))
         if owner is None or owner.fingerprint != fingerprint(submission):
             return None
         if owner.job is None:
@@ -208,26 +226,60 @@ class Jobs(Lookup):
 
     def _store(self, job: NewJob, *, dispatched: bool) -> tuple[JobRow, bool]:
         key = job.idempotency_key
-        given: Any = {"job": job, "dispatched": dispatched, "key_ttl": self._rules.limits.key_ttl}
         try:
-            inserted, owner = in_one_trip(
-                self._engine,
-                lambda connection: insert.insert_or_find(connection, **given),
-                if_broken=lambda connection: insert.insert_again_or_find(connection, **given),
-            )
+            stored = self._stored(job, dispatched=dispatched)
         except DBAPIError as error:
             if key is not None and is_lock_of(error, insert.KEYS):
                 raise KeyRace(key) from error
             raise
-        if inserted is not None:
-            return inserted, True
-        if owner is None:
-            raise KeyRace(key or "")
-        if owner.fingerprint != job.fingerprint:
-            raise KeyReused(key or "", owner.job_id)
-        if owner.job is None:
-            raise KeyOfPruned(key or "", owner.job_id)
-        return owner.job, owner.job_id == job.id
+        return _judged(job, *stored)
+
+    def _stored(self, job: NewJob, *, dispatched: bool) -> Stored:
+        """Stores a job: with others, if it meets some; else, or where nothing is known of its group, by itself."""
+        if not may_join(job):
+            return self._store_alone(job, dispatched=dispatched)
+        with_others = self._groups.add(Candidate(job, dispatched))
+        return with_others or self._store_again(job, dispatched=dispatched)
+
+    def _store_alone(self, job: NewJob, *, dispatched: bool) -> Stored:
+        given: Any = {"job": job, "dispatched": dispatched, "key_ttl": self._rules.limits.key_ttl}
+        with self._slot():
+            return in_one_trip(
+                self._engine,
+                lambda connection: insert.insert_or_find(connection, **given),
+                if_broken=lambda connection: insert.insert_again_or_find(connection, **given),
+            )
+
+    def _store_again(self, job: NewJob, *, dispatched: bool) -> Stored:
+        """Stores a job of which it is not known whether its group has."""
+        given: Any = {"job": job, "dispatched": dispatched, "key_ttl": self._rules.limits.key_ttl}
+        with self._slot():
+            return in_transaction(
+                self._engine, lambda connection: insert.insert_again_or_find(connection, **given)
+            )
+
+    def _store_group(self, group: Sequence[Candidate]) -> Sequence[Stored | None]:
+        """What became of each; None where that is not known."""
+        if len(group) == 1:
+            return [self._store_alone(group[0].job, dispatched=group[0].dispatched)]
+        jobs, dispatched = [one.job for one in group], [one.dispatched for one in group]
+        unknown: list[JobRow | None] = [None] * len(group)
+        try:
+            with self._slot():
+                rows = in_one_trip(
+                    self._engine,
+                    lambda connection: insert.insert_group(
+                        connection, jobs, dispatched=dispatched, key_ttl=self._rules.limits.key_ttl
+                    ),
+                    if_broken=lambda _: unknown,
+                )
+                return [(row, None) if row is not None else None for row in rows]
+        except SQLAlchemyError as error:
+            logger.warning(
+                "jobs could not be stored together",
+                extra={"jobs": len(group), "error_type": type(error).__name__},
+            )
+            return [None] * len(group)
 
     def cancel(self, job_id: UUID, reason: str | None = None) -> tuple[JobRow, CancelAnswer]:
         """Cancels a job that waits, or asks one that runs to stop; asking twice changes nothing.
@@ -276,6 +328,19 @@ class Jobs(Lookup):
     def flush(self) -> bool:
         """Waits until the hints of what was submitted here are on their way; False when that takes too long."""
         return self._hints.flush()
+
+
+def _judged(job: NewJob, inserted: JobRow | None, owner: insert.KeyOwner | None) -> tuple[JobRow, bool]:
+    """The job that a submission has come to, and whether it is new."""
+    if inserted is not None:
+        return inserted, True
+    if owner is None:
+        raise KeyRace(job.idempotency_key or "")
+    if owner.fingerprint != job.fingerprint:
+        raise KeyReused(job.idempotency_key or "", owner.job_id)
+    if owner.job is None:
+        raise KeyOfPruned(job.idempotency_key or "", owner.job_id)
+    return owner.job, owner.job_id == job.id
 
 
 def _origin() -> Origin:

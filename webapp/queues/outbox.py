@@ -136,9 +136,8 @@ class Outbox:
             self._sending += 1
         began = time.monotonic()
         self._send(hints)
-        if len(hints) > 1:
-            # There is a crowd: what comes in the next moment goes together.
-            time.sleep(max(0.0, began + CROWD_PAUSE - time.monotonic()))
+        # There is a crowd, for one that is alone does not come here: what comes in the next moment goes together.
+        time.sleep(max(0.0, began + CROWD_PAUSE - time.monotonic()))
 
     def _send(self, hints: Sequence[Hint]) -> None:
         try:

@@ -11,6 +11,11 @@ from webapp.settings.group import LOOPBACK, Group, items_of
 _HOST_NAME = re.compile(r"\.?[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]?")
 
 
+#: Submissions that a gunicorn worker answers at once, beside `API_THREADS` other requests: those that come while one is being
+#: stored are stored together.
+MOST_SUBMISSIONS = 16
+
+
 class HttpSettings(Group):
     """The API."""
 

@@ -122,6 +122,12 @@ def unbound() -> None:
     _local.deadline = None
 
 
+def left() -> float | None:
+    """Seconds that this thread may still wait, below zero once its time is over; None: as long as it takes."""
+    deadline: float | None = getattr(_local, "deadline", None)
+    return None if deadline is None else deadline - time.monotonic()
+
+
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
     """Bounds the waits of a block, all together; around it the bound is what it was."""

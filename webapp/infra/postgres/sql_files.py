@@ -18,6 +18,15 @@ _COMMENT = re.compile(r"^\s*--.*\n?", re.MULTILINE)
 _NEXT_PART = re.compile(r",\n\w+ AS \(\n")
 #: Rows made of arrays, a column each; the arrays, and the columns' names.
 _ROWS = re.compile(r"SELECT \* FROM unnest\((.*?)\)\s+AS \w+\(([^)]*)\)", re.DOTALL)
+#: An INSERT of one row: the part before it, the table, its columns, the values, the part that they depend on, what it gives back.
+_INSERT = re.compile(
+    r"(WITH .*?\)\n)?(INSERT INTO \w+) \(([^()]*)\)\nSELECT (.*?)(?:\n  FROM (\w+))?\nON CONFLICT DO NOTHING\nRETURNING (.*)",
+    re.DOTALL,
+)
+#: The row of the part before it.
+_KEY_ROW = re.compile(r"VALUES \((.*)\)$", re.MULTILINE)
+#: The place of a value; `::` is a cast.
+_VALUE = re.compile(r"(?<!:):(\w+)")
 _ARRAY = re.compile(r"CAST\(:\w+ AS \w+\[\]\)")
 
 
@@ -80,6 +89,31 @@ def of_one(statement: str) -> str:
         return "SELECT " + ", ".join(f"({array})[1] AS {name.strip()}" for array, name in columns)
 
     return _ROWS.sub(first, statement)
+
+
+def of_rows(statement: str, rows: int) -> str:
+    r"""An INSERT of one row, as one of several that also gives their ids: the `:names` of each row end with its number.
+
+    Where the row depends on what a `WITH` part has written, each row depends on its own, which the part gives back as `job_id`.
+
+    Example:
+        >>> of_rows("INSERT INTO t (id, a)\nSELECT :id, now()\nON CONFLICT DO NOTHING\nRETURNING a", 2)
+        'INSERT INTO t (id, a)\nSELECT * FROM (VALUES\n(:id_0, now()),\n(:id_1, now())) AS given(id, a)\nON CONFLICT DO NOTHING\nRETURNING id, a'
+    """
+    found = _INSERT.fullmatch(statement)
+    if found is None:
+        raise ValueError("this is no INSERT of one row")
+    part, into, columns, values, source, answer = found.groups(default="")
+
+    def each(row: str) -> str:
+        return ",\n".join(_VALUE.sub(rf":\1_{number}", f"({row})") for number in range(rows))
+
+    part = _KEY_ROW.sub(lambda key: "VALUES " + each(key[1]), part)
+    of_each = f"\nWHERE id IN (SELECT job_id FROM {source})" if source else ""  # noqa: S608 - all of it is of our own files
+    return (
+        f"{part}{into} ({columns})\nSELECT * FROM (VALUES\n{each(values)}) AS given({columns}){of_each}"
+        f"\nON CONFLICT DO NOTHING\nRETURNING id, {answer}"
+    )
 
 
 @cache
