@@ -170,10 +170,10 @@ def together(system: System, seconds: float, say: Say) -> Round:
     """A sustained stream over HTTP at a fixed rate that is executed as it comes."""
     system.drain(WORK_PATIENCE)
     began = system.servers.rows(DATABASE, "SELECT now()")[0][0]
-    spent = system.children.cpu_seconds(*APPLICATION)
+    before = _spent(system)
     done = system.post(clients=TOGETHER_CLIENTS, seconds=seconds, rate=TOGETHER_RATE)
     system.drain(WORK_PATIENCE)
-    spent = system.children.cpu_seconds(*APPLICATION) - spent
+    spent = {part: seconds - before[part] for part, seconds in _spent(system).items()}
     rows = system.servers.rows(
         DATABASE,
         """SELECT extract(epoch FROM last_attempt_at - created_at)::float8,
@@ -186,8 +186,9 @@ def together(system: System, seconds: float, say: Say) -> Round:
     found = {
         "together_accepted_per_s": done.per_s,
         "together_completed_per_s": len(rows) / rows[0][1],
-        "cpu_ms_per_job": 1000 * spent / len(rows),
+        "cpu_ms_per_job": 1000 * sum(spent[part] for part in spent if part != "database") / len(rows),
     }
+    found |= {f"together_{part}_cpu_ms": 1000 * seconds / len(rows) for part, seconds in spent.items()}
     found |= milliseconds([row[0] for row in rows], "together_wait")
     found |= milliseconds(done.latencies, "together_post")
     say(
@@ -195,6 +196,19 @@ def together(system: System, seconds: float, say: Say) -> Round:
         f"wait p99 {found['together_wait_ms_p99']:,.0f} ms, {found['cpu_ms_per_job']:.2f} ms CPU a job"
     )
     return found
+
+
+def _spent(system: System) -> dict[str, float]:
+    """CPU seconds so far, by part."""
+    children = system.children
+    parent = children.leader_cpu_seconds("worker")
+    return {
+        "api": children.cpu_seconds("api"),
+        "parent": parent,
+        "child": children.cpu_seconds("worker") - parent,
+        "upkeep": children.cpu_seconds("maintenance", "beat"),
+        "database": system.servers.postgres_cpu_seconds(),
+    }
 
 
 def memory(system: System, say: Say) -> Round:

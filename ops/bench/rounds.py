@@ -7,16 +7,29 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from ops.bench import installation, machine, ours, peers, plots, post, report, size, upgrade, waiting
+from ops.bench import (
+    bloat,
+    installation,
+    machine,
+    ours,
+    peers,
+    plots,
+    post,
+    postgres_settings,
+    report,
+    size,
+    upgrade,
+    waiting,
+)
 from ops.bench.peers.catalogue import PEERS
 from ops.bench.plan import FULL, QUICK, Plan
 from ops.bench.progress import Record
 from ops.bench.servers import Servers
 
 #: What `only` may name besides the keys of peers.
-SCENARIOS = ("post", "ours", "peers", "size", "waiting", "prune", "size-huge", "upgrade")
-#: What a full run leaves out unless it is asked for: the first takes half an hour and 10 GB.
-ON_REQUEST = ("size-huge", "upgrade")
+SCENARIOS = ("post", "ours", "peers", "size", "waiting", "prune", "size-huge", "upgrade", "bloat", "settings")
+#: What a full run leaves out unless it is asked for: they take ten minutes each, and 20 GB.
+ON_REQUEST = ("size-huge", "upgrade", "bloat", "settings")
 #: What a quick run leaves out as well.
 NOT_QUICK = ("waiting", "prune")
 #: What ends a run early.
@@ -120,8 +133,10 @@ def _once(plan: Plan, servers: Servers, record: Record, wanted: _Wanted) -> None
         ("size", "cost against size", size.measure),
         ("waiting", f"{waiting.WAITERS} clients that wait for one job", waiting.measure),
         ("prune", "POST while pruning", size.measure_prune),
-        ("size-huge", "cost with eleven million rows", size.measure_huge),
         ("upgrade", "the upgrade that brings history, under load", upgrade.measure),
+        ("size-huge", "cost with twenty-one million rows", size.measure_huge),
+        ("settings", "a backlog with other settings of PostgreSQL", postgres_settings.measure),
+        ("bloat", "size of the living table while jobs go through it", bloat.measure),
     ):
         if name in wanted.scenarios:
             with record.step(name, what) as now:

@@ -128,9 +128,9 @@ def measure(plan: Plan, servers: Servers, say: Say, figures: Round) -> None:
 
 
 def measure_huge(plan: Plan, servers: Servers, say: Say, figures: Round) -> None:
-    """Compares ten million finished and one million queued rows with ten and one thousand."""
+    """Compares twenty million finished and one million queued rows with ten thousand and five hundred."""
     _at_sizes((SMALL_ROWS, HUGE_ROWS), max(plan.repetitions, 50), servers, say, figures)
-    for operation in ("claim", "dispatch", "recover", "status", "list", "total"):
+    for operation in ("claim", "dispatch", "recover", "status", "list", "filtered", "total"):
         small = figures[f"size_{SMALL_ROWS}_{operation}_ms"]
         figures[f"size_huge_{operation}_ratio"] = figures[f"size_{HUGE_ROWS}_{operation}_ms"] / small
 
@@ -144,6 +144,7 @@ def _at_sizes(sizes: Sequence[int], repetitions: int, servers: Servers, say: Say
                 fill(servers, rows, say)
                 found = _operations(system, engine, repetitions)
                 figures |= {f"size_{rows}_{name}_ms": 1000 * seconds for name, seconds in found.items()}
+                figures[f"size_{rows}_gib"] = float(servers.rows(DATABASE, _BYTES)[0][0]) / 1024**3
                 shown = ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in found.items())
                 say(f"{rows:,} rows: {shown}")
         finally:
@@ -177,6 +178,8 @@ def _operations(system: System, engine: Engine, repetitions: int) -> dict[str, f
     return found
 
 
+#: What all jobs take with their indexes.
+_BYTES = "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('jobs') WHERE isleaf"
 #: Some ids of one status, from all over the table's index.
 _SAMPLE = "SELECT id FROM jobs WHERE status = %s ORDER BY fingerprint LIMIT %s"
 

@@ -19,6 +19,7 @@ class Costs:
     Args:
         api_ms: CPU of the API for one POST, milliseconds.
         parent_ms: CPU of the worker's parent, which fetches and acknowledges the message, milliseconds.
+        child_ms: CPU of the child beside the handler's own, milliseconds.
         held_ms: how long a child is held by a job beside the handler's own time, milliseconds.
         database_ms: CPU of PostgreSQL from the INSERT to the settled row, milliseconds.
         upkeep_ms: CPU of the maintenance worker and beat, milliseconds; most of it is there without jobs.
@@ -26,10 +27,15 @@ class Costs:
         commits: transactions from the INSERT to the settled row.
         wal_kib: what is written ahead, KiB.
         row_kib: what a finished job takes in tables and indexes, KiB.
+        api_mib: memory of a gunicorn worker, MiB; this and the next three are PSS.
+        parent_mib: memory of a worker's parent, MiB.
+        child_mib: memory of a child beside the handler's own, MiB.
+        upkeep_mib: memory of a maintenance worker and beat, MiB.
     """
 
     api_ms: float = 1.6
     parent_ms: float = 1.5
+    child_ms: float = 1.0
     held_ms: float = 2.7
     database_ms: float = 1.3
     upkeep_ms: float = 0.5
@@ -37,12 +43,18 @@ class Costs:
     commits: float = 3.0
     wal_kib: float = 2.0
     row_kib: float = 1.5
+    api_mib: float = 80.0
+    parent_mib: float = 75.0
+    child_mib: float = 25.0
+    upkeep_mib: float = 160.0
 
     def changed(self, **values: float) -> Costs:
         """The same with some other values."""
         return replace(self, **values)
 
 
+#: Parts of the system whose CPU time `ops bench` measures under a stream of jobs.
+_PARTS = ("api", "parent", "child", "upkeep", "database")
 #: The children of the worker that `ops bench` measures.
 _BENCH_CHILDREN = 2
 
@@ -77,7 +89,7 @@ def read(file: Path) -> Costs:
 
 
 def _of_bench(figures: dict[str, Any]) -> dict[str, float]:
-    given = {}
+    given = {f"{part}_ms": figures[name] for part in _PARTS if (name := f"together_{part}_cpu_ms") in figures}
     if figures.get("single_per_s"):
         given["held_ms"] = 1000 * _BENCH_CHILDREN / figures["single_per_s"]
     if figures.get("idle_start_ms_p50"):

@@ -15,6 +15,7 @@ from ops.capacity.costs import Costs
 
 #: A share of a processor that is planned with; above it waits grow faster than work.
 BUSY = 0.7
+SECONDS_A_DAY = 86_400
 #: No plan has more children than this.
 MOST_CHILDREN = 100_000
 #: Connections an API process opens beyond its threads: the pool's overflow, and the one that listens.
@@ -32,6 +33,7 @@ BOUNDS = {
     "objective_seconds": (0, 86_400),
     "objective_share": (0, 1),
     "database_cores": (0, 1024),
+    "kept_days": (0, 36_500),
 }
 #: Most that run times may vary, standard deviation over mean.
 MOST_VARIABILITY = 100.0
@@ -52,6 +54,7 @@ class Load:
         objective_seconds: a job must start within this...
         objective_share: ...in this share of cases.
         database_cores: processors that PostgreSQL has to itself.
+        kept_days: how long finished jobs are kept, `RETENTION_DAYS`.
     """
 
     rate: float
@@ -60,6 +63,7 @@ class Load:
     objective_seconds: float = 5.0
     objective_share: float = 0.99
     database_cores: float = 2.0
+    kept_days: float = 30.0
 
     def __post_init__(self) -> None:
         """Checks every figure.
@@ -98,8 +102,14 @@ class Plan:
     Args:
         worker_processes: workers (parents), because one parent hands out a limited number of messages.
         database_share: how busy PostgreSQL's processors are, 1: all of them.
+        database_cores: processors that PostgreSQL needs, none busier than is planned with.
+        application_cores: the same of API, workers and upkeep, without what handlers compute.
+        memory_gib: of all processes but PostgreSQL and Redis, without what handlers keep.
         limit_rate: jobs a second at which PostgreSQL's processors are planned full.
         gib_a_day: growth of the tables before anything is pruned.
+        rows_kept: finished jobs when the first day of them is dropped.
+        gib_kept: what they take.
+        wal_gib_a_day: what is written ahead in a day: of every archive and replica, too.
     """
 
     waits: Waits
@@ -107,9 +117,15 @@ class Plan:
     worker_processes: int
     api_processes: int
     database_share: float
+    database_cores: float
+    application_cores: float
+    memory_gib: float
     commits_per_s: float
     wal_mib_per_s: float
+    wal_gib_a_day: float
     gib_a_day: float
+    rows_kept: float
+    gib_kept: float
     limit_rate: float
 
 
@@ -188,15 +204,32 @@ def plan(load: Load, costs: Costs, children: int | None = None) -> Plan:
         LoadError: it cannot be carried.
     """
     needed = children_needed(load, costs)
+    children = children or needed
+    workers, gunicorn = _processes(load.rate, costs.parent_ms), _processes(load.rate, costs.api_ms)
+    a_day = load.rate * SECONDS_A_DAY
+    # A day is dropped when its last job is old enough: its first one is kept a day longer.
+    rows_kept = a_day * (load.kept_days + 1)
+    memory_mib = (
+        gunicorn * costs.api_mib + workers * costs.parent_mib + children * costs.child_mib + costs.upkeep_mib
+    )
     return Plan(
-        waits=waits(load, costs, children or needed),
+        waits=waits(load, costs, children),
         children_needed=needed,
-        worker_processes=_processes(load.rate, costs.parent_ms),
-        api_processes=_processes(load.rate, costs.api_ms),
+        worker_processes=workers,
+        api_processes=gunicorn,
         database_share=load.rate * costs.database_ms / 1000 / load.database_cores,
+        database_cores=load.rate * costs.database_ms / 1000 / BUSY,
+        application_cores=load.rate
+        * (costs.api_ms + costs.parent_ms + costs.child_ms + costs.upkeep_ms)
+        / 1000
+        / BUSY,
+        memory_gib=memory_mib / 1024,
         commits_per_s=load.rate * costs.commits,
         wal_mib_per_s=load.rate * costs.wal_kib / 1024,
-        gib_a_day=load.rate * 86_400 * costs.row_kib / 1024**2,
+        wal_gib_a_day=a_day * costs.wal_kib / 1024**2,
+        gib_a_day=a_day * costs.row_kib / 1024**2,
+        rows_kept=rows_kept,
+        gib_kept=rows_kept * costs.row_kib / 1024**2,
         limit_rate=BUSY * load.database_cores * 1000 / costs.database_ms,
     )
 

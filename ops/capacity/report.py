@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ops.capacity.costs import Costs
 from ops.capacity.model import Load, Plan
 from ops.capacity.trial import Outcome
+
+MILLION = 1_000_000
+SCALE_HEAD = (
+    "jobs/s",
+    "jobs kept",
+    "GiB kept",
+    "GiB written ahead a day",
+    "PostgreSQL's cores",
+    "other cores",
+    "memory, GiB",
+    "children",
+    "workers",
+    "gunicorn",
+)
 
 
 def finite(plan: Plan) -> dict[str, Any]:
@@ -49,14 +64,32 @@ def plan(load: Load, costs: Costs, made: Plan) -> str:
         ("gunicorn workers, at least", f"{made.api_processes:,}"),
         ("PostgreSQL's processors", f"{load.database_cores:g}, {_busy(made.database_share)}"),
         ("commits", f"{made.commits_per_s:,.0f}/s"),
-        ("written ahead", f"{made.wal_mib_per_s:,.2f} MiB/s"),
+        ("written ahead", f"{made.wal_mib_per_s:,.2f} MiB/s, {made.wal_gib_a_day:,.1f} GiB a day"),
+        ("processors beside PostgreSQL's", f"{made.application_cores:,.1f}, and what handlers compute"),
+        ("memory beside PostgreSQL's", f"{made.memory_gib:,.1f} GiB, and what handlers keep"),
         ("tables grow by", f"{made.gib_a_day:,.1f} GiB a day"),
+        (
+            f"kept for {load.kept_days:g} days",
+            f"{made.rows_kept / MILLION:,.1f} million jobs, {made.gib_kept:,.0f} GiB",
+        ),
         ("PostgreSQL is the limit at", f"{made.limit_rate:,.0f} jobs/s, a message each"),
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name.ljust(width)}  {value}" for name, value in rows]
     if made.database_share > 1:
         lines.append('PostgreSQL cannot do this: see "How far it goes" in ops/docs/operating.md')
+    return "\n".join(lines)
+
+
+def scale(plans: Sequence[tuple[Load, Plan]]) -> str:
+    """What some loads need, as a Markdown table with a line for each."""
+    lines = [f"| {' | '.join(SCALE_HEAD)} |", "|---" * len(SCALE_HEAD) + "|"]
+    lines += [
+        f"| {load.rate:,g} | {made.rows_kept / MILLION:,.0f} M | {made.gib_kept:,.0f} | {made.wal_gib_a_day:,.0f} |"
+        f" {made.database_cores:,.2f} | {made.application_cores:,.2f} | {made.memory_gib:,.1f} |"
+        f" {made.children_needed:,} | {made.worker_processes:,} | {made.api_processes:,} |"
+        for load, made in plans
+    ]
     return "\n".join(lines)
 
 

@@ -1,14 +1,17 @@
-"""What `ops capacity` prints: the plan for a load, or the outcome of the trial."""
+"""What `ops capacity` prints: the plan for a load, a table of four, or the outcome of the trial."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from ops.bench.processes import BenchError
 from ops.capacity import costs, model, report, trial
+
+#: Jobs a second of the lines that `--scale` prints.
+SCALE = (10.0, 100.0, 1_000.0, 10_000.0)
 
 
 def main(wanted: argparse.Namespace) -> int:
@@ -26,7 +29,12 @@ def main(wanted: argparse.Namespace) -> int:
             objective_seconds=wanted.within,
             objective_share=wanted.share,
             database_cores=wanted.cores,
+            kept_days=wanted.days,
         )
+        if wanted.scale:
+            loads = [replace(load, rate=rate) for rate in SCALE]
+            print(report.scale([(one, model.plan(one, known)) for one in loads]))
+            return 0
         plan = model.plan(load, known, wanted.children)
     except (costs.CostsError, model.LoadError, BenchError) as error:
         print(f"ops: {error}", file=sys.stderr)

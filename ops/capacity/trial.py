@@ -69,22 +69,26 @@ class Meter:
     system: System
 
     def read(self) -> dict[str, float]:
-        """CPU seconds by part, transactions, and bytes written ahead."""
+        """CPU milliseconds by part, transactions, what is written ahead, and the size of the tables."""
         # PostgreSQL's own counts come with a delay of up to a second.
         time.sleep(1.2)
         servers, children = self.system.servers, self.system.children
         row = servers.rows(
             DATABASE,
-            "SELECT xact_commit, pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0') FROM pg_stat_database"
-            " WHERE datname = current_database()",
+            """SELECT xact_commit, pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0'),
+                      (SELECT sum(pg_total_relation_size(relid)) + pg_total_relation_size('job_attempts')
+                         FROM pg_partition_tree('jobs') WHERE isleaf)
+                 FROM pg_stat_database WHERE datname = current_database()""",
         )[0]
         return {
             "api_ms": 1000 * children.cpu_seconds("api"),
             "parent_ms": 1000 * children.leader_cpu_seconds("worker"),
+            "child_ms": 1000 * (children.cpu_seconds("worker") - children.leader_cpu_seconds("worker")),
             "upkeep_ms": 1000 * children.cpu_seconds("maintenance", "beat"),
             "database_ms": 1000 * servers.postgres_cpu_seconds(),
             "commits": float(row[0]),
             "wal_kib": float(row[1]) / 1024,
+            "row_kib": float(row[2]) / 1024,
         }
 
     @contextmanager
@@ -126,15 +130,22 @@ def run(say: Say) -> Outcome:
             for name in busy
             if name != "seconds"
         }
-        size = servers.rows(
-            DATABASE,
-            "SELECT (sum(pg_total_relation_size(relid)) + pg_total_relation_size('job_attempts')) / 1024.0"
-            " FROM pg_partition_tree('jobs') WHERE isleaf",
-        )[0][0]
-        costs = costs.changed(**per_job, row_kib=float(size) / system.count())
+        costs = costs.changed(**per_job, **_memory(system))
         second = _stream(system, rate, STREAM_SECONDS, 1.0)
         streams = (_compared(costs, rate, 0.0, first, say), _compared(costs, rate, 1.0, second, say))
         return Outcome(costs, streams)
+
+
+def _memory(system: System) -> dict[str, float]:
+    """Memory of each kind of process, MiB."""
+    each = {name: system.children.memory_mib(name) for name in ("api", *WORKERS)}
+    parent, *children = each["worker"]
+    return {
+        "api_mib": sum(each["api"]) / (len(each["api"]) - 1),
+        "parent_mib": parent,
+        "child_mib": sum(children) / len(children),
+        "upkeep_mib": sum(each["maintenance"]) + sum(each["beat"]),
+    }
 
 
 def _held(system: System, say: Say) -> float:

@@ -259,7 +259,17 @@ def _capacity(commands: dict[str, Parser]) -> None:
         help="PostgreSQL's processors",
     )
     capacity.add_argument(
+        "--days",
+        type=above(*BOUNDS["kept_days"]),
+        default=30.0,
+        metavar="N",
+        help="how long finished jobs are kept, RETENTION_DAYS",
+    )
+    capacity.add_argument(
         "--costs", type=Path, metavar="FILE", help="JSON of `capacity --trial --json` or `bench --json`"
+    )
+    capacity.add_argument(
+        "--scale", action="store_true", help="a line for 10, 100, 1,000 and 10,000 jobs a second"
     )
     capacity.add_argument("--trial", action="store_true", help="measure the costs, and test the model: 2 min")
     capacity.add_argument("--json", action="store_true", help="print JSON, for programs")

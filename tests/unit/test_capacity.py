@@ -62,6 +62,21 @@ def test_a_plan_scales_with_the_rate_and_names_the_end_of_postgresql():
     assert plan.commits_per_s == pytest.approx(3_000)
     assert plan.wal_mib_per_s == pytest.approx(2_000 / 1024)
     assert plan.gib_a_day == pytest.approx(1_000 * 86_400 / 1024**2)
+    assert plan.wal_gib_a_day == pytest.approx(2 * plan.gib_a_day)
+
+
+def test_a_plan_counts_what_is_kept_and_what_all_processes_need():
+    known = costs.Costs(
+        database_ms=1.4, api_ms=7.0, parent_ms=1.4, child_ms=1.0, upkeep_ms=0.4, row_kib=2.0,
+        api_mib=50.0, parent_mib=70.0, child_mib=20.0, upkeep_mib=164.0,
+    )  # fmt: skip
+    plan = model.plan(model.Load(1_000, 0.01, kept_days=9), known, children=15)
+    # Ten days, for the first job of a day waits for its last one.
+    assert plan.rows_kept == pytest.approx(1_000 * 86_400 * 10)
+    assert plan.gib_kept == pytest.approx(plan.rows_kept * 2 / 1024**2)
+    assert plan.database_cores == pytest.approx(2.0)
+    assert plan.application_cores == pytest.approx(1_000 * 9.8 / 1000 / 0.7)
+    assert plan.memory_gib == pytest.approx((10 * 50 + 2 * 70 + 15 * 20 + 164) / 1024)
 
 
 def test_the_connections_of_the_default_deployment():
@@ -75,6 +90,7 @@ def test_the_connections_of_the_default_deployment():
         ({"rate": math.nan}, "rate must be above 0"),
         ({"run_seconds": -1}, "run_seconds must be above 0"),
         ({"objective_share": 1}, "objective_share must be above 0 and below 1"),
+        ({"kept_days": 0}, "kept_days must be above 0 and below 36500"),
         ({"variability": -0.1}, "variability must be 0 to 100"),
     ],
 )
@@ -92,8 +108,8 @@ def test_costs_are_read_from_a_trial_and_from_the_bench(tmp_path):
     file = tmp_path / "costs.json"
     file.write_text(json.dumps({"costs": {"held_ms": 9.5}, "streams": []}))
     assert costs.read(file) == costs.Costs().changed(held_ms=9.5)
-    file.write_text(json.dumps({"single_per_s": 500.0, "idle_start_ms_p50": 7.5, "memory_mib": 600}))
-    assert costs.read(file) == costs.Costs().changed(held_ms=4.0, delivery_ms=7.5)
+    file.write_text(json.dumps({"single_per_s": 500.0, "idle_start_ms_p50": 7.5, "together_api_cpu_ms": 2.5}))
+    assert costs.read(file) == costs.Costs().changed(held_ms=4.0, delivery_ms=7.5, api_ms=2.5)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +155,16 @@ def test_nothing_is_said_to_be_busier_than_it_can_be():
     said = report.plan(load, costs.Costs(), model.plan(load, costs.Costs(), 6))
     assert [share for share in re.findall(r"([\d.]+)% busy", said) if float(share) > 100] == []
     assert len(re.findall(r"all busy: [\d,]+\.\d times as many are needed", said)) == 2
+
+
+def test_the_page_says_how_far_it_goes_as_the_command_does(capsys):
+    page = (Path(command_line.__file__).parent / "docs" / "operating.md").read_text()
+    asked = re.search(r"^\$ python3 -m ops capacity (--scale .*)$", page, re.MULTILINE)
+    assert asked is not None
+    assert ask(*asked[1].split()) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 6
+    assert printed in page
 
 
 def test_the_pages_count_connections_as_the_model_does():
