@@ -147,6 +147,7 @@ def _keepable_key(value: str) -> str:
     return value
 
 
+Tags = Annotated[list[OneTag], Field(max_length=options.MAX_TAGS), AfterValidator(_each_once)]
 JobKey = Annotated[
     str, Field(min_length=1, max_length=options.MAX_JOB_KEY_LENGTH), AfterValidator(_keepable_key)
 ]
@@ -170,9 +171,7 @@ class SubmitRequest(BaseModel):
     backoff: Backoff | None = None
     timeout: float | None = Field(None, gt=0, le=options.MAX_TIMEOUT)
     expires_at: Ahead | None = None
-    tags: Annotated[list[OneTag], Field(max_length=options.MAX_TAGS), AfterValidator(_each_once)] | None = (
-        None
-    )
+    tags: Tags | None = None
     callback_url: Annotated[str, Field(max_length=MAX_URL), AfterValidator(written_url)] | None = None
 
     @field_validator("delay")
