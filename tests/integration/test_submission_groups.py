@@ -85,12 +85,21 @@ def test_those_that_meet_share_a_transaction_and_each_gets_its_own_job(service, 
 
 def test_what_a_job_has_of_its_own_is_kept_in_a_group(engine, meet):
     exact = Submission({"task": "noop", "x": 1e22})
-    asked = plain(n=1, priority=9, delay=60.0, tags=("a", "b"), max_retries=0, timeout=1.5)
+    own = {
+        "priority": 9,
+        "delay": 60.0,
+        "tags": ("a", "b"),
+        "max_retries": 0,
+        "timeout": 1.5,
+        "key": "order-7",
+    }
+    asked = Submission({"task": "noop"}, None, Options(**own))
     answers = [one.result() for one in meet(plain(), asked, exact)]
     assert transactions(engine, *answers) == 1
     assert all(row_of(engine, one.job.id) == one.job for one in answers)
     _, second, third = (one.job for one in answers)
     assert (second.priority, second.tags, second.max_retries, second.timeout) == (9, ["a", "b"], 0, 1.5)
+    assert second.key == "order-7"
     assert second.dispatched_at is None
     assert (second.run_at - second.created_at).total_seconds() == 60.0
     assert third.payload["x"] == 1e22

@@ -25,7 +25,7 @@ def stored(*times, **changes):
     [
         stored(NOW, None),
         stored(NOW, NOW, payload={"task": "noop", "deep": {"x": [1, 2.5, None, "é"]}}, idempotency_key="k"),
-        stored(NOW, None, LATER, LATER, terms=replace(PLAIN, tags=("a", "b"), priority=9)),
+        stored(NOW, None, LATER, LATER, terms=replace(PLAIN, tags=("a", "b"), priority=9, key="order-7")),
         stored(NOW, NOW, terms=replace(PLAIN, backoff='{"base": 2}', callback_url="https://example.com/")),
         stored(NOW, NOW, terms=replace(PLAIN, backoff="[1, 2]")),
     ],
