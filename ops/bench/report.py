@@ -12,7 +12,7 @@ from ops.bench.progress import Record
 
 #: The bar of each headline: at least this, or at most where it says so.
 BARS = {
-    "post_vs_insert_only": (">=", 0.6),
+    "post_vs_insert_only": (">=", 0.75),
     "post_vs_forerunner": (">=", 2.5),
     "bulk_submit_per_s": (">=", 20_000),
     "backlog_per_s": (">=", None),
@@ -21,9 +21,9 @@ BARS = {
     "backlog_vs_graphile": (">=", 0.7),
     "backlog_vs_oban": (">=", 3.0),
     "backlog_vs_dramatiq": (">=", 3.0),
-    "single_vs_celery": (">=", 0.8),
-    "idle_start_ms_p50": ("<=", 6.0),
-    "idle_start_ms_p99": ("<=", 15.0),
+    "single_vs_celery": (">=", 1.0),
+    "idle_start_ms_p50": ("<=", 5.0),
+    "idle_start_ms_p99": ("<=", 12.0),
     "memory_mib": ("<=", 400.0),
 }
 #: Columns of a peer's line.
