@@ -26,6 +26,7 @@ from webapp import VERSION
 from webapp.infra import patches, prefork
 from webapp.infra.broker.client import bind_celery, celery
 from webapp.infra.postgres import deadlines
+from webapp.infra.postgres.engine import load_libraries
 from webapp.infra.telemetry import logs, metrics, traces
 from webapp.jobs import handlers
 from webapp.settings import local
@@ -123,6 +124,7 @@ def _keep_logging(**_: Any) -> None:
 def _share_memory(**_: Any) -> None:
     """What stands before there are children: what they share, the proof of life, the end of what they leave behind."""
     global _life_lock
+    load_libraries()
     prefork.share_memory()
     try:
         _life_lock = LifeLock(settings.data_dir, worker_name())

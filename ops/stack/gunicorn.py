@@ -10,6 +10,7 @@ from gunicorn.glogging import Logger
 
 from ops.stack.evenly import Shares, spread
 from webapp.infra import prefork
+from webapp.infra.postgres.engine import load_libraries
 from webapp.infra.telemetry.logs import configuration
 from webapp.server.worker import PatientWorker
 from webapp.settings import current
@@ -74,6 +75,7 @@ _shares = Shares(2 * workers + 2)
 
 def pre_fork(_server: Any, worker: Any) -> None:
     """The workers share what is loaded by now, and know of each other's connections."""
+    load_libraries()
     prefork.share_memory()
     worker.place = _shares.take()
 

@@ -32,8 +32,8 @@ PROMPT_THREADS = LIGHT_THREADS = 2
 LOOK_EVERY = 0.5
 #: Descriptors that a process needs beside its connections.
 OTHER_FILES = 256
-#: Bodies from this size on leave memory behind that is worth giving back, bytes.
-LARGE_BODY = 1024**2
+#: Bodies from this size on leave memory behind that is worth giving back, bytes: most batches of ten thousand jobs.
+LARGE_BODY = 512 * 1024
 #: What goes wrong when too many files are open.
 _NO_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import psycopg2
+from psycopg2.extensions import encrypt_password
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 from sqlalchemy.engine import ExceptionContext
@@ -52,6 +55,21 @@ _WATCHED = {
     "keepalives_count": 3,
     "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
 }
+
+
+def load_libraries() -> None:
+    """Has the libraries of a connection load what they need, before a process forks: its children share it.
+
+    The first connection of a process has OpenSSL fill its tables, 2 MiB, and loads four modules. No server is asked here: a
+    checksum of MD5 has libpq do the first, and no password depends on it.
+    """
+    # SQLAlchemy loads it when it connects.
+    importlib.import_module("psycopg2.extras")
+    # Python's sockets encode the name of a host with it.
+    "localhost".encode("idna")
+    # Where OpenSSL may not do MD5, each child fills its own tables.
+    with suppress(Exception):
+        encrypt_password("x", "x", algorithm="md5")
 
 
 def engine_options(
