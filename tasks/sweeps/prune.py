@@ -54,16 +54,7 @@ def run_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:
         window: seconds after which the rest is left to the next run.
         batch: rows in one transaction.
     """
-    days = parts.settings.retention_days
-    if days == 0:
-        return 0
-    return in_batches(
-        parts,
-        window,
-        batch,
-        lambda connection: retention.prune(connection, days=days, limit=batch),
-        "old jobs pruned",
-    )
+    return _prune_old(parts, window, batch, retention.prune, "old jobs pruned")
 
 
 def run_change_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:
@@ -73,15 +64,16 @@ def run_change_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> 
         window: seconds after which the rest is left to the next run.
         batch: rows in one transaction.
     """
+    return _prune_old(parts, window, batch, flow_store.prune_changes, "old changes of flow pruned")
+
+
+def _prune_old(parts: Runtime, window: float, batch: int, prune_some: Callable[..., int], done: str) -> int:
+    """Deletes what is older than RETENTION_DAYS; nothing where all is kept for ever."""
     days = parts.settings.retention_days
     if days == 0:
         return 0
     return in_batches(
-        parts,
-        window,
-        batch,
-        lambda connection: flow_store.prune_changes(connection, days=days, limit=batch),
-        "old changes of flow pruned",
+        parts, window, batch, lambda connection: prune_some(connection, days=days, limit=batch), done
     )
 
 
