@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from flask import Blueprint, Response, current_app, jsonify, request
@@ -23,7 +24,7 @@ from webapp.api.jobs import query_values
 from webapp.api.openapi import documented
 from webapp.flow.model import FlowState, Kind, Target
 from webapp.flow.service import Flow, tag_of
-from webapp.queues.listing import depths, queue_states
+from webapp.queues.listing import depths, queue_state, queue_states
 
 bp = Blueprint("flow", __name__)
 
@@ -31,8 +32,16 @@ IF_MATCH = {"If-Match": "An ETag of it: where it was changed since, nothing is d
 ETAG: dict[str, dict[str, Any]] = {
     "ETag": {"schema": {"type": "string"}, "description": "Its version, which grows with each change."}
 }
-#: What a request that changes something may be answered beside 200.
-_REFUSALS = (404, 412, 413, 415, 422, 503)
+#: How a pause and a resume are described.
+_turning = partial(
+    documented,
+    {200: FlowAnswer},
+    *(404, 412, 413, 415, 422, 503),
+    body=PauseRequest,
+    body_optional=True,
+    headers=IF_MATCH,
+    answer_headers=ETAG,
+)
 
 
 def flow() -> Flow:
@@ -55,35 +64,18 @@ def queue(queue: str) -> Response:
     """One queue."""
     state = flow().state(Target(Kind.QUEUE, queue))
     found = depths(current_app.extensions["sqlalchemy"].engine)
-    (item,) = [one for one in queue_states({queue: state}, found) if one.flow.name == queue]
-    return _tagged(QueueAnswer.of_queue(item), state)
+    return _tagged(QueueAnswer.of_queue(queue_state(state, found)), state)
 
 
 @bp.post("/queues/<queue>/pause")
-@documented(
-    {200: FlowAnswer},
-    *_REFUSALS,
-    body=PauseRequest,
-    body_optional=True,
-    headers=IF_MATCH,
-    answer_headers=ETAG,
-    examples=flow_examples.PAUSE_QUEUE,
-)
+@_turning(examples=flow_examples.PAUSE_QUEUE)
 def pause_queue(queue: str) -> Response:
     """Pauses a queue: from a second after the answer on none of its jobs starts; those that run go on, and new ones are taken in."""
     return _turned(Target(Kind.QUEUE, queue), flow().pause)
 
 
 @bp.post("/queues/<queue>/resume")
-@documented(
-    {200: FlowAnswer},
-    *_REFUSALS,
-    body=PauseRequest,
-    body_optional=True,
-    headers=IF_MATCH,
-    answer_headers=ETAG,
-    examples=flow_examples.RESUME_QUEUE,
-)
+@_turning(examples=flow_examples.RESUME_QUEUE)
 def resume_queue(queue: str) -> Response:
     """Lets the jobs of a queue start again, within a second."""
     return _turned(Target(Kind.QUEUE, queue), flow().resume)
@@ -105,30 +97,14 @@ def task(task: str) -> Response:
 
 
 @bp.post("/tasks/<task>/pause")
-@documented(
-    {200: FlowAnswer},
-    *_REFUSALS,
-    body=PauseRequest,
-    body_optional=True,
-    headers=IF_MATCH,
-    answer_headers=ETAG,
-    examples=flow_examples.PAUSE_TASK,
-)
+@_turning(examples=flow_examples.PAUSE_TASK)
 def pause_task(task: str) -> Response:
     """Pauses a task in every queue; other tasks of these queues go on."""
     return _turned(Target(Kind.TASK, task), flow().pause)
 
 
 @bp.post("/tasks/<task>/resume")
-@documented(
-    {200: FlowAnswer},
-    *_REFUSALS,
-    body=PauseRequest,
-    body_optional=True,
-    headers=IF_MATCH,
-    answer_headers=ETAG,
-    examples=flow_examples.RESUME_TASK,
-)
+@_turning(examples=flow_examples.RESUME_TASK)
 def resume_task(task: str) -> Response:
     """Lets the jobs of a task start again, within a second."""
     return _turned(Target(Kind.TASK, task), flow().resume)

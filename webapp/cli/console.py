@@ -1,4 +1,4 @@
-"""What the commands share: answers as JSON or as a table, and errors as a sentence and an exit code."""
+"""What the commands share: their options, answers as JSON or as a table, and errors as a sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -29,6 +29,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
+
+Command = Callable[..., Any]
+
+
+def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Gives a command several options, which its help shows in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:

@@ -21,13 +21,11 @@ from webapp.api.dlq_schemas import (
     ReportAnswer,
     RequeueRequest,
 )
-from webapp.cli.console import json_option, say, show_json, show_table, with_plain_errors
+from webapp.cli.console import json_option, say, show_json, show_table, with_options, with_plain_errors
 from webapp.dead_letters.model import Report, ResolveRequest
 from webapp.dead_letters.service import DeadLetters
 
 group = AppGroup("dlq", help="The dead letter queue: look, group, requeue, discard.")
-
-Command = Callable[..., Any]
 
 _FILTERS = (
     click.option("--task", help="Only letters of this handler."),
@@ -51,15 +49,6 @@ _RESOLVE = (
 )
 
 
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
 def _dead_letters() -> DeadLetters:
     return cast("DeadLetters", current_app.extensions["dead_letters"])
 
@@ -69,7 +58,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @group.command()
-@_options(*_FILTERS)
+@with_options(*_FILTERS)
 @click.option("--limit", type=int, default=20, show_default=True, help="How many at most.")
 @json_option
 @with_plain_errors
@@ -94,7 +83,7 @@ def groups(*, as_json: bool, **options: Any) -> None:
 
 
 @group.command("list")
-@_options(*_FILTERS)
+@with_options(*_FILTERS)
 @click.option(
     "--state",
     type=click.Choice(["open", "requeued", "discarded", "all"]),
@@ -120,7 +109,7 @@ def list_letters(*, as_json: bool, **options: Any) -> None:
 
 
 @group.command()
-@_options(*_FILTERS, *_RESOLVE)
+@with_options(*_FILTERS, *_RESOLVE)
 @click.option("--rate", type=float, help="Jobs that become due in a second.")
 @json_option
 @with_plain_errors
@@ -131,7 +120,7 @@ def requeue(*, as_json: bool, **options: Any) -> None:
 
 
 @group.command()
-@_options(*_FILTERS, *_RESOLVE)
+@with_options(*_FILTERS, *_RESOLVE)
 @json_option
 @with_plain_errors
 def discard(*, as_json: bool, **options: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable
 from typing import Any, cast
 
 import click
@@ -11,10 +10,18 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from webapp.api.flow_schemas import ChangeAnswer, ChangesQuery, FlowAnswer, PauseRequest, QueueAnswer
-from webapp.cli.console import json_option, say, show_fields, show_json, show_table, with_plain_errors
+from webapp.cli.console import (
+    json_option,
+    say,
+    show_fields,
+    show_json,
+    show_table,
+    with_options,
+    with_plain_errors,
+)
 from webapp.flow.model import FlowState, Kind, Target
 from webapp.flow.service import Flow
-from webapp.queues.listing import depths, queue_states
+from webapp.queues.listing import depths, queue_state, queue_states
 
 queues = AppGroup("queues", help="Look at queues, pause and resume them.")
 tasks = AppGroup("tasks", help="Look at tasks, pause and resume them.")
@@ -22,7 +29,6 @@ tasks = AppGroup("tasks", help="Look at tasks, pause and resume them.")
 _COLUMNS = ("name", "paused", "paused_at", "paused_by", "paused_why")
 _CHANGES = ("id", "at", "who", "target", "old", "new", "why")
 
-Command = Callable[..., Any]
 _WORDS = (
     click.option("--by", default=getpass.getuser, help="Who does this; the user of this shell by default."),
     click.option("--why", help="Kept with the pause and on record."),
@@ -31,15 +37,6 @@ _PAGE = (
     click.option("--limit", type=int, default=20, show_default=True, help="How many at most."),
     click.option("--cursor", type=int, help="The last change of the page before."),
 )
-
-
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 def _flow() -> Flow:
@@ -79,8 +76,7 @@ def show_queue(name: str, *, as_json: bool) -> None:
     """One queue."""
     state = _flow().state(Target(Kind.QUEUE, name))
     found = depths(current_app.extensions["sqlalchemy"].engine)
-    (one,) = [queue for queue in queue_states({name: state}, found) if queue.flow.name == name]
-    _show(QueueAnswer.of_queue(one), as_json=as_json)
+    _show(QueueAnswer.of_queue(queue_state(state, found)), as_json=as_json)
 
 
 @tasks.command("show")
@@ -104,7 +100,7 @@ def _turning(kind: Kind, verb: str, help_text: str) -> click.Command:
 
     @click.command(verb, help=help_text)
     @click.argument("name")
-    @_options(*_WORDS)
+    @with_options(*_WORDS)
     @json_option
     @with_plain_errors
     def turn(name: str, *, by: str | None, why: str | None, as_json: bool) -> None:
@@ -127,7 +123,7 @@ def _history(kind: Kind) -> click.Command:
 
     @click.command("history", help="Who changed it, when and why, the newest change first.")
     @click.argument("name")
-    @_options(*_PAGE)
+    @with_options(*_PAGE)
     @json_option
     @with_plain_errors
     def history(name: str, *, as_json: bool, limit: int, cursor: int | None) -> None:

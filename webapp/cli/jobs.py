@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 from uuid import UUID
 
@@ -12,7 +12,15 @@ from flask.cli import AppGroup
 
 from webapp.api.page_schemas import PageQuery
 from webapp.api.schemas import AttemptAnswer, JobAnswer
-from webapp.cli.console import json_option, say, show_fields, show_json, show_table, with_plain_errors
+from webapp.cli.console import (
+    json_option,
+    say,
+    show_fields,
+    show_json,
+    show_table,
+    with_options,
+    with_plain_errors,
+)
 from webapp.infra.broker import heartbeats
 from webapp.jobs.service import Jobs
 from webapp.jobs.states import JobStatus
@@ -30,8 +38,6 @@ def job_service() -> Jobs:
     return cast("Jobs", current_app.extensions["jobs"])
 
 
-Command = Callable[..., Any]
-
 _FILTERS = (
     click.option("--status", type=click.Choice([status.value for status in JobStatus]), help="Only these."),
     click.option("--task", help="Only jobs of this handler."),
@@ -44,12 +50,8 @@ _FILTERS = (
     click.option("--limit", type=int, default=20, show_default=True, help="How many jobs at most."),
 )
 
-
-def filtered(command: Command) -> Command:
-    """Gives a command the filters of a listing."""
-    for option in reversed(_FILTERS):
-        command = option(command)
-    return command
+#: Gives a command the filters of a listing.
+filtered = with_options(*_FILTERS)
 
 
 def query_of(given: Mapping[str, Any], tags: tuple[str, ...]) -> PageQuery:

@@ -31,14 +31,13 @@ class QueueState:
 def queue_states(flows: Mapping[str, FlowState], found: Depths) -> list[QueueState]:
     """Every queue that is known, was ever changed, or has unfinished jobs, in the order of their names. Pure."""
     names = sorted({*flows, *found.queues, *found.processing})
-    return [
-        QueueState(
-            flows.get(name, FlowState(name)),
-            found.queues.get(name, Depth(0, 0, 0.0)),
-            found.processing.get(name, 0),
-        )
-        for name in names
-    ]
+    return [queue_state(flows.get(name, FlowState(name)), found) for name in names]
+
+
+def queue_state(flow: FlowState, found: Depths) -> QueueState:
+    """One queue, with nothing in it where nothing of it was found. Pure."""
+    depth = found.queues.get(flow.name, Depth(0, 0, 0.0))
+    return QueueState(flow, depth, found.processing.get(flow.name, 0))
 
 
 def depths(engine: Engine) -> Depths:
