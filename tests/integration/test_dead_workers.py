@@ -34,14 +34,17 @@ def worker(tmp_path):
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:  # pragma: no cover - another process, ended by a signal
-            LifeLock(tmp_path, NAME)
-            pids = [os.getpid()]
-            if child and (own := os.fork()):
-                pids.append(own)
-            if os.getpid() == pids[0]:
-                os.write(write, f"{' '.join(map(str, pids))}\n".encode())
-            while True:
-                signal.pause()
+            try:
+                LifeLock(tmp_path, NAME)
+                pids = [os.getpid()]
+                if child and (own := os.fork()):
+                    pids.append(own)
+                if os.getpid() == pids[0]:
+                    os.write(write, f"{' '.join(map(str, pids))}\n".encode())
+                while True:
+                    signal.pause()
+            finally:
+                os._exit(1)
         os.close(write)
         with os.fdopen(read) as told:
             made.extend(pids := [int(one) for one in told.readline().split()])
@@ -162,21 +165,24 @@ def test_what_a_killed_workers_jobs_started_is_ended_by_its_reaper(eventually):
     read, write = os.pipe()
     worker = os.fork()
     if worker == 0:  # pragma: no cover - another process, ended by a signal
-        reaper.start()
-        for ends_before in (True, False):
-            child = os.fork()
-            if child == 0:
-                session.lead()
-                reaper.note_birth()
-                os.write(write, b"%d\n" % subprocess.Popen(["sleep", "600"]).pid)
-                while not ends_before:
-                    signal.pause()
-                os._exit(0)
-            if ends_before:
-                os.waitpid(child, 0)
-                reaper.note_death(child)
-        while True:
-            signal.pause()
+        try:
+            reaper.start()
+            for ends_before in (True, False):
+                child = os.fork()
+                if child == 0:
+                    session.lead()
+                    reaper.note_birth()
+                    os.write(write, b"%d\n" % subprocess.Popen(["sleep", "600"]).pid)
+                    while not ends_before:
+                        signal.pause()
+                    os._exit(0)
+                if ends_before:
+                    os.waitpid(child, 0)
+                    reaper.note_death(child)
+            while True:
+                signal.pause()
+        finally:
+            os._exit(1)
     os.close(write)
     with os.fdopen(read) as told:
         first, second = int(told.readline()), int(told.readline())

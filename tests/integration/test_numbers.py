@@ -74,7 +74,7 @@ def test_what_comes_back_is_the_same_request(client):
 
 
 def test_a_large_number_grows_nowhere(client, engine):
-    payload = {"task": "noop", "x": [1e308] * 20_000 + [5e-324] * 10_000}
+    payload = {"task": "noop", "x": [1e308] * 2_000 + [5e-324] * 1_000}
     sent = len(json.dumps(payload))
     job_id = client.post("/jobs", json={"payload": payload}).json["id"]
     for answer in (client.get(f"/jobs/{job_id}"), client.get("/jobs")):

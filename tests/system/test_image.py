@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import tempfile
 import time
@@ -68,7 +70,11 @@ class Containers:
     def start(self, name, words):
         with self.log(name).open("ab") as log:
             self.running[name] = subprocess.Popen(
-                self.image.command(words, self.environment), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                self.image.command(words, self.environment),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
         return self.running[name]
 
@@ -105,7 +111,9 @@ class Containers:
 
     def end(self):
         for process in self.running.values():
-            process.kill()
+            # What it started goes with it: a test that failed may have left both.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait(PATIENCE)
 
 
