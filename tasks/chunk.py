@@ -79,11 +79,17 @@ def execute_due(self: JobTask, queue: str, task: str, timeout: float) -> None:
     end = time.monotonic() + TICKET_WINDOW
     failed = again = 0
     claimed = claims.claim_due(parts, ticket)
+    had_work = bool(claimed)
     while claimed:
         chunk = Chunk(parts, claimed, ticket=ticket if time.monotonic() < end else None)
         claimed = chunk.run()
         failed += chunk.failed
         again += chunk.again
+        if not claimed and time.monotonic() < end:
+            claimed = claims.claim_soon(parts, ticket)
+    if had_work and time.monotonic() >= end and claims.is_in_lanes(parts, ticket):
+        # More may wait, and the slot is free now: the next child need not wait for the dispatcher.
+        parts.broker.send_tickets([ticket])
     _tell(failed, again)
 
 
@@ -238,7 +244,13 @@ def settle_many(parts: Runtime, done: Sequence[End[Claim]], ticket: Ticket | Non
         if ticket is None or following or rules.closes(ticket.queue, ticket.task):
             count = ends.complete_many(connection, done)
         else:
-            count, following = tickets.end_and_claim(connection, done, ticket, claims.terms_of(parts, ticket))
+            count, following = tickets.end_and_claim(
+                connection,
+                done,
+                ticket,
+                claims.terms_of(parts, ticket),
+                in_lanes=rules.limits(ticket.queue, ticket.task),
+            )
         if count == len(done):
             return ids, following
         return {one.held.id for one in done if ends.status_after(connection, one.held)}, following

@@ -5,6 +5,7 @@ A claim whose answer was lost knows its own: it is tried again, and then takes w
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
@@ -13,8 +14,9 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from tasks.processes import recycling
-from tasks.retrying import until_database_answers
+from tasks.retrying import DATABASE_ERRORS, until_database_answers
 from tasks.runtime import Runtime, child_name
+from webapp.flow import lanes
 from webapp.flow.model import FlowRules
 from webapp.infra.broker.hints import Ticket
 from webapp.infra.postgres.engine import in_one_trip
@@ -25,6 +27,9 @@ from webapp.queues import tickets
 from webapp.queues.tickets import ClaimTerms
 
 T = TypeVar("T")
+
+#: Longest a child that just had work waits for what a rate allows next, seconds: its slot would be taken anew else.
+LONGEST_REST = 0.05
 
 #: Attempts of this process whose end could not be written, by job and number; as many as a child runs jobs.
 _given_up: set[tuple[UUID, int]] = set()
@@ -102,14 +107,42 @@ def claim_due(parts: Runtime, ticket: Ticket) -> list[Claim]:
     def claim(connection: Connection, own: list[Claim], rules: FlowRules) -> list[Claim]:
         if own or rules.closes(ticket.queue, ticket.task):
             return own
-        return tickets.claim_due(connection, ticket, terms)
+        in_lanes = rules.limits(ticket.queue, ticket.task)
+        return tickets.claim_due(connection, ticket, terms, in_lanes=in_lanes)
 
     return until_claimed(parts, claim, "jobs could not be claimed yet")
+
+
+def claim_soon(parts: Runtime, ticket: Ticket) -> list[Claim]:
+    """Claims what a rate allows within a moment; none where nothing of the ticket's waits for that."""
+    if not is_in_lanes(parts, ticket):
+        return []
+    try:
+        pause = in_one_trip(
+            parts.engine,
+            lambda connection: lanes.seconds_to_next_start(connection, [ticket.queue], LONGEST_REST),
+        )
+    except DATABASE_ERRORS:
+        return []
+    if pause is None:
+        return []
+    time.sleep(pause)
+    return claim_due(parts, ticket)
+
+
+def is_in_lanes(parts: Runtime, ticket: Ticket) -> bool:
+    """True if a ticket's jobs lie in lanes; False also where the rules cannot be read."""
+    try:
+        return parts.book.rules().limits(ticket.queue, ticket.task)
+    except DATABASE_ERRORS:
+        return False
 
 
 def terms_of(parts: Runtime, ticket: Ticket) -> ClaimTerms:
     """With what this process claims a ticket's jobs: as many as make a chunk, or as it may still run."""
     size, room = parts.broker.paces.chunk_size(ticket.task), recycling.room()
     return ClaimTerms(
-        size if room is None else min(size, room), child_name(), parts.settings.stuck_job_threshold
+        size if room is None else min(size, room),
+        child_name(),
+        parts.settings.stuck_job_threshold,
     )

@@ -18,7 +18,7 @@ from webapp.api.extensions import limiter
 from webapp.api.schemas import SHAPES, Breach, Problem
 from webapp.api.searching import TooManySearches
 from webapp.api.strictjson import BadBody
-from webapp.flow.model import StaleVersion, UnknownTarget
+from webapp.flow.errors import StaleVersion, UnknownTarget
 from webapp.infra.postgres import database_errors
 from webapp.infra.postgres.database_errors import Trouble
 from webapp.infra.telemetry import metrics

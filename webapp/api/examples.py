@@ -13,7 +13,8 @@ from uuid import UUID
 
 from webapp import VERSION
 from webapp.api.errors import DATABASE_AWAY, SEARCH_TOO_LONG
-from webapp.flow.model import Kind, StaleVersion, Target
+from webapp.flow.errors import StaleVersion
+from webapp.flow.model import Kind, Target
 from webapp.jobs.errors import JobEnded, JobError, JobGone, JobNotFound, KeyRace, NotForRetry
 
 #: An example's name, and its value.

@@ -9,21 +9,25 @@ from typing import Any, cast
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from webapp.api import flow_examples
-from webapp.api.bodies import json_body_if_any
+from webapp.api.bodies import json_body, json_body_if_any
 from webapp.api.flow_schemas import (
     ChangeAnswer,
     ChangePage,
     ChangesQuery,
     FlowAnswer,
+    LimitsRequest,
     PauseRequest,
     QueueAnswer,
+    QueueLimitsRequest,
     Queues,
     Tasks,
 )
 from webapp.api.jobs import query_values
 from webapp.api.openapi import documented
+from webapp.flow.limits import NO_LIMITS
 from webapp.flow.model import FlowState, Kind, Target
 from webapp.flow.service import Flow, tag_of
+from webapp.infra.postgres import deadlines
 from webapp.queues.listing import depths, queue_state, queue_states
 
 bp = Blueprint("flow", __name__)
@@ -32,16 +36,14 @@ IF_MATCH = {"If-Match": "An ETag of it: where it was changed since, nothing is d
 ETAG: dict[str, dict[str, Any]] = {
     "ETag": {"schema": {"type": "string"}, "description": "Its version, which grows with each change."}
 }
-#: How a pause and a resume are described.
-_turning = partial(
-    documented,
-    {200: FlowAnswer},
-    *(404, 412, 413, 415, 422, 503),
-    body=PauseRequest,
-    body_optional=True,
-    headers=IF_MATCH,
-    answer_headers=ETAG,
-)
+#: Seconds a request has that sets limits: it waits until every process knows of them.
+LIMIT_BUDGET = 5.0
+#: What a request that changes something may be answered beside 200.
+_REFUSALS = (404, 412, 413, 415, 422, 503)
+#: How changes of a queue and of a task are described.
+_changing = partial(documented, {200: FlowAnswer}, *_REFUSALS, headers=IF_MATCH, answer_headers=ETAG)
+_turning = partial(_changing, body=PauseRequest, body_optional=True)
+_unlimiting = partial(documented, {200: FlowAnswer}, 404, 412, 503, headers=IF_MATCH, answer_headers=ETAG)
 
 
 def flow() -> Flow:
@@ -65,6 +67,20 @@ def queue(queue: str) -> Response:
     state = flow().state(Target(Kind.QUEUE, queue))
     found = depths(current_app.extensions["sqlalchemy"].engine)
     return _tagged(QueueAnswer.of_queue(queue_state(state, found)), state)
+
+
+@bp.put("/queues/<queue>")
+@_changing(body=QueueLimitsRequest, examples=flow_examples.LIMIT_QUEUE)
+def limit_queue(queue: str) -> Response:
+    """Gives a queue limits in the place of those it has; from the answer on no job starts beyond them."""
+    return _limited(Target(Kind.QUEUE, queue), QueueLimitsRequest)
+
+
+@bp.delete("/queues/<queue>")
+@_unlimiting(examples=flow_examples.UNLIMIT_QUEUE)
+def unlimit_queue(queue: str) -> Response:
+    """Takes all limits of a queue away."""
+    return _unlimited(Target(Kind.QUEUE, queue))
 
 
 @bp.post("/queues/<queue>/pause")
@@ -94,6 +110,20 @@ def task(task: str) -> Response:
     """One task."""
     state = flow().state(Target(Kind.TASK, task))
     return _tagged(FlowAnswer.of(state), state)
+
+
+@bp.put("/tasks/<task>")
+@_changing(body=LimitsRequest, examples=flow_examples.LIMIT_TASK)
+def limit_task(task: str) -> Response:
+    """Gives a task limits, over all queues, in the place of those it has; from the answer on no job starts beyond them."""
+    return _limited(Target(Kind.TASK, task), LimitsRequest)
+
+
+@bp.delete("/tasks/<task>")
+@_unlimiting(examples=flow_examples.UNLIMIT_TASK)
+def unlimit_task(task: str) -> Response:
+    """Takes all limits of a task away."""
+    return _unlimited(Target(Kind.TASK, task))
 
 
 @bp.post("/tasks/<task>/pause")
@@ -129,6 +159,24 @@ def _turned(target: Target, turn: Callable[..., FlowState]) -> Response:
     wanted = PauseRequest.model_validate(json_body_if_any())
     by = wanted.by or request.remote_addr
     state = turn(target, by=by, why=wanted.why, expected=request.headers.get("If-Match"))
+    return _tagged(FlowAnswer.of(state), state)
+
+
+def _limited(target: Target, body: type[LimitsRequest]) -> Response:
+    """Gives a target the limits of the request."""
+    wanted = body.model_validate(json_body())
+    deadlines.bound(LIMIT_BUDGET)
+    by = wanted.by or request.remote_addr
+    state = flow().limit(
+        target, wanted.given(), by=by, why=wanted.why, expected=request.headers.get("If-Match")
+    )
+    return _tagged(FlowAnswer.of(state), state)
+
+
+def _unlimited(target: Target) -> Response:
+    """Takes the limits of a target away."""
+    expected = request.headers.get("If-Match")
+    state = flow().limit(target, NO_LIMITS, by=request.remote_addr, why=None, expected=expected)
     return _tagged(FlowAnswer.of(state), state)
 
 

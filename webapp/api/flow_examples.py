@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from webapp.api.examples import Examples, invalid, problem
-from webapp.flow.model import Kind, StaleVersion, Target, UnknownTarget
+from webapp.flow.errors import StaleVersion, UnknownTarget
+from webapp.flow.limits import NO_LIMITS, Limits, QueueLimits, Rate
+from webapp.flow.model import Kind, Target
 
 _AT = "2026-11-24T22:00:00.120331Z"
 _PAUSE: dict[str, Any] = {
@@ -14,6 +16,7 @@ _PAUSE: dict[str, Any] = {
     "paused_by": "ada",
     "paused_why": "nightly maintenance",
     "version": 1,
+    "limits": NO_LIMITS.document(),
 }
 _OPEN: dict[str, Any] = {
     "paused": False,
@@ -21,18 +24,25 @@ _OPEN: dict[str, Any] = {
     "paused_by": None,
     "paused_why": None,
     "version": 2,
+    "limits": NO_LIMITS.document(),
+}
+_LIMITS = QueueLimits(Limits(4, Rate(100, 60.0, 5)), Limits(1), fair=False)
+_LIMITED = _OPEN | {"version": 3, "limits": _LIMITS.document()}
+_TASK_LIMITS = QueueLimits(Limits(2))
+_LIMIT_BODY = {
+    "four at once, one of each key": _LIMITS.document() | {"by": "ada", "why": "the mail relay asked for it"}
 }
 _DEPTH = {"waiting": 1_208, "due": 1_200, "oldest_due_seconds": 31.204, "running": 0}
 _BODIES = {"by whom, and why": {"by": "ada", "why": "nightly maintenance"}, "without words": {}}
 _WRONG = invalid("why", "must be a string", "17")
 
 
-def _problems(kind: Kind, name: str) -> dict[int, Any]:
-    return {
+def _problems(kind: Kind, name: str, *, body: bool = True) -> dict[int, Any]:
+    found = {
         404: problem(404, str(UnknownTarget(Target(kind, "mial"), ("default", "mail")))),
         412: problem(412, str(StaleVersion(Target(kind, name), '"1"', 2))),
-        422: _WRONG,
     }
+    return found | {422: _WRONG} if body else found
 
 
 QUEUES = Examples(
@@ -45,6 +55,14 @@ PAUSE_QUEUE = Examples(
 RESUME_QUEUE = Examples(
     bodies=_BODIES, answers={200: {"name": "default", **_OPEN}, **_problems(Kind.QUEUE, "default")}
 )
+LIMIT_QUEUE = Examples(
+    bodies=_LIMIT_BODY,
+    answers={200: {"name": "default", **_LIMITED}, **_problems(Kind.QUEUE, "default")}
+    | {422: invalid("rate.limit", "must be at least 1", "0")},
+)
+UNLIMIT_QUEUE = Examples(
+    answers={200: {"name": "default", **_OPEN}, **_problems(Kind.QUEUE, "default", body=False)}
+)
 TASKS = Examples(answers={200: {"items": [{"name": "noop", **_PAUSE}]}})
 TASK = Examples(answers={200: {"name": "noop", **_PAUSE}, **_problems(Kind.TASK, "noop")})
 PAUSE_TASK = Examples(
@@ -53,6 +71,14 @@ PAUSE_TASK = Examples(
 RESUME_TASK = Examples(
     bodies=_BODIES, answers={200: {"name": "noop", **_OPEN}, **_problems(Kind.TASK, "noop")}
 )
+LIMIT_TASK = Examples(
+    bodies={"two at once": {"concurrency": 2, "why": "the tax office allows two"}},
+    answers={
+        200: {"name": "noop", **_OPEN, "limits": _TASK_LIMITS.document()},
+        **_problems(Kind.TASK, "noop"),
+    },
+)
+UNLIMIT_TASK = Examples(answers={200: {"name": "noop", **_OPEN}, **_problems(Kind.TASK, "noop", body=False)})
 CHANGES = Examples(
     query={"target": "queues/default", "limit": 20},
     answers={

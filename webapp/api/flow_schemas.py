@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from webapp.api.dlq_schemas import Words
 from webapp.api.schemas import Moment, printable
+from webapp.flow.limits import (
+    LEAST_PERIOD,
+    MOST_CONCURRENCY,
+    MOST_PERIOD,
+    MOST_STARTS,
+    Limits,
+    QueueLimits,
+    Rate,
+)
 from webapp.flow.model import FlowChange, FlowState
 from webapp.queues.listing import QueueState
 
@@ -22,6 +31,73 @@ class PauseRequest(BaseModel):
 
     by: Words | None = None
     why: Words | None = None
+
+
+class RateLimit(BaseModel):
+    """How often jobs may start: `limit` in `per` seconds, `burst` of them at once after a pause."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    limit: int = Field(ge=1, le=MOST_STARTS)
+    per: float = Field(1.0, ge=LEAST_PERIOD, le=MOST_PERIOD)
+    burst: int | None = Field(
+        None, ge=1, le=MOST_STARTS, description="A fortieth of the limit where it is not given."
+    )
+
+    @field_validator("burst")
+    @classmethod
+    def _not_above_the_limit(cls, burst: int | None, info: ValidationInfo) -> int | None:
+        if burst is not None and burst > info.data.get("limit", MOST_STARTS):
+            raise ValueError("must be at most the limit")
+        return burst
+
+    def given(self) -> Rate:
+        """As a value."""
+        return Rate.of(self.limit, self.per, self.burst)
+
+
+class LimitsRequest(BaseModel):
+    """The body of `PUT /tasks/{task}`: all its limits; what is left out or null has none."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    concurrency: int | None = Field(None, ge=1, le=MOST_CONCURRENCY, description="Jobs that run at once.")
+    rate: RateLimit | None = None
+    by: Words | None = None
+    why: Words | None = None
+
+    def given(self) -> QueueLimits:
+        """As a value."""
+        return QueueLimits(_limits(self.concurrency, self.rate))
+
+
+class KeysLimits(BaseModel):
+    """Limits of each key of a queue."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    concurrency: int | None = Field(None, ge=1, le=MOST_CONCURRENCY)
+    rate: RateLimit | None = None
+
+
+class QueueLimitsRequest(LimitsRequest):
+    """The body of `PUT /queues/{queue}`: all its limits; what is left out or null has none."""
+
+    keys: KeysLimits | None = Field(
+        None, description="Limits of each key; jobs without one are a key of their own."
+    )
+    fair: bool = Field(default=False, description="Keys take turns though nothing is limited.")
+
+    def given(self) -> QueueLimits:
+        """As a value."""
+        keys = self.keys or KeysLimits()
+        return QueueLimits(
+            _limits(self.concurrency, self.rate), _limits(keys.concurrency, keys.rate), self.fair
+        )
+
+
+def _limits(concurrency: int | None, rate: RateLimit | None) -> Limits:
+    return Limits(concurrency, rate.given() if rate else None)
 
 
 class ChangesQuery(BaseModel):
@@ -49,6 +125,7 @@ class FlowAnswer(_Answer):
     paused_by: str | None
     paused_why: str | None
     version: int
+    limits: dict[str, Any]
 
     @classmethod
     def of(cls, state: FlowState) -> dict[str, Any]:
@@ -61,6 +138,7 @@ class FlowAnswer(_Answer):
             paused_by=pause.by if pause else None,
             paused_why=pause.why if pause else None,
             version=state.version,
+            limits=state.limits.document(),
         )
         return answer.model_dump(mode="json")
 

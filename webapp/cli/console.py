@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.api.errors import DATABASE_TROUBLES, breaches_of
 from webapp.api.strictjson import BadBody
-from webapp.flow.model import UnknownTarget
+from webapp.flow.errors import UnknownTarget
 from webapp.infra import terminal
 from webapp.infra.postgres import database_errors
 from webapp.infra.telemetry.printable import escaped, escaped_json

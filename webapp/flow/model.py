@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from webapp.flow.limits import NO_LIMITS, QueueLimits
+
 
 class Kind(StrEnum):
     """What can be paused."""
@@ -59,11 +61,13 @@ class FlowState:
     Args:
         pause: None: it is not paused.
         version: grows with each change; 0 where there was none yet.
+        limits: of a task without those of keys.
     """
 
     name: str
     pause: Pause | None = None
     version: int = 0
+    limits: QueueLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +90,44 @@ class FlowRules:
     Args:
         closed_queues, closed_tasks: paused: none of their jobs starts.
         returning: tasks that are open again, and may have jobs that were set aside meanwhile.
+        limited_queues, limited_tasks: their jobs lie in lanes, and are claimed there alone.
+        leaving: queues without limits that may still have jobs in lanes.
     """
 
     closed_queues: frozenset[str] = frozenset()
     closed_tasks: frozenset[str] = frozenset()
     returning: frozenset[str] = frozenset()
+    limited_queues: frozenset[str] = frozenset()
+    limited_tasks: frozenset[str] = frozenset()
+    leaving: frozenset[str] = frozenset()
 
     @property
     def is_open(self) -> bool:
-        """True where nothing is paused."""
-        return not (self.closed_queues or self.closed_tasks)
+        """True where nothing is paused or limited."""
+        return not (self.closed_queues or self.closed_tasks or self.limited_queues or self.limited_tasks)
+
+    @property
+    def barred_queues(self) -> frozenset[str]:
+        """Those whose jobs must not be claimed beside the lanes."""
+        return self.closed_queues | self.limited_queues
+
+    @property
+    def barred_tasks(self) -> frozenset[str]:
+        """Those whose jobs must not be claimed beside the lanes."""
+        return self.closed_tasks | self.limited_tasks
+
+    def limits(self, queue: str, task: str) -> bool:
+        """True if a job of this queue and task lies in a lane.
+
+        Example:
+            >>> FlowRules(limited_queues=frozenset({"mail"})).limits("mail", "send")
+            True
+        """
+        return queue in self.limited_queues or task in self.limited_tasks
+
+    def has_lanes_in(self, queue: str) -> bool:
+        """True if jobs of this queue may lie in lanes."""
+        return queue in self.limited_queues or bool(self.limited_tasks)
 
     def closes(self, queue: str, task: str) -> bool:
         """True if a job of this queue and task must not start.
@@ -108,31 +140,10 @@ class FlowRules:
 
     def close_any(self, kinds: Iterable[tuple[str, str]]) -> bool:
         """True if a job of one of these queues and tasks must not start."""
-        return not self.is_open and any(self.closes(queue, task) for queue, task in kinds)
+        return bool(self.closed_queues or self.closed_tasks) and any(
+            self.closes(queue, task) for queue, task in kinds
+        )
 
 
 #: Rules that hold nothing.
 OPEN = FlowRules()
-
-
-class FlowError(Exception):
-    """The base of every error that flow control raises."""
-
-
-class UnknownTarget(FlowError):
-    """There is no such queue or task."""
-
-    def __init__(self, target: Target, known: Iterable[str]) -> None:
-        super().__init__(f"there is no {target.words}; there are {', '.join(sorted(known))}")
-        self.target = target
-
-
-class StaleVersion(FlowError):
-    """It was changed since the version that the request is about."""
-
-    def __init__(self, target: Target, given: str, version: int) -> None:
-        super().__init__(
-            f'{target.words} was changed meanwhile: If-Match must be its ETag, "{version}"; given: {given[:100]}'
-        )
-        self.target = target
-        self.version = version

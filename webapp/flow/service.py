@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from sqlalchemy import Connection, Engine
 
-from webapp.flow import store
-from webapp.flow.book import FlowBook
-from webapp.flow.model import FlowChange, FlowState, Kind, StaleVersion, Target, UnknownTarget
+from webapp.flow import lanes, store
+from webapp.flow.book import LONGEST_AGE, FlowBook
+from webapp.flow.errors import StaleVersion, UnknownTarget
+from webapp.flow.limits import QueueLimits
+from webapp.flow.model import FlowChange, FlowState, Kind, Target
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 
 logger = logging.getLogger(__name__)
 
+#: Longest a claim is on its way that was begun by rules that were still young enough, seconds.
+ON_ITS_WAY = 0.25
 #: If-Match that every version fits.
 ANY_VERSION = "*"
 
@@ -92,6 +97,56 @@ class Flow:
     ) -> FlowState:
         """Lets the jobs of a target start again; one that is not paused stays as it is. Arguments and errors as for `pause`."""
         return self._turn(target, paused=False, by=by, why=why, expected=expected)
+
+    def limit(
+        self,
+        target: Target,
+        limits: QueueLimits,
+        *,
+        by: str | None,
+        why: str | None,
+        expected: str | None = None,
+    ) -> FlowState:
+        """Gives a target limits in the place of those it has; `NO_LIMITS` takes them away. Arguments and errors as for `pause`.
+
+        They hold from the return on: no job starts beyond them, whenever it was submitted. What runs goes on, and counts.
+        """
+        work = partial(self._limit_once, target=target, limits=limits, by=by, why=why, expected=expected)
+        before, state = in_transaction(self._engine, work)
+        self._book.forget()
+        if state.version != before.version:
+            logger.warning(
+                "limits were changed",
+                extra={"target": str(target), "limits": limits.document(), "by": by, "why": why},
+            )
+        if before.limits.is_none and not limits.is_none:
+            # Until then a process may claim by the rules that were.
+            time.sleep(LONGEST_AGE + ON_ITS_WAY)
+            queues, tasks = ([target.name], []) if target.kind is Kind.QUEUE else ([], [target.name])
+            in_transaction(self._engine, lambda connection: lanes.file_running(connection, queues, tasks))
+        return state
+
+    def _limit_once(
+        self,
+        connection: Connection,
+        *,
+        target: Target,
+        limits: QueueLimits,
+        by: str | None,
+        why: str | None,
+        expected: str | None,
+    ) -> tuple[FlowState, FlowState]:
+        """The change and its record; returns how the target stood and stands."""
+        self._found(connection, target)
+        before = store.lock(connection, target)
+        if not fits(expected, before.version):
+            raise StaleVersion(target, expected or "", before.version)
+        if limits == before.limits:
+            return before, before
+        after = store.set_limits(connection, target, limits)
+        old, new = before.limits.document(), limits.document()
+        store.note_change(connection, target, who=by, old=old, new=new, why=why)
+        return before, after
 
     def changes(self, target: str | None, *, before: int | None, limit: int) -> list[FlowChange]:
         """The changes on record, the newest first.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
 
+from webapp.flow.limits import Limits, QueueLimits, Rate
 from webapp.flow.model import FlowChange, FlowRules, FlowState, Kind, Pause, Target
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.sql_files import read_sql
@@ -25,10 +26,13 @@ class _OfKind(NamedTuple):
     make: TextClause
     lock: TextClause
     set: TextClause
+    limit: TextClause
 
 
 _OF = {
-    kind: _OfKind(*(text(read_sql(__file__, file, name)) for name in ("find", "all", "make", "lock", "set")))
+    kind: _OfKind(
+        *(text(read_sql(__file__, file, name)) for name in ("find", "all", "make", "lock", "set", "limit"))
+    )
     for kind, file in ((Kind.QUEUE, "queues"), (Kind.TASK, "tasks"))
 }
 _RULES = Statement(read_sql(__file__, "rules"))
@@ -39,10 +43,14 @@ _NOTE, _PAGE, _PRUNE = (text(read_sql(__file__, "changes", name)) for name in ("
 def rules(connection: Connection) -> FlowRules:
     """The rules in force."""
     rows = _RULES.run(connection, {}).rows
+    queues, tasks = ([row[1:] for row in rows if row[0] == kind] for kind in ("queue", "task"))
     return FlowRules(
-        closed_queues=frozenset(name for kind, name, _ in rows if kind == "queue"),
-        closed_tasks=frozenset(name for kind, name, is_closed in rows if kind == "task" and is_closed),
-        returning=frozenset(name for kind, name, is_closed in rows if kind == "task" and not is_closed),
+        closed_queues=frozenset(name for name, is_closed, _, _ in queues if is_closed),
+        closed_tasks=frozenset(name for name, is_closed, _, _ in tasks if is_closed),
+        returning=frozenset(name for name, is_closed, _, has_aside in tasks if has_aside and not is_closed),
+        limited_queues=frozenset(name for name, _, is_limited, _ in queues if is_limited),
+        limited_tasks=frozenset(name for name, _, is_limited, _ in tasks if is_limited),
+        leaving=frozenset(name for name, _, _, is_leaving in queues if is_leaving),
     )
 
 
@@ -83,7 +91,35 @@ def set_pause(
 
 def _state(row: Sequence[Any]) -> FlowState:
     at: datetime | None = row[1]
-    return FlowState(row[0], None if at is None else Pause(at, row[2], row[3]), row[4])
+    limits = QueueLimits(_limits(row[5:9]), _limits(row[9:13]), fair=row[13])
+    return FlowState(row[0], None if at is None else Pause(at, row[2], row[3]), row[4], limits)
+
+
+def _limits(columns: Sequence[Any]) -> Limits:
+    concurrency, limit, per, burst = columns
+    return Limits(concurrency, None if limit is None else Rate(limit, per, burst))
+
+
+def set_limits(connection: Connection, target: Target, limits: QueueLimits) -> FlowState:
+    """Gives a target that was locked these limits; returns how it stands then."""
+    values = {
+        "name": target.name,
+        "is_limited": not limits.is_none,
+        "fair": limits.fair,
+        **_values(limits.all, ""),
+        **_values(limits.keys, "key_"),
+    }
+    return _state(connection.execute(_OF[target.kind].limit, values).one())
+
+
+def _values(limits: Limits, prefix: str) -> dict[str, Any]:
+    rate = limits.rate
+    return {
+        f"{prefix}concurrency": limits.concurrency,
+        f"{prefix}rate_limit": rate.limit if rate else None,
+        f"{prefix}rate_per": rate.per if rate else None,
+        f"{prefix}rate_burst": rate.burst if rate else None,
+    }
 
 
 def note_change(

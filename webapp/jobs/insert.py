@@ -19,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from webapp.infra.postgres.engine import Statement
-from webapp.infra.postgres.literals import array_of, kept_as_sent, text_array_of
+from webapp.infra.postgres.literals import array_of, kept_as_sent, optional_array_of, text_array_of
 from webapp.infra.postgres.sql_files import of_rows, read_sql
 from webapp.jobs.model import JobRow
 from webapp.jobs.options import PLAIN, Terms
@@ -44,17 +44,17 @@ class KeyOwner:
     job: JobRow | None
 
 
-def _statement(name: str, keyed: bool, terms: bool, as_sent: bool) -> str:  # noqa: FBT001 - they come in threes
+def _statement(name: str, keyed: bool, terms: bool, as_sent: bool, laned: bool) -> str:  # noqa: FBT001 - they come in fours
     """The statement without the lines of what no job has."""
-    absent = {"keyed": not keyed, "terms": not terms, "as sent": not as_sent}
+    absent = {"keyed": not keyed, "terms": not terms, "as sent": not as_sent, "laned": not laned}
     return read_sql(
         __file__, "insert", name, without=[mark for mark, is_absent in absent.items() if is_absent]
     )
 
 
-#: By whether the job has a key, terms, and a payload to be kept as it was sent: one without pays for none of them.
-_INSERT_ONE = {given: Statement(_statement("one", *given)) for given in product((False, True), repeat=3)}
-_INSERT_MANY = {given: text(_statement("many", *given)) for given in product((False, True), repeat=3)}
+#: By whether the job has an idempotency key, terms, a payload to be kept as it was sent, and a lane: one without pays for none of them.
+_INSERT_ONE = {given: Statement(_statement("one", *given)) for given in product((False, True), repeat=4)}
+_INSERT_MANY = {given: text(_statement("many", *given)) for given in product((False, True), repeat=4)}
 
 
 def insert_once(
@@ -71,7 +71,9 @@ def insert_once(
     values = _values(job, dispatched=dispatched, terms=job.terms, as_sent=as_sent)
     if job.idempotency_key is not None:
         values["key_ttl"] = key_ttl
-    statement = _INSERT_ONE[job.idempotency_key is not None, with_terms, as_sent is not None]
+    statement = _INSERT_ONE[
+        job.idempotency_key is not None, with_terms, as_sent is not None, job.lane is not None
+    ]
     rows = statement.run(connection, values).rows
     return _new_row(job, *rows[0]) if rows else None
 
@@ -99,15 +101,16 @@ def insert_group(
             "key_ttl": key_ttl
         }
         values |= {f"{name}_{row}": value for name, value in given.items()}
-    stored = _group_statement(len(jobs), keyed, with_terms, any(as_sent)).run(connection, values)
+    laned = any(job.lane is not None for job in jobs)
+    stored = _group_statement(len(jobs), keyed, with_terms, any(as_sent), laned).run(connection, values)
     times = {row[0]: row[1:] for row in stored.rows}
     return [_new_row(job, *times[job.id]) if job.id in times else None for job in jobs]
 
 
 @cache
-def _group_statement(rows: int, keyed: bool, terms: bool, as_sent: bool) -> Statement:  # noqa: FBT001 - as `_statement`
+def _group_statement(rows: int, keyed: bool, terms: bool, as_sent: bool, laned: bool) -> Statement:  # noqa: FBT001 - as `_statement`
     """The statement that stores so many jobs; one that takes keys does not wait long for another that holds one."""
-    insert = of_rows(_statement("one", keyed, terms, as_sent), rows)
+    insert = of_rows(_statement("one", keyed, terms, as_sent, laned), rows)
     return Statement(f"{_SHORT_WAIT};\n{insert}" if keyed else insert)
 
 
@@ -125,6 +128,7 @@ def _values(job: NewJob, *, dispatched: bool, terms: Terms | None, as_sent: str 
         "traceparent": job.traceparent,
         "dispatched": dispatched,
         "as_sent": as_sent,
+        "lane": job.lane,
     }
     if terms is not None:
         values |= {
@@ -284,7 +288,10 @@ def _insert_some(
     as_sent = [kept_as_sent(job.payload) for job in jobs]
     if sent := any(as_sent):
         values["as_sent"] = text_array_of(as_sent)
-    rows = connection.execute(_INSERT_MANY[keyed, with_terms, sent], values)
+    laned = any(job.lane is not None for job in jobs)
+    if laned:
+        values["lanes"] = optional_array_of(job.lane for job in jobs)
+    rows = connection.execute(_INSERT_MANY[keyed, with_terms, sent, laned], values)
     return {row[0]: row[1] for row in rows}
 
 

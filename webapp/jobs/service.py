@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -19,7 +20,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from uuid_utils.compat import uuid7
 
 from webapp.flow.book import FlowBook
-from webapp.infra.broker.hints import Hint
+from webapp.flow.lane import lane_of
+from webapp.flow.model import FlowRules
+from webapp.infra.broker.hints import Hint, Ticket
 from webapp.infra.postgres.database_errors import is_lock_of
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
@@ -66,8 +69,16 @@ class Hints(Protocol):
     def put(self, hints: Sequence[Hint]) -> None:
         """Sends hints soon, and returns at once."""
 
+    def call(self, tickets: Collection[Ticket]) -> None:
+        """Tells of work in lanes, unless enough is on its way; the dispatcher finds what is not told of."""
+
     def flush(self) -> bool:
         """Waits until everything is sent; False when that takes too long."""
+
+
+def in_lane(job: NewJob, rules: FlowRules) -> NewJob:
+    """The job in its lane, if its queue or task has limits. Pure."""
+    return replace(job, lane=lane_of(job.queue, job.key)) if rules.limits(job.queue, job.task) else job
 
 
 class Jobs(Lookup):
@@ -121,11 +132,15 @@ class Jobs(Lookup):
             if (before := self._answered_before(submission)) is not None:
                 return before
             raise
-        is_open = not self._book.rules().closes(job.queue, job.task)
-        stored, created = self._store(job, dispatched=is_open and self._hints.wants(job.queue, job.task))
+        rules = self._book.rules()
+        job, is_open = in_lane(job, rules), not rules.closes(job.queue, job.task)
+        send = is_open and job.lane is None and self._hints.wants(job.queue, job.task)
+        stored, created = self._store(job, dispatched=send)
         if created:
             metrics.jobs_created.inc()
-            if stored.dispatched_at is not None:
+            if job.lane is not None:
+                self._hints.call([job.ticket] if is_open else [])
+            elif stored.dispatched_at is not None:
                 self._hints.put([job.hint])
         return Accepted(stored, created)
 
@@ -164,12 +179,15 @@ class Jobs(Lookup):
         """Stores a batch and tells the workers; returns the ids that are new, and who owns the keys."""
         if not jobs:
             return {}, {}
-        kinds = Counter((job.queue, job.task) for job in jobs)
-        send = not self._book.rules().close_any(kinds) and self._hints.wants_all(kinds)
+        rules = self._book.rules()
+        jobs = [in_lane(job, rules) for job in jobs]
+        kinds = Counter((job.queue, job.task) for job in jobs if job.lane is None)
+        send = not rules.close_any(kinds) and self._hints.wants_all(kinds)
         created, owners = self._insert_many(jobs, dispatched=send)
         metrics.jobs_created.inc(len(created))
-        if hints := [job.hint for job in jobs if created.get(job.id)]:
+        if hints := [job.hint for job in jobs if job.lane is None and created.get(job.id)]:
             self._hints.put(hints)
+        self._hints.call({job.ticket for job in jobs if job.lane is not None and created.get(job.id)})
         return created, owners
 
     def _insert_many(

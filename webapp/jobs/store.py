@@ -69,8 +69,8 @@ def claim(
         found = _CLAIM.run(connection, values)
     else:
         closed = {
-            "closed_queues": list(rules.closed_queues),
-            "closed_tasks": list(rules.closed_tasks),
+            "closed_queues": list(rules.barred_queues),
+            "closed_tasks": list(rules.barred_tasks),
         }
         found = _CLAIM_OPEN.run(connection, values | closed)
     return [Claim._make(row) for row in found.rows]

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from webapp.infra.broker.hints import Hint
+from webapp.infra.broker.hints import Hint, Ticket
 from webapp.infra.postgres.literals import json_of
 from webapp.jobs.errors import CallbackRefused, ExpiredAlready, UnknownQueue, UnknownTask
 from webapp.jobs.handlers import Handler, HandlerRegistry
@@ -40,7 +40,11 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job that is about to be stored; `payload` is JSON text, `terms` is None for what every job gets."""
+    """A job that is about to be stored; `payload` is JSON text, `terms` is None for what every job gets.
+
+    Args:
+        lane: where it waits, if its queue or task has limits.
+    """
 
     id: UUID
     task: str
@@ -53,6 +57,17 @@ class NewJob:
     request_id: str | None = None
     traceparent: str | None = None
     terms: Terms | None = None
+    lane: int | None = None
+
+    @property
+    def key(self) -> str | None:
+        """Whose work it is."""
+        return None if self.terms is None else self.terms.key
+
+    @property
+    def ticket(self) -> Ticket:
+        """What a message about its lane is made from."""
+        return Ticket(self.queue, self.task, self.timeout, self.priority)
 
     @property
     def priority(self) -> int:

@@ -86,6 +86,8 @@ class JobColumns:
     traceparent: Mapped[str | None] = mapped_column(Text)
     #: Whose work it is, in the client's words: what jobs are found by, and what they will share limits by.
     key: Mapped[str | None] = mapped_column(Text)
+    #: Where it waits and runs under limits: a number for its queue and key. NULL: beside the lanes.
+    lane: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Job(JobColumns, Base):

@@ -8,7 +8,7 @@ others of its queue have their turn.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
@@ -16,14 +16,25 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from webapp.flow import lanes
 from webapp.flow.book import FlowBook
-from webapp.infra.broker.hints import Hint
+from webapp.flow.model import FlowRules
+from webapp.infra.broker.hints import Hint, Ticket
 from webapp.infra.broker.publish import Broker
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
 from webapp.queues import aside
 from webapp.queues import store as queue_store
-from webapp.queues.plan import MOST_TICKETS, Plan, TaskPace, Waiting, plan_dispatch, unclaimed_after
+from webapp.queues.plan import (
+    LOOKED_AT,
+    MOST_TICKETS,
+    Plan,
+    TaskPace,
+    Waiting,
+    lane_tickets,
+    plan_dispatch,
+    unclaimed_after,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +84,15 @@ class Dispatcher:
             redispatch_after: seconds before a job that was sent and not claimed is sent again.
         """
         rules = self._book.rules()
+        self._file(queue, rules)
         if queue in rules.closed_queues:
             return {}
         length = self._broker.room.length(queue)
         if length is None or length >= buffer:
             return {}
+        called = self._call_for_lanes(queue, length) if rules.has_lanes_in(queue) else 0
+        if queue in rules.limited_queues:
+            return _counted({"ticket": called})
         head, named = self._look_past(queue, rules.closed_tasks, length, buffer)
         # Redis is asked before the transaction begins, not while it is open.
         paces = {task: self._pace_of(task) for task in head}
@@ -90,12 +105,31 @@ class Dispatcher:
         sent = {
             "due": self._send(due),
             "unclaimed": self._send(unclaimed),
-            "ticket": len(plan.tickets) if plan.tickets and self._broker.send_tickets(plan.tickets) else 0,
+            "ticket": called + self._send_tickets(plan.tickets),
         }
-        for reason, count in sent.items():
-            if count:
-                metrics.jobs_dispatched.labels(reason).inc(count)
-        return {reason: count for reason, count in sent.items() if count}
+        return _counted(sent)
+
+    def _file(self, queue: str, rules: FlowRules) -> None:
+        """Files what waits beside the lanes of a queue that has limits, and brings jobs out of lanes that it has no more."""
+        if queue in rules.limited_queues or rules.limited_tasks:
+            tasks = None if queue in rules.limited_queues else rules.limited_tasks
+            self._in_batches(lambda connection: lanes.file_beside(connection, queue, tasks))
+        if queue in rules.leaving:
+            self._in_batches(lambda connection: lanes.leave(connection, queue, rules.limited_tasks))
+
+    def _in_batches(self, work: Callable[[Connection], int]) -> None:
+        for _ in range(aside.BATCHES):
+            if not in_transaction(self._engine, work):
+                break
+
+    def _call_for_lanes(self, queue: str, length: int) -> int:
+        """Sends tickets for what may start from the lanes of a queue; returns how many."""
+        work = in_one_trip(self._engine, lambda connection: lanes.look(connection, queue, LOOKED_AT))
+        chunks = {task: self._broker.paces.chunk_size(task) for task in work}
+        return self._send_tickets(lane_tickets(queue, work, chunks, waiting=length))
+
+    def _send_tickets(self, tickets: Sequence[Ticket]) -> int:
+        return len(tickets) if tickets and self._broker.send_tickets(tickets) else 0
 
     def _look_past(self, queue: str, closed: Collection[str], length: int, buffer: int) -> _Look:
         """What the table says of a queue once the jobs of closed tasks at its head, up to some batches, are set aside."""
@@ -155,10 +189,22 @@ class Dispatcher:
 
     def seconds_to_next_due(self, queues: Sequence[str], within: float) -> float | None:
         """Seconds until the next undispatched job of a queue that is not paused is due, when that is less than `within`."""
-        closed = self._book.rules().closed_queues
-        open_queues = [name for name in queues if name not in closed]
+        rules = self._book.rules()
+        plain = [name for name in queues if name not in rules.barred_queues]
+        in_lanes = [name for name in queues if rules.has_lanes_in(name) and name not in rules.closed_queues]
         with self._engine.connect() as connection:
-            return queue_store.seconds_to_next_due(connection, open_queues, within)
+            seconds = [queue_store.seconds_to_next_due(connection, plain, within)]
+            if in_lanes:
+                seconds.append(lanes.seconds_to_next_start(connection, in_lanes, within))
+        return min((one for one in seconds if one is not None), default=None)
+
+
+def _counted(sent: dict[str, int]) -> dict[str, int]:
+    """What was sent, by reason, once it is counted."""
+    for reason, count in sent.items():
+        if count:
+            metrics.jobs_dispatched.labels(reason).inc(count)
+    return {reason: count for reason, count in sent.items() if count}
 
 
 def _look(connection: Connection, queue: str, length: int, buffer: int) -> _Look:

@@ -17,11 +17,11 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from uuid import UUID
 
 from webapp.infra.background import Clock, NeededThread, Step
-from webapp.infra.broker.hints import Hint
+from webapp.infra.broker.hints import Hint, Ticket
 from webapp.infra.broker.publish import Broker
 from webapp.infra.telemetry import metrics
 from webapp.queues.plan import MOST_TICKETS
@@ -109,6 +109,16 @@ class Outbox:
             self._send(hints)
         if too_many:
             self._return(too_many)
+
+    def call(self, tickets: Collection[Ticket]) -> None:
+        """Sends tickets for work in lanes, none for a queue in which enough of them wait."""
+        wanted = [
+            one
+            for one in tickets
+            if self._broker.room.fits(one.queue) and not self._broker.room.is_crowded(one.queue, MOST_TICKETS)
+        ]
+        if wanted and self._broker.send_tickets(wanted[:MOST_TICKETS]):
+            metrics.jobs_dispatched.labels("ticket").inc(len(wanted[:MOST_TICKETS]))
 
     def flush(self, patience: float = LAST_CALL) -> bool:
         """Waits until everything is sent; False when that takes too long.

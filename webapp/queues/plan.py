@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import NamedTuple
 
+from webapp.flow.lanes import LaneWork
 from webapp.infra.broker.hints import Ticket
 
 #: Tickets of a queue that may wait in Redis: enough that no child runs dry between two looks of the dispatcher.
@@ -129,6 +130,26 @@ def tickets_for(jobs: int, chunk: int, *, goes_on: bool) -> int:
         (1, 4)
     """
     return math.ceil(MOST_TICKETS * jobs / LOOKED_AT if goes_on else jobs / chunk)
+
+
+def lane_tickets(
+    queue: str, work: Mapping[str, LaneWork], chunks: Mapping[str, int], *, waiting: int
+) -> tuple[Ticket, ...]:
+    """Tickets for what may start from the lanes of a queue: no more than there is work and room under its limits.
+
+    Args:
+        work: by task.
+        chunks: how many jobs of a task a child takes at once.
+        waiting: messages of the queue in Redis.
+    """
+    of_each = []
+    for task, one in work.items():
+        goes_on = one.jobs >= LOOKED_AT
+        wanted = tickets_for(min(one.jobs, LOOKED_AT), chunks[task], goes_on=goes_on)
+        room = MOST_TICKETS if one.room is None else max(0, one.room)
+        of_each.append([Ticket(queue, task, one.timeout, one.priority)] * max(0, min(wanted, room - waiting)))
+    in_turn = (ticket for turn in zip_longest(*of_each) for ticket in turn if ticket is not None)
+    return tuple(islice(in_turn, max(0, MOST_TICKETS - waiting)))
 
 
 def unclaimed_after(length: int, redispatch_after: float) -> float:

@@ -71,8 +71,8 @@ def give_back_paused(connection: Connection, ids: Iterable[UUID], rules: FlowRul
     """Gives those of these jobs back to the dispatcher that a message named and a pause holds; returns how many."""
     values = {
         "ids": array_of(ids),
-        "closed_queues": list(rules.closed_queues),
-        "closed_tasks": list(rules.closed_tasks),
+        "closed_queues": list(rules.barred_queues),
+        "closed_tasks": list(rules.barred_tasks),
     }
     return connection.execute(_GIVE_BACK_PAUSED, values).rowcount
 

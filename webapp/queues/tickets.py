@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from webapp.flow import lanes
 from webapp.infra.broker.hints import Ticket
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.sql_files import read_sql, without_answer
@@ -29,6 +30,12 @@ _END_AND_CLAIM = Statement(
     f"""{COMPLETED},
 {without_answer(_CLAIM_TEXT).removeprefix("WITH ")}
 SELECT (SELECT count(*) FROM ended), claimed.* FROM (VALUES (1)) AS always LEFT JOIN claimed ON true"""
+)
+#: The same for jobs in lanes.
+_END_AND_TAKE = Statement(
+    f"""{COMPLETED}
+SELECT (SELECT count(*) FROM ended), claimed.*
+  FROM (VALUES (1)) AS always LEFT JOIN LATERAL ({lanes.TAKE_TEXT}) AS claimed ON true"""
 )
 
 
@@ -47,9 +54,18 @@ class ClaimTerms:
     lease: float
 
 
-def claim_due(connection: Connection, ticket: Ticket, terms: ClaimTerms) -> list[Claim]:
-    """Takes the leases of the ticket's jobs among the first that are due, the most urgent first."""
-    return _urgent_first(_CLAIM_DUE.run(connection, _claim_values(ticket, terms)).rows)
+def claim_due(
+    connection: Connection, ticket: Ticket, terms: ClaimTerms, *, in_lanes: bool = False
+) -> list[Claim]:
+    """Takes the leases of the ticket's jobs among the first that are due, the most urgent first.
+
+    Args:
+        in_lanes: the jobs are under a limit; then those that it allows.
+    """
+    values = _claim_values(ticket, terms)
+    return _urgent_first(
+        lanes.take(connection, values) if in_lanes else _CLAIM_DUE.run(connection, values).rows
+    )
 
 
 def _claim_values(ticket: Ticket, terms: ClaimTerms) -> dict[str, Any]:
@@ -75,7 +91,12 @@ def _urgent_first(rows: Iterable[tuple[Any, ...]]) -> list[Claim]:
 
 
 def end_and_claim(
-    connection: Connection, done: Sequence[End[Claim]], ticket: Ticket, terms: ClaimTerms
+    connection: Connection,
+    done: Sequence[End[Claim]],
+    ticket: Ticket,
+    terms: ClaimTerms,
+    *,
+    in_lanes: bool = False,
 ) -> tuple[int, list[Claim]]:
     """Ends the attempts of a chunk and claims the ticket's next one: `complete_many`, then `claim_due`.
 
@@ -83,12 +104,13 @@ def end_and_claim(
 
     Args:
         done: those of the same worker's last chunk; all completed their jobs.
+        in_lanes: as for `claim_due`. The slot of this process goes on from the one job to the next.
 
     Returns:
         How many of them had not lost their lease, and the claims.
     """
     if is_noted(done):
-        return complete_many(connection, done), claim_due(connection, ticket, terms)
+        return complete_many(connection, done), claim_due(connection, ticket, terms, in_lanes=in_lanes)
     values = values_of_completed(done) | _claim_values(ticket, terms)
-    rows = _END_AND_CLAIM.run(connection, values).rows
+    rows = (_END_AND_TAKE if in_lanes else _END_AND_CLAIM).run(connection, values).rows
     return rows[0][0], _urgent_first(row[1:] for row in rows if row[1] is not None)

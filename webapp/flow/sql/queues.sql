@@ -4,20 +4,36 @@
 -- Locks: the queue's row.
 
 -- name: find
-SELECT name, paused_at, paused_by, paused_why, version FROM queues WHERE name = :name;
+SELECT name, paused_at, paused_by, paused_why, version,
+       concurrency, rate_limit, rate_per, rate_burst, key_concurrency, key_rate_limit, key_rate_per, key_rate_burst, fair FROM queues WHERE name = :name;
 
 -- name: all
-SELECT name, paused_at, paused_by, paused_why, version FROM queues ORDER BY name;
+SELECT name, paused_at, paused_by, paused_why, version,
+       concurrency, rate_limit, rate_per, rate_burst, key_concurrency, key_rate_limit, key_rate_per, key_rate_burst, fair FROM queues ORDER BY name;
 
 -- name: make
 INSERT INTO queues (name) VALUES (:name) ON CONFLICT DO NOTHING;
 
 -- name: lock
-SELECT name, paused_at, paused_by, paused_why, version FROM queues WHERE name = :name FOR UPDATE;
+SELECT name, paused_at, paused_by, paused_why, version,
+       concurrency, rate_limit, rate_per, rate_burst, key_concurrency, key_rate_limit, key_rate_per, key_rate_burst, fair FROM queues WHERE name = :name FOR UPDATE;
 
 -- name: set
 -- Pauses it, or resumes it.
 UPDATE queues SET paused_at = CASE WHEN :paused THEN now() END, paused_by = :by, paused_why = :why,
                   version = version + 1, updated_at = now()
  WHERE name = :name
-RETURNING name, paused_at, paused_by, paused_why, version;
+RETURNING name, paused_at, paused_by, paused_why, version,
+       concurrency, rate_limit, rate_per, rate_burst, key_concurrency, key_rate_limit, key_rate_per, key_rate_burst, fair;
+
+-- name: limit
+-- Gives it limits, or takes them away. Where it had some, jobs may still lie in lanes.
+UPDATE queues
+   SET concurrency = :concurrency, rate_limit = :rate_limit, rate_per = :rate_per, rate_burst = :rate_burst,
+       key_concurrency = :key_concurrency, key_rate_limit = :key_rate_limit, key_rate_per = :key_rate_per,
+       key_rate_burst = :key_rate_burst, fair = :fair, is_limited = :is_limited, has_lanes = has_lanes OR :is_limited,
+       next_start = CASE WHEN (rate_limit, rate_per) IS NOT DISTINCT FROM (:rate_limit, :rate_per) THEN next_start ELSE 0 END,
+       version = version + 1, updated_at = now()
+ WHERE name = :name
+RETURNING name, paused_at, paused_by, paused_why, version,
+       concurrency, rate_limit, rate_per, rate_burst, key_concurrency, key_rate_limit, key_rate_per, key_rate_burst, fair;

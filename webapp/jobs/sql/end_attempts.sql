@@ -47,6 +47,7 @@ ended AS (
            retry_count = retry_count + CASE WHEN cancel_requested_at IS NULL THEN coalesce(burnt, 0) ELSE 0 END, -- other ends
            run_at = CASE WHEN delay IS NULL THEN run_at ELSE now() + make_interval(secs => delay) END,      -- other ends
            dispatched_at = CASE WHEN follows IS DISTINCT FROM 'again' THEN dispatched_at                    -- other ends
+                                WHEN lane IS NOT NULL THEN 'infinity'                                       -- other ends
                                 WHEN sent AND cancel_requested_at IS NULL THEN now() END,                   -- other ends
            status =
                CASE WHEN follows IS NOT NULL AND cancel_requested_at IS NOT NULL THEN 'cancelled'           -- other ends

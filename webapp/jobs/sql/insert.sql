@@ -1,7 +1,8 @@
 -- Stores jobs: one, or a batch.
 --
--- Lines that end with `-- keyed`, `-- terms` or `-- as sent` are left out where no job has an idempotency key, options of its own,
--- or a payload that `jsonb` would give back otherwise: a plain job pays for none of them. As it stands here the file has it all.
+-- Lines that end with `-- keyed`, `-- terms`, `-- as sent` or `-- laned` are left out where no job has an idempotency key, options of
+-- its own, a payload that `jsonb` would give back otherwise, or a key of its queue or a lane: a plain job pays for none of them. As it
+-- stands here the file has it all.
 --
 -- Guard: a key is taken in the statement that stores its job, so there is never one without the other. A key that lives belongs
 -- to its owner, and nothing is stored for it. A job whose id is there already was stored by a first try of the same request.
@@ -18,6 +19,7 @@ WITH mine AS (                                                                  
 INSERT INTO jobs_living (id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id, traceparent,
                   priority, run_at, expires_at, backoff, tags, callback_url, key,                                   -- terms
                   payload_as_sent,                                                                                  -- as sent
+                  lane,                                                                                             -- laned
                   dispatched_at)
 SELECT :id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, :idempotency_key, :fingerprint,
        :request_id, :traceparent,
@@ -27,9 +29,12 @@ SELECT :id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, :ide
                 + make_interval(secs => :expires_in)),                                                              -- terms
        CAST(:backoff AS jsonb), CAST(:tags AS text[]), :callback_url, :job_key,                                     -- terms
        CAST(:as_sent AS json),                                                                                      -- as sent
+       CAST(:lane AS bigint),                                                                                       -- laned
+       CASE WHEN CAST(:lane AS bigint) IS NOT NULL THEN 'infinity'::timestamptz ELSE                                -- laned
        CASE WHEN :dispatched
              AND greatest(CAST(:run_at AS timestamptz), now() + make_interval(secs => :delay)) <= now()             -- terms
             THEN now() END
+       END                                                                                                          -- laned
   FROM mine                                                                                                         -- keyed
 ON CONFLICT DO NOTHING
 RETURNING created_at, dispatched_at
@@ -44,10 +49,12 @@ WITH given AS MATERIALIZED (
         CAST(:priorities AS int[]), CAST(:run_ats AS timestamptz[]), CAST(:delays AS float8[]),                     -- terms
         CAST(:expiries AS timestamptz[]), CAST(:expires_in AS float8[]), CAST(:backoffs AS text[]),                 -- terms
         CAST(:tags AS text[]), CAST(:callback_urls AS text[]), CAST(:job_keys AS text[]),                           -- terms
+        CAST(:lanes AS bigint[]),                                                                                   -- laned
         CAST(:as_sent AS text[]),                                                                                   -- as sent
         CAST(:fingerprints AS text[]))
         AS given(id, task, payload, queue, max_retries, timeout, key,
                  priority, run_at, delay, expires_at, expires_in, backoff, tags, callback_url, job_key,             -- terms
+                 lane,                                                                                              -- laned
                  as_sent,                                                                                           -- as sent
                  fingerprint))
 , mine AS (                                                                                                         -- keyed
@@ -62,6 +69,7 @@ WITH given AS MATERIALIZED (
 INSERT INTO jobs_living (id, task, payload, queue, max_retries, timeout, idempotency_key, fingerprint, request_id, traceparent,
                   priority, run_at, expires_at, backoff, tags, callback_url, key,                                   -- terms
                   payload_as_sent,                                                                                  -- as sent
+                  lane,                                                                                             -- laned
                   dispatched_at)
 SELECT id, task, CAST(payload AS jsonb), queue, max_retries, timeout, key, decode(fingerprint, 'hex'),
        :request_id, :traceparent,
@@ -70,9 +78,12 @@ SELECT id, task, CAST(payload AS jsonb), queue, max_retries, timeout, key, decod
                             + make_interval(secs => expires_in)),                                                   -- terms
        CAST(backoff AS jsonb), ARRAY(SELECT jsonb_array_elements_text(CAST(tags AS jsonb))), callback_url, job_key, -- terms
        CAST(as_sent AS json),                                                                                       -- as sent
+       lane,                                                                                                        -- laned
+       CASE WHEN lane IS NOT NULL THEN 'infinity'::timestamptz ELSE                                                 -- laned
        CASE WHEN :dispatched
              AND greatest(run_at, now() + make_interval(secs => delay)) <= now()                                    -- terms
             THEN now() END
+       END                                                                                                          -- laned
   FROM given
  WHERE key IS NULL OR id IN (SELECT job_id FROM mine)                                                               -- keyed
 ON CONFLICT DO NOTHING

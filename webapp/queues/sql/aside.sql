@@ -24,7 +24,8 @@ UPDATE jobs_living SET dispatched_at = 'infinity' FROM head WHERE id = head_id A
 -- Leaves the jobs of tasks that are open again to the dispatcher, `limit` at most.
 UPDATE jobs_living SET dispatched_at = NULL
   FROM (SELECT id FROM jobs_living
-         WHERE queue = :queue AND status = 'queued' AND dispatched_at = 'infinity' AND task = ANY(:tasks)
+         WHERE queue = :queue AND status = 'queued' AND dispatched_at = 'infinity' AND lane IS NULL
+           AND task = ANY(:tasks)
          ORDER BY dispatched_at LIMIT :limit FOR UPDATE SKIP LOCKED) AS aside
  WHERE jobs_living.id = aside.id;
 
@@ -33,4 +34,5 @@ UPDATE jobs_living SET dispatched_at = NULL
 UPDATE task_limits SET has_aside = false
  WHERE task = ANY(:tasks) AND paused_at IS NULL AND NOT EXISTS (
        SELECT FROM jobs_living
-        WHERE jobs_living.task = task_limits.task AND status = 'queued' AND dispatched_at = 'infinity');
+        WHERE jobs_living.task = task_limits.task AND status = 'queued' AND dispatched_at = 'infinity'
+          AND lane IS NULL);

@@ -1,0 +1,113 @@
+"""Runs the statements about lanes: claims from them, looks at them, files jobs into them and out of them.
+
+Functions take a connection and never commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, text
+
+from webapp.infra.postgres.engine import Statement
+from webapp.infra.postgres.sql_files import read_sql
+
+#: Jobs that are filed, or leave, in one transaction.
+BATCH = 5_000
+#: What `djps_take` gives, for a statement that claims: its arguments are `:queue`, `:task`, `:timeout`, `:limit`, `:worker_id`, `:lease`.
+TAKE_TEXT = read_sql(__file__, "lanes", "take")
+_TAKE = Statement(TAKE_TEXT)
+(
+    _LOOK,
+    _FILE_WAITING,
+    _FILE_SENT,
+    _FILE_RUNNING,
+    _CALL,
+    _LEAVE_RUNNING,
+    _LEAVE,
+    _NOTE_ALL_LEFT,
+    _NEXT_START,
+) = (
+    text(read_sql(__file__, "lanes", name))
+    for name in (
+        "look",
+        "file_waiting",
+        "file_sent",
+        "file_running",
+        "call",
+        "leave_running",
+        "leave",
+        "note_all_left",
+        "next_start",
+    )
+)
+
+
+class LaneWork(NamedTuple):
+    """What the lanes of a queue have of one task.
+
+    Args:
+        jobs: that are due, counted to a bound.
+        timeout: longest an attempt of them may take, seconds.
+        priority: that of the most urgent of them.
+        room: processes that may begin; None: any number.
+    """
+
+    jobs: int
+    timeout: float
+    priority: int
+    room: int | None
+
+
+def take(connection: Connection, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Claims what the limits allow; each row has a priority and a claim."""
+    return list(_TAKE.run(connection, values).rows)
+
+
+def look(connection: Connection, queue: str, limit: int) -> dict[str, LaneWork]:
+    """What the lanes of a queue have for processes that are free, by task.
+
+    Args:
+        limit: most jobs of a lane that are counted.
+    """
+    rows = connection.execute(_LOOK, {"queue": queue, "limit": limit})
+    return {row[0]: LaneWork(int(row[1]), row[2], row[3], row[4]) for row in rows}
+
+
+def seconds_to_next_start(connection: Connection, queues: Collection[str], within: float) -> float | None:
+    """Seconds until lanes of these queues may have a start that they have not now; None when that is not within so many."""
+    seconds: float | None = connection.execute(
+        _NEXT_START, {"queues": sorted(queues), "within": within}
+    ).scalar()
+    return seconds
+
+
+def file_beside(connection: Connection, queue: str, tasks: Collection[str] | None, limit: int = BATCH) -> int:
+    """Files jobs that wait beside the lanes of a queue; returns how many, up to twice the limit.
+
+    Args:
+        tasks: of these only; None: all.
+    """
+    values = {"queue": queue, "tasks": None if tasks is None else sorted(tasks), "limit": limit}
+    return sum(connection.execute(one, values).scalar() or 0 for one in (_FILE_WAITING, _FILE_SENT))
+
+
+def file_running(connection: Connection, queues: Collection[str], tasks: Collection[str]) -> int:
+    """Has jobs that run beside the lanes count; returns how many."""
+    return connection.execute(_FILE_RUNNING, {"queues": sorted(queues), "tasks": sorted(tasks)}).rowcount
+
+
+def leave(connection: Connection, queue: str, limited_tasks: Collection[str], limit: int = BATCH) -> int:
+    """Leaves jobs of a queue that has no limits any more to the dispatcher; returns how many.
+
+    Args:
+        limited_tasks: stay in their lanes.
+    """
+    values = {"queue": queue, "limited_tasks": sorted(limited_tasks), "limit": limit}
+    connection.execute(_CALL, values)
+    running = connection.execute(_LEAVE_RUNNING, values).rowcount
+    left = running + connection.execute(_LEAVE, values).rowcount
+    if not left:
+        connection.execute(_NOTE_ALL_LEFT, values)
+    return left

@@ -1,0 +1,86 @@
+"""Limits as values: how many jobs may run at once, and how often they may start, of a queue, a task or each key. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+#: Most jobs that may run at once, of those that have a limit.
+MOST_CONCURRENCY = 10_000
+#: Most starts in a period, and the period's bounds in seconds.
+MOST_STARTS = 1_000_000
+LEAST_PERIOD, MOST_PERIOD = 0.1, 30 * 86_400.0
+#: A burst that is not given is this part of the limit: starts that come a little late are not lost.
+BURST_PART = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How often jobs may start.
+
+    Args:
+        limit: starts in a period.
+        per: the period, seconds.
+        burst: starts that may come at once after a pause.
+    """
+
+    limit: int
+    per: float
+    burst: int
+
+    @classmethod
+    def of(cls, limit: int, per: float, burst: int | None) -> Rate:
+        """A rate; where no burst is given it is a fortieth of the limit.
+
+        Example:
+            >>> Rate.of(100, 60.0, None).burst
+            2
+        """
+        return cls(limit, per, max(1, limit // BURST_PART) if burst is None else burst)
+
+    def document(self) -> dict[str, Any]:
+        """As clients see it."""
+        return {"limit": self.limit, "per": self.per, "burst": self.burst}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of a queue, of a task, or of each key of a queue; None: there is none.
+
+    Args:
+        concurrency: jobs that may run at once.
+        rate: how often they may start.
+    """
+
+    concurrency: int | None = None
+    rate: Rate | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As clients see it."""
+        return {"concurrency": self.concurrency, "rate": self.rate.document() if self.rate else None}
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """What a queue is limited to, and each of its keys; of a task only the first.
+
+    Args:
+        fair: its keys take turns though nothing is limited.
+    """
+
+    all: Limits = Limits()
+    keys: Limits = Limits()
+    fair: bool = False
+
+    @property
+    def is_none(self) -> bool:
+        """True where all is as by default."""
+        return self == QueueLimits()
+
+    def document(self) -> dict[str, Any]:
+        """As clients see it."""
+        return self.all.document() | {"keys": self.keys.document(), "fair": self.fair}
+
+
+#: Nothing is limited.
+NO_LIMITS = QueueLimits()
