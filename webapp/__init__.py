@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 #: What `djps_build_info` says.
 VERSION = "1.0.0"
+#: Longest that Redis is asked which workers are alive before limits are set, seconds.
+HEARTBEATS_TIMEOUT = 1.0
 
 if TYPE_CHECKING:
     from flask import Flask
+    from sqlalchemy import Engine
 
+    from webapp.flow.book import FlowBook
     from webapp.settings import Settings
 
 
@@ -42,7 +46,6 @@ def create_app(
     from webapp.api.work_slots import WorkSlots
     from webapp.dead_letters.service import DeadLetters
     from webapp.flow.book import FlowBook
-    from webapp.flow.service import Flow
     from webapp.infra.broker.client import bind_celery
     from webapp.infra.broker.publish import Broker
     from webapp.infra.postgres import deadlines
@@ -100,7 +103,7 @@ def create_app(
     app.extensions["jobs"] = Jobs(
         engine, rules, Outbox(broker, partial(hand_back, engine)), book, slot=slots.slot
     )
-    app.extensions["flow"] = Flow(engine, book, handlers.registry.known)
+    _bind_flow(app, engine, book, settings)
     app.extensions["dead_letters"] = DeadLetters(engine)
     api.init_app(app, settings, engine)
     if command_line if command_line is not None else os.environ.get("FLASK_RUN_FROM_CLI") == "true":
@@ -108,6 +111,21 @@ def create_app(
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
     return app
+
+
+def _bind_flow(app: Flask, engine: Engine, book: FlowBook, settings: Settings) -> None:
+    """Gives it the front doors of flow control."""
+    from functools import partial
+
+    from webapp.flow.keys import Keys
+    from webapp.flow.service import Flow
+    from webapp.infra.broker import heartbeats
+    from webapp.jobs.handlers import registry
+
+    redis = heartbeats.connect(settings.redis_url, HEARTBEATS_TIMEOUT)
+    older = partial(heartbeats.running_without, redis, heartbeats.LIMITS)
+    flow = app.extensions["flow"] = Flow(engine, book, registry.known, older)
+    app.extensions["queue_keys"] = Keys(engine, flow)
 
 
 def _bind_commands(app: Flask) -> None:

@@ -56,6 +56,7 @@ class Heartbeat:
                 "running": len(running_jobs()),
                 "busy": len(busy_children()),
                 "idle": round(worker.clock() - self._claimed_at, 1),
+                "knows": heartbeats.KNOWN,
             }
         )
         heartbeats.beat(worker.redis, worker.name, worker.settings.worker_heartbeat_ttl, described)

@@ -18,9 +18,8 @@ from tasks.execution import execute_job
 from tasks.sweeps import recover
 from webapp.flow import lanes
 from webapp.flow import store as flow_store
-from webapp.flow.lane import lane_of
 from webapp.flow.limits import NO_LIMITS, Limits, QueueLimits, Rate
-from webapp.flow.model import Kind, Target
+from webapp.flow.model import Kind, Target, lane_of
 from webapp.infra.broker.hints import Ticket
 from webapp.jobs import store
 from webapp.jobs.control import requeue
@@ -319,18 +318,39 @@ def test_what_runs_when_a_limit_comes_counts(engine, limit, app):
     assert len(take(engine, worker="w/1")) == 1
 
 
-def test_without_limits_jobs_leave_their_lanes(engine, limit, dispatcher):
-    limit(QueueLimits(Limits(concurrency=1)))
+@pytest.mark.parametrize("target", [QUEUE, TASK], ids=str)
+def test_without_limits_jobs_leave_their_lanes(engine, limit, dispatcher, target):
+    limit(QueueLimits(Limits(concurrency=1)), target)
     made = in_lane(engine, 3, key="a")
     (running,) = take(engine)
-    limit(NO_LIMITS)
+    limit(NO_LIMITS, target)
     dispatch(dispatcher)
     dispatch(dispatcher)
     assert {row.lane for row in _rows_of(engine)} == {None}
+    standing = "SELECT has_lanes FROM queues" if target is QUEUE else "SELECT has_lanes FROM task_limits"
+    # A submission may be on its way that goes by the limits.
+    assert rows(engine, standing) == [(True,)]
+    in_lane(engine, 1, key="a")
+    dispatch(dispatcher)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE queues SET updated_at = now() - interval '61 seconds'"))
+        connection.execute(text("UPDATE task_limits SET updated_at = now() - interval '61 seconds'"))
+    dispatch(dispatcher)
+    assert {row.lane for row in _rows_of(engine)} == {None}
     finish(engine, running)
-    assert rows(engine, "SELECT has_lanes FROM queues") == [(False,)]
+    assert rows(engine, standing) == [(False,)]
     assert rows(engine, "SELECT count(*) FROM lanes") == [(0,)]
     assert {row_of(engine, row.id).status for row in made} == {"queued", "completed"}
+
+
+def test_a_task_without_limits_keeps_lanes_where_its_queue_has_some(engine, limit, dispatcher):
+    limit(QueueLimits(Limits(concurrency=1)))
+    limit(QueueLimits(Limits(concurrency=1)), TASK)
+    in_lane(engine, 2)
+    limit(NO_LIMITS, TASK)
+    dispatch(dispatcher)
+    assert {row.lane for row in _rows_of(engine)} == {lane_of("default", None)}
+    assert len(take(engine)) == 1
 
 
 def _rows_of(engine):

@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from webapp.api.flow_schemas import LimitsRequest, QueueLimitsRequest
-from webapp.flow.lane import lane_of
 from webapp.flow.limits import NO_LIMITS, Limits, QueueLimits, Rate
+from webapp.flow.model import lane_of
 
 
 @pytest.mark.parametrize(

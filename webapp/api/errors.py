@@ -18,7 +18,7 @@ from webapp.api.extensions import limiter
 from webapp.api.schemas import SHAPES, Breach, Problem
 from webapp.api.searching import TooManySearches
 from webapp.api.strictjson import BadBody
-from webapp.flow.errors import StaleVersion, UnknownTarget
+from webapp.flow.errors import FlowError, OlderRelease, StaleVersion, UnknownTarget, WorkersUnknown
 from webapp.infra.postgres import database_errors
 from webapp.infra.postgres.database_errors import Trouble
 from webapp.infra.telemetry import metrics
@@ -107,6 +107,12 @@ _STATUS_OF: dict[type[JobError], HTTPStatus] = {
     NoOpenLetter: HTTPStatus.CONFLICT,
     NotForRetry: HTTPStatus.CONFLICT,
 }
+_STATUS_OF_FLOW: dict[type[FlowError], HTTPStatus] = {
+    OlderRelease: HTTPStatus.CONFLICT,
+    StaleVersion: HTTPStatus.PRECONDITION_FAILED,
+    UnknownTarget: HTTPStatus.NOT_FOUND,
+    WorkersUnknown: HTTPStatus.SERVICE_UNAVAILABLE,
+}
 
 
 def problem(
@@ -135,8 +141,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(PayloadRefused, _payload_refused)
     app.register_error_handler(OptionRefused, _option_refused)
     app.register_error_handler(JobError, _job_error)
-    app.register_error_handler(UnknownTarget, _unknown_target)
-    app.register_error_handler(StaleVersion, _stale_version)
+    app.register_error_handler(FlowError, _flow_error)
     app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(TooManyWaiters, _too_many_waiters)
     app.register_error_handler(TooManySearches, _too_many_searches)
@@ -216,12 +221,11 @@ def _job_error(error: JobError) -> Response:
     return problem(status, str(error), retry_after=RETRY_AFTER_RACE if passes else None)
 
 
-def _unknown_target(error: UnknownTarget) -> Response:
-    return problem(404, str(error))
-
-
-def _stale_version(error: StaleVersion) -> Response:
-    return problem(412, str(error))
+def _flow_error(error: FlowError) -> Response:
+    status = _STATUS_OF_FLOW[type(error)]
+    return problem(
+        status, str(error), retry_after=RETRY_AFTER_RACE if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    )
 
 
 def _too_many(error: RateLimitExceeded) -> Response:

@@ -39,10 +39,18 @@ ETAG: dict[str, dict[str, Any]] = {
 #: Seconds a request has that sets limits: it waits until every process knows of them.
 LIMIT_BUDGET = 5.0
 #: What a request that changes something may be answered beside 200.
-_REFUSALS = (404, 412, 413, 415, 422, 503)
+_REFUSALS = (404, 409, 412, 413, 415, 422, 503)
 #: How changes of a queue and of a task are described.
 _changing = partial(documented, {200: FlowAnswer}, *_REFUSALS, headers=IF_MATCH, answer_headers=ETAG)
-_turning = partial(_changing, body=PauseRequest, body_optional=True)
+_turning = partial(
+    documented,
+    {200: FlowAnswer},
+    *(404, 412, 413, 415, 422, 503),
+    body=PauseRequest,
+    body_optional=True,
+    headers=IF_MATCH,
+    answer_headers=ETAG,
+)
 _unlimiting = partial(documented, {200: FlowAnswer}, 404, 412, 503, headers=IF_MATCH, answer_headers=ETAG)
 
 

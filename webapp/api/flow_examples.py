@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from webapp.api.examples import Examples, invalid, problem
-from webapp.flow.errors import StaleVersion, UnknownTarget
+from webapp.flow.errors import OlderRelease, StaleVersion, UnknownTarget
 from webapp.flow.limits import NO_LIMITS, Limits, QueueLimits, Rate
 from webapp.flow.model import Kind, Target
 
@@ -37,11 +37,13 @@ _BODIES = {"by whom, and why": {"by": "ada", "why": "nightly maintenance"}, "wit
 _WRONG = invalid("why", "must be a string", "17")
 
 
-def _problems(kind: Kind, name: str, *, body: bool = True) -> dict[int, Any]:
+def _problems(kind: Kind, name: str, *, body: bool = True, limits: bool = False) -> dict[int, Any]:
     found = {
         404: problem(404, str(UnknownTarget(Target(kind, "mial"), ("default", "mail")))),
         412: problem(412, str(StaleVersion(Target(kind, name), '"1"', 2))),
     }
+    if limits:
+        found[409] = problem(409, str(OlderRelease(["worker@host:18:1b2c"])))
     return found | {422: _WRONG} if body else found
 
 
@@ -57,7 +59,7 @@ RESUME_QUEUE = Examples(
 )
 LIMIT_QUEUE = Examples(
     bodies=_LIMIT_BODY,
-    answers={200: {"name": "default", **_LIMITED}, **_problems(Kind.QUEUE, "default")}
+    answers={200: {"name": "default", **_LIMITED}, **_problems(Kind.QUEUE, "default", limits=True)}
     | {422: invalid("rate.limit", "must be at least 1", "0")},
 )
 UNLIMIT_QUEUE = Examples(
@@ -75,7 +77,7 @@ LIMIT_TASK = Examples(
     bodies={"two at once": {"concurrency": 2, "why": "the tax office allows two"}},
     answers={
         200: {"name": "noop", **_OPEN, "limits": _TASK_LIMITS.document()},
-        **_problems(Kind.TASK, "noop"),
+        **_problems(Kind.TASK, "noop", limits=True),
     },
 )
 UNLIMIT_TASK = Examples(answers={200: {"name": "noop", **_OPEN}, **_problems(Kind.TASK, "noop", body=False)})

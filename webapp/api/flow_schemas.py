@@ -20,8 +20,8 @@ from webapp.flow.limits import (
 from webapp.flow.model import FlowChange, FlowState
 from webapp.queues.listing import QueueState
 
-#: Longest name of a target, characters: its kind, and the name of a queue or task.
-MAX_TARGET = 200
+#: Longest name of a target, characters: its kind, the name of a queue or task, and a key.
+MAX_TARGET = 500
 
 
 class PauseRequest(BaseModel):
@@ -106,7 +106,7 @@ class ChangesQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     target: Annotated[str, Field(min_length=1, max_length=MAX_TARGET), AfterValidator(printable)] | None = (
-        Field(None, description="A queue or a task, such as queues/default.")
+        Field(None, description="A queue, a task or a key, such as queues/default/keys/acme.")
     )
     limit: int = Field(20, ge=1, le=100)
     cursor: int | None = Field(None, ge=1, le=2**63 - 1)

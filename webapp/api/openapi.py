@@ -48,6 +48,7 @@ _NAME = {"type": "string", "pattern": f"^{NAME.pattern}$"}
 _IN_PATH: dict[str, dict[str, Any]] = {
     JOB_PARAMETER: {"schema": {"type": "string", "format": "uuid"}, "example": JOB_ID},
     "queue": {"schema": _NAME, "example": "default"},
+    "key": {"schema": {"type": "string", "minLength": 1, "maxLength": 200}, "example": "acme"},
     "task": {"schema": _NAME, "example": "noop"},
 }
 #: What any request may be answered before a view sees it: by the server, and by the guard.

@@ -6,7 +6,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from webapp.flow.model import Target
+    from webapp.flow.model import KeyTarget, Target
+
+
+#: Most workers that a sentence names.
+MOST_NAMED = 5
 
 
 class FlowError(Exception):
@@ -24,9 +28,30 @@ class UnknownTarget(FlowError):
 class StaleVersion(FlowError):
     """It was changed since the version that the request is about."""
 
-    def __init__(self, target: Target, given: str, version: int) -> None:
+    def __init__(self, target: Target | KeyTarget, given: str, version: int) -> None:
         super().__init__(
             f'{target.words} was changed meanwhile: If-Match must be its ETag, "{version}"; given: {given[:100]}'
         )
         self.target = target
         self.version = version
+
+
+class OlderRelease(FlowError):
+    """Workers of a release that knows no limits are alive: they would exceed them."""
+
+    def __init__(self, workers: Iterable[str]) -> None:
+        self.workers = tuple(workers)
+        named = ", ".join(self.workers[:MOST_NAMED])
+        super().__init__(
+            f"limits can be set once no worker of an older release is alive: restart {named}"
+            + (f" and {len(self.workers) - MOST_NAMED} more" if len(self.workers) > MOST_NAMED else "")
+        )
+
+
+class WorkersUnknown(FlowError):
+    """Which workers are alive cannot be said, so neither whether all of them know limits."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Redis does not say which workers are alive, so whether all of them know limits; try again"
+        )

@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from webapp.flow.model import FlowRules
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.sql_files import read_sql
 
 #: Jobs that are filed, or leave, in one transaction.
 BATCH = 5_000
+#: Longest that a submission is on its way which goes by the rules before a change, seconds: a large batch, and as much again.
+LONGEST_SUBMISSION = 60.0
 #: What `djps_take` gives, for a statement that claims: its arguments are `:queue`, `:task`, `:timeout`, `:limit`, `:worker_id`, `:lease`.
 TAKE_TEXT = read_sql(__file__, "lanes", "take")
 _TAKE = Statement(TAKE_TEXT)
@@ -23,10 +26,12 @@ _TAKE = Statement(TAKE_TEXT)
     _FILE_WAITING,
     _FILE_SENT,
     _FILE_RUNNING,
+    _MAKE_GATE,
     _CALL,
     _LEAVE_RUNNING,
     _LEAVE,
     _NOTE_ALL_LEFT,
+    _NOTE_TASKS_LEFT,
     _NEXT_START,
 ) = (
     text(read_sql(__file__, "lanes", name))
@@ -35,10 +40,12 @@ _TAKE = Statement(TAKE_TEXT)
         "file_waiting",
         "file_sent",
         "file_running",
+        "make_gate",
         "call",
         "leave_running",
         "leave",
         "note_all_left",
+        "note_tasks_left",
         "next_start",
     )
 )
@@ -98,16 +105,19 @@ def file_running(connection: Connection, queues: Collection[str], tasks: Collect
     return connection.execute(_FILE_RUNNING, {"queues": sorted(queues), "tasks": sorted(tasks)}).rowcount
 
 
-def leave(connection: Connection, queue: str, limited_tasks: Collection[str], limit: int = BATCH) -> int:
-    """Leaves jobs of a queue that has no limits any more to the dispatcher; returns how many.
+def leave(connection: Connection, queue: str, rules: FlowRules, limit: int = BATCH) -> int:
+    """Leaves jobs of a queue that are under no limit any more to the dispatcher; returns how many.
 
     Args:
-        limited_tasks: stay in their lanes.
+        rules: those in force; a task that they limit keeps its lanes.
     """
-    values = {"queue": queue, "limited_tasks": sorted(limited_tasks), "limit": limit}
+    values = {"queue": queue, "limited_tasks": sorted(rules.limited_tasks), "limit": limit}
+    connection.execute(_MAKE_GATE, values)
     connection.execute(_CALL, values)
     running = connection.execute(_LEAVE_RUNNING, values).rowcount
     left = running + connection.execute(_LEAVE, values).rowcount
     if not left:
+        values["longest_submission"] = LONGEST_SUBMISSION
         connection.execute(_NOTE_ALL_LEFT, values)
+        connection.execute(_NOTE_TASKS_LEFT, values | {"tasks": sorted(rules.leaving_tasks)})
     return left

@@ -7,6 +7,8 @@ from typing import Any
 
 #: Most jobs that may run at once, of those that have a limit.
 MOST_CONCURRENCY = 10_000
+#: Least and greatest share of the turns that a key may have, where another has 1.
+LEAST_WEIGHT, MOST_WEIGHT = 0.01, 100.0
 #: Most starts in a period, and the period's bounds in seconds.
 MOST_STARTS = 1_000_000
 LEAST_PERIOD, MOST_PERIOD = 0.1, 30 * 86_400.0

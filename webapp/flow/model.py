@@ -6,9 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from webapp.flow.limits import NO_LIMITS, QueueLimits
+
+#: Between queue and key in what a lane's number comes of; a queue's name has no such character.
+_BETWEEN = b"\x1f"
 
 
 class Kind(StrEnum):
@@ -37,6 +41,27 @@ class Target(NamedTuple):
     def words(self) -> str:
         """As sentences name it."""
         return f"{'queue' if self.kind is Kind.QUEUE else 'task'} {self.name!r}"
+
+
+class KeyTarget(NamedTuple):
+    """One key of a queue.
+
+    Example:
+        >>> str(KeyTarget("mail", "acme"))
+        'queues/mail/keys/acme'
+    """
+
+    queue: str
+    key: str
+
+    def __str__(self) -> str:
+        """As records and paths name it."""
+        return f"{Kind.QUEUE}/{self.queue}/keys/{self.key}"
+
+    @property
+    def words(self) -> str:
+        """As sentences name it."""
+        return f"key {self.key!r} of queue {self.queue!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +96,33 @@ class FlowState:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyState:
+    """How a key of a queue stands.
+
+    Args:
+        pause: None: it is not paused.
+        concurrency: jobs of it that may run at once; None: as for every key of its queue.
+        weight: its share of the turns, where another key has 1.
+        version: grows with each change; 0 where it is like every key.
+    """
+
+    queue: str
+    key: str
+    pause: Pause | None = None
+    concurrency: int | None = None
+    weight: float = 1.0
+    version: int = 0
+
+    def document(self) -> dict[str, Any]:
+        """What can be changed of it, as clients see it."""
+        return {
+            "paused": self.pause is not None,
+            "concurrency": self.concurrency,
+            "weight": self.weight,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class FlowChange:
     """A change on record: what stood in `old` before and stands in `new` since."""
 
@@ -91,7 +143,7 @@ class FlowRules:
         closed_queues, closed_tasks: paused: none of their jobs starts.
         returning: tasks that are open again, and may have jobs that were set aside meanwhile.
         limited_queues, limited_tasks: their jobs lie in lanes, and are claimed there alone.
-        leaving: queues without limits that may still have jobs in lanes.
+        leaving_queues, leaving_tasks: without limits, and may still have jobs in lanes.
     """
 
     closed_queues: frozenset[str] = frozenset()
@@ -99,7 +151,8 @@ class FlowRules:
     returning: frozenset[str] = frozenset()
     limited_queues: frozenset[str] = frozenset()
     limited_tasks: frozenset[str] = frozenset()
-    leaving: frozenset[str] = frozenset()
+    leaving_queues: frozenset[str] = frozenset()
+    leaving_tasks: frozenset[str] = frozenset()
 
     @property
     def is_open(self) -> bool:
@@ -125,6 +178,10 @@ class FlowRules:
         """
         return queue in self.limited_queues or task in self.limited_tasks
 
+    def leaves(self, queue: str) -> bool:
+        """True if jobs may lie in lanes of this queue that are under no limit any more."""
+        return queue not in self.limited_queues and (queue in self.leaving_queues or bool(self.leaving_tasks))
+
     def has_lanes_in(self, queue: str) -> bool:
         """True if jobs of this queue may lie in lanes."""
         return queue in self.limited_queues or bool(self.limited_tasks)
@@ -147,3 +204,19 @@ class FlowRules:
 
 #: Rules that hold nothing.
 OPEN = FlowRules()
+
+
+def lane_of(queue: str, key: str | None) -> int:
+    """The number of the lane where jobs of a queue and key wait, a `bigint`; `djps_lane` of the database gives the same.
+
+    It comes of the names, so a submission asks no table for it. Two that meet, one pair in 2**64, share limits and exceed none.
+
+    Args:
+        key: None for jobs without one: they are a lane of their own.
+
+    Example:
+        >>> lane_of("mail", "acme") == lane_of("mail", "acme") != lane_of("mail", None)
+        True
+    """
+    digest = sha256(queue.encode() + _BETWEEN + (key or "").encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)

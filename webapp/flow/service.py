@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 
 from webapp.flow import lanes, store
 from webapp.flow.book import LONGEST_AGE, FlowBook
-from webapp.flow.errors import StaleVersion, UnknownTarget
+from webapp.flow.errors import OlderRelease, StaleVersion, UnknownTarget, WorkersUnknown
 from webapp.flow.limits import QueueLimits
-from webapp.flow.model import FlowChange, FlowState, Kind, Target
+from webapp.flow.model import FlowChange, FlowState, KeyTarget, Kind, Target
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 
 logger = logging.getLogger(__name__)
@@ -54,12 +55,20 @@ class Flow:
         engine: the database.
         book: of this process.
         known: the names of a kind that there are.
+        older_workers: names the live workers that know no limits; None while that cannot be said.
     """
 
-    def __init__(self, engine: Engine, book: FlowBook, known: Callable[[Kind], Iterable[str]]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        book: FlowBook,
+        known: Callable[[Kind], Iterable[str]],
+        older_workers: Callable[[], Sequence[str] | None],
+    ) -> None:
         self._engine = engine
         self._book = book
         self._known = known
+        self._older_workers = older_workers
 
     def state(self, target: Target) -> FlowState:
         """How a target stands.
@@ -110,21 +119,63 @@ class Flow:
         """Gives a target limits in the place of those it has; `NO_LIMITS` takes them away. Arguments and errors as for `pause`.
 
         They hold from the return on: no job starts beyond them, whenever it was submitted. What runs goes on, and counts.
+
+        Raises:
+            OlderRelease: a worker is alive that knows no limits; nothing was changed.
         """
+        if not limits.is_none:
+            self.check_workers()
         work = partial(self._limit_once, target=target, limits=limits, by=by, why=why, expected=expected)
         before, state = in_transaction(self._engine, work)
+        self.note(target, before.limits.document(), limits.document(), by=by, why=why)
+        if before.limits.is_none and not limits.is_none:
+            self.settle(target)
+        return state
+
+    def check_workers(self) -> None:
+        """Sees to it that every worker knows limits.
+
+        Raises:
+            OlderRelease: one does not.
+            WorkersUnknown: it is not known which there are.
+        """
+        older = self._older_workers()
+        if older is None:
+            raise WorkersUnknown
+        if older:
+            raise OlderRelease(older)
+
+    def note(
+        self,
+        target: Target | KeyTarget,
+        old: Mapping[str, Any],
+        new: Mapping[str, Any],
+        *,
+        by: str | None,
+        why: str | None,
+    ) -> None:
+        """Has this process read the rules anew after a change of limits, and logs it."""
         self._book.forget()
-        if state.version != before.version:
+        if old != new:
             logger.warning(
                 "limits were changed",
-                extra={"target": str(target), "limits": limits.document(), "by": by, "why": why},
+                extra={"target": str(target), "limits": dict(new), "by": by, "why": why},
             )
-        if before.limits.is_none and not limits.is_none:
-            # Until then a process may claim by the rules that were.
-            time.sleep(LONGEST_AGE + ON_ITS_WAY)
-            queues, tasks = ([target.name], []) if target.kind is Kind.QUEUE else ([], [target.name])
-            in_transaction(self._engine, lambda connection: lanes.file_running(connection, queues, tasks))
-        return state
+
+    def settle(self, target: Target) -> None:
+        """Waits until every process goes by new limits, and has what runs by the old ones count."""
+        time.sleep(LONGEST_AGE + ON_ITS_WAY)
+        queues, tasks = ([target.name], []) if target.kind is Kind.QUEUE else ([], [target.name])
+        in_transaction(self._engine, lambda connection: lanes.file_running(connection, queues, tasks))
+
+    def lock(self, connection: Connection, target: Target) -> FlowState:
+        """How a target stands; until the transaction ends no one else changes it, and no job is claimed from its lanes.
+
+        Raises:
+            UnknownTarget: there is none of this name.
+        """
+        self._found(connection, target)
+        return store.lock(connection, target)
 
     def _limit_once(
         self,
@@ -137,8 +188,7 @@ class Flow:
         expected: str | None,
     ) -> tuple[FlowState, FlowState]:
         """The change and its record; returns how the target stood and stands."""
-        self._found(connection, target)
-        before = store.lock(connection, target)
+        before = self.lock(connection, target)
         if not fits(expected, before.version):
             raise StaleVersion(target, expected or "", before.version)
         if limits == before.limits:
@@ -184,8 +234,7 @@ class Flow:
         expected: str | None,
     ) -> tuple[FlowState, bool]:
         """The change and its record; returns how the target stands, and whether that is new."""
-        self._found(connection, target)
-        before = store.lock(connection, target)
+        before = self.lock(connection, target)
         if not fits(expected, before.version):
             raise StaleVersion(target, expected or "", before.version)
         if paused == (before.pause is not None):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, TextClause, text
 
 from webapp.flow.limits import Limits, QueueLimits, Rate
-from webapp.flow.model import FlowChange, FlowRules, FlowState, Kind, Pause, Target
+from webapp.flow.model import FlowChange, FlowRules, FlowState, KeyTarget, Kind, Pause, Target
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.sql_files import read_sql
 
@@ -36,22 +36,18 @@ _OF = {
     for kind, file in ((Kind.QUEUE, "queues"), (Kind.TASK, "tasks"))
 }
 _RULES = Statement(read_sql(__file__, "rules"))
+#: What a rule's row may say of its name.
+_RULE_SETS = tuple(FlowRules.__dataclass_fields__)
 _PAUSES = text(read_sql(__file__, "pauses"))
 _NOTE, _PAGE, _PRUNE = (text(read_sql(__file__, "changes", name)) for name in ("note", "page", "prune"))
 
 
 def rules(connection: Connection) -> FlowRules:
     """The rules in force."""
-    rows = _RULES.run(connection, {}).rows
-    queues, tasks = ([row[1:] for row in rows if row[0] == kind] for kind in ("queue", "task"))
-    return FlowRules(
-        closed_queues=frozenset(name for name, is_closed, _, _ in queues if is_closed),
-        closed_tasks=frozenset(name for name, is_closed, _, _ in tasks if is_closed),
-        returning=frozenset(name for name, is_closed, _, has_aside in tasks if has_aside and not is_closed),
-        limited_queues=frozenset(name for name, _, is_limited, _ in queues if is_limited),
-        limited_tasks=frozenset(name for name, _, is_limited, _ in tasks if is_limited),
-        leaving=frozenset(name for name, _, _, is_leaving in queues if is_leaving),
-    )
+    found: dict[str, set[str]] = {state: set() for state in _RULE_SETS}
+    for state, name in _RULES.run(connection, {}).rows:
+        found[state].add(name)
+    return FlowRules(**{state: frozenset(names) for state, names in found.items()})
 
 
 def pauses_of(connection: Connection, queue: str, task: str) -> dict[Target, Pause]:
@@ -124,7 +120,7 @@ def _values(limits: Limits, prefix: str) -> dict[str, Any]:
 
 def note_change(
     connection: Connection,
-    target: Target,
+    target: Target | KeyTarget,
     *,
     who: str | None,
     old: Mapping[str, Any],

@@ -8,7 +8,7 @@ for IDEMPOTENCY_TTL, however soon its job is pruned; one that has run out is tak
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -278,21 +278,22 @@ def _insert_some(
     connection: Connection, jobs: Sequence[NewJob], *, dispatched: bool, key_ttl: float
 ) -> dict[UUID, bool]:
     """Stores jobs with one statement: the one that writes what these jobs have, and no more."""
+    given = (
+        any(job.idempotency_key is not None for job in jobs),
+        any(job.terms is not None for job in jobs),
+        any(as_sent := [kept_as_sent(job.payload) for job in jobs]),
+        any(job.lane is not None for job in jobs),
+    )
     values = _plain_values(jobs) | {"dispatched": dispatched}
-    keyed = any(job.idempotency_key is not None for job in jobs)
-    if keyed:
-        values["key_ttl"] = key_ttl
-    with_terms = any(job.terms is not None for job in jobs)
-    if with_terms:
-        values |= _term_values([job.terms or PLAIN for job in jobs])
-    as_sent = [kept_as_sent(job.payload) for job in jobs]
-    if sent := any(as_sent):
-        values["as_sent"] = text_array_of(as_sent)
-    laned = any(job.lane is not None for job in jobs)
-    if laned:
-        values["lanes"] = optional_array_of(job.lane for job in jobs)
-    rows = connection.execute(_INSERT_MANY[keyed, with_terms, sent, laned], values)
-    return {row[0]: row[1] for row in rows}
+    of_some: tuple[Callable[[], dict[str, Any]], ...] = (
+        lambda: {"key_ttl": key_ttl},
+        lambda: _term_values([job.terms or PLAIN for job in jobs]),
+        lambda: {"as_sent": text_array_of(as_sent)},
+        lambda: {"lanes": optional_array_of(job.lane for job in jobs)},
+    )
+    for is_given, more in zip(given, of_some, strict=True):
+        values |= more() if is_given else {}
+    return {row[0]: row[1] for row in connection.execute(_INSERT_MANY[given], values)}
 
 
 def _plain_values(jobs: Sequence[NewJob]) -> dict[str, Any]:

@@ -20,8 +20,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from uuid_utils.compat import uuid7
 
 from webapp.flow.book import FlowBook
-from webapp.flow.lane import lane_of
-from webapp.flow.model import FlowRules
+from webapp.flow.model import FlowRules, lane_of
 from webapp.infra.broker.hints import Hint, Ticket
 from webapp.infra.postgres.database_errors import is_lock_of
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
@@ -185,10 +184,15 @@ class Jobs(Lookup):
         send = not rules.close_any(kinds) and self._hints.wants_all(kinds)
         created, owners = self._insert_many(jobs, dispatched=send)
         metrics.jobs_created.inc(len(created))
-        if hints := [job.hint for job in jobs if job.lane is None and created.get(job.id)]:
-            self._hints.put(hints)
-        self._hints.call({job.ticket for job in jobs if job.lane is not None and created.get(job.id)})
+        self._tell([job for job in jobs if created.get(job.id)])
         return created, owners
+
+    def _tell(self, jobs: Sequence[NewJob]) -> None:
+        """Tells the workers of jobs that were stored to be told of."""
+        if hints := [job.hint for job in jobs if job.lane is None]:
+            self._hints.put(hints)
+        if tickets := {job.ticket for job in jobs if job.lane is not None}:
+            self._hints.call(tickets)
 
     def _insert_many(
         self, jobs: Sequence[NewJob], *, dispatched: bool

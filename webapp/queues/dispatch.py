@@ -114,8 +114,8 @@ class Dispatcher:
         if queue in rules.limited_queues or rules.limited_tasks:
             tasks = None if queue in rules.limited_queues else rules.limited_tasks
             self._in_batches(lambda connection: lanes.file_beside(connection, queue, tasks))
-        if queue in rules.leaving:
-            self._in_batches(lambda connection: lanes.leave(connection, queue, rules.limited_tasks))
+        if rules.leaves(queue):
+            self._in_batches(lambda connection: lanes.leave(connection, queue, rules))
 
     def _in_batches(self, work: Callable[[Connection], int]) -> None:
         for _ in range(aside.BATCHES):

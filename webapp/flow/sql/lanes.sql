@@ -96,15 +96,19 @@ WITH leaving AS (
      LIMIT :limit)
 UPDATE jobs_living SET lane = NULL, dispatched_at = NULL FROM leaving WHERE jobs_living.id = leaving.id;
 
+-- name: make_gate
+INSERT INTO queues (name) VALUES (:queue) ON CONFLICT DO NOTHING;
+
 -- name: call
 -- Brings the lanes of a queue up to date, behind its row.
 SELECT djps_wake_lanes(name, '', NULL, clock_timestamp()) FROM (SELECT name FROM queues WHERE name = :queue FOR NO KEY UPDATE) AS gate;
 
 -- name: note_all_left
--- Notes that no job of a queue without limits lies in a lane, where that is so, and forgets its lanes.
+-- Notes that no job of a queue without limits lies in a lane, where that is so, and forgets its lanes. Not before the last submission
+-- has ended that goes by the rules before.
 WITH empty AS (
     UPDATE queues SET has_lanes = false
-     WHERE name = :queue AND NOT is_limited
+     WHERE name = :queue AND NOT is_limited AND updated_at < now() - make_interval(secs => :longest_submission)
        AND NOT EXISTS (SELECT FROM lane_wakeups WHERE queue = :queue)
        AND NOT EXISTS (SELECT FROM jobs_living WHERE queue = :queue AND status = 'processing' AND lane IS NOT NULL AND task <> ALL(CAST(:limited_tasks AS text[])))
        AND NOT EXISTS (SELECT FROM lanes CROSS JOIN LATERAL (
@@ -112,6 +116,17 @@ WITH empty AS (
             WHERE lanes.queue = :queue AND lanes.task <> ALL(CAST(:limited_tasks AS text[])))
     RETURNING name)
 DELETE FROM lanes USING empty WHERE queue = empty.name AND task <> ALL(CAST(:limited_tasks AS text[]));
+
+-- name: note_tasks_left
+-- The same of tasks without limits, once none of their lanes is left but in queues that have limits.
+UPDATE task_limits SET has_lanes = false
+ WHERE task = ANY(CAST(:tasks AS text[])) AND NOT is_limited AND updated_at < now() - make_interval(secs => :longest_submission)
+   AND NOT EXISTS (SELECT FROM lane_wakeups LEFT JOIN queues ON name = queue
+                    WHERE lane_wakeups.task = task_limits.task AND is_limited IS NOT TRUE)
+   AND NOT EXISTS (SELECT FROM lanes LEFT JOIN queues ON name = queue
+                    WHERE lanes.task = task_limits.task AND is_limited IS NOT TRUE)
+   AND NOT EXISTS (SELECT FROM jobs_living LEFT JOIN queues ON name = queue
+                    WHERE jobs_living.task = task_limits.task AND status = 'processing' AND lane IS NOT NULL AND is_limited IS NOT TRUE);
 
 -- name: next_start
 -- Seconds until a lane's moment comes, or a rate that holds work back allows a start; NULL when neither is within `within` seconds.

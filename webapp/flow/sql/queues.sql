@@ -27,11 +27,11 @@ RETURNING name, paused_at, paused_by, paused_why, version,
        concurrency, rate_limit, rate_per, rate_burst, key_concurrency, key_rate_limit, key_rate_per, key_rate_burst, fair;
 
 -- name: limit
--- Gives it limits, or takes them away. Where it had some, jobs may still lie in lanes.
+-- Gives it limits, or takes them away; where one of its keys has some, it has. Where it had some, jobs may still lie in lanes.
 UPDATE queues
    SET concurrency = :concurrency, rate_limit = :rate_limit, rate_per = :rate_per, rate_burst = :rate_burst,
        key_concurrency = :key_concurrency, key_rate_limit = :key_rate_limit, key_rate_per = :key_rate_per,
-       key_rate_burst = :key_rate_burst, fair = :fair, is_limited = :is_limited, has_lanes = has_lanes OR :is_limited,
+       key_rate_burst = :key_rate_burst, fair = :fair, is_limited = :is_limited OR EXISTS (SELECT FROM key_limits WHERE queue = :name), has_lanes = has_lanes OR :is_limited,
        next_start = CASE WHEN (rate_limit, rate_per) IS NOT DISTINCT FROM (:rate_limit, :rate_per) THEN next_start ELSE 0 END,
        version = version + 1, updated_at = now()
  WHERE name = :name

@@ -1,6 +1,12 @@
--- The rules in force, for the book of a process; the two tables have rows only of what was ever changed. Locks nothing.
-SELECT 'queue' AS kind, name, paused_at IS NOT NULL AS is_closed, is_limited, has_lanes AND NOT is_limited AS is_leaving
-  FROM queues WHERE paused_at IS NOT NULL OR is_limited OR has_lanes
+-- The rules in force, for the book of a process: a row for each thing that holds of a name. The two tables have rows only of what was
+-- ever changed. Locks nothing.
+SELECT rule, name
+  FROM queues CROSS JOIN LATERAL (VALUES
+       ('closed_queues', paused_at IS NOT NULL), ('limited_queues', is_limited), ('leaving_queues', has_lanes AND NOT is_limited)) AS rules (rule, holds)
+ WHERE holds
  UNION ALL
-SELECT 'task', task, paused_at IS NOT NULL, is_limited, has_aside
-  FROM task_limits WHERE paused_at IS NOT NULL OR is_limited OR has_aside;
+SELECT rule, task
+  FROM task_limits CROSS JOIN LATERAL (VALUES
+       ('closed_tasks', paused_at IS NOT NULL), ('limited_tasks', is_limited), ('leaving_tasks', has_lanes AND NOT is_limited),
+       ('returning', has_aside AND paused_at IS NULL)) AS rules (rule, holds)
+ WHERE holds;

@@ -24,6 +24,9 @@ MOST_SHOWN = 200
 LONGEST_NAME, MOST_QUEUES = 200, 1_000
 #: Largest number that is believed.
 LARGEST = 1e9
+#: What workers of this release know, and those of an earlier one may not.
+LIMITS = "limits"
+KNOWN = (LIMITS,)
 #: How long beat's key is kept, seconds; its time to live tells how long ago beat ticked.
 BEAT_KEPT = 3_600
 
@@ -73,6 +76,7 @@ class Worker:
         running: jobs and tickets they have accepted.
         busy: how many of them are running one.
         idle: seconds since the worker last took a message.
+        knows: what it knows that an earlier release does not, such as `LIMITS`.
     """
 
     name: str
@@ -82,6 +86,7 @@ class Worker:
     running: int
     busy: int
     idle: float
+    knows: tuple[str, ...] = ()
 
 
 def workers(redis: Redis) -> list[Worker]:
@@ -115,7 +120,7 @@ def _worker(name: str, described: str) -> Worker:
         given = None
     if not isinstance(given, dict):
         given = {}
-    role, queues = given.get("role"), given.get("queues")
+    role, queues, knows = given.get("role"), given.get("queues"), given.get("knows")
     return Worker(
         name[:LONGEST_NAME],
         (role if isinstance(role, str) and role else name.partition(":")[0])[:LONGEST_NAME],
@@ -126,6 +131,7 @@ def _worker(name: str, described: str) -> Worker:
         int(_number(given, "running")),
         int(_number(given, "busy")),
         _number(given, "idle"),
+        tuple(one for one in KNOWN if one in knows) if isinstance(knows, list) else (),
     )
 
 
@@ -139,6 +145,14 @@ def listening_to(redis: Redis, queue: str) -> int | None:
     """How many live workers listen to a queue; None while Redis does not say."""
     try:
         return sum(queue in worker.queues for worker in workers(redis))
+    except RedisError:
+        return None
+
+
+def running_without(redis: Redis, known: str) -> list[str] | None:
+    """The live workers that run jobs and do not know this; None while Redis does not say."""
+    try:
+        return [worker.name for worker in workers(redis) if worker.children and known not in worker.knows]
     except RedisError:
         return None
 

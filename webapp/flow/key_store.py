@@ -1,0 +1,83 @@
+"""Runs the statements about keys of a queue that have limits of their own.
+
+Functions take a connection and never commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from webapp.flow.limits import QueueLimits
+from webapp.flow.model import KeyState, KeyTarget, Pause
+from webapp.infra.postgres.sql_files import read_sql
+
+_FIND, _PAGE, _SET, _FORGET, _APPLY, _NOTE, _COUNTS = (
+    text(read_sql(__file__, "keys", name))
+    for name in ("find", "page", "set", "forget", "apply", "note", "counts")
+)
+
+
+def find(connection: Connection, target: KeyTarget) -> KeyState:
+    """How a key stands; one that was never changed is like every key of its queue."""
+    row = connection.execute(_FIND, target._asdict()).first()
+    return _state(row) if row is not None else KeyState(*target)
+
+
+def page(connection: Connection, queue: str, *, after: str | None, limit: int) -> list[KeyState]:
+    """Keys of a queue that have limits of their own, in their order.
+
+    Args:
+        after: the last key of the page before.
+    """
+    rows = connection.execute(_PAGE, {"queue": queue, "after": after, "limit": limit})
+    return [_state(row) for row in rows]
+
+
+def put(connection: Connection, wanted: KeyState, *, by: str | None, why: str | None) -> KeyState:
+    """Gives a key whose queue was locked these limits; returns how it stands then."""
+    values = _values(wanted)
+    noted = {"by": by, "why": why} if wanted.pause is not None else {"by": None, "why": None}
+    state = _state(connection.execute(_SET, values | noted).one())
+    connection.execute(_APPLY, values)
+    return state
+
+
+def forget(connection: Connection, target: KeyTarget) -> KeyState:
+    """Makes a key whose queue was locked like every key of it; returns how it stands then."""
+    state = KeyState(*target)
+    connection.execute(_FORGET, target._asdict())
+    connection.execute(_APPLY, _values(state))
+    return state
+
+
+def note_queue(connection: Connection, queue: str, limits: QueueLimits) -> None:
+    """Notes whether a queue has limits, after a change of one of its keys.
+
+    Args:
+        limits: its own.
+    """
+    connection.execute(_NOTE, {"queue": queue, "has_limits": not limits.is_none})
+
+
+def counts(connection: Connection, target: KeyTarget, most: int) -> tuple[int, int]:
+    """How many jobs of a key wait, and how many processes run its jobs, each counted up to `most`."""
+    row = connection.execute(_COUNTS, target._asdict() | {"most": most}).one()
+    return row[0], row[1]
+
+
+def _values(state: KeyState) -> dict[str, Any]:
+    return {
+        "queue": state.queue,
+        "key": state.key,
+        "paused": state.pause is not None,
+        "concurrency": state.concurrency,
+        "weight": state.weight,
+    }
+
+
+def _state(row: Sequence[Any]) -> KeyState:
+    pause = None if row[2] is None else Pause(row[2], row[3], row[4])
+    return KeyState(row[0], row[1], pause, row[5], row[6], row[7])

@@ -1,0 +1,137 @@
+"""The front door of keys: their own concurrency, their share of the turns, their pause. Commits."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Engine
+
+from webapp.flow import key_store, store
+from webapp.flow.errors import StaleVersion
+from webapp.flow.model import KeyState, KeyTarget, Kind, Target
+from webapp.flow.service import Flow, fits
+from webapp.infra.postgres.engine import in_one_trip, in_transaction
+
+logger = logging.getLogger(__name__)
+
+#: Up to where jobs of a key are counted.
+MOST_COUNTED = 10_000
+
+
+class KeyFigures(NamedTuple):
+    """How a key stands, and what it has.
+
+    Args:
+        waiting, running: jobs that wait and processes that run some, each counted to `MOST_COUNTED`.
+    """
+
+    state: KeyState
+    waiting: int
+    running: int
+
+
+class Keys:
+    """Limits and pauses of single keys, and answers for them.
+
+    Args:
+        engine: the database.
+        flow: of their queues.
+    """
+
+    def __init__(self, engine: Engine, flow: Flow) -> None:
+        self._engine = engine
+        self._flow = flow
+
+    def figures(self, target: KeyTarget) -> KeyFigures:
+        """How a key stands, and what waits and runs of it.
+
+        Raises:
+            UnknownTarget: there is no such queue.
+        """
+        self._flow.state(Target(Kind.QUEUE, target.queue))
+        return in_one_trip(
+            self._engine,
+            lambda connection: KeyFigures(
+                key_store.find(connection, target), *key_store.counts(connection, target, MOST_COUNTED)
+            ),
+        )
+
+    def page(self, queue: str, *, after: str | None, limit: int) -> list[KeyState]:
+        """Keys of a queue that have limits of their own, in their order.
+
+        Args:
+            after: the last key of the page before.
+
+        Raises:
+            UnknownTarget: there is no such queue.
+        """
+        self._flow.state(Target(Kind.QUEUE, queue))
+        return in_one_trip(
+            self._engine, lambda connection: key_store.page(connection, queue, after=after, limit=limit)
+        )
+
+    def put(self, wanted: KeyState, *, by: str | None, why: str | None, expected: str | None) -> KeyState:
+        """Gives a key limits in the place of those it has, and has its queue's keys take turns.
+
+        They hold from the return on, for whatever was submitted: of a key that is paused nothing starts.
+
+        Args:
+            wanted: of a pause only that there is one counts.
+            by: who asks.
+            why: kept with a pause and the record.
+            expected: versions that may be changed, as in If-Match; None: any.
+
+        Raises:
+            UnknownTarget: there is no such queue.
+            StaleVersion: the key has another version by now; nothing was changed.
+            OlderRelease: a worker is alive that knows no limits; nothing was changed.
+        """
+        return self._change(wanted, by=by, why=why, expected=expected, forget=False)
+
+    def forget(self, target: KeyTarget, *, by: str | None, why: str | None, expected: str | None) -> KeyState:
+        """Makes a key like every key of its queue. Arguments and errors as for `put`."""
+        return self._change(KeyState(*target), by=by, why=why, expected=expected, forget=True)
+
+    def _change(
+        self, wanted: KeyState, *, by: str | None, why: str | None, expected: str | None, forget: bool
+    ) -> KeyState:
+        queue = Target(Kind.QUEUE, wanted.queue)
+        if not forget:
+            self._flow.check_workers()
+        work = partial(self._change_once, wanted=wanted, by=by, why=why, expected=expected, forget=forget)
+        before, after = in_transaction(self._engine, work)
+        self._flow.note(
+            KeyTarget(wanted.queue, wanted.key), before.document(), after.document(), by=by, why=why
+        )
+        if not forget and (before.version == 0 or (before.pause is None) != (after.pause is None)):
+            # Its queue may have had no limits before, and what was claimed a moment ago has begun by then.
+            self._flow.settle(queue)
+        return after
+
+    def _change_once(
+        self,
+        connection: Connection,
+        *,
+        wanted: KeyState,
+        by: str | None,
+        why: str | None,
+        expected: str | None,
+        forget: bool,
+    ) -> tuple[KeyState, KeyState]:
+        """The change and its record; returns how the key stood and stands."""
+        target = KeyTarget(wanted.queue, wanted.key)
+        queue = self._flow.lock(connection, Target(Kind.QUEUE, wanted.queue))
+        before = key_store.find(connection, target)
+        if not fits(expected, before.version):
+            raise StaleVersion(target, expected or "", before.version)
+        if wanted.document() == before.document() and forget == (before.version == 0):
+            return before, before
+        if forget:
+            after = key_store.forget(connection, target)
+        else:
+            after = key_store.put(connection, wanted, by=by, why=why)
+        key_store.note_queue(connection, wanted.queue, queue.limits)
+        store.note_change(connection, target, who=by, old=before.document(), new=after.document(), why=why)
+        return before, after
