@@ -39,7 +39,7 @@ _FENCE = re.compile(
 _MARKS = re.compile(r"((?:<!--(?:(?!-->).)*-->\s*)+)\Z", re.DOTALL)
 _MARK = re.compile(r"<!--\s*(?P<kind>not run|setup):\s*(?P<text>.*?)\s*-->", re.DOTALL)
 _HERE = re.compile(r"<<-?\s*['\"]?(\w+)")
-_FILE = re.compile(r"# ([\w./-]+\.py)\n")
+_FILE = re.compile(r"# ([\w./-]+\.(?:py|toml))\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def read(path: Path, text: str) -> Page:
             case "console":
                 blocks.append(_block(line, lines, text[: fence.start()]))
                 faults += [f"line {line}: {fault}" for fault in _faults(lines, blocks[-1])]
-            case "python" if named := _FILE.match(fence["text"]):
+            case "python" | "toml" if named := _FILE.match(fence["text"]):
                 files[named[1]] = "\n".join(lines) + "\n"
             case language if language in SHELLS or any(one.startswith(_PROMPT) for one in lines):
                 faults.append(f"line {line}: commands stand in a block named `console`")

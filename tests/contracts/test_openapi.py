@@ -26,7 +26,7 @@ KUSTOMIZATION = console.ROOT / "ops" / "kubernetes" / "kustomization.yaml"
 #: What an operation id may begin with; a new one is a word that every client will have to learn.
 VERBS = {
     *("submit", "list", "get", "watch", "explain", "cancel", "retry"),
-    *("group", "requeue", "discard", "check", "pause", "resume"),
+    *("group", "requeue", "discard", "check", "pause", "resume", "set", "delete"),
 }
 
 

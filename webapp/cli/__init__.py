@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from flask import Flask
 
-from webapp.cli import dlq, examples, flow, follow, jobs, submit, workers
+from webapp.cli import dlq, examples, flow, follow, jobs, limits, submit, workers
 
 #: Ours; `db` is Flask-Migrate's.
 GROUPS = (jobs.group, dlq.group, flow.queues, flow.tasks, workers.group)
 
 for command in (submit.submit, follow.wait, follow.tail, follow.watch):
     jobs.group.command()(command)
+for command in (limits.set_queue, limits.list_keys, limits.set_key, limits.apply):
+    flow.queues.add_command(command)
+flow.tasks.add_command(limits.set_task)
 examples.show_in(GROUPS)
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.api.errors import DATABASE_TROUBLES, breaches_of
 from webapp.api.strictjson import BadBody
-from webapp.flow.errors import UnknownTarget
+from webapp.flow.errors import FlowError, UnknownTarget
 from webapp.infra import terminal
 from webapp.infra.postgres import database_errors
 from webapp.infra.telemetry.printable import escaped, escaped_json
@@ -60,7 +60,7 @@ def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
             raise click.UsageError(escaped(str(error))) from None
         except (JobNotFound, JobGone, UnknownTarget) as error:
             _fail(str(error), NOT_FOUND)
-        except JobError as error:
+        except (JobError, FlowError) as error:
             _fail(str(error), REFUSED)
         except SQLAlchemyError as error:
             _fail(_sentence_of(error), SERVER_AWAY)

@@ -1,4 +1,4 @@
-"""`flask --app wsgi queues` and `tasks`: list, show, pause, resume, history."""
+"""`flask --app wsgi queues` and `tasks`: list, show, pause, resume, history; their limits are in `limits.py`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from webapp.flow.model import FlowState, Kind, Target
 from webapp.flow.service import Flow
 from webapp.queues.listing import depths, queue_state, queue_states
 
-queues = AppGroup("queues", help="Look at queues, pause and resume them.")
-tasks = AppGroup("tasks", help="Look at tasks, pause and resume them.")
+queues = AppGroup("queues", help="Look at queues, limit, pause and resume them.")
+tasks = AppGroup("tasks", help="Look at tasks, limit, pause and resume them.")
 
 _COLUMNS = ("name", "paused", "paused_at", "paused_by", "paused_why")
 _CHANGES = ("id", "at", "who", "target", "old", "new", "why")

@@ -1,0 +1,231 @@
+"""`flask --app wsgi queues set`, `keys`, `set-key`, `apply` and `tasks set`: limits of queues, tasks and keys."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import click
+from flask import current_app
+from pydantic import BaseModel, ConfigDict
+
+from webapp.api.flow_schemas import LimitsRequest, QueueLimitsRequest
+from webapp.api.queue_key_schemas import KeyAnswer, KeyRequest, KeysQuery, key_of
+from webapp.cli.console import json_option, say, show_json, show_table, with_options, with_plain_errors
+from webapp.flow.keys import Keys
+from webapp.flow.model import KeyTarget, Kind, Target
+from webapp.flow.service import Flow
+
+#: Largest file of limits, bytes.
+MOST_BYTES = 4 * 1024**2
+_KEY_COLUMNS = ("key", "paused", "paused_by", "paused_why", "concurrency", "weight")
+
+
+class LimitsFile(BaseModel):
+    """What a file of limits says: what it does not name stays as it is."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    queues: dict[str, QueueLimitsRequest] = {}
+    tasks: dict[str, LimitsRequest] = {}
+    keys: dict[str, dict[str, KeyRequest]] = {}
+
+
+class _Rate(click.ParamType[Any]):
+    """A rate as it is typed: starts, and seconds behind a slash."""
+
+    name = "STARTS/SECONDS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The rate's JSON; what it may be is judged as over HTTP."""
+        starts, _, seconds = str(value).partition("/")
+        try:
+            return {"limit": int(starts), "per": float(seconds or 1)}
+        except ValueError:
+            self.fail(f"{value!r} is no rate: as 100/60, a hundred starts in sixty seconds", param, ctx)
+
+
+_RATE = _Rate()
+_WORDS = (
+    click.option("--by", default=getpass.getuser, help="Who does this; the user of this shell by default."),
+    click.option("--why", help="Kept on record."),
+)
+_LIMITS = (
+    click.option("--concurrency", type=int, help="Jobs that run at once."),
+    click.option("--rate", type=_RATE, help="Starts, and in how many seconds: 100/60."),
+    click.option("--burst", type=int, help="Starts that may come at once; a fortieth of the rate's."),
+    click.option("--none", "nothing", is_flag=True, help="Takes all limits away."),
+)
+_OF_KEYS = (
+    click.option("--key-concurrency", type=int, help="Jobs of each key that run at once."),
+    click.option("--key-rate", type=_RATE, help="Starts of each key."),
+    click.option("--key-burst", type=int, help="Starts of each key that may come at once."),
+    click.option("--fair", is_flag=True, help="Keys take turns though nothing is limited."),
+)
+
+
+def _flow() -> Flow:
+    return cast("Flow", current_app.extensions["flow"])
+
+
+def _keys() -> Keys:
+    return cast("Keys", current_app.extensions["queue_keys"])
+
+
+def _limits(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The JSON of limits that were typed."""
+    rate, burst = given[f"{prefix}rate"], given[f"{prefix}burst"]
+    if burst is not None and rate is None:
+        raise click.UsageError(f"--{prefix.replace('_', '-')}burst needs --{prefix.replace('_', '-')}rate")
+    limits = {"concurrency": given[f"{prefix}concurrency"]}
+    return limits | {"rate": rate | {"burst": burst} if rate else None}
+
+
+@click.command("set")
+@click.argument("name")
+@with_options(*_LIMITS, *_OF_KEYS, *_WORDS)
+@json_option
+@with_plain_errors
+def set_queue(name: str, *, as_json: bool, by: str, why: str | None, **given: Any) -> None:
+    """Gives a queue limits in the place of those it has: what is not given has none."""
+    _check_any(given)
+    body = _limits(given) | {"keys": _limits(given, "key_"), "fair": given["fair"], "by": by, "why": why}
+    _set(Target(Kind.QUEUE, name), QueueLimitsRequest.model_validate(body), as_json=as_json)
+
+
+@click.command("set")
+@click.argument("name")
+@with_options(*_LIMITS, *_WORDS)
+@json_option
+@with_plain_errors
+def set_task(name: str, *, as_json: bool, by: str, why: str | None, **given: Any) -> None:
+    """Gives a task limits over all queues, in the place of those it has: what is not given has none."""
+    _check_any(given)
+    body = LimitsRequest.model_validate(_limits(given) | {"by": by, "why": why})
+    _set(Target(Kind.TASK, name), body, as_json=as_json)
+
+
+def _check_any(given: Mapping[str, Any]) -> None:
+    wanted = any(
+        value is not None and value is not False for name, value in given.items() if name != "nothing"
+    )
+    if wanted == given["nothing"]:
+        raise click.UsageError("say which limits it shall have, or --none for no limits")
+
+
+def _set(target: Target, body: LimitsRequest, *, as_json: bool) -> None:
+    state = _flow().limit(target, body.given(), by=body.by, why=body.why)
+    if as_json:
+        show_json({"name": state.name, "limits": state.limits.document(), "version": state.version})
+    else:
+        say(f"{target.words}: {json.dumps(state.limits.document())}")
+
+
+@click.command("keys")
+@click.argument("name")
+@click.option("--limit", type=int, default=100, show_default=True, help="How many at most.")
+@click.option("--cursor", help="The last key of the page before.")
+@json_option
+@with_plain_errors
+def list_keys(name: str, *, as_json: bool, limit: int, cursor: str | None) -> None:
+    """Keys of a queue that have limits of their own, or are paused."""
+    query = KeysQuery.model_validate({"limit": limit, "cursor": cursor})
+    answers = [KeyAnswer.of(one) for one in _keys().page(name, after=query.cursor, limit=query.limit)]
+    if as_json:
+        show_json({"items": answers})
+    else:
+        show_table(answers, _KEY_COLUMNS, nothing="no keys with limits of their own")
+
+
+@click.command("set-key")
+@click.argument("name")
+@click.argument("key")
+@click.option("--concurrency", type=int, help="Its jobs that run at once.")
+@click.option("--weight", type=float, default=1.0, show_default=True, help="Its share of the turns.")
+@click.option("--paused", is_flag=True, help="None of its jobs starts.")
+@click.option("--none", "nothing", is_flag=True, help="Makes it like every key.")
+@with_options(*_WORDS)
+@json_option
+@with_plain_errors
+def set_key(name: str, key: str, *, as_json: bool, by: str, why: str | None, **given: Any) -> None:
+    """Gives one key of a queue limits in the place of those it has, or pauses it."""
+    nothing = given.pop("nothing")
+    body = KeyRequest.model_validate(given | {"by": by, "why": why})
+    target = KeyTarget(name, key_of(key))
+    if nothing:
+        state = _keys().forget(target, by=body.by, why=body.why, expected=None)
+    else:
+        state = _keys().put(body.state(target, datetime.now(UTC)), by=body.by, why=body.why, expected=None)
+    if as_json:
+        show_json(KeyAnswer.of(state))
+    else:
+        say(f"{target.words}: {json.dumps(state.document())}")
+
+
+@click.command("apply")
+@click.argument("file", type=click.File("rb", lazy=True))
+@click.option("--dry-run", is_flag=True, help="Says what would be changed, and changes nothing.")
+@with_options(*_WORDS)
+@with_plain_errors
+def apply(file: BinaryIO, *, dry_run: bool, by: str, why: str | None) -> None:
+    """Gives queues, tasks and keys the limits of a file, TOML or JSON; what it does not name stays as it is."""
+    wanted = _read(file)
+    changed = 0
+    for words, old, new, change in _changes(wanted, by=by, why=why):
+        if old == new:
+            say(f"{words}: as it is")
+            continue
+        changed += 1
+        if not dry_run:
+            change()
+        say(f"{words}: {json.dumps(old)} -> {json.dumps(new)}")
+    say(f"{changed} {'would be' if dry_run else 'were'} changed")
+
+
+def _read(file: BinaryIO) -> LimitsFile:
+    """A file of limits; all of it is judged before anything is changed."""
+    content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise click.UsageError(f"{file.name} must be at most {MOST_BYTES} bytes")
+    try:
+        text = content.decode()
+        given = json.loads(text) if Path(file.name).suffix == ".json" else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(
+            f"{file.name} is no TOML, or no JSON where its name says so: {error}"
+        ) from None
+    return LimitsFile.model_validate(given)
+
+
+_Change = tuple[str, dict[str, Any], dict[str, Any], Callable[[], object]]
+
+
+def _changes(wanted: LimitsFile, *, by: str, why: str | None) -> Iterator[_Change]:
+    """What is named, how it stands, how it shall, and what makes it so."""
+    flow, keys = _flow(), _keys()
+    bodies: dict[Target, LimitsRequest] = {
+        Target(Kind.QUEUE, name): body for name, body in wanted.queues.items()
+    }
+    bodies |= {Target(Kind.TASK, name): body for name, body in wanted.tasks.items()}
+    singles = {
+        KeyTarget(queue, key_of(key)): body
+        for queue, some in wanted.keys.items()
+        for key, body in some.items()
+    }
+    # Those that are unknown are named before anything is changed.
+    states = {target: flow.state(target) for target in bodies}
+    figures = {target: keys.figures(target).state for target in singles}
+    for target, body in bodies.items():
+        limits, words = body.given(), {"by": body.by or by, "why": body.why or why}
+        old, new = states[target].limits.document(), limits.document()
+        yield target.words, old, new, partial(flow.limit, target, limits, **words)
+    for single, one in singles.items():
+        state, words = one.state(single, datetime.now(UTC)), {"by": one.by or by, "why": one.why or why}
+        old, new = figures[single].document(), state.document()
+        yield single.words, old, new, partial(keys.put, state, expected=None, **words)
