@@ -5,11 +5,11 @@ from __future__ import annotations
 import getpass
 import json
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, NamedTuple, cast
 
 import click
 from flask import current_app
@@ -169,63 +169,72 @@ def set_key(name: str, key: str, *, as_json: bool, by: str, why: str | None, **g
 
 
 @click.command("apply")
-@click.argument("file", type=click.File("rb", lazy=True))
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Says what would be changed, and changes nothing.")
 @with_options(*_WORDS)
 @with_plain_errors
-def apply(file: BinaryIO, *, dry_run: bool, by: str, why: str | None) -> None:
+def apply(file: Path, *, dry_run: bool, by: str, why: str | None) -> None:
     """Gives queues, tasks and keys the limits of a file, TOML or JSON; what it does not name stays as it is."""
-    wanted = _read(file)
     changed = 0
-    for words, old, new, change in _changes(wanted, by=by, why=why):
-        if old == new:
-            say(f"{words}: as it is")
+    for change in _changes(_read(file), by=by, why=why):
+        if change.old == change.new:
+            say(f"{change.words}: as it is")
             continue
         changed += 1
         if not dry_run:
-            change()
-        say(f"{words}: {json.dumps(old)} -> {json.dumps(new)}")
+            change.make()
+        say(f"{change.words}: {json.dumps(change.old)} -> {json.dumps(change.new)}")
     say(f"{changed} {'would be' if dry_run else 'were'} changed")
 
 
-def _read(file: BinaryIO) -> LimitsFile:
+def _read(file: Path) -> LimitsFile:
     """A file of limits; all of it is judged before anything is changed."""
-    content = file.read(MOST_BYTES + 1)
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise click.UsageError(f"{file} cannot be read: {error.strerror}") from None
     if len(content) > MOST_BYTES:
-        raise click.UsageError(f"{file.name} must be at most {MOST_BYTES} bytes")
+        raise click.UsageError(f"{file} must be at most {MOST_BYTES} bytes")
     try:
         text = content.decode()
-        given = json.loads(text) if Path(file.name).suffix == ".json" else tomllib.loads(text)
+        given = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise click.UsageError(
-            f"{file.name} is no TOML, or no JSON where its name says so: {error}"
-        ) from None
+        raise click.UsageError(f"{file} is no TOML, or no JSON where its name says so: {error}") from None
     return LimitsFile.model_validate(given)
 
 
-_Change = tuple[str, dict[str, Any], dict[str, Any], Callable[[], object]]
+class _Change(NamedTuple):
+    """What a file names: how it stands, how it shall, and what makes it so."""
+
+    words: str
+    old: dict[str, Any]
+    new: dict[str, Any]
+    make: Callable[[], object]
 
 
-def _changes(wanted: LimitsFile, *, by: str, why: str | None) -> Iterator[_Change]:
-    """What is named, how it stands, how it shall, and what makes it so."""
-    flow, keys = _flow(), _keys()
-    bodies: dict[Target, LimitsRequest] = {
-        Target(Kind.QUEUE, name): body for name, body in wanted.queues.items()
-    }
-    bodies |= {Target(Kind.TASK, name): body for name, body in wanted.tasks.items()}
-    singles = {
-        KeyTarget(queue, key_of(key)): body
-        for queue, some in wanted.keys.items()
-        for key, body in some.items()
-    }
-    # Those that are unknown are named before anything is changed.
-    states = {target: flow.state(target) for target in bodies}
-    figures = {target: keys.figures(target).state for target in singles}
-    for target, body in bodies.items():
-        limits, words = body.given(), {"by": body.by or by, "why": body.why or why}
-        old, new = states[target].limits.document(), limits.document()
-        yield target.words, old, new, partial(flow.limit, target, limits, **words)
-    for single, one in singles.items():
-        state, words = one.state(single, datetime.now(UTC)), {"by": one.by or by, "why": one.why or why}
-        old, new = figures[single].document(), state.document()
-        yield single.words, old, new, partial(keys.put, state, expected=None, **words)
+def _changes(wanted: LimitsFile, *, by: str, why: str | None) -> list[_Change]:
+    """All that a file names, as it stands now; one that is unknown is named before anything is changed."""
+    bodies: list[tuple[Target, LimitsRequest]] = [
+        *((Target(Kind.QUEUE, name), body) for name, body in wanted.queues.items()),
+        *((Target(Kind.TASK, name), body) for name, body in wanted.tasks.items()),
+    ]
+    changes = [_change(target, body, by=by, why=why) for target, body in bodies]
+    for queue, bodies_of_keys in wanted.keys.items():
+        changes += [
+            _change_of_key(KeyTarget(queue, key_of(key)), body, by=by, why=why)
+            for key, body in bodies_of_keys.items()
+        ]
+    return changes
+
+
+def _change(target: Target, body: LimitsRequest, *, by: str, why: str | None) -> _Change:
+    limits, old = body.given(), _flow().state(target).limits
+    make = partial(_flow().limit, target, limits, by=body.by or by, why=body.why or why)
+    return _Change(target.words, old.document(), limits.document(), make)
+
+
+def _change_of_key(target: KeyTarget, body: KeyRequest, *, by: str, why: str | None) -> _Change:
+    state, old = body.state(target, datetime.now(UTC)), _keys().figures(target).state
+    make = partial(_keys().put, state, by=body.by or by, why=body.why or why, expected=None)
+    return _Change(target.words, old.document(), state.document(), make)
