@@ -196,7 +196,7 @@ def test_while_a_worker_of_an_older_release_is_alive_no_limit_is_set(client, eng
     heartbeats.beat(redis, "old:1:x", 60, json.dumps(described | {"children": 0}))
     heartbeats.beat(redis, "new:1:x", 60, json.dumps(described | {"knows": ["limits"]}))
     assert client.put(path, json=body).status_code == 200
-    # Limits are taken away which workers live.
+    # Limits are taken away whatever is alive.
     heartbeats.beat(redis, "old:1:x", 60, json.dumps(described))
     assert client.delete(path).status_code == 200
 
