@@ -304,3 +304,35 @@ def test_a_search_without_time_goes_to_the_end_of_history_all_the_same(old, monk
     ids = [add(old, NOW - timedelta(days=50, minutes=n), NOW - timedelta(days=50)) for n in range(5)]
     page = pages.page(old, Filter(task="noop", payload="{}"), limit=10)
     assert ([job.id for job in page.jobs], page.next_before) == (ids, None)
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"status": "completed"}, {"task": "noop"}, {"queue": "default"}, {}], ids=str
+)
+def test_a_count_reads_nothing_of_a_day_that_lies_before_its_window(old, wanted):
+    """A few jobs are soon found in a whole day, so without an order the planner reads the oldest one from its first row on."""
+    for days in (2.6, 0.0):
+        statement = (
+            str(_FILL)
+            .replace("n))", f"n + {days * 86_400}))")
+            .replace("now()", f"now() - interval '{days} days'")
+        )
+        old.execute(text(statement), {"many": TODAY})
+    old.execute(text("ANALYZE jobs"))
+    counted: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        counted.append((statement, values))
+
+    event.listen(old, "before_cursor_execute", note)
+    try:
+        assert search._count(old, Filter(**wanted)) > COUNTED_UP_TO
+    finally:
+        event.remove(old, "before_cursor_execute", note)
+    ((statement, values),) = counted
+    raw: Any = old.connection.dbapi_connection
+    with raw.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values)
+        plan = json.dumps(cursor.fetchone()[0])
+    passed_over = [int(one) for one in re.findall(r'"Rows Removed by (?:Filter|Index Recheck)": (\d+)', plan)]
+    assert max(passed_over, default=0) < 100, plan
