@@ -36,8 +36,8 @@ IF_MATCH = {"If-Match": "An ETag of it: where it was changed since, nothing is d
 ETAG: dict[str, dict[str, Any]] = {
     "ETag": {"schema": {"type": "string"}, "description": "Its version, which grows with each change."}
 }
-#: Seconds a request has that sets limits: it waits until every process knows of them.
-LIMIT_BUDGET = 5.0
+#: Seconds a request has that changes something: it waits for claims that go on, and a limit until every process knows of it.
+CHANGE_BUDGET = 5.0
 #: What a request that changes something may be answered beside 200.
 _REFUSALS = (404, 409, 412, 413, 415, 422, 503)
 #: How changes of a queue and of a task are described.
@@ -165,6 +165,7 @@ def changes() -> Response:
 def _turned(target: Target, turn: Callable[..., FlowState]) -> Response:
     """Pauses or resumes a target as the request says."""
     wanted = PauseRequest.model_validate(json_body_if_any())
+    deadlines.bound(CHANGE_BUDGET)
     by = wanted.by or request.remote_addr
     state = turn(target, by=by, why=wanted.why, expected=request.headers.get("If-Match"))
     return _tagged(FlowAnswer.of(state), state)
@@ -173,7 +174,7 @@ def _turned(target: Target, turn: Callable[..., FlowState]) -> Response:
 def _limited(target: Target, body: type[LimitsRequest]) -> Response:
     """Gives a target the limits of the request."""
     wanted = body.model_validate(json_body())
-    deadlines.bound(LIMIT_BUDGET)
+    deadlines.bound(CHANGE_BUDGET)
     by = wanted.by or request.remote_addr
     state = flow().limit(
         target, wanted.given(), by=by, why=wanted.why, expected=request.headers.get("If-Match")
@@ -183,6 +184,7 @@ def _limited(target: Target, body: type[LimitsRequest]) -> Response:
 
 def _unlimited(target: Target) -> Response:
     """Takes the limits of a target away."""
+    deadlines.bound(CHANGE_BUDGET)
     expected = request.headers.get("If-Match")
     state = flow().limit(target, NO_LIMITS, by=request.remote_addr, why=None, expected=expected)
     return _tagged(FlowAnswer.of(state), state)

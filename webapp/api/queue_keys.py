@@ -10,7 +10,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from webapp.api import queue_key_examples
 from webapp.api.bodies import json_body
-from webapp.api.flow import ETAG, IF_MATCH, LIMIT_BUDGET
+from webapp.api.flow import CHANGE_BUDGET, ETAG, IF_MATCH
 from webapp.api.jobs import query_values
 from webapp.api.openapi import documented
 from webapp.api.queue_key_schemas import KeyAnswer, KeyFiguresAnswer, KeyPage, KeyRequest, KeysQuery, key_of
@@ -54,7 +54,7 @@ def one(queue: str, key: str) -> Response:
 def put(queue: str, key: str) -> Response:
     """Gives a key limits of its own in the place of those it has, or pauses it; from the answer on no job of it starts beyond them."""
     wanted = KeyRequest.model_validate(json_body())
-    deadlines.bound(LIMIT_BUDGET)
+    deadlines.bound(CHANGE_BUDGET)
     state = keys().put(
         wanted.state(KeyTarget(queue, key_of(key)), datetime.now(UTC)),
         by=wanted.by or request.remote_addr,
@@ -69,6 +69,7 @@ def put(queue: str, key: str) -> Response:
 def forget(queue: str, key: str) -> Response:
     """Makes a key like every key of its queue; where it was paused, its jobs start again."""
     target, expected = KeyTarget(queue, key_of(key)), request.headers.get("If-Match")
+    deadlines.bound(CHANGE_BUDGET)
     state = keys().forget(target, by=request.remote_addr, why=None, expected=expected)
     return _tagged(state, KeyAnswer.of(state))
 

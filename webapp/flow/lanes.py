@@ -105,15 +105,21 @@ def file_running(connection: Connection, queues: Collection[str], tasks: Collect
     return connection.execute(_FILE_RUNNING, {"queues": sorted(queues), "tasks": sorted(tasks)}).rowcount
 
 
+def call(connection: Connection, queue: str) -> None:
+    """Brings the lanes of a queue up to date with what has come to them."""
+    connection.execute(_MAKE_GATE, {"queue": queue})
+    connection.execute(_CALL, {"queue": queue})
+
+
 def leave(connection: Connection, queue: str, rules: FlowRules, limit: int = BATCH) -> int:
     """Leaves jobs of a queue that are under no limit any more to the dispatcher; returns how many.
+
+    The queue's row is not held meanwhile: a batch takes long, and claims and changes wait for that row.
 
     Args:
         rules: those in force; a task that they limit keeps its lanes.
     """
     values = {"queue": queue, "limited_tasks": sorted(rules.limited_tasks), "limit": limit}
-    connection.execute(_MAKE_GATE, values)
-    connection.execute(_CALL, values)
     running = connection.execute(_LEAVE_RUNNING, values).rowcount
     left = running + connection.execute(_LEAVE, values).rowcount
     if not left:

@@ -115,6 +115,7 @@ class Dispatcher:
             tasks = None if queue in rules.limited_queues else rules.limited_tasks
             self._in_batches(lambda connection: lanes.file_beside(connection, queue, tasks))
         if rules.leaves(queue):
+            in_transaction(self._engine, lambda connection: lanes.call(connection, queue))
             self._in_batches(lambda connection: lanes.leave(connection, queue, rules))
 
     def _in_batches(self, work: Callable[[Connection], int]) -> None:
