@@ -139,10 +139,13 @@ BEGIN
         quantum := ceil(most::float8 / lanes_found);
         RETURN QUERY
         WITH first AS MATERIALIZED (
-            SELECT ready.lane, place, paid_until, CASE WHEN apart IS NULL THEN share
+            -- That a lane is ready says that it is worth a look; whether its key has a slot is judged here, from the rows.
+            SELECT ready.lane, place, paid_until, is_full, CASE WHEN is_full THEN 0 WHEN apart IS NULL THEN share
                    ELSE least(share, floor((seconds - paid_until) / apart + burst + 1e-9)::int) END AS share
-              FROM (SELECT lane, greatest(1, ceil(quantum * weight))::int AS share, row_number() OVER (ORDER BY turn, lane) AS place
-                      FROM (SELECT lane, weight, turn FROM lanes
+              FROM (SELECT lane, greatest(1, ceil(quantum * weight))::int AS share, row_number() OVER (ORDER BY turn, lane) AS place,
+                           coalesce(djps_lane_holders(lane, p_worker, coalesce(concurrency, q.key_concurrency))
+                                    >= coalesce(concurrency, q.key_concurrency), false) AS is_full
+                      FROM (SELECT lane, weight, turn, concurrency FROM lanes
                              WHERE queue = p_queue AND task = p_task AND state = 'ready' AND turn >= front - 1
                              ORDER BY turn, lane LIMIT most + 16) AS some_lanes) AS ready
               LEFT JOIN LATERAL (
@@ -169,13 +172,13 @@ BEGIN
         reached AS (
             SELECT CASE WHEN count(*) < most THEN 2147483647 ELSE max(place) END AS last_place, count(*) = most AS is_all FROM head),
         served AS (
-            SELECT first.lane, count(head_id) AS jobs,
+            SELECT first.lane, first.is_full, count(head_id) AS jobs,
                    count(head_id) < first.share AND NOT (first.place = last_place AND is_all) AS is_empty,
                    -- When the key may start its next job.
                    first.paid_until + (count(head_id) + 1 - burst) * apart AS free_at, first.paid_until
               FROM reached, first LEFT JOIN head ON head_lane = first.lane
              WHERE first.place <= last_place
-             GROUP BY first.lane, first.share, first.place, first.paid_until, last_place, is_all),
+             GROUP BY first.lane, first.is_full, first.share, first.place, first.paid_until, last_place, is_all),
         charged AS (
             INSERT INTO lane_rates AS known (lane, next_start)
             SELECT served.lane, served.paid_until + served.jobs * apart FROM served WHERE apart IS NOT NULL AND served.jobs > 0
@@ -185,10 +188,12 @@ BEGIN
                SET turn = lanes.turn + served.jobs / lanes.weight,
                    ready_at = CASE WHEN served.is_empty THEN later.run_at WHEN served.free_at > seconds THEN to_timestamp(free_at) END,
                    state = CASE
+                       -- Also where nothing waits: what comes meanwhile finds it full.
+                       WHEN served.is_full
+                         OR served.jobs > 0 AND djps_lane_holders(lanes.lane, p_worker, coalesce(lanes.concurrency, q.key_concurrency))
+                            + 1 >= coalesce(lanes.concurrency, q.key_concurrency) THEN 'full'
                        WHEN served.is_empty AND later.run_at IS NULL THEN 'idle'
                        WHEN served.is_empty OR served.free_at > seconds THEN 'timed'
-                       WHEN served.jobs > 0 AND djps_lane_holders(lanes.lane, p_worker, coalesce(lanes.concurrency, q.key_concurrency))
-                            + 1 >= coalesce(lanes.concurrency, q.key_concurrency) THEN 'full'
                        ELSE 'ready' END
               FROM served LEFT JOIN LATERAL (
                    -- What is due and was not taken has expired, or another session has locked it: it is looked at again soon.

@@ -144,6 +144,29 @@ def test_each_key_has_its_own_limit(engine, limit):
     assert row_of(engine, third.id).key == row_of(engine, claims[0][0].id).key
 
 
+def test_a_keys_limit_is_one_over_all_tasks_of_its_queue(engine, limit):
+    limit(QueueLimits(keys=Limits(concurrency=1)))
+    in_lane(engine, 2, key="a")
+    in_lane(engine, 2, key="a", task="sleep")
+    (first,) = take(engine, worker="w/1")
+    assert take(engine, worker="w/2", task="sleep") == []
+    finish(engine, first)
+    assert len(take(engine, worker="w/2", task="sleep")) == 1
+    assert take(engine, worker="w/1") == []
+
+
+@pytest.mark.parametrize("task", ["noop", "sleep"])
+def test_what_comes_to_a_key_while_its_only_job_runs_waits(engine, limit, task):
+    limit(QueueLimits(keys=Limits(concurrency=1)))
+    in_lane(engine, 1, key="a")
+    # More than there are: the lane is empty then.
+    (running,) = take(engine, 10, worker="w/1")
+    in_lane(engine, 1, key="a", task=task)
+    assert take(engine, 10, worker="w/2", task=task) == []
+    finish(engine, running)
+    assert len(take(engine, 10, worker="w/2", task=task)) == 1
+
+
 def test_keys_take_turns_whatever_waits_of_them(engine, limit):
     limit(QueueLimits(fair=True))
     in_lane(engine, 50, key="noisy")
