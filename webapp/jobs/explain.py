@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from webapp.flow import store as flow_store
+from webapp.flow.holds import Hold, hold_of, surroundings
 from webapp.flow.model import Kind, Pause, Target
 from webapp.infra.jsontext import iso
 from webapp.infra.postgres.sql_files import read_sql
@@ -32,6 +33,7 @@ class Situation:
         workers: live workers that listen to its queue; None when Redis does not say.
         recorded: the end of its running attempt is on record, so it was its last.
         pauses: those of its queue and its task.
+        hold: what holds it in its lane; None when nothing does.
     """
 
     job: JobRow
@@ -41,6 +43,7 @@ class Situation:
     workers: int | None
     recorded: bool = False
     pauses: Mapping[Target, Pause] = field(default_factory=dict)
+    hold: Hold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +132,23 @@ def _paused(target: Target, pause: Pause) -> Explanation:
     )
 
 
+def _unheard(at: Situation, facts: dict[str, Any]) -> Explanation:
+    if at.workers is None:
+        return Explanation(
+            "broker_away", "it is due, and Redis is not answering: it is sent when Redis is back", facts
+        )
+    return Explanation("no_worker", f"it is due, and no live worker listens to queue {at.job.queue!r}", facts)
+
+
 def _due(at: Situation) -> Explanation:
     job = at.job
     for target, pause in at.pauses.items():
         return _paused(target, pause)
     facts: dict[str, Any] = {"queue": job.queue, "ahead": at.ahead, "workers": at.workers}
-    if at.workers is None:
-        return Explanation(
-            "broker_away", "it is due, and Redis is not answering: it is sent when Redis is back", facts
-        )
-    if at.workers == 0:
-        return Explanation(
-            "no_worker", f"it is due, and no live worker listens to queue {job.queue!r}", facts
-        )
+    if not at.workers:
+        return _unheard(at, facts)
+    if at.hold is not None:
+        return Explanation(*at.hold)
     if at.ahead:
         count = f"more than {COUNTED_UP_TO:,}" if at.ahead > COUNTED_UP_TO else f"{at.ahead:,}"
         return Explanation(
@@ -180,4 +187,8 @@ def situation(connection: Connection, job: JobRow, workers: int | None) -> Situa
     }
     now, asked, recorded, ahead = connection.execute(_AROUND, values).one()
     pauses = flow_store.pauses_of(connection, job.queue, job.task)
-    return Situation(job, now, bool(asked), ahead, workers, recorded, pauses)
+    around = surroundings(
+        connection, job.id, queue=job.queue, task=job.task, key=job.key, highest=HIGHEST_PRIORITY
+    )
+    hold = hold_of(around) if around is not None else None
+    return Situation(job, now, bool(asked), ahead, workers, recorded, pauses, hold)

@@ -1,0 +1,63 @@
+-- What may hold a due job that lies in a lane, or is to be filed into one; for its explanation. From the rows that `djps_take` reads, without
+-- its gate: a moment later it may be otherwise.
+--
+-- Locks nothing. Steps of an index up to the limits, lanes and jobs counted to `most`.
+
+-- name: around
+SELECT (q.is_limited IS TRUE OR t.is_limited IS TRUE) AND job.lane IS NULL AS to_be_filed,
+       job.lane IS NOT NULL AS is_in_lane,
+       q.concurrency, djps_queue_holders(q.name, '', q.concurrency),
+       t.concurrency, djps_task_holders(t.task, '', t.concurrency),
+       coalesce(k.concurrency, q.key_concurrency), djps_lane_holders(job.lane, '', coalesce(k.concurrency, q.key_concurrency)),
+       q.rate_limit, q.rate_per, q.rate_burst, q.next_start,
+       t.rate_limit, t.rate_per, t.rate_burst, t.next_start,
+       q.key_rate_limit, q.key_rate_per, q.key_rate_burst, coalesce(rate.next_start, 0),
+       k.paused_at, k.paused_by, k.paused_why,
+       (SELECT count(*) FROM (SELECT FROM lanes AS other
+         WHERE other.queue = job.queue AND other.task = job.task AND other.state = 'ready' AND other.turn < mine.turn
+         LIMIT :most) AS counted),
+       (SELECT CAST(sum(jobs) AS bigint) FROM generate_series(CAST(job.priority AS int), :highest) AS more, LATERAL (
+           SELECT count(*) AS jobs FROM (SELECT FROM jobs_living AS other
+            WHERE other.lane = job.lane AND other.task = job.task AND other.status = 'queued' AND other.priority = more
+              AND other.run_at < CASE WHEN more > job.priority THEN now() + interval '1 microsecond' ELSE job.run_at END
+            LIMIT :most) AS of_priority) AS waiting),
+       extract(epoch FROM now())::float8
+  FROM jobs_living AS job
+  LEFT JOIN queues AS q ON q.name = job.queue
+  LEFT JOIN task_limits AS t ON t.task = job.task
+  LEFT JOIN key_limits AS k ON k.queue = job.queue AND k.key = job.key
+  LEFT JOIN lanes AS mine ON mine.lane = job.lane AND mine.task = job.task
+  LEFT JOIN lane_rates AS rate ON rate.lane = job.lane
+ WHERE job.id = :id AND job.status = 'queued';
+
+-- name: holders_of_queue
+-- The processes that hold its slots, each with one of its jobs.
+WITH RECURSIVE holders AS (
+    (SELECT worker_id, id FROM jobs_living WHERE queue = :queue AND status = 'processing' AND lane IS NOT NULL ORDER BY worker_id LIMIT 1)
+    UNION ALL
+    SELECT later.worker_id, later.id FROM holders CROSS JOIN LATERAL (
+        SELECT worker_id, id FROM jobs_living
+         WHERE queue = :queue AND status = 'processing' AND lane IS NOT NULL AND worker_id > holders.worker_id
+         ORDER BY worker_id LIMIT 1) AS later)
+SELECT worker_id, id FROM holders LIMIT :most;
+
+-- name: holders_of_task
+WITH RECURSIVE holders AS (
+    (SELECT worker_id, id FROM jobs_living WHERE task = :task AND status = 'processing' AND lane IS NOT NULL ORDER BY worker_id LIMIT 1)
+    UNION ALL
+    SELECT later.worker_id, later.id FROM holders CROSS JOIN LATERAL (
+        SELECT worker_id, id FROM jobs_living
+         WHERE task = :task AND status = 'processing' AND lane IS NOT NULL AND worker_id > holders.worker_id
+         ORDER BY worker_id LIMIT 1) AS later)
+SELECT worker_id, id FROM holders LIMIT :most;
+
+-- name: holders_of_key
+WITH RECURSIVE holders AS (
+    (SELECT worker_id, id FROM jobs_living
+      WHERE lane = djps_lane(:queue, :key) AND status = 'processing' ORDER BY worker_id LIMIT 1)
+    UNION ALL
+    SELECT later.worker_id, later.id FROM holders CROSS JOIN LATERAL (
+        SELECT worker_id, id FROM jobs_living
+         WHERE lane = djps_lane(:queue, :key) AND status = 'processing' AND worker_id > holders.worker_id
+         ORDER BY worker_id LIMIT 1) AS later)
+SELECT worker_id, id FROM holders LIMIT :most;
