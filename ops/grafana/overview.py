@@ -177,6 +177,23 @@ def _jobs() -> list[object]:
             ],
             width=8,
         ),
+        graph(
+            "Slots of limits",
+            "short",
+            "Of queues and tasks with a concurrency limit: how many processes may run their jobs, and how many do.",
+            [
+                Line("max by (queue, kind) (queue_slots)", "queue {{queue}} {{kind}}"),
+                Line("max by (task, kind) (task_slots)", "task {{task}} {{kind}}"),
+            ],
+            width=8,
+        ),
+        graph(
+            "May start under limits",
+            "short",
+            "Due jobs of limited queues that their limits let start now; above zero for long while children are idle is a fault.",
+            [Line("max by (queue) (queue_startable)", "{{queue}}")],
+            width=8,
+        ),
     ]
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DataError, OperationalError
 
 import celeryconfig
 from tasks.presence import lost_jobs
-from tasks.sweeps import base, expire, keep_history, late_callbacks, prune, recover
+from tasks.sweeps import base, expire, keep_history, late_callbacks, prune, recover, repair_lanes
 from tasks.sweeps import callbacks as callbacks_sweep
 from tasks.sweeps import dispatch as dispatch_sweep
 from tasks.sweeps.base import Each, run_guarded
@@ -50,6 +50,7 @@ SWEEPS = {
     "deliver_callbacks": (callbacks_sweep, "run_callbacks"),
     "late_callbacks": (late_callbacks.callbacks, "run_callbacks"),
     "keep_history": (keep_history, "run_keep_history"),
+    "repair_lanes": (repair_lanes, "run_repair"),
 }
 
 

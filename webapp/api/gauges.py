@@ -21,6 +21,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import VERSION
+from webapp.flow import lanes
 from webapp.flow import store as flow_store
 from webapp.infra.broker import heartbeats
 from webapp.infra.broker.room import waiting_in
@@ -30,6 +31,7 @@ from webapp.infra.telemetry.metrics import OTHER, queue_label, task_label
 from webapp.jobs import history
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
 from webapp.queues import backlog
+from webapp.queues.plan import LOOKED_AT
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -44,6 +46,9 @@ SCRAPE_TIMEOUT = 0.5
 #: How long PostgreSQL may take to say that it is there, and to answer one question (its own limit is shorter), seconds.
 ANSWER_TIMEOUT, QUESTION_TIMEOUT = 0.6, 1.2
 
+#: Most limited queues of which a scrape asks what may start.
+MOST_LIMITED = 100
+
 #: Every gauge: what it tells, and its labels.
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "job_queue_depth": ("Unfinished jobs.", ("queue", "status")),
@@ -51,6 +56,12 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "job_due": ("Jobs that are due and not started.", ("queue",)),
     "queue_paused": ("1 while the queue is paused.", ("queue",)),
     "task_paused": ("1 while the task is paused.", ("task",)),
+    "queue_slots": ("Slots of a queue with a concurrency limit: limit, and used.", ("queue", "kind")),
+    "task_slots": ("Slots of a task with a concurrency limit: limit, and used.", ("task", "kind")),
+    "queue_startable": (
+        "Due jobs of a limited queue that its limits let start now, counted to 200 of each of 16 lanes.",
+        ("queue",),
+    ),
     "dead_letters_open": ("Dead letters that no one has dealt with.", ("task",)),
     "job_counts_estimated": (
         "1 when there are more of something than are counted, and its number is an estimate.",
@@ -147,6 +158,23 @@ def _pauses(connection: Connection) -> Found:
     return Found((_each("queue_paused", queues), _each("task_paused", tasks)))
 
 
+def _limits(connection: Connection) -> Found:
+    """Nothing but the rules is asked for where nothing has limits."""
+    rules = flow_store.rules(connection)
+    if not (rules.limited_queues or rules.limited_tasks):
+        return Found(())
+    limited = sorted(rules.limited_queues or registry.queues())
+    startable = Counter({(queue_label(name),): 0 for name in limited})
+    for name in limited[:MOST_LIMITED]:
+        startable[queue_label(name),] += lanes.startable(lanes.look(connection, name, LOOKED_AT))
+    used: dict[str, dict[tuple[str, ...], float]] = {"queue": {}, "task": {}}
+    for one in lanes.slots(connection):
+        label = queue_label(one.name) if one.kind == "queue" else task_label(one.name)
+        used[one.kind] |= {(label, "limit"): one.limit, (label, "used"): one.used}
+    families = (_each(f"{kind}_slots", figures) for kind, figures in used.items())
+    return Found((*families, _each("queue_startable", startable)))
+
+
 def _letters(connection: Connection) -> Found:
     found = backlog.open_dead_letters(connection)
     letters = Counter({(task_label(task),): 0 for task in registry.names()})
@@ -170,7 +198,7 @@ def _history(connection: Connection) -> Found:
 
 #: Each is asked by itself: one that takes too long costs the others nothing.
 Question = Callable[[Connection], Found]
-QUESTIONS: tuple[Question, ...] = (_depths, _pauses, _letters, _connections, _history)
+QUESTIONS: tuple[Question, ...] = (_depths, _pauses, _limits, _letters, _connections, _history)
 
 
 class LiveGauges(Collector):

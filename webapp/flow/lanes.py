@@ -5,7 +5,7 @@ Functions take a connection and never commit.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
@@ -33,6 +33,7 @@ _TAKE = Statement(TAKE_TEXT)
     _NOTE_ALL_LEFT,
     _NOTE_TASKS_LEFT,
     _NEXT_START,
+    _SLOTS,
 ) = (
     text(read_sql(__file__, "lanes", name))
     for name in (
@@ -47,6 +48,7 @@ _TAKE = Statement(TAKE_TEXT)
         "note_all_left",
         "note_tasks_left",
         "next_start",
+        "slots",
     )
 )
 
@@ -67,6 +69,20 @@ class LaneWork(NamedTuple):
     room: int | None
 
 
+class SlotsUsed(NamedTuple):
+    """A concurrency limit of a queue or a task, and how much of it is taken."""
+
+    kind: str
+    name: str
+    limit: int
+    used: int
+
+
+def slots(connection: Connection) -> list[SlotsUsed]:
+    """The concurrency limits of queues and tasks, and how much of each is taken."""
+    return [SlotsUsed(*row) for row in connection.execute(_SLOTS)]
+
+
 def take(connection: Connection, values: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Claims what the limits allow; each row has a priority and a claim."""
     return list(_TAKE.run(connection, values).rows)
@@ -80,6 +96,16 @@ def look(connection: Connection, queue: str, limit: int) -> dict[str, LaneWork]:
     """
     rows = connection.execute(_LOOK, {"queue": queue, "limit": limit})
     return {row[0]: LaneWork(int(row[1]), row[2], row[3], row[4]) for row in rows}
+
+
+def startable(work: Mapping[str, LaneWork]) -> int:
+    """How many jobs may start now, of what the lanes of a queue have. Pure.
+
+    Example:
+        >>> startable({"mail": LaneWork(3, 60.0, 5, None), "sms": LaneWork(2, 60.0, 5, 0)})
+        3
+    """
+    return sum(one.jobs for one in work.values() if one.room is None or one.room > 0)
 
 
 def seconds_to_next_start(connection: Connection, queues: Collection[str], within: float) -> float | None:

@@ -80,4 +80,22 @@ KEEP_HISTORY = SweepPlan(
     seconds=20.0,
 )
 
-SWEEPS = (DISPATCH_DUE, DELIVER_CALLBACKS, LATE_CALLBACKS, RECOVER_STUCK, EXPIRE, PRUNE, KEEP_HISTORY)
+REPAIR_LANES = SweepPlan(
+    "repair_lanes",
+    "where something has limits: mends lanes that are out of order, and forgets those of keys that have no jobs",
+    period=10.0,
+    batch=5_000,
+    # Of each kind.
+    rows=5_000,
+)
+
+SWEEPS = (
+    DISPATCH_DUE,
+    DELIVER_CALLBACKS,
+    LATE_CALLBACKS,
+    RECOVER_STUCK,
+    EXPIRE,
+    PRUNE,
+    KEEP_HISTORY,
+    REPAIR_LANES,
+)

@@ -140,3 +140,9 @@ SELECT greatest(0, min(moment) - extract(epoch FROM clock_timestamp()))::float8 
      WHERE rate_limit IS NOT NULL AND EXISTS (
            SELECT FROM lanes WHERE queue = ANY(CAST(:queues AS text[])) AND lanes.task = task_limits.task AND state = 'ready')) AS moments
  WHERE moment < extract(epoch FROM clock_timestamp()) + :within;
+
+-- name: slots
+-- The concurrency limits there are, and how much of each is taken.
+SELECT 'queue', name, concurrency, djps_queue_holders(name, '', concurrency) FROM queues WHERE concurrency IS NOT NULL
+ UNION ALL
+SELECT 'task', task, concurrency, djps_task_holders(task, '', concurrency) FROM task_limits WHERE concurrency IS NOT NULL;

@@ -100,6 +100,9 @@ list_reads = Counter(
     "Lists where a read replica is set, by the server that was read; reason: why not the replica.",
     ["server", "reason"],
 )
+lane_repairs = Counter(
+    "lane_repairs_total", "Lanes of limited queues that were out of order and were mended."
+)
 sweep_runs = Counter(
     "sweep_runs_total", "Runs of what beat asks for, by outcome: completed or failed.", ["sweep", "outcome"]
 )
