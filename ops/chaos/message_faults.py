@@ -64,7 +64,7 @@ def drop_messages(stage: Stage) -> None:
         stage.hold(1.5)
 
 
-def _message(task: str, args: list[Any], **changes: Any) -> bytes:
+def message(task: str, args: list[Any], **changes: Any) -> bytes:
     """A message as kombu writes it."""
     body = changes.pop("body", json.dumps([args, {}, {}]).encode())
     tag = str(uuid4())
@@ -108,27 +108,27 @@ def garbage(stage: Stage) -> None:
         b"[]",
         b"{}",
         b'{"body": 5}',
-        _message(
+        message(
             "tasks.execute_job",
             [],
             body=pickle.dumps(_Boom()),
             **{"content-type": "application/x-python-serialize"},
         ),
-        _message("no.such.task", ["x"]),
-        _message("tasks.execute_job", ["not-a-uuid"]),
-        _message("tasks.execute_job", []),
-        _message("tasks.execute_job", [str(uuid4())]),
-        _message("tasks.execute_job", [17, {"a": 1}]),
-        _message("tasks.execute_job", [], body=b"\xff\xfe"),
-        _message("tasks.bury_job", [str(uuid4()), 1]),
-        _message("tasks.execute_job", ["x"], headers=None),
-        *(_message("tasks.execute_job", [row[0]]) for row in finished),
-        *(_message("tasks.bury_job", [row[0], 1]) for row in finished),
+        message("no.such.task", ["x"]),
+        message("tasks.execute_job", ["not-a-uuid"]),
+        message("tasks.execute_job", []),
+        message("tasks.execute_job", [str(uuid4())]),
+        message("tasks.execute_job", [17, {"a": 1}]),
+        message("tasks.execute_job", [], body=b"\xff\xfe"),
+        message("tasks.bury_job", [str(uuid4()), 1]),
+        message("tasks.execute_job", ["x"], headers=None),
+        *(message("tasks.execute_job", [row[0]]) for row in finished),
+        *(message("tasks.bury_job", [row[0], 1]) for row in finished),
     ]
     for _ in range(2):
         stage.rng.shuffle(forged)
         with stage.fault(f"{len(forged)} kinds of garbage"), stage.system.redis() as client:
-            for message in forged:
+            for one in forged:
                 for queue in (QUEUE, "maintenance"):
-                    client.lpush(queue, message)
+                    client.lpush(queue, one)
                 stage.hold(0.15)

@@ -84,6 +84,8 @@ MUTANTS = (
         "answer-lost",
         "a job whose answer was lost",
     ),
+    Mutant("no-gate", "slots are counted by as many at once as like to", "limits", "L1"),
+    Mutant("no-hand-over", "a process's slot counts against its own next job", "limits", "L3 slots idle"),
     Mutant("all-the-time", "a client may take as long as it likes", "slow-clients"),
 )
 
@@ -106,7 +108,9 @@ def run(seed: int, names: Sequence[str] = ()) -> int:
             row = runner.run(replace(SCENARIOS[mutant.scenario], jobs=200))
         finally:
             runner.close()
-        broken = [name for name, count in row.counts.items() if count and name.startswith(("I", "F", "S"))]
+        broken = [
+            name for name, count in row.counts.items() if count and name.startswith(("I", "F", "S", "L"))
+        ]
         # A system that never gets ready again is not asked about the others.
         broken += ["I8 not drained"] if any(one.startswith("I8") for one in row.findings) else []
         if mutant.by:

@@ -74,6 +74,11 @@ def _long(rng: random.Random) -> dict[str, Any]:
 WITH_KILLER = (*ORDINARY, Kind("killer", 0.0, _plain_payload, ("failed",)))
 WITH_FATED = (*ORDINARY, Kind("fated", 0.0, _plain_payload, ("failed",)))
 WITH_ASLEEP = (*ORDINARY, Kind("asleep", 0.0, _plain_payload))
+#: A light load of quick jobs before a backlog of a fault's own.
+WITH_HELD = (
+    Kind("brief", 1.0, lambda rng: {"task": "chaos.effect", "ms": rng.randrange(50, 100)}),
+    Kind("held", 0.0, _plain_payload),
+)
 WITH_POISON = (*ORDINARY, Kind("poison", 0.06, _poison, ("failed",)))
 WITH_LONG = (*ORDINARY, Kind("long", 0.03, _long))
 WITH_MEDIUM = (

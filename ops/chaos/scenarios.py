@@ -17,6 +17,7 @@ from ops.chaos.database_faults import (
 from ops.chaos.day_faults import drop_read_day, midnights, missing_day
 from ops.chaos.death_faults import kill_and_retry, limits_while_away, poison_chunk
 from ops.chaos.key_faults import poison_keys
+from ops.chaos.limit_faults import limits_hold
 from ops.chaos.lost_answers import lose_answers
 from ops.chaos.machine_faults import HEALED_WITHIN, cut_power, full_disk, up_twice
 from ops.chaos.meeting_faults import cancels_at_the_end, two_ends
@@ -53,6 +54,7 @@ from ops.chaos.scenario import (
     PROMISED_REDIS,
     WITH_ASLEEP,
     WITH_FATED,
+    WITH_HELD,
     WITH_HELPERS,
     WITH_KILLER,
     WITH_LONG,
@@ -360,6 +362,15 @@ def _list() -> list[Scenario]:
             rate=20,
             jobs=200,
             answers=(0, *SERVED),
+        ),
+        Scenario(
+            "limits",
+            "a limit that is changed, tickets forged, children killed, FLUSHALL, PostgreSQL restarted",
+            among_two_workers(limits_hold),
+            rate=8,
+            jobs=100,
+            kinds=WITH_HELD,
+            answers=SERVED,
         ),
         Scenario("soak", "all of it, at random", soak, jobs=7_000, rate=40),
     ]

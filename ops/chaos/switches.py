@@ -45,7 +45,7 @@ def die_if_asked(place: str) -> None:
 
 def throw() -> None:
     """Throws every switch that the environment names."""
-    from ops.chaos import lost_answers
+    from ops.chaos import lost_answers, take_mutants
 
     _places_to_die()
     _places_to_raise()
@@ -53,7 +53,7 @@ def throw() -> None:
     if os.environ.get("CHAOS_VISIBILITY_TIMEOUT"):
         _visibility_timeout(int(os.environ["CHAOS_VISIBILITY_TIMEOUT"]))
     mutant = os.environ.get("CHAOS_MUTANT", "")
-    if mutant:
+    if mutant and mutant not in take_mutants.EDITS:
         MUTANTS[mutant]()
 
 

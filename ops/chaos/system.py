@@ -22,7 +22,7 @@ import requests
 from redis import Redis
 from redis.exceptions import RedisError
 
-from ops.chaos import schema
+from ops.chaos import schema, take_mutants
 from ops.chaos.disk import mount, unmount
 from ops.chaos.proxy import Proxy
 from ops.chaos.switches import BROKEN_QUEUE
@@ -159,6 +159,7 @@ class System:
                 Member("worker", worker, tasks | worker_extra),
                 Member("second-worker", [one.replace("worker@", "second@") for one in worker], tasks),
                 Member("maintenance", upkeep, tasks),
+                Member("second-maintenance", [one.replace("upkeep@", "beside@") for one in upkeep], tasks),
                 Member("beat", beat, tasks),
                 Member("second-beat", beat, tasks),
             )
@@ -203,6 +204,7 @@ class System:
             timeout=READY_PATIENCE,
         )
         self.rows(schema.INSTALL)
+        take_mutants.install(self.rows, direct.get("CHAOS_MUTANT", ""))
 
     def wait_ready(self) -> None:
         """Waits until the API is ready and both workers are there.
@@ -344,7 +346,11 @@ class System:
         self._closing.set()
         if self._keeper.is_alive():
             self._keeper.join(5)
-        for name in ("second-beat", "beat", "second-worker", "worker", "maintenance", "api", "redis"):
+        for name in (
+            *(one for one in self.members if one.startswith("second-")),
+            *reversed(APPLICATIONS),
+            "redis",
+        ):
             self.stop(name)
         self.stop("postgres", signal.SIGINT)
         for member in self.members.values():

@@ -1,0 +1,139 @@
+"""Faults of a queue under a limit: no more run at once whatever dies, is forged or is changed meanwhile, and no slot is lost by it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from ops.chaos import spans
+from ops.chaos.database_faults import database_down
+from ops.chaos.limit_changes import LimitChanges
+from ops.chaos.message_faults import message
+from ops.chaos.posts import Posts
+from ops.chaos.process_faults import kill_once
+from ops.chaos.redis_faults import redis_command
+from ops.chaos.stage import Stage
+from ops.chaos.system import LEASE, QUEUE, await_that
+from webapp.infra.broker.transport import lists_of
+
+#: Jobs that may run at once when nothing changes; there are twice as many children.
+SLOTS = 3
+#: What is put meanwhile.
+CHANGES = tuple({"concurrency": concurrency} for concurrency in (1, SLOTS, 2, SLOTS))
+#: Seconds between two changes.
+CHANGED_EVERY = 0.8
+#: Jobs of a backlog, and how long each takes, milliseconds.
+BACKLOG, MS = 300, 100
+#: Tickets that are forged at once: far more than there are slots and children.
+FORGED = 400
+#: Messages of a list that are copied.
+COPIED = 20
+#: Children that are killed one after the other between two other faults.
+KILLED = 4
+#: A chunk whose jobs were claimed under a greater limit runs on for this long, seconds, with the job that runs then.
+RUNS_ON = 1.5
+#: All slots run again within a lease and this after the last fault, seconds.
+BACK_WITHIN = 4.0
+#: How long the slots are watched then, seconds, and the share of that time for which they must be busy.
+WATCHED, BUSY = 4.0, 0.6
+
+
+def backlog(count: int, ms: int, **options: Any) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Jobs of one length, which wait behind those of the load."""
+    return [("held", {"task": "chaos.effect", "ms": ms}, {"priority": 1, **options}) for _ in range(count)]
+
+
+def kill_some(stage: Stage, count: int) -> None:
+    """Kill -9 of children of both workers that hold a job."""
+    for _ in range(count):
+        with suppress(TimeoutError):
+            await_that(lambda: _busy(stage), 2.0, "a child to be busy", 0.01)
+        if pids := _busy(stage):
+            with stage.fault("kill -9 of a child"), suppress(ProcessLookupError):
+                os.kill(stage.rng.choice(pids), signal.SIGKILL)
+        stage.hold(stage.rng.uniform(0.2, 0.6))
+
+
+def _busy(stage: Stage) -> list[int]:
+    held = stage.system.rows("SELECT DISTINCT worker_id FROM jobs WHERE status = 'processing'")
+    pids = {int(row[0].rpartition("/")[2]) for row in held}
+    children = [pid for name in ("worker", "second-worker") for pid in stage.system.children(name)]
+    return sorted(pids.intersection(children))
+
+
+def forge_tickets(stage: Stage, count: int = FORGED) -> None:
+    """Tickets that no dispatcher sent, and the ones that are there again."""
+    forged = [message("tasks.execute_due", [QUEUE, "chaos.effect", 300.0]) for _ in range(count)]
+    with stage.fault(f"{count} tickets are forged"), stage.system.redis() as client:
+        for name in lists_of(QUEUE):
+            if messages := client.lrange(name, -COPIED, -1):
+                client.rpush(name, *messages)
+        client.rpush(QUEUE, *forged)
+
+
+def flush_once(stage: Stage) -> None:
+    """FLUSHALL."""
+    with stage.fault("FLUSHALL"):
+        redis_command(stage, "FLUSHALL")
+
+
+def limits_hold(stage: Stage) -> None:
+    """A backlog runs under a limit that changes, while all that could exceed it happens; then all slots must be busy again."""
+    changes, posts = LimitChanges(stage), Posts(stage)
+    beside = ("second-beat", "second-maintenance")
+    with ExitStack() as stack:
+        stack.enter_context(changes.limited({"concurrency": SLOTS}))
+        for name in beside:
+            stage.system.start(name)
+            stack.callback(stage.system.stop, name)
+        posts.post(backlog(BACKLOG, MS))
+        with changes.changing(CHANGES, CHANGED_EVERY):
+            for fault in (flush_once, database_down(1, immediate=True), kill_once("second-worker")):
+                forge_tickets(stage)
+                kill_some(stage, KILLED)
+                fault(stage)
+                stage.hold(1)
+        _judge_return(stage, posts)
+        judge_limit(stage, changes)
+    stage.say(f"{changes.answered} changes of limits")
+
+
+def _judge_return(stage: Stage, posts: Posts) -> None:
+    """All slots run within a lease and a moment after the last fault, and go on running: none was lost."""
+    healed, within = stage.faults[-1][1], LEASE + BACK_WITHIN * stage.slack
+    posts.post(backlog(int(within * SLOTS * 1000 / MS), MS))
+
+    def full_at() -> list[float]:
+        ran = spans.run(stage.system, stage.prefix)
+        return [at for at, found in spans.crowds(ran) if at > healed and found >= SLOTS]
+
+    with suppress(TimeoutError):
+        await_that(full_at, healed + within - time.time(), "all slots to run", 0.2)
+    stage.hold(WATCHED)
+    until = time.time()
+    share = spans.busy(spans.run(stage.system, stage.prefix), until - WATCHED, until) / (SLOTS * WATCHED)
+    after = min((at - healed for at in full_at()), default=float("inf"))
+    stage.say(f"all slots ran again after {after:.1f} s; then they were busy for {share:.0%} of the time")
+    if after > within:
+        stage.broken["L2 slots lost"] = f"{SLOTS} jobs ran at once {after:.1f} s after the last fault"
+    if share < BUSY / stage.slack:
+        stage.broken["L3 slots idle"] = f"the slots were busy for {share:.0%} of the time while jobs waited"
+
+
+def judge_limit(stage: Stage, changes: LimitChanges) -> None:
+    """No claim and no start made more processes busy than the greatest limit that may have been in force."""
+    for name, found, before in (
+        ("L1 claimed above the limit", spans.held(stage.system, stage.prefix), 0.0),
+        ("L1 ran above the limit", spans.run(stage.system, stage.prefix), RUNS_ON),
+    ):
+        above = spans.excesses(found, lambda at, before=before: changes.greatest(at - before, at))
+        most = max((crowd for at, crowd in spans.crowds(found) if at > changes.since), default=0)
+        stage.say(f"{name}: {len(above)} of {len(found)}; most at once {most}")
+        if above:
+            worst = max(above, key=lambda one: one.found)
+            stage.broken[name] = (
+                f"{len(above)} times; at worst {worst.found} at once under a limit of {worst.most}"
+            )

@@ -1,0 +1,70 @@
+"""Mutants of the functions in the database that judge limits: a piece of their text is taken for another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class _Edit(NamedTuple):
+    """A piece of a function's text, and what stands there in the mutant."""
+
+    function: str
+    old: str
+    new: str
+
+
+#: By the name of the mutant.
+EDITS: dict[str, tuple[_Edit, ...]] = {
+    # The holders are counted, and then jobs are claimed, by as many at once as like to.
+    "no-gate": (_Edit("djps_take", "FOR NO KEY UPDATE", ""),),
+    # What has come while one waited for the gate is not due yet.
+    "old-moment": (_Edit("djps_take", "clock_timestamp()", "now()"),),
+    # The slot of a process counts against its own next job.
+    "no-hand-over": tuple(
+        _Edit(f"djps_{name}_holders", "IF last <> me THEN", "IF true THEN")
+        for name in ("queue", "task", "lane")
+    ),
+    # A rate is paid for first attempts only.
+    "free-retries": (
+        _Edit(
+            "djps_take",
+            "+ taken * q.rate_per",
+            "+ (SELECT count(*) FROM jobs_living WHERE status = 'processing' AND lane IS NOT NULL AND worker_id = p_worker"
+            " AND last_attempt_at = moment AND attempt = 1) * q.rate_per",
+        ),
+    ),
+    # A lane stays where it is, whatever it had.
+    "no-turns": (
+        _Edit(
+            "djps_take",
+            "turn = lanes.turn + served.jobs / lanes.weight",
+            "turn = lanes.turn",
+        ),
+    ),
+    # Any number of jobs of a key.
+    "any-key": (
+        _Edit(
+            "djps_take",
+            "+ 1 >= coalesce(lanes.concurrency, q.key_concurrency) THEN 'full'",
+            "+ 1 >= NULL THEN 'full'",
+        ),
+    ),
+}
+
+
+def install(rows: Callable[..., list[tuple[Any, ...]]], name: str) -> None:
+    """Puts a mutant's functions in the place of the product's, where it is one of these.
+
+    Args:
+        rows: runs a statement.
+        name: of the mutant; any other name changes nothing.
+
+    Raises:
+        RuntimeError: the text to be replaced is not there.
+    """
+    for edit in EDITS.get(name, ()):
+        ((text,),) = rows("SELECT pg_get_functiondef(%s::regproc)", edit.function)
+        if edit.old not in text:
+            raise RuntimeError(f"{edit.old} was not found in {edit.function}, so it was not replaced")
+        rows(text.replace(edit.old, edit.new))
