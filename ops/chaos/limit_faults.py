@@ -6,13 +6,12 @@ import os
 import signal
 import time
 from contextlib import ExitStack, suppress
-from typing import Any
 
 from ops.chaos import spans
 from ops.chaos.database_faults import database_down
 from ops.chaos.limit_changes import LimitChanges
 from ops.chaos.message_faults import message
-from ops.chaos.posts import Posts
+from ops.chaos.posts import Posted, Posts
 from ops.chaos.process_faults import kill_once
 from ops.chaos.redis_faults import redis_command
 from ops.chaos.stage import Stage
@@ -37,13 +36,17 @@ KILLED = 4
 RUNS_ON = 1.5
 #: All slots run again within a lease and this after the last fault, seconds.
 BACK_WITHIN = 4.0
-#: How long the slots are watched then, seconds, and the share of that time for which they must be busy.
-WATCHED, BUSY = 4.0, 0.6
+#: How long the slots are watched then, seconds, the share of that time for which they must be busy, and the share of claims that
+#: must come with the settle of the job before: a ticket is good for half a second, which is four or five of these jobs.
+WATCHED, BUSY, HANDED_ON = 4.0, 0.5, 0.4
 
 
-def backlog(count: int, ms: int, **options: Any) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
-    """Jobs of one length, which wait behind those of the load."""
-    return [("held", {"task": "chaos.effect", "ms": ms}, {"priority": 1, **options}) for _ in range(count)]
+def backlog(count: int, ms: int, *, fails: int = 0, key: str | None = None) -> list[Posted]:
+    """Jobs of one length, which wait behind those of the load; those that fail, and their retries, before the others."""
+    # A payload that says how often it fails is left out where recoveries are measured: these wait for each other.
+    payload = {"task": "chaos.effect", "ms": ms, "fails": fails}
+    options = {"priority": 2 if fails else 1} | ({} if key is None else {"key": key})
+    return [("held", payload, options) for _ in range(count)]
 
 
 def kill_some(stage: Stage, count: int) -> None:
@@ -113,14 +116,19 @@ def _judge_return(stage: Stage, posts: Posts) -> None:
     with suppress(TimeoutError):
         await_that(full_at, healed + within - time.time(), "all slots to run", 0.2)
     stage.hold(WATCHED)
-    until = time.time()
-    share = spans.busy(spans.run(stage.system, stage.prefix), until - WATCHED, until) / (SLOTS * WATCHED)
+    since = time.time() - WATCHED
+    share = spans.busy(spans.run(stage.system, stage.prefix), since, since + WATCHED) / (SLOTS * WATCHED)
+    handed = spans.handed_on(one for one in spans.held(stage.system, stage.prefix) if one.began > since)
     after = min((at - healed for at in full_at()), default=float("inf"))
-    stage.say(f"all slots ran again after {after:.1f} s; then they were busy for {share:.0%} of the time")
+    stage.say(f"all slots ran again after {after:.1f} s; then {share:.0%} busy, {handed:.0%} handed on")
     if after > within:
         stage.broken["L2 slots lost"] = f"{SLOTS} jobs ran at once {after:.1f} s after the last fault"
     if share < BUSY / stage.slack:
         stage.broken["L3 slots idle"] = f"the slots were busy for {share:.0%} of the time while jobs waited"
+    if handed < HANDED_ON:
+        stage.broken["L3 slots not handed on"] = (
+            f"{handed:.0%} of the claims came with the settle of another job"
+        )
 
 
 def judge_limit(stage: Stage, changes: LimitChanges) -> None:

@@ -85,7 +85,12 @@ MUTANTS = (
         "a job whose answer was lost",
     ),
     Mutant("no-gate", "slots are counted by as many at once as like to", "limits", "L1"),
-    Mutant("no-hand-over", "a process's slot counts against its own next job", "limits", "L3 slots idle"),
+    Mutant(
+        "no-hand-over", "a process's slot counts against its own next job", "limits", "L3 slots not handed on"
+    ),
+    Mutant("free-retries", "a rate is paid for first attempts only", "rates", "L4"),
+    Mutant("no-turns", "a lane stays first whatever it had", "keys", "L7"),
+    Mutant("any-key", "a key is not counted", "keys", "L8"),
     Mutant("all-the-time", "a client may take as long as it likes", "slow-clients"),
 )
 

@@ -16,6 +16,10 @@ from ops.chaos.system import await_that
 FIRST = 20_000_000
 
 
+#: A job as it is posted: its kind, its payload, and options such as its priority.
+Posted = tuple[str, dict[str, Any], dict[str, Any]]
+
+
 class Posts:
     """Posts jobs of the harness's own, and notes them in the history."""
 
@@ -23,7 +27,7 @@ class Posts:
         self._stage = stage
         self._next = FIRST
 
-    def post(self, jobs: list[tuple[str, dict[str, Any], dict[str, Any]]]) -> list[str]:
+    def post(self, jobs: list[Posted]) -> list[str]:
         """Posts a batch of jobs, each given as kind, payload and options; returns their ids.
 
         Raises:

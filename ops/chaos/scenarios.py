@@ -41,6 +41,7 @@ from ops.chaos.process_faults import (
     stop_worker,
     two_beats,
 )
+from ops.chaos.rate_faults import rate_holds
 from ops.chaos.redis_faults import (
     delete_queue,
     delete_unacked,
@@ -65,6 +66,7 @@ from ops.chaos.scenario import (
 from ops.chaos.soak import soak
 from ops.chaos.stage import Fault
 from ops.chaos.sweep_faults import sweeps_raise
+from ops.chaos.turn_faults import keys_take_turns
 
 #: What POST answers when all is well, and when it is not and says so.
 SERVED = (200, 201, 503)
@@ -367,10 +369,26 @@ def _list() -> list[Scenario]:
             "limits",
             "a limit that is changed, tickets forged, children killed, FLUSHALL, PostgreSQL restarted",
             among_two_workers(limits_hold),
-            rate=8,
+            rate=4,
             jobs=100,
             kinds=WITH_HELD,
             answers=SERVED,
+        ),
+        Scenario(
+            "rates",
+            "a rate, tickets forged, children killed, FLUSHALL, attempts that fail",
+            among_two_workers(rate_holds),
+            rate=4,
+            jobs=60,
+            kinds=WITH_HELD,
+        ),
+        Scenario(
+            "keys",
+            "keys of unequal backlogs that take turns, tickets forged, children killed, FLUSHALL",
+            among_two_workers(keys_take_turns),
+            rate=4,
+            jobs=60,
+            kinds=WITH_HELD,
         ),
         Scenario("soak", "all of it, at random", soak, jobs=7_000, rate=40),
     ]

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from ops.chaos.system import System
 
+#: Two things that one statement does are noted within this, seconds.
+SAME_MOMENT = 0.002
+
 
 class Span(NamedTuple):
     """From when to when a process held an attempt, or ran it; moments are seconds since 1970.
@@ -107,6 +110,21 @@ def most_in_a_window(moments: Sequence[float], seconds: float) -> int:
             first += 1
         most = max(most, number - first + 1)
     return most
+
+
+def handed_on(spans: Iterable[Span]) -> float:
+    """The share of spans that begin where another one of the same process ends; 0 of none.
+
+    Example:
+        >>> handed_on([Span(0, 1, "a", ""), Span(1, 2, "a", ""), Span(3, 4, "a", ""), Span(4, 5, "b", "")])
+        0.25
+    """
+    ended: dict[str, float] = {}
+    found = []
+    for span in sorted(spans):
+        found.append(span.began <= ended.get(span.holder, float("-inf")) + SAME_MOMENT)
+        ended[span.holder] = max(span.ended, ended.get(span.holder, span.ended))
+    return sum(found) / len(found) if found else 0.0
 
 
 def busy(spans: Iterable[Span], since: float, until: float) -> float:
