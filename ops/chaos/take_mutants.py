@@ -18,8 +18,6 @@ class _Edit(NamedTuple):
 EDITS: dict[str, tuple[_Edit, ...]] = {
     # The holders are counted, and then jobs are claimed, by as many at once as like to.
     "no-gate": (_Edit("djps_take", "FOR NO KEY UPDATE", ""),),
-    # What has come while one waited for the gate is not due yet.
-    "old-moment": (_Edit("djps_take", "clock_timestamp()", "now()"),),
     # The slot of a process counts against its own next job.
     "no-hand-over": tuple(
         _Edit(f"djps_{name}_holders", "IF last <> me THEN", "IF true THEN")

@@ -256,6 +256,18 @@ def test_what_is_due_later_is_taken_when_it_is_due(engine, limit):
     assert len(take(engine)) == 1
 
 
+def test_what_came_while_a_claim_waited_for_its_turn_is_due(engine, limit, eventually):
+    limit(QueueLimits(Limits(concurrency=5)))
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%djps_take%'"
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as connection:
+            flow_store.lock(connection, QUEUE)
+            waiting = pool.submit(take, engine)
+            eventually(lambda: rows(engine, waits) == [(1,)])
+            (row,) = in_lane(engine, 1, key="new")
+        assert [claim.id for claim in waiting.result(10)] == [row.id]
+
+
 def test_a_job_that_was_locked_in_passing_is_taken_later(engine, limit):
     limit(QueueLimits(Limits(concurrency=5)))
     (row,) = in_lane(engine, 1)
