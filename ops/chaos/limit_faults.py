@@ -20,12 +20,14 @@ from webapp.infra.broker.transport import lists_of
 
 #: Jobs that may run at once when nothing changes; there are twice as many children.
 SLOTS = 3
-#: What is put meanwhile.
-CHANGES = tuple({"concurrency": concurrency} for concurrency in (1, SLOTS, 2, SLOTS))
+#: What is put meanwhile, one after the other; None: no limit.
+CHANGES = tuple({"concurrency": concurrency} for concurrency in (1, SLOTS, None, 2, SLOTS))
 #: Seconds between two changes.
 CHANGED_EVERY = 0.8
 #: Jobs of a backlog, and how long each takes, milliseconds.
 BACKLOG, MS = 300, 100
+#: Jobs that wait and run when the limit comes.
+BEFORE = 120
 #: Tickets that are forged at once: far more than there are slots and children.
 FORGED = 400
 #: Messages of a list that are copied.
@@ -88,10 +90,11 @@ def limits_hold(stage: Stage) -> None:
     changes, posts = LimitChanges(stage), Posts(stage)
     beside = ("second-beat", "second-maintenance")
     with ExitStack() as stack:
-        stack.enter_context(changes.limited({"concurrency": SLOTS}))
         for name in beside:
             stage.system.start(name)
             stack.callback(stage.system.stop, name)
+        posts.post(backlog(BEFORE, MS))
+        stack.enter_context(changes.limited({"concurrency": SLOTS}))
         posts.post(backlog(BACKLOG, MS))
         with changes.changing(CHANGES, CHANGED_EVERY):
             for fault in (flush_once, database_down(1, immediate=True), kill_once("second-worker")):

@@ -258,7 +258,9 @@ def test_what_is_due_later_is_taken_when_it_is_due(engine, limit):
 
 def test_what_came_while_a_claim_waited_for_its_turn_is_due(engine, limit, eventually):
     limit(QueueLimits(Limits(concurrency=5)))
-    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%djps_take%'"
+    waits = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%djps_take%'"
+    )
     with ThreadPoolExecutor(1) as pool:
         with engine.begin() as connection:
             flow_store.lock(connection, QUEUE)
