@@ -97,6 +97,8 @@ BEGIN
         INSERT INTO queues (name) VALUES (p_queue) ON CONFLICT DO NOTHING;
     END IF;
     SELECT * INTO q FROM queues WHERE name = p_queue FOR NO KEY UPDATE;
+    -- A limit that the task got during the wait holds.
+    SELECT * INTO t FROM task_limits WHERE task_limits.task = p_task;
     IF t.is_limited THEN
         SELECT * INTO t FROM task_limits WHERE task_limits.task = p_task FOR NO KEY UPDATE;
     END IF;

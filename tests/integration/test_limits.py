@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -256,18 +257,38 @@ def test_what_is_due_later_is_taken_when_it_is_due(engine, limit):
     assert len(take(engine)) == 1
 
 
-def test_what_came_while_a_claim_waited_for_its_turn_is_due(engine, limit, eventually):
+@pytest.fixture
+def behind_the_gate(engine, eventually):
+    """A claim that waits for its queue's row while a block runs."""
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE :claim"
+
+    @contextmanager
+    def wait():
+        with ThreadPoolExecutor(1) as pool, engine.begin() as gate:
+            flow_store.lock(gate, QUEUE)
+            waiting = pool.submit(take, engine, worker="w/2")
+            eventually(lambda: rows(engine, waits, claim="%djps_take%") == [(1,)])
+            yield waiting
+            gate.commit()
+            waiting.result(10)
+
+    return wait
+
+
+def test_what_came_while_a_claim_waited_for_its_turn_is_due(engine, limit, behind_the_gate):
     limit(QueueLimits(Limits(concurrency=5)))
-    waits = (
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%djps_take%'"
-    )
-    with ThreadPoolExecutor(1) as pool:
-        with engine.begin() as connection:
-            flow_store.lock(connection, QUEUE)
-            waiting = pool.submit(take, engine)
-            eventually(lambda: rows(engine, waits) == [(1,)])
-            (row,) = in_lane(engine, 1, key="new")
-        assert [claim.id for claim in waiting.result(10)] == [row.id]
+    with behind_the_gate() as waiting:
+        (row,) = in_lane(engine, 1, key="new")
+    assert [claim.id for claim in waiting.result()] == [row.id]
+
+
+def test_a_task_that_was_limited_while_a_claim_waited_is_limited(engine, limit, behind_the_gate):
+    limit(QueueLimits(Limits(concurrency=5)))
+    in_lane(engine, 2)
+    assert len(take(engine, worker="w/1")) == 1
+    with behind_the_gate() as waiting:
+        limit(QueueLimits(Limits(concurrency=1)), TASK)
+    assert waiting.result() == []
 
 
 def test_a_job_that_was_locked_in_passing_is_taken_later(engine, limit):
