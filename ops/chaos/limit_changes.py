@@ -1,4 +1,4 @@
-"""Limits that a fault gives to a queue: it insists until each is answered, and knows which of them may be in force at any moment."""
+"""Limits that a fault gives to a queue or a task: it insists until each is answered, and knows which of them may be in force at any moment."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import requests
 from ops.chaos.stage import Broken, Stage
 from ops.chaos.system import QUEUE
 
+#: The queue of the load, and the task of its jobs.
+QUEUE_PATH, TASK_PATH = f"queues/{QUEUE}", "tasks/chaos.effect"
 #: Longest that a change goes on being sent while something is broken, seconds.
 PATIENCE = 30.0
 #: Longest wait for one answer, seconds: the first limits of a queue are answered a second later.
@@ -30,15 +32,16 @@ class _Asked:
 
 
 class LimitChanges:
-    """Changes the limits of the queue that the load goes to.
+    """Changes the limits of the queue that the load goes to, or of its task.
 
     Args:
         stage: where the fault plays.
+        path: what is limited.
     """
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, path: str = QUEUE_PATH) -> None:
         self._stage = stage
-        self._url = f"{stage.system.url}/queues/{QUEUE}"
+        self._url = f"{stage.system.url}/{path}"
         self._asked: list[_Asked] = []
         #: Changes that were answered.
         self.answered = 0

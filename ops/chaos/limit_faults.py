@@ -1,4 +1,4 @@
-"""Faults of a queue under a limit: no more run at once whatever dies, is forged or is changed meanwhile, and no slot is lost by it."""
+"""Faults of what is under a limit: no more run at once whatever dies, is forged or is changed meanwhile, and no slot is lost by it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ops.chaos.message_faults import message
 from ops.chaos.posts import Posted, Posts
 from ops.chaos.process_faults import kill_once
 from ops.chaos.redis_faults import redis_command
-from ops.chaos.stage import Stage
+from ops.chaos.stage import Fault, Stage
 from ops.chaos.system import LEASE, QUEUE, await_that
 from webapp.infra.broker.transport import lists_of
 
@@ -85,26 +85,33 @@ def flush_once(stage: Stage) -> None:
         redis_command(stage, "FLUSHALL")
 
 
-def limits_hold(stage: Stage) -> None:
-    """A backlog runs under a limit that changes, while all that could exceed it happens; then all slots must be busy again."""
-    changes, posts = LimitChanges(stage), Posts(stage)
-    beside = ("second-beat", "second-maintenance")
-    with ExitStack() as stack:
-        for name in beside:
-            stage.system.start(name)
-            stack.callback(stage.system.stop, name)
-        posts.post(backlog(BEFORE, MS))
-        stack.enter_context(changes.limited({"concurrency": SLOTS}))
-        posts.post(backlog(BACKLOG, MS))
-        with changes.changing(CHANGES, CHANGED_EVERY):
-            for fault in (flush_once, database_down(1, immediate=True), kill_once("second-worker")):
-                forge_tickets(stage)
-                kill_some(stage, KILLED)
-                fault(stage)
-                stage.hold(1)
-        _judge_return(stage, posts)
-        judge_limit(stage, changes)
-    stage.say(f"{changes.answered} changes of limits")
+def limits_hold(path: str) -> Fault:
+    """A backlog runs under a limit that changes, while all that could exceed it happens; then all slots must be busy again.
+
+    Args:
+        path: what is limited.
+    """
+
+    def inject(stage: Stage) -> None:
+        changes, posts = LimitChanges(stage, path), Posts(stage)
+        with ExitStack() as stack:
+            for name in ("second-beat", "second-maintenance"):
+                stage.system.start(name)
+                stack.callback(stage.system.stop, name)
+            posts.post(backlog(BEFORE, MS))
+            stack.enter_context(changes.limited({"concurrency": SLOTS}))
+            posts.post(backlog(BACKLOG, MS))
+            with changes.changing(CHANGES, CHANGED_EVERY):
+                for fault in (flush_once, database_down(1, immediate=True), kill_once("second-worker")):
+                    forge_tickets(stage)
+                    kill_some(stage, KILLED)
+                    fault(stage)
+                    stage.hold(1)
+            _judge_return(stage, posts)
+            judge_limit(stage, changes)
+        stage.say(f"{changes.answered} changes of limits")
+
+    return inject
 
 
 def _judge_return(stage: Stage, posts: Posts) -> None:
@@ -136,9 +143,11 @@ def _judge_return(stage: Stage, posts: Posts) -> None:
 
 def judge_limit(stage: Stage, changes: LimitChanges) -> None:
     """No claim and no start made more processes busy than the greatest limit that may have been in force."""
+    # Claims are judged to the moment. Only where the machine is busy with other things, one may be on its way for longer.
+    on_its_way = stage.slack - 1.0
     for name, found, before in (
-        ("L1 claimed above the limit", spans.held(stage.system, stage.prefix), 0.0),
-        ("L1 ran above the limit", spans.run(stage.system, stage.prefix), RUNS_ON),
+        ("L1 claimed above the limit", spans.held(stage.system, stage.prefix), on_its_way),
+        ("L1 ran above the limit", spans.run(stage.system, stage.prefix), RUNS_ON + on_its_way),
     ):
         above = spans.excesses(found, lambda at, before=before: changes.greatest(at - before, at))
         most = max((crowd for at, crowd in spans.crowds(found) if at > changes.since), default=0)

@@ -17,6 +17,7 @@ from ops.chaos.database_faults import (
 from ops.chaos.day_faults import drop_read_day, midnights, missing_day
 from ops.chaos.death_faults import kill_and_retry, limits_while_away, poison_chunk
 from ops.chaos.key_faults import poison_keys
+from ops.chaos.limit_changes import QUEUE_PATH, TASK_PATH
 from ops.chaos.limit_faults import limits_hold
 from ops.chaos.lost_answers import lose_answers
 from ops.chaos.machine_faults import HEALED_WITHIN, cut_power, full_disk, up_twice
@@ -365,14 +366,17 @@ def _list() -> list[Scenario]:
             jobs=200,
             answers=(0, *SERVED),
         ),
-        Scenario(
-            "limits",
-            "a limit that is changed, tickets forged, children killed, FLUSHALL, PostgreSQL restarted",
-            among_two_workers(limits_hold),
-            rate=4,
-            jobs=100,
-            kinds=WITH_HELD,
-            answers=SERVED,
+        *(
+            Scenario(
+                name,
+                f"the limit of a {what} changes, tickets forged, children killed, FLUSHALL, PostgreSQL restarted",
+                among_two_workers(limits_hold(path)),
+                rate=4,
+                jobs=100,
+                kinds=WITH_HELD,
+                answers=SERVED,
+            )
+            for name, what, path in (("limits", "queue", QUEUE_PATH), ("task-limits", "task", TASK_PATH))
         ),
         Scenario(
             "rates",
