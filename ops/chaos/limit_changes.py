@@ -11,11 +11,9 @@ from typing import Any
 
 import requests
 
+from ops.chaos.pause_faults import QUEUE_PATH
 from ops.chaos.stage import Broken, Stage
-from ops.chaos.system import QUEUE
 
-#: The queue of the load, and the task of its jobs.
-QUEUE_PATH, TASK_PATH = f"queues/{QUEUE}", "tasks/chaos.effect"
 #: Longest that a change goes on being sent while something is broken, seconds.
 PATIENCE = 30.0
 #: Longest wait for one answer, seconds: the first limits of a queue are answered a second later.

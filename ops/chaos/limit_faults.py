@@ -40,7 +40,7 @@ RUNS_ON = 1.5
 BACK_WITHIN = 4.0
 #: How long the slots are watched then, seconds, the share of that time for which they must be busy, and the share of claims that
 #: must come with the settle of the job before: a ticket is good for half a second, which is four or five of these jobs.
-WATCHED, BUSY, HANDED_ON = 4.0, 0.5, 0.4
+WATCHED, BUSY, HANDED_ON = 4.0, 0.5, 0.5
 
 
 def backlog(count: int, ms: int, *, fails: int = 0, key: str | None = None) -> list[Posted]:

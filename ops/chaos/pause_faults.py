@@ -15,7 +15,7 @@ from ops.chaos.scenario import PROMISED
 from ops.chaos.stage import Broken, Stage
 from ops.chaos.system import QUEUE, await_that
 
-#: What is paused: the queue of the load, and the task of its jobs.
+#: What is paused, or limited: the queue of the load, and the task of its jobs.
 QUEUE_PATH, TASK_PATH = f"queues/{QUEUE}", "tasks/chaos.effect"
 #: Longest from the answer to a pause until the last start, and from the answer to a resume until the first one, seconds.
 WITHIN = 1.0

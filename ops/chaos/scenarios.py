@@ -17,14 +17,13 @@ from ops.chaos.database_faults import (
 from ops.chaos.day_faults import drop_read_day, midnights, missing_day
 from ops.chaos.death_faults import kill_and_retry, limits_while_away, poison_chunk
 from ops.chaos.key_faults import poison_keys
-from ops.chaos.limit_changes import QUEUE_PATH, TASK_PATH
 from ops.chaos.limit_faults import limits_hold
 from ops.chaos.lost_answers import lose_answers
 from ops.chaos.machine_faults import HEALED_WITHIN, cut_power, full_disk, up_twice
 from ops.chaos.meeting_faults import cancels_at_the_end, two_ends
 from ops.chaos.message_faults import drop_messages, duplicate_messages, garbage, shuffle_messages
 from ops.chaos.network_faults import blackhole, delay, reset_connections
-from ops.chaos.pause_faults import pause_under_load
+from ops.chaos.pause_faults import QUEUE_PATH, TASK_PATH, pause_under_load
 from ops.chaos.process_faults import (
     SKEWED,
     among_two_workers,
@@ -426,7 +425,7 @@ def _followed(verb: str, what: str, roles: tuple[str, ...]) -> list[Scenario]:
 
 SCENARIOS = {scenario.name: scenario for scenario in _list()}
 
-#: Run by `ops test`: one system, about three minutes.
+#: Run by `ops test`: one system, about four minutes.
 SHORT = (
     "power-cut",
     "child-points",
@@ -438,6 +437,7 @@ SHORT = (
     "pg-read-only",
     "msg-garbage",
     "pause",
+    "limits",
     "follow-flush",
     "cancel-worker-kill",
 )
