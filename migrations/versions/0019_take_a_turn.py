@@ -143,7 +143,7 @@ BEGIN
         WITH first AS MATERIALIZED (
             -- That a lane is ready says that it is worth a look; whether its key has a slot is judged here, from the rows.
             SELECT ready.lane, place, paid_until, is_full, CASE WHEN is_full THEN 0 WHEN apart IS NULL THEN share
-                   ELSE least(share, floor((seconds - paid_until) / apart + burst + 1e-9)::int) END AS share
+                   ELSE greatest(0, least(share, floor((seconds - paid_until) / apart + burst + 1e-9)::int)) END AS share
               FROM (SELECT lane, greatest(1, ceil(quantum * weight))::int AS share, row_number() OVER (ORDER BY turn, lane) AS place,
                            coalesce(djps_lane_holders(lane, p_worker, coalesce(concurrency, q.key_concurrency))
                                     >= coalesce(concurrency, q.key_concurrency), false) AS is_full

@@ -242,6 +242,17 @@ def test_each_key_has_its_own_rate(engine, limit):
     assert rows(engine, "SELECT DISTINCT state FROM lanes") == [("timed",)]
 
 
+def test_a_key_that_has_had_more_than_its_new_rate_allows_waits(engine, limit):
+    limit(QueueLimits(keys=Limits(rate=Rate(10, 10.0, 10))))
+    in_lane(engine, 10, key="eager")
+    assert len(take(engine, 10)) == 10
+    limit(QueueLimits(keys=Limits(rate=Rate(10, 10.0, 1))))
+    in_lane(engine, 1, key="eager")
+    (other,) = in_lane(engine, 1, key="other")
+    assert [claim.id for claim in take(engine, 10)] == [other.id]
+    assert rows(engine, "SELECT state FROM lanes WHERE key = 'eager'") == [("timed",)]
+
+
 def test_what_is_due_later_is_taken_when_it_is_due(engine, limit):
     limit(QueueLimits(Limits(concurrency=5)))
     (row,) = in_lane(engine, 1)
