@@ -168,6 +168,17 @@ def test_what_comes_to_a_key_while_its_only_job_runs_waits(engine, limit, task):
     assert len(take(engine, 10, worker="w/2", task=task)) == 1
 
 
+@pytest.mark.parametrize("before", [2, None])
+def test_a_limit_of_keys_that_comes_while_they_run_holds_at_once(engine, limit, before):
+    limit(QueueLimits(Limits(concurrency=9), Limits(concurrency=before)))
+    in_lane(engine, 4, key="a")
+    (first,) = take(engine, worker="w/1")
+    limit(QueueLimits(Limits(concurrency=9), Limits(concurrency=1)))
+    assert take(engine, worker="w/2") == []
+    finish(engine, first)
+    assert len(take(engine, worker="w/2")) == 1
+
+
 def test_keys_take_turns_whatever_waits_of_them(engine, limit):
     limit(QueueLimits(fair=True))
     in_lane(engine, 50, key="noisy")
