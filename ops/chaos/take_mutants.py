@@ -40,12 +40,12 @@ EDITS: dict[str, tuple[_Edit, ...]] = {
             "turn = lanes.turn",
         ),
     ),
-    # Any number of jobs of a key.
-    "any-key": (
+    # A lane that is ready is taken for that of a key which is free.
+    "trusted-lanes": (
         _Edit(
             "djps_take",
-            "+ 1 >= coalesce(lanes.concurrency, q.key_concurrency) THEN 'full'",
-            "+ 1 >= NULL THEN 'full'",
+            "(djps_lane_holders(first.lane, p_worker, first.slots) < first.slots) IS NOT FALSE",
+            "true",
         ),
     ),
 }

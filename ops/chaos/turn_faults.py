@@ -19,8 +19,10 @@ from ops.chaos.system import await_that
 SLOTS = 3
 #: What waits of each key: much of one, some of another, little of many.
 GREAT, MIDDLE, SMALL, SMALL_KEYS = 260, 60, 6, 10
-#: Milliseconds each takes.
-MS = 40
+#: Milliseconds each takes: a child takes three of them at once.
+MS = 30
+#: Jobs that come one by one, to keys that run while children are idle, and the pause between, seconds.
+TRICKLED, TRICKLE_KEYS, TRICKLE_PAUSE = 80, 2, 0.015
 #: Jobs of the great key that may start before the last one of a small key does: turns of as many, and as much again and a half.
 TURNS_AHEAD = SMALL * 5 // 2
 #: Children that are killed.
@@ -37,6 +39,7 @@ def keys_take_turns(stage: Stage) -> None:
     """Keys of unequal backlogs run side by side, first in peace, then with everything against them."""
     changes, posts = LimitChanges(stage), Posts(stage)
     with changes.limited({"concurrency": SLOTS, "keys": {"concurrency": 1}}):
+        _trickle(stage, posts)
         posted = time.time()
         _post(posts, "calm")
         patience = SERVED_WITHIN * stage.slack
@@ -56,6 +59,12 @@ def _post(posts: Posts, name: str) -> None:
     for number in range(SMALL_KEYS):
         jobs += backlog(SMALL, MS, key=f"{name}-small-{number}")
     posts.post(jobs)
+
+
+def _trickle(stage: Stage, posts: Posts) -> None:
+    for number in range(TRICKLED):
+        posts.post(backlog(1, MS, key=f"trickle-{number % TRICKLE_KEYS}"))
+        stage.hold(TRICKLE_PAUSE)
 
 
 def _left(stage: Stage, keys: str) -> int:
