@@ -90,7 +90,7 @@ MUTANTS = (
     ),
     Mutant("free-retries", "a rate is paid for first attempts only", "rates", "L4"),
     Mutant("no-turns", "a lane stays first whatever it had", "keys", "L7"),
-    Mutant("trusted-lanes", "a key is taken for free because its lane is ready", "keys", "L8"),
+    Mutant("any-key", "a key is taken for free because its lane is ready", "keys", "L8"),
     Mutant("all-the-time", "a client may take as long as it likes", "slow-clients"),
 )
 

@@ -40,13 +40,15 @@ EDITS: dict[str, tuple[_Edit, ...]] = {
             "turn = lanes.turn",
         ),
     ),
-    # A lane that is ready is taken for that of a key which is free.
-    "trusted-lanes": (
+    # That a lane is ready, which it is again with each job that comes, is taken for its key being free.
+    "any-key": (
         _Edit(
             "djps_take",
-            "(djps_lane_holders(first.lane, p_worker, first.slots) < first.slots) IS NOT FALSE",
-            "true",
+            ">= coalesce(concurrency, q.key_concurrency), false) AS is_full",
+            ">= NULL, false) AS is_full",
         ),
+        _Edit("djps_take", "WHEN served.is_full\n", "WHEN NOT served.is_empty AND served.is_full\n"),
+        _Edit("djps_take", "OR served.jobs > 0 AND", "OR NOT served.is_empty AND served.jobs > 0 AND"),
     ),
 }
 
