@@ -15,7 +15,7 @@ from ops.chaos.posts import Posted, Posts
 from ops.chaos.process_faults import kill_once
 from ops.chaos.redis_faults import redis_command
 from ops.chaos.stage import Fault, Stage
-from ops.chaos.system import LEASE, QUEUE, await_that
+from ops.chaos.system import LEASE, QUEUE, SWEEP, await_that
 from webapp.infra.broker.transport import lists_of
 
 #: Jobs that may run at once when nothing changes; there are twice as many children.
@@ -36,7 +36,7 @@ COPIED = 20
 KILLED = 4
 #: A chunk whose jobs were claimed under a greater limit runs on for this long, seconds, with the job that runs then.
 RUNS_ON = 1.5
-#: All slots run again within a lease and this after the last fault, seconds.
+#: All slots run again within a lease, a sweep and this after the last fault, seconds.
 BACK_WITHIN = 4.0
 #: How long the slots are watched then, seconds, the share of that time for which they must be busy, and the share of claims that
 #: must come with the settle of the job before: a ticket is good for half a second, which is four or five of these jobs.
@@ -116,12 +116,13 @@ def limits_hold(path: str) -> Fault:
 
 def _judge_return(stage: Stage, posts: Posts) -> None:
     """All slots run within a lease and a moment after the last fault, and go on running: none was lost."""
-    healed, within = stage.faults[-1][1], LEASE + BACK_WITHIN * stage.slack
-    posts.post(backlog(int(within * SLOTS * 1000 / MS), MS))
+    healed, within = stage.faults[-1][1], LEASE + SWEEP + BACK_WITHIN * stage.slack
+    posts.post(backlog(int((LEASE + SWEEP + BACK_WITHIN + WATCHED) * SLOTS * 1000 / MS), MS))
 
     def full_at() -> list[float]:
-        ran = spans.run(stage.system, stage.prefix)
-        return [at for at, found in spans.crowds(ran) if at > healed and found >= SLOTS]
+        # Who was killed holds a slot for a while yet: only what began afterwards shows that it is free.
+        since = [one for one in spans.run(stage.system, stage.prefix) if one.began > healed]
+        return [at for at, found in spans.crowds(since) if found >= SLOTS]
 
     with suppress(TimeoutError):
         await_that(full_at, healed + within - time.time(), "all slots to run", 0.2)
