@@ -36,6 +36,8 @@ COPIED = 20
 KILLED = 4
 #: A chunk whose jobs were claimed under a greater limit runs on for this long, seconds, with the job that runs then.
 RUNS_ON = 1.5
+#: Children whose worker was killed are gone within this, seconds.
+GONE_WITHIN = 1.0
 #: All slots run again within a lease, a sweep and this after the last fault, seconds.
 BACK_WITHIN = 4.0
 #: How long the slots are watched then, seconds, the share of that time for which they must be busy, and the share of claims that
@@ -120,8 +122,8 @@ def _judge_return(stage: Stage, posts: Posts) -> None:
     posts.post(backlog(int((LEASE + SWEEP + BACK_WITHIN + WATCHED) * SLOTS * 1000 / MS), MS))
 
     def full_at() -> list[float]:
-        # Who was killed holds a slot for a while yet: only what began afterwards shows that it is free.
-        since = [one for one in spans.run(stage.system, stage.prefix) if one.began > healed]
+        # Who was killed holds a slot for a while yet: only what began when all of it was gone shows that it is free.
+        since = [one for one in spans.run(stage.system, stage.prefix) if one.began > healed + GONE_WITHIN]
         return [at for at, found in spans.crowds(since) if found >= SLOTS]
 
     with suppress(TimeoutError):
