@@ -7,7 +7,8 @@ from sqlalchemy.exc import OperationalError
 
 from webapp.flow import book as book_module
 from webapp.flow.book import LONGEST_AGE, LONGEST_AGE_CLOSED, FlowBook
-from webapp.flow.model import OPEN, FlowRules, FlowState, Kind, Pause, StaleVersion, Target, UnknownTarget
+from webapp.flow.errors import StaleVersion, UnknownTarget
+from webapp.flow.model import OPEN, FlowRules, FlowState, Kind, Pause, Target
 from webapp.flow.service import fits
 from webapp.queues.backlog import Depth, Depths
 from webapp.queues.listing import queue_states
