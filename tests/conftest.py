@@ -97,7 +97,8 @@ def clean(application: Flask, engine: Engine, redis: Redis) -> None:
         # Autovacuum gives way after a second; on a busy machine that and the rest are longer than a request may wait.
         connection.execute(text("SET LOCAL statement_timeout = 60000; SET LOCAL lock_timeout = 60000"))
         if written := connection.execute(_WRITTEN).scalar():
-            connection.execute(text(f"TRUNCATE {written}"))
+            # The whole table first: a background thread's question about all of its parts locks them after it.
+            connection.execute(text(f"LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE; TRUNCATE {written}"))
     redis.flushdb()
     for book in books(application):
         book.forget()

@@ -133,7 +133,9 @@ def test_every_example_of_a_request_is_taken(described, client, engine):
             **({} if body is None else {"json": body}),
         }
         # Closed, for a stream of events holds a place until it is.
-        with client.open(path.format(job_id=job.id, queue="default", task="noop"), **request) as answer:
+        with client.open(
+            path.format(job_id=job.id, queue="default", task="noop", key="acme"), **request
+        ) as answer:
             assert 200 <= answer.status_code < 300, (operation, name, answer.text)
         sent += 1
     assert sent >= 25

@@ -1,4 +1,4 @@
-"""The tables: jobs, their attempts, the dead letters, and what is paused. CHECKs guard the state machine in the database itself."""
+"""The tables: jobs, their attempts, the dead letters, what is paused and limited. CHECKs guard the state machine in the database itself."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy import (
     JSON,
     Boolean,
     CheckConstraint,
+    Column,
     DateTime,
     Double,
     Identity,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     SmallInteger,
+    Table,
     Text,
     Uuid,
     func,
@@ -35,6 +37,10 @@ _TIME = DateTime(timezone=True)
 
 class Base(DeclarativeBase):
     """The declarative base of every table."""
+
+
+#: A job of a lane that takes a slot of its limits.
+_HELD_IN_LANE = "status = 'processing' AND lane IS NOT NULL"
 
 
 class JobColumns:
@@ -131,15 +137,12 @@ class LivingJob(JobColumns, Base):
         CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name="jobs_key_length"),
         Index(
             "jobs_undispatched",
-            "queue",
-            text("priority DESC"),
-            "run_at",
+            *("queue", text("priority DESC"), "run_at"),
             postgresql_where=text("status = 'queued' AND dispatched_at IS NULL"),
         ),
         Index(
             "jobs_dispatched",
-            "queue",
-            "dispatched_at",
+            *("queue", "dispatched_at"),
             postgresql_where=text("status = 'queued' AND dispatched_at IS NOT NULL"),
         ),
         Index("jobs_leases", "lease_expires_at", postgresql_where=text("status = 'processing'")),
@@ -157,6 +160,14 @@ class LivingJob(JobColumns, Base):
             postgresql_where=text("tags <> '{}'"),
         ),
         Index("jobs_by_key", "key", "id", postgresql_where=text("key IS NOT NULL")),
+        Index(
+            "jobs_lane_heads",
+            *("lane", "task", text("priority DESC"), "run_at", "id"),
+            postgresql_where=text("status = 'queued' AND lane IS NOT NULL"),
+        ),
+        Index("jobs_lane_holders", "lane", "worker_id", postgresql_where=text(_HELD_IN_LANE)),
+        Index("jobs_queue_holders", "queue", "worker_id", postgresql_where=text(_HELD_IN_LANE)),
+        Index("jobs_task_holders", "task", "worker_id", postgresql_where=text(_HELD_IN_LANE)),
         Index(
             "jobs_expiring",
             "expires_at",
@@ -269,15 +280,100 @@ class _Paused:
     updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
 
 
-class Queue(_Paused, Base):
-    """A queue whose flow was ever changed."""
+class _Limited:
+    """What can be limited; NULL: it is not."""
+
+    concurrency: Mapped[int | None] = mapped_column(Integer)
+    rate_limit: Mapped[int | None] = mapped_column(Integer)
+    rate_per: Mapped[float | None] = mapped_column(Double)
+    rate_burst: Mapped[int | None] = mapped_column(Integer)
+    #: When the rate's next start is due, seconds of the epoch.
+    next_start: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    is_limited: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    #: Some of its jobs may lie in lanes.
+    has_lanes: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+
+
+class Queue(_Paused, _Limited, Base):
+    """A queue whose flow was ever changed; its row is the gate of every claim from its lanes."""
 
     __tablename__ = "queues"
 
     name: Mapped[str] = mapped_column(Text, primary_key=True)
+    key_concurrency: Mapped[int | None] = mapped_column(Integer)
+    key_rate_limit: Mapped[int | None] = mapped_column(Integer)
+    key_rate_per: Mapped[float | None] = mapped_column(Double)
+    key_rate_burst: Mapped[int | None] = mapped_column(Integer)
+    fair: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
 
 
-class TaskLimit(_Paused, Base):
+class KeyLimit(_Paused, Base):
+    """A key of a queue that has limits of its own."""
+
+    __tablename__ = "key_limits"
+
+    queue: Mapped[str] = mapped_column(Text, primary_key=True)
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    concurrency: Mapped[int | None] = mapped_column(Integer)
+    weight: Mapped[float] = mapped_column(Double, server_default=text("1"))
+
+
+class Lane(Base):
+    """Where the jobs of one queue, key and task wait while there are limits."""
+
+    __tablename__ = "lanes"
+
+    lane: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    task: Mapped[str] = mapped_column(Text, primary_key=True)
+    queue: Mapped[str] = mapped_column(Text)
+    key: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(Text)
+    turn: Mapped[float] = mapped_column(Double)
+    ready_at: Mapped[datetime | None] = mapped_column(_TIME)
+    timeout: Mapped[float] = mapped_column(Double)
+    weight: Mapped[float] = mapped_column(Double, server_default=text("1"))
+    concurrency: Mapped[int | None] = mapped_column(Integer)
+
+    __table_args__ = (
+        Index("lanes_ready", "queue", "task", "turn", "lane", postgresql_where=text("state = 'ready'")),
+        Index("lanes_timed", "queue", "ready_at", postgresql_where=text("state = 'timed'")),
+        Index("lanes_full", "queue", "lane", postgresql_where=text("state = 'full'")),
+        Index("lanes_idle", "queue", "turn", postgresql_where=text("state = 'idle'")),
+        Index("lanes_of_task", "task", "queue"),
+    )
+
+
+class LaneTurn(Base):
+    """How far the turns of the lanes of a queue and task are."""
+
+    __tablename__ = "lane_turns"
+
+    queue: Mapped[str] = mapped_column(Text, primary_key=True)
+    task: Mapped[str] = mapped_column(Text, primary_key=True)
+    turn: Mapped[float] = mapped_column(Double, server_default=text("0"))
+
+
+class LaneRate(Base):
+    """When the next start of a key is due, seconds of the epoch."""
+
+    __tablename__ = "lane_rates"
+
+    lane: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    next_start: Mapped[float] = mapped_column(Double)
+
+
+#: Calls of lanes to which jobs have come. Rows are only added by those who bring jobs, so none of them waits for another.
+lane_wakeups = Table(
+    "lane_wakeups",
+    Base.metadata,
+    *(Column(name, Text, nullable=False) for name in ("queue", "task", "key")),
+    Column("lane", BigInteger, nullable=False),
+    Column("timeout", Double, nullable=False),
+    Index("lane_wakeups_by_queue", "queue"),
+)
+
+
+class TaskLimit(_Paused, _Limited, Base):
     """A task whose flow was ever changed."""
 
     __tablename__ = "task_limits"

@@ -47,4 +47,4 @@ UPDATE queues
 -- What waits of a key, counted up to `most`, and how many processes run its jobs.
 SELECT (SELECT count(*) FROM (
            SELECT FROM jobs_living WHERE lane = djps_lane(:queue, :key) AND status = 'queued' LIMIT :most) AS counted) AS waiting,
-       djps_lane_holders(djps_lane(:queue, :key), '', :most) AS running;
+       djps_lane_holders(djps_lane(:queue, :key), '', CAST(:most AS int)) AS running;
