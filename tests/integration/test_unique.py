@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from uuid import UUID
 
 import psycopg2
 import pytest
-from ending import complete, end_last, retry
+from ending import complete as settle
+from ending import end_again, end_last
 from factories import ERROR, LEASE, WORKER, row_of, tables
 from sqlalchemy import make_url, text
+from sqlalchemy.exc import OperationalError
+from uuid_utils.compat import uuid7
 
 from tasks.sweeps import prune
 from webapp.dead_letters.store import move_to_dead_letters
@@ -19,8 +23,8 @@ from webapp.jobs import insert, store, unique_keys
 from webapp.jobs.errors import UniqueHeld, UniqueOfPruned, UniqueRace
 from webapp.jobs.options import Options
 from webapp.jobs.states import AttemptOutcome
-from webapp.jobs.submission import Submission
-from webapp.jobs.unique import OnConflict, Unique, While
+from webapp.jobs.submission import Origin, Submission
+from webapp.jobs.unique import OnConflict, Unique
 
 HELD = "DJPS-Unique-Held"
 
@@ -40,6 +44,10 @@ def asked_of(service, *given, **unique):
 def keys_of(engine):
     with engine.connect() as connection:
         return {row[0]: row[1] for row in connection.execute(text("SELECT key, job_id FROM unique_keys"))}
+
+
+def complete(connection, claimed):
+    return settle(connection, claimed, None)
 
 
 def claim(engine, job_id):
@@ -113,8 +121,9 @@ def test_one_that_waited_for_the_key_sees_who_took_it(service, engine, eventuall
     connection = engine.connect()
     job = service._rules.complete(
         Submission({"task": "noop"}, options=Options(unique=Unique("k"))),
-        UUID(int=17),
-        *_origin_and_now(),
+        uuid7(),
+        Origin(None, None),
+        datetime.now(UTC),
     )
     with connection.begin():
         row, _ = unique_keys.insert_unique(
@@ -129,18 +138,12 @@ def test_one_that_waited_for_the_key_sees_who_took_it(service, engine, eventuall
     connection.close()
 
 
-def _origin_and_now():
-    from datetime import UTC, datetime
-
-    from webapp.jobs.submission import Origin
-
-    return Origin(None, None), datetime.now(UTC)
-
-
 def _waits(engine):
     with engine.connect() as connection:
         return connection.execute(
-            text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%unique_keys%'")
+            text(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%unique_keys%'"
+            )
         ).scalar_one()
 
 
@@ -167,7 +170,11 @@ def test_a_holder_with_a_time_counts_for_it_whatever_becomes_of_it(client, engin
         assert complete(connection, claimed)
     for more in ({"for": 60}, {}, {"while": "queued"}):
         answer = post(client, **more)
-        assert (answer.status_code, answer.json["id"], answer.json["status"]) == (200, first["id"], "completed")
+        assert (answer.status_code, answer.json["id"], answer.json["status"]) == (
+            200,
+            first["id"],
+            "completed",
+        )
     run_out(engine)
     assert post(client, **{"for": 60}).status_code == 201
 
@@ -187,7 +194,7 @@ def test_a_retry_of_one_that_has_a_second_beside_it_is_stuck_nowhere(client, eng
     second = post(client, **{"while": "queued"})
     assert second.status_code == 201
     with engine.begin() as connection:
-        assert retry(connection, failed, ERROR)
+        assert end_again(connection, failed, AttemptOutcome.FAILED, ERROR, delay=0.0)
     assert row_of(engine, first["id"]).status == "queued"
     assert post(client, **{"while": "queued"}).json["id"] == second.json["id"]
     for job_id, attempt in ((first["id"], 2), (second.json["id"], 1)):
@@ -202,7 +209,7 @@ def test_a_job_that_waits_for_its_retry_is_unfinished_and_one_that_died_is_not(c
     first = post(client).json
     failed = claim(engine, first["id"])
     with engine.begin() as connection:
-        assert retry(connection, failed, ERROR)
+        assert end_again(connection, failed, AttemptOutcome.FAILED, ERROR, delay=0.0)
     assert post(client).json["id"] == first["id"]
     failed = claim(engine, first["id"])
     with engine.begin() as connection:
@@ -342,7 +349,9 @@ def test_batches_at_once_with_the_same_keys_in_any_order_make_each_job_once(app,
     assert len(tables(engine)) == 30
 
 
-def test_a_key_that_another_session_holds_for_too_long_is_a_409_to_be_sent_again(settings, client, service, engine):
+def test_a_key_that_another_session_holds_for_too_long_is_a_409_to_be_sent_again(
+    settings, client, service, engine
+):
     post(client)
     url = make_url(settings.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
     other = psycopg2.connect(url)
@@ -375,11 +384,9 @@ def test_a_commit_whose_answer_was_lost_is_found_again(service, engine, monkeypa
                 with engine.begin() as other:
                     (claimed,) = store.claim(other, [stored[0].id], worker_id=WORKER, lease=LEASE)
                     assert complete(other, claimed)
-            raw = connection.connection.dbapi_connection
-            with engine.connect() as killer:
-                killer.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": raw.info.backend_pid})
-            connection.begin()
-            connection.execute(text("SELECT 1"))
+            raise OperationalError(
+                "COMMIT", {}, psycopg2.OperationalError("gone"), connection_invalidated=True
+            )
         return stored
 
     monkeypatch.setattr(unique_keys, "insert_unique", lost)
@@ -446,15 +453,25 @@ def test_null_stands_for_what_was_not_asked(client):
 
 
 def test_the_command_line_makes_a_job_once(flask, engine):
-    (first,) = flask("jobs", "submit", '{"task": "noop"}', "--unique", "k", "--unique-while", "queued").output.split()
-    again = flask("jobs", "submit", '{"task": "noop"}', "--unique", "k", "--unique-for", 60, "--unique-while", "queued")
-    assert again.output.strip() == f"{first} (was there before)"
+    (first,) = flask(
+        "jobs", "submit", '{"task": "noop"}', "--unique", "k", "--unique-while", "queued"
+    ).stdout.split()
+    again = flask(
+        "jobs", "submit", '{"task": "noop"}', "--unique", "k", "--unique-for", 60, "--unique-while", "queued"
+    )
+    assert again.stdout.strip() == f"{first} (was there before)"
     alone = flask("jobs", "submit", '{"task": "noop"}', "--unique-for", 60)
     assert (alone.exit_code, "unique.key: is required" in alone.output) == (2, True)
     assert [row["id"] for row in tables(engine)] == [UUID(first)]
 
 
-def test_a_job_without_a_unique_key_says_nothing_of_unique_keys(client, statements_of):
-    said = statements_of(lambda: client.post("/jobs", json={"payload": {"task": "noop"}}))
-    assert said
-    assert not [one for one in said if "unique" in one]
+def test_jobs_without_a_unique_key_do_not_touch_the_table(client, settings):
+    url = make_url(settings.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    other = psycopg2.connect(url)
+    try:
+        other.cursor().execute("LOCK TABLE unique_keys IN ACCESS EXCLUSIVE MODE")
+        plain = {"payload": {"task": "noop"}}
+        assert client.post("/jobs", json=plain | {"idempotency_key": "i"}).status_code == 201
+        assert client.post("/jobs/batch", json={"jobs": [plain, plain]}).json["created"] == 2
+    finally:
+        other.close()

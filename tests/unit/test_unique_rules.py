@@ -66,7 +66,13 @@ ONE, OTHER, BRIEFLY = Unique("one"), Unique("other"), Unique("one", seconds=5.0)
     ("given", "holders", "owned", "held", "takers"),
     [
         ([(None, None), (None, None)], {}, [], {}, {}),
-        ([(None, ONE), (None, ONE), (None, OTHER), (None, ONE)], {}, [], {1: 0, 3: 0}, {"one": 0, "other": 2}),
+        (
+            [(None, ONE), (None, ONE), (None, OTHER), (None, ONE)],
+            {},
+            [],
+            {1: 0, 3: 0},
+            {"one": 0, "other": 2},
+        ),
         ([(None, ONE), (None, OTHER)], {"one": HOLDER}, [], {0: "holder"}, {"other": 1}),
         ([(None, ONE)], {"one": replace(HOLDER, status="completed")}, [], {}, {"one": 0}),
         # One that asks for no states is stored beside one that has no time, and holds the key after it.
