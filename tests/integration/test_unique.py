@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 import psycopg2
@@ -453,14 +454,11 @@ def test_null_stands_for_what_was_not_asked(client):
 
 
 def test_the_command_line_makes_a_job_once(flask, engine):
-    (first,) = flask(
-        "jobs", "submit", '{"task": "noop"}', "--unique", "k", "--unique-while", "queued"
-    ).stdout.split()
-    again = flask(
-        "jobs", "submit", '{"task": "noop"}', "--unique", "k", "--unique-for", 60, "--unique-while", "queued"
-    )
+    submit = partial(flask, "jobs", "submit", '{"task": "noop"}')
+    (first,) = submit("--unique", "k", "--unique-while", "queued").stdout.split()
+    again = submit("--unique", "k", "--unique-for", 60, "--unique-while", "queued")
     assert again.stdout.strip() == f"{first} (was there before)"
-    alone = flask("jobs", "submit", '{"task": "noop"}', "--unique-for", 60)
+    alone = submit("--unique-for", 60)
     assert (alone.exit_code, "unique.key: is required" in alone.output) == (2, True)
     assert [row["id"] for row in tables(engine)] == [UUID(first)]
 

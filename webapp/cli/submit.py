@@ -36,7 +36,7 @@ _OF_UNIQUE = ("key", "while", "for")
 @click.option("--unique", "unique_key", help="Makes no job while another with this unique key counts.")
 @click.option(
     "--unique-while",
-    type=click.Choice([*While]),
+    type=click.Choice([one.value for one in While]),
     help="It counts so long; unfinished, where nothing is said.",
 )
 @click.option("--unique-for", type=float, help="The new job counts so many seconds, whatever becomes of it.")
