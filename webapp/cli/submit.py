@@ -59,12 +59,8 @@ def submit(
 
     PAYLOAD is a JSON object such as '{"task": "sleep", "seconds": 2}', @FILE for one in a file, or - for one on stdin.
     """
-    asked = {name: value for name, value in options.items() if value is not None}
-    # `--unique`, `--unique-while` and `--unique-for` are fields of one object of the body.
-    unique = {name: asked.pop(f"unique_{name}") for name in _OF_UNIQUE if f"unique_{name}" in asked}
-    asked |= {"unique": unique} if unique else {}
     wanted = SubmitRequest.model_validate(
-        {"payload": _payload_of(payload)} | asked | ({"tags": list(tag)} if tag else {})
+        {"payload": _payload_of(payload)} | _asked(options) | ({"tags": list(tag)} if tag else {})
     )
     if not job_service().can_judge(wanted.payload):
         raise TaskNotJudged(wanted.payload["task"])
@@ -79,6 +75,13 @@ def submit(
         with leaving_with(INTERRUPTED):
             job = until_final(accepted.job.id, wait_timeout)
         show_end(job, as_json=as_json)
+
+
+def _asked(options: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the body that were given; what is said of a unique key is an object there."""
+    asked = {name: value for name, value in options.items() if value is not None}
+    unique = {name: asked.pop(f"unique_{name}") for name in _OF_UNIQUE if f"unique_{name}" in asked}
+    return asked | {"unique": unique} if unique else asked
 
 
 def _payload_of(given: str) -> Any:
