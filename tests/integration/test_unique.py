@@ -353,11 +353,14 @@ def test_batches_at_once_with_the_same_keys_in_any_order_make_each_job_once(app,
 def test_a_key_that_another_session_holds_for_too_long_is_a_409_to_be_sent_again(
     settings, client, service, engine
 ):
-    post(client)
+    first = post(client).json
     url = make_url(settings.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
     other = psycopg2.connect(url)
     try:
         other.cursor().execute("SELECT FROM unique_keys FOR UPDATE")
+        # A holder that counts is seen without the lock.
+        assert post(client).json == first
+        client.post(f"/jobs/{first['id']}/cancel")
         answer = post(client)
         assert (answer.status_code, answer.headers["Retry-After"]) == (409, "1")
         assert "'refresh-17' is under way" in answer.json["detail"]

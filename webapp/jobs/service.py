@@ -251,6 +251,9 @@ class Jobs(Lookup):
         given: Any = {"dispatched": dispatched, "key_ttl": self._rules.limits.key_ttl}
         try:
             with self._slot():
+                if job.idempotency_key is None:
+                    # Many submissions of one key come while it is held: these neither lock its row nor wait for each other.
+                    in_one_trip(self._engine, lambda connection: unique_keys.look(connection, asked))
                 stored = in_transaction(
                     self._engine,
                     lambda connection: unique_keys.insert_unique(
@@ -261,7 +264,8 @@ class Jobs(Lookup):
             if asked.on_conflict is OnConflict.REFUSE:
                 raise
             try:
-                return Accepted(self.get(held.job_id), created=False, held=True)
+                with self._slot():
+                    return Accepted(self.get(held.job_id), created=False, held=True)
             except (JobNotFound, JobGone):
                 raise UniqueOfPruned(held.key, held.job_id) from None
         except DBAPIError as error:

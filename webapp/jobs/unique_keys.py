@@ -6,7 +6,7 @@ is one transaction: a key's row is locked, then its holder judged, then the job 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -18,13 +18,13 @@ from webapp.jobs.errors import UniqueHeld
 from webapp.jobs.model import JobRow
 from webapp.jobs.store import find
 from webapp.jobs.submission import NewJob
-from webapp.jobs.unique import Holder, Placing, Unique, place
+from webapp.jobs.unique import Holder, Placing, Unique, counts, place
 
 #: The table of unique keys.
 TABLE = "unique_keys"
 
-_LOCK, _HOLDERS, _TAKE, _LOOK, _PRUNE = (
-    text(read_sql(__file__, "unique", name)) for name in ("lock", "holders", "take", "look", "prune")
+_LOCK, _HOLDERS, _TAKE, _NEXT, _PRUNE = (
+    text(read_sql(__file__, "unique", name)) for name in ("lock", "holders", "take", "next", "prune")
 )
 
 
@@ -53,17 +53,31 @@ def insert_unique(
     return stored
 
 
+def look(connection: Connection, asked: Unique) -> None:
+    """Judges a key's holder without a lock: one that counts now is in the way, one that does not may be once the lock is had.
+
+    Raises:
+        UniqueHeld: it counts.
+    """
+    holder = _holders(connection, [asked.key]).get(asked.key)
+    if holder is not None and counts(holder, asked):
+        raise UniqueHeld(asked.key, holder.job_id)
+
+
+def _holders(connection: Connection, keys: Iterable[str]) -> dict[str, Holder]:
+    rows = connection.execute(_HOLDERS, {"keys": text_array_of(keys)})
+    return {row[0]: Holder(*row[1:]) for row in rows}
+
+
 def judge(connection: Connection, jobs: Sequence[NewJob]) -> Placing:
     """Which of these jobs may be stored; until this transaction ends no one else takes their unique keys."""
     asking = {job.id: job.unique.key for job in jobs if job.unique is not None}
     if not asking:
         return Placing()
-    keys = {"keys": text_array_of(asking.values())}
-    connection.execute(_LOCK, keys | {"ids": array_of(asking)})
+    connection.execute(_LOCK, {"keys": text_array_of(asking.values()), "ids": array_of(asking)})
     used = [job.idempotency_key for job in jobs if job.idempotency_key is not None]
     owned = insert.find_by_keys(connection, used) if used else {}
-    holders = {row[0]: Holder(*row[1:]) for row in connection.execute(_HOLDERS, keys)}
-    return place(jobs, holders, owned)
+    return place(jobs, _holders(connection, asking.values()), owned)
 
 
 def take(connection: Connection, jobs: Sequence[NewJob]) -> None:
@@ -102,7 +116,7 @@ def prune(connection: Connection, after: str, limit: int) -> Pruned:
         after: keys behind this one are looked at.
         limit: so many at most.
     """
-    keys = list(connection.execute(_LOOK, {"after": after, "limit": limit}).scalars())
+    keys = list(connection.execute(_NEXT, {"after": after, "limit": limit}).scalars())
     if not keys:
         return Pruned(None, 0, 0)
     return Pruned(keys[-1], len(keys), connection.execute(_PRUNE, {"keys": text_array_of(keys)}).rowcount)

@@ -4,7 +4,7 @@
 -- waited for that lock still sees the jobs of the time before, and two submissions would both find the key free.
 --
 -- Guard: only who has locked a key's row changes it, and it names a job that is stored in the same transaction.
--- Locks: keys, in their order, before any idempotency key. `look` takes only those that no one else has, so `prune` waits for none;
+-- Locks: keys, in their order, before any idempotency key. `next` takes only those that no one else has, so `prune` waits for none;
 -- it judges after the lock as submissions do.
 
 -- name: lock
@@ -24,7 +24,7 @@ UPDATE unique_keys AS taken SET job_id = given.id, until = now() + make_interval
   FROM unnest(CAST(:keys AS text[]), CAST(:ids AS uuid[]), CAST(:seconds AS float8[])) AS given(key, id, seconds)
  WHERE taken.key = given.key;
 
--- name: look
+-- name: next
 SELECT key FROM unique_keys WHERE key > :after ORDER BY key LIMIT :limit FOR UPDATE SKIP LOCKED;
 
 -- name: prune
