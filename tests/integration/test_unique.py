@@ -373,8 +373,9 @@ def test_a_key_that_another_session_holds_for_too_long_is_a_409_to_be_sent_again
     assert len(tables(engine)) == 1
 
 
+@pytest.mark.parametrize("seconds", [None, 60.0])
 @pytest.mark.parametrize("ends", [False, True])
-def test_a_commit_whose_answer_was_lost_is_found_again(service, engine, monkeypatch, ends):
+def test_a_commit_whose_answer_was_lost_is_found_again(service, engine, monkeypatch, ends, seconds):
     """The second try finds what the first has stored, and be it that its job has ended."""
     insert_unique = unique_keys.insert_unique
     tried = threading.Event()
@@ -394,7 +395,7 @@ def test_a_commit_whose_answer_was_lost_is_found_again(service, engine, monkeypa
         return stored
 
     monkeypatch.setattr(unique_keys, "insert_unique", lost)
-    accepted = asked_of(service, "k")
+    accepted = asked_of(service, "k", seconds=seconds)
     assert accepted.created
     assert [row["id"] for row in tables(engine) if "payload" in row] == [accepted.job.id]
     assert accepted.job.status == ("completed" if ends else "queued")
