@@ -1,4 +1,4 @@
-"""The sweep that deletes old rows: idempotency keys that ran out, final jobs that do not lie in history, changes of flow."""
+"""The sweep that deletes old rows: idempotency and unique keys that ran out, final jobs that do not lie in history, changes of flow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from tasks.runtime import Runtime, runtime
 from tasks.sweeps.base import Each, sweep
 from webapp.flow import store as flow_store
-from webapp.jobs import insert, retention
+from webapp.jobs import insert, retention, unique_keys
 from webapp.settings import sweeps
 
 logger = logging.getLogger(__name__)
@@ -23,10 +23,11 @@ REST = 3.0
 
 @sweep(PLAN)
 def prune() -> None:
-    """Deletes final jobs and changes of flow older than RETENTION_DAYS, and idempotency keys that have run out."""
+    """Deletes final jobs and changes of flow older than RETENTION_DAYS, and keys that have run out or count no more."""
     parts = runtime()
     with Each("rows") as each:
         each.do("idempotency keys", lambda: run_key_prune(parts, PLAN.seconds))
+        each.do("unique keys", lambda: run_unique_prune(parts, PLAN.seconds))
         each.do("final jobs", lambda: run_prune(parts, PLAN.seconds))
         each.do("changes", lambda: run_change_prune(parts, PLAN.seconds))
 
@@ -45,6 +46,25 @@ def run_key_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int
         lambda connection: insert.prune_keys(connection, batch),
         "idempotency keys pruned",
     )
+
+
+def run_unique_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:
+    """Looks through the unique keys and deletes those that count no more; returns how many.
+
+    Args:
+        window: seconds after which the rest is left to the next run.
+        batch: rows that are looked at in one transaction.
+    """
+    after, deleted = "", 0
+
+    def look_on(connection: Connection) -> int:
+        nonlocal after, deleted
+        step = unique_keys.prune(connection, after, batch)
+        after, deleted = step.last or after, deleted + step.deleted
+        return step.looked
+
+    in_batches(parts, window, batch, look_on, "unique keys looked through")
+    return deleted
 
 
 def run_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:

@@ -292,7 +292,9 @@ def test_those_that_do_not_read_hold_no_thread_and_are_ended(server):
     while time.monotonic() - began < 5:
         asked = time.monotonic()
         assert server.http.get(f"{server.url}/health", timeout=5).status_code == 200
-        server.post("noop")
+        # It is answered in time; on a loaded machine that may be a refusal.
+        answer = server.http.post(f"{server.url}/jobs", json={"payload": {"task": "noop"}}, timeout=5)
+        assert answer.status_code in {201, 503}
         slowest = max(slowest, time.monotonic() - asked)
     # Without a thread it would hang until the first of them are ended.
     assert slowest < limits.ANSWER_SECONDS / 2

@@ -151,8 +151,8 @@ def test_every_query_of_dashboards_and_rules_is_answered(fleet, watcher, eventua
     def unanswered():
         return [where for where, expression in asked if not watcher.ask(expression)]
 
-    # A panel shows what is paused, and nothing else.
-    with paused(fleet, "queues/default"), paused(fleet, "tasks/noop"):
+    # Some panels show what is paused or limited, and nothing else.
+    with held(fleet, "queues/default"), held(fleet, "tasks/noop"):
         end = time.monotonic() + PATIENCE
         while (left := unanswered()) and time.monotonic() < end:
             continue
@@ -160,12 +160,15 @@ def test_every_query_of_dashboards_and_rules_is_answered(fleet, watcher, eventua
 
 
 @contextmanager
-def paused(fleet, target):
+def held(fleet, target):
+    """Limits a queue or a task, and pauses it."""
+    assert fleet.http.put(f"{fleet.url}/{target}", json={"concurrency": 2}, timeout=10).status_code == 200
     assert fleet.http.post(f"{fleet.url}/{target}/pause", timeout=10).status_code == 200
     try:
         yield
     finally:
         assert fleet.http.post(f"{fleet.url}/{target}/resume", timeout=10).status_code == 200
+        assert fleet.http.delete(f"{fleet.url}/{target}", timeout=10).status_code == 200
 
 
 def test_the_tasks_to_choose_from_are_those_that_are_registered(watcher):

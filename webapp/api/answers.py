@@ -16,6 +16,32 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class IndexAnswer(_Answer):
+    """The answer of `GET /`: paths of this API."""
+
+    name: Literal["DJPS"] = "DJPS"
+    version: str
+    docs: str = "/docs/"
+    openapi: str = "/openapi.json"
+    jobs: str = "/jobs"
+    health: str = "/health"
+    ready: str = "/health/ready"
+    metrics: str = "/metrics"
+
+
+class HealthAnswer(_Answer):
+    """The answer of `GET /health`."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ReadyAnswer(_Answer):
+    """The answer of `GET /health/ready`; each dependency is `ok` or says what is wrong."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    dependencies: dict[str, str]
+
+
 class Jobs(RootModel[list[ListedJob]]):
     """An array of jobs."""
 
@@ -81,6 +107,7 @@ class BatchItem(_Answer):
 
     outcome: Literal["created", "existing", "invalid"]
     id: UUID | None = None
+    held: Literal[True] | None = None
     errors: list[Breach] | None = None
 
 

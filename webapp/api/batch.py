@@ -18,7 +18,7 @@ from webapp.api.openapi import documented
 from webapp.api.schemas import BatchRequest, Breach, SubmitRequest
 from webapp.infra.jsontext import size_of
 from webapp.infra.postgres import deadlines
-from webapp.jobs.errors import JobError, KeyReused, OptionRefused, PayloadRefused
+from webapp.jobs.errors import JobError, KeyReused, OptionRefused, PayloadRefused, UniqueHeld
 from webapp.jobs.submission import Placed, Submission
 
 bp = Blueprint("batch", __name__)
@@ -74,9 +74,11 @@ def submit_many() -> Response:
 def _answer(placed: Placed | JobError, named: int) -> dict[str, Any]:
     match placed:
         case Placed(id=job_id, created=created):
-            return {"outcome": "created" if created else "existing", "id": str(job_id)}
-        case KeyReused():
-            return _invalid([{"field": "idempotency_key", "rule": str(placed), "given": placed.key}])
+            answer = {"outcome": "created" if created else "existing", "id": str(job_id)}
+            return answer | ({"held": True} if placed.held else {})
+        case KeyReused() | UniqueHeld():
+            field = "unique.key" if isinstance(placed, UniqueHeld) else "idempotency_key"
+            return _invalid([{"field": field, "rule": str(placed), "given": placed.key}])
         case PayloadRefused(error=error, secret=secret):
             return _invalid_by(breaches_of(error, "payload", secret=secret), named)
         case OptionRefused():

@@ -11,8 +11,8 @@ from flask import Blueprint, Response, jsonify, send_from_directory
 
 from webapp import VERSION
 from webapp.api import examples
+from webapp.api.answers import IndexAnswer
 from webapp.api.openapi import documented
-from webapp.api.schemas import IndexAnswer
 
 index_bp = Blueprint("index", __name__)
 bp = Blueprint("docs", __name__, url_prefix="/docs")

@@ -35,6 +35,9 @@ from webapp.jobs.errors import (
     NotForRetry,
     OptionRefused,
     PayloadRefused,
+    UniqueHeld,
+    UniqueOfPruned,
+    UniqueRace,
     UnknownTask,
 )
 from webapp.jobs.watchers import TooManyWaiters
@@ -106,6 +109,9 @@ _STATUS_OF: dict[type[JobError], HTTPStatus] = {
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     NoOpenLetter: HTTPStatus.CONFLICT,
     NotForRetry: HTTPStatus.CONFLICT,
+    UniqueHeld: HTTPStatus.CONFLICT,
+    UniqueOfPruned: HTTPStatus.GONE,
+    UniqueRace: HTTPStatus.CONFLICT,
 }
 _STATUS_OF_FLOW: dict[type[FlowError], HTTPStatus] = {
     OlderRelease: HTTPStatus.CONFLICT,
@@ -217,7 +223,7 @@ def _bad_body(error: BadBody) -> Response:
 def _job_error(error: JobError) -> Response:
     outcomes.name_refusal(error)
     status = next(_STATUS_OF[kind] for kind in type(error).__mro__ if kind in _STATUS_OF)
-    passes = isinstance(error, (KeyRace, JobBusy))
+    passes = isinstance(error, (KeyRace, UniqueRace, JobBusy))
     return problem(status, str(error), retry_after=RETRY_AFTER_RACE if passes else None)
 
 

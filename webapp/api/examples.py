@@ -154,6 +154,11 @@ SUBMIT = Examples(
         "a payload is enough": {"payload": {"task": "noop", "order": 18}},
         "safe to send again": _SENT_ONCE,
         "for one customer": {"payload": {"task": "noop"}, "key": "customer-17"},
+        "only one at a time": {"payload": {"task": "noop"}, "unique": {"key": "refresh-17"}},
+        "at most once a minute": {
+            "payload": {"task": "noop"},
+            "unique": {"key": "refresh-18", "while": "queued", "for": 60, "on_conflict": "return"},
+        },
         "later, and urgent then": {"payload": {"task": "noop"}, "priority": 9, "delay": 60},
         "retries of its own": {
             "payload": {"task": "fail"},

@@ -9,8 +9,8 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.api import examples
+from webapp.api.answers import HealthAnswer, ReadyAnswer
 from webapp.api.openapi import documented
-from webapp.api.schemas import HealthAnswer, ReadyAnswer
 from webapp.infra.broker import heartbeats, redis_keys
 from webapp.infra.postgres import deadlines
 from webapp.infra.postgres.engine import takes_writes

@@ -14,7 +14,7 @@ from webapp.api import examples, reads
 from webapp.api.answers import JobPage
 from webapp.api.bodies import json_body
 from webapp.api.extensions import limiter
-from webapp.api.keys import HEADER, REPLAYED, one_key
+from webapp.api.keys import ANSWER_HEADERS, HEADER, HELD, REPLAYED, one_key
 from webapp.api.openapi import documented
 from webapp.api.page_schemas import PageAnswer, PageQuery, large_of
 from webapp.api.schemas import JobAnswer, SubmitRequest
@@ -74,18 +74,19 @@ def job_id_of(given: str) -> UUID:
         HEADER: "Makes sending the same request again safe for IDEMPOTENCY_TTL seconds.",
         "traceparent": "W3C Trace Context: the job's attempts belong to this trace.",
     },
+    answer_headers=ANSWER_HEADERS,
     examples=examples.SUBMIT,
     names_job="/id",
 )
 def submit() -> tuple[Response, int]:
-    """Stores a job: 201 when it is new, 200 when its key was used for the same request before."""
+    """Stores a job: 201 when it is new, 200 with the job that its idempotency key was used for, or that holds its unique key."""
     wanted = SubmitRequest.model_validate(json_body())
     key = one_key(request.headers.get(HEADER), wanted.idempotency_key)
     accepted = job_service().submit(wanted.submission(key))
     if accepted.created:
         return jsonify(JobAnswer.of_new(accepted.job)), 201
     answer = jsonify(JobAnswer.of(accepted.job))
-    answer.headers[REPLAYED] = "true"
+    answer.headers[HELD if accepted.held else REPLAYED] = "true"
     return answer, 200
 
 

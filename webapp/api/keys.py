@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from werkzeug.exceptions import BadRequest
 
@@ -11,6 +12,19 @@ from webapp.jobs.tables import MAX_KEY_LENGTH
 HEADER = "Idempotency-Key"
 #: Says of an answer that it is about a job which an earlier request made.
 REPLAYED = "Idempotency-Replayed"
+#: Says of an answer that no job was made, as the one that it is about holds the unique key.
+HELD = "DJPS-Unique-Held"
+#: What OpenAPI says of these two.
+ANSWER_HEADERS: dict[str, dict[str, Any]] = {
+    REPLAYED: {
+        "schema": {"const": "true"},
+        "description": "Only with 200: the idempotency key was used for this request before, and this is its job.",
+    },
+    HELD: {
+        "schema": {"const": "true"},
+        "description": "Only with 200: no job was made, and this is the one that holds `unique.key`.",
+    },
+}
 
 #: A string as RFC 9651 has it: printable ASCII in quotes, with \" and \\ for those two; parameters are passed over.
 _QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"(?:\s*;[\x20-\x7e]*)?')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic import (
     field_validator,
 )
 
+from webapp.api.unique_schemas import UniqueJob, check_text
 from webapp.infra.jsontext import iso
 from webapp.jobs import options
 from webapp.jobs.model import MAX_ATTEMPT, AttemptRow, JobRow
@@ -54,12 +55,12 @@ def keepable(payload: dict[str, Any]) -> dict[str, Any]:
         path, value = pending.pop()
         if isinstance(value, dict):
             for key, inner in value.items():
-                _check_text(path, key)
+                check_text(path, key)
                 pending.append((f"{path[:200]}.{key[:50]}", inner))
         elif isinstance(value, list):
             pending.extend((f"{path[:200]}[{index}]", inner) for index, inner in enumerate(value))
         elif isinstance(value, str):
-            _check_text(path, value)
+            check_text(path, value)
         elif isinstance(value, int | float):
             _check_number(path, value)
     return payload
@@ -72,17 +73,8 @@ def _check_number(path: str, value: float) -> None:
         raise ValueError(f"{path} must be a finite number")
 
 
-def _check_text(path: str, value: str) -> None:
-    if "\x00" in value:
-        raise ValueError(f"{path} must not contain \\u0000")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{path} must not contain lone surrogates") from None
-
-
 def _printable_key(value: str) -> str:
-    _check_text("idempotency_key", value)
+    check_text("idempotency_key", value)
     return value
 
 
@@ -143,7 +135,7 @@ OneTag = Annotated[str, Field(min_length=1, max_length=options.MAX_TAG_LENGTH), 
 
 
 def _keepable_key(value: str) -> str:
-    _check_text("key", value)
+    check_text("key", value)
     return value
 
 
@@ -173,6 +165,7 @@ class SubmitRequest(BaseModel):
     expires_at: Ahead | None = None
     tags: Tags | None = None
     callback_url: Annotated[str, Field(max_length=MAX_URL), AfterValidator(written_url)] | None = None
+    unique: UniqueJob | None = None
 
     @field_validator("delay")
     @classmethod
@@ -191,6 +184,8 @@ class SubmitRequest(BaseModel):
             given["backoff"] = self.backoff.model_dump(exclude_none=True)
         if self.tags is not None:
             given["tags"] = tuple(self.tags)
+        if self.unique is not None:
+            given["unique"] = self.unique.asked()
         return Submission(self.payload, key, Options(**given))
 
 
@@ -343,38 +338,6 @@ class AttemptAnswer(BaseModel):
         """The JSON-ready form of an attempt."""
         took = None if row.ended_at is None else (row.ended_at - row.started_at).total_seconds()
         return {**cls.model_validate(row).model_dump(mode="json"), "duration": took}
-
-
-class IndexAnswer(BaseModel):
-    """The answer of `GET /`: paths of this API."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Literal["DJPS"] = "DJPS"
-    version: str
-    docs: str = "/docs/"
-    openapi: str = "/openapi.json"
-    jobs: str = "/jobs"
-    health: str = "/health"
-    ready: str = "/health/ready"
-    metrics: str = "/metrics"
-
-
-class HealthAnswer(BaseModel):
-    """The answer of `GET /health`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    status: Literal["ok"] = "ok"
-
-
-class ReadyAnswer(BaseModel):
-    """The answer of `GET /health/ready`; each dependency is `ok` or says what is wrong."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    status: Literal["ok", "degraded", "unavailable"]
-    dependencies: dict[str, str]
 
 
 class Breach(BaseModel):

@@ -16,6 +16,10 @@ from webapp.cli.follow import LONGEST_WAIT, leaving_with, show_end, until_final
 from webapp.cli.jobs import job_service
 from webapp.infra.telemetry.printable import escaped
 from webapp.jobs.errors import TaskNotJudged
+from webapp.jobs.unique import While
+
+#: What may be said of a unique key, and the key.
+_OF_UNIQUE = ("key", "while", "for")
 
 
 @click.argument("payload")
@@ -29,6 +33,13 @@ from webapp.jobs.errors import TaskNotJudged
 @click.option("--max-retries", type=int, help="How often it is tried again.")
 @click.option("--timeout", type=float, help="Seconds an attempt may take.")
 @click.option("--tag", multiple=True, help="May be given more than once.")
+@click.option("--unique", "unique_key", help="Makes no job while another with this unique key counts.")
+@click.option(
+    "--unique-while",
+    type=click.Choice([one.value for one in While]),
+    help="It counts so long; unfinished, where nothing is said.",
+)
+@click.option("--unique-for", type=float, help="The new job counts so many seconds, whatever becomes of it.")
 @click.option(
     "--wait", is_flag=True, help="Stay until it is final, and show its result; exit codes as of `wait`."
 )
@@ -48,9 +59,8 @@ def submit(
 
     PAYLOAD is a JSON object such as '{"task": "sleep", "seconds": 2}', @FILE for one in a file, or - for one on stdin.
     """
-    asked = {name: value for name, value in options.items() if value is not None}
     wanted = SubmitRequest.model_validate(
-        {"payload": _payload_of(payload)} | asked | ({"tags": list(tag)} if tag else {})
+        {"payload": _payload_of(payload)} | _asked(options) | ({"tags": list(tag)} if tag else {})
     )
     if not job_service().can_judge(wanted.payload):
         raise TaskNotJudged(wanted.payload["task"])
@@ -65,6 +75,13 @@ def submit(
         with leaving_with(INTERRUPTED):
             job = until_final(accepted.job.id, wait_timeout)
         show_end(job, as_json=as_json)
+
+
+def _asked(options: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the body that were given; what is said of a unique key is an object there."""
+    asked = {name: value for name, value in options.items() if value is not None}
+    unique = {name: asked.pop(f"unique_{name}") for name in _OF_UNIQUE if f"unique_{name}" in asked}
+    return asked | {"unique": unique} if unique else asked
 
 
 def _payload_of(given: str) -> Any:

@@ -199,6 +199,32 @@ class KeyRace(JobError):
         self.key = key
 
 
+class UniqueHeld(JobError):
+    """Another job holds the unique key."""
+
+    def __init__(self, key: str, job_id: UUID) -> None:
+        super().__init__(f"unique.key {key!r} is held by job {job_id}")
+        self.key = key
+        self.job_id = job_id
+
+
+class UniqueOfPruned(JobError):
+    """The unique key is held for a job that was deleted since, for its age."""
+
+    def __init__(self, key: str, job_id: UUID) -> None:
+        super().__init__(f"unique.key {key!r} is held for job {job_id}, which was deleted for its age")
+        self.key = key
+        self.job_id = job_id
+
+
+class UniqueRace(JobError):
+    """Another request with this unique key is being stored right now."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"another request with unique.key {key!r} is under way; send this one again")
+        self.key = key
+
+
 class Retry(Exception):
     """Raised by a handler: try again, after `after` seconds where given, else by the job's backoff.
 

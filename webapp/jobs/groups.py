@@ -43,8 +43,8 @@ class Candidate:
 
 
 def may_join(job: NewJob) -> bool:
-    """True if a job can be stored with others: a large one would make them wait. Pure."""
-    return len(job.payload) <= LONGEST_PAYLOAD
+    """True if a job can be stored with others: one that is large, or waits for a unique key, would make them wait. Pure."""
+    return job.unique is None and len(job.payload) <= LONGEST_PAYLOAD
 
 
 def next_group(keys: Sequence[str | None], most: int) -> list[int]:

@@ -14,6 +14,7 @@ from numbers import Real
 from typing import Any
 
 from webapp.infra.broker import hints
+from webapp.jobs.unique import Unique
 
 #: Priority of a job that asks for none.
 DEFAULT_PRIORITY = hints.DEFAULT_PRIORITY
@@ -53,6 +54,7 @@ class Options:
         tags: what to find it by.
         callback_url: who is told how it ended.
         key: whose work it is.
+        unique: no second job beside it.
     """
 
     queue: str | None = None
@@ -66,6 +68,7 @@ class Options:
     tags: tuple[str, ...] = ()
     callback_url: str | None = None
     key: str | None = None
+    unique: Unique | None = None
 
     def is_late(self, now: datetime) -> bool:
         """True if the job would expire before it is due, or has already."""
@@ -80,12 +83,12 @@ class Options:
             {name: value for name, value in asked.items() if value not in (None, ())},
             sort_keys=True,
             separators=(",", ":"),
-            default=_in_utc,
+            default=_as_json,
         )
 
 
-def _in_utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat()
+def _as_json(asked: datetime | Unique) -> Any:
+    return asked.wishes() if isinstance(asked, Unique) else asked.astimezone(UTC).isoformat()
 
 
 #: Nothing was asked.

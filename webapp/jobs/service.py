@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -27,22 +28,29 @@ from webapp.infra.postgres.engine import in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
 from webapp.infra.telemetry.logs import bound_field
 from webapp.infra.telemetry.traceparent import here
-from webapp.jobs import control, insert
+from webapp.jobs import control, insert, unique_keys
+from webapp.jobs.batches import Batch, insert_batch, named_races
 from webapp.jobs.errors import (
     JobEnded,
     JobError,
+    JobGone,
+    JobNotFound,
     KeyOfPruned,
     KeyRace,
     KeyReused,
     NotForRetry,
     OptionRefused,
     PayloadRefused,
+    UniqueHeld,
+    UniqueOfPruned,
+    UniqueRace,
 )
 from webapp.jobs.groups import Candidate, Groups, may_join
 from webapp.jobs.lookup import Lookup
 from webapp.jobs.model import CancelAnswer, JobRow
 from webapp.jobs.states import JobStatus
 from webapp.jobs.submission import Accepted, NewJob, Origin, Placed, Rules, Submission, fingerprint
+from webapp.jobs.unique import OnConflict, Unique
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +131,9 @@ class Jobs(Lookup):
             KeyReused: its key belongs to another request.
             KeyOfPruned: its key was used for this request, and the job is gone.
             KeyRace: the request that owns its key is not through yet.
+            UniqueHeld: another job holds its unique key, and it asks to be refused then.
+            UniqueOfPruned: its unique key is held for a job that is gone.
+            UniqueRace: another request with its unique key is not through yet.
         """
         try:
             job = self._rules.complete(submission, uuid7(), _origin(), datetime.now(UTC))
@@ -134,14 +145,17 @@ class Jobs(Lookup):
         rules = self._book.rules()
         job, is_open = in_lane(job, rules), not rules.closes(job.queue, job.task)
         send = is_open and job.lane is None and self._hints.wants(job.queue, job.task)
-        stored, created = self._store(job, dispatched=send)
-        if created:
+        if job.unique is not None:
+            accepted = self._store_unique(job, job.unique, dispatched=send)
+        else:
+            accepted = Accepted(*self._store(job, dispatched=send))
+        if accepted.created:
             metrics.jobs_created.inc()
             if job.lane is not None:
                 self._hints.call([job.ticket] if is_open else [])
-            elif stored.dispatched_at is not None:
+            elif accepted.job.dispatched_at is not None:
                 self._hints.put([job.hint])
-        return Accepted(stored, created)
+        return accepted
 
     def submit_many(self, submissions: Sequence[Submission]) -> list[Placed | JobError]:
         """Stores many jobs in one transaction; each has its own answer, in the order they were given.
@@ -151,6 +165,7 @@ class Jobs(Lookup):
 
         Raises:
             KeyRace: a request that owns one of the keys is not through yet; nothing was stored.
+            UniqueRace: the same of a unique key.
         """
         answers: dict[int, Placed | JobError] = {}
         wanted: dict[int, NewJob] = {}
@@ -163,29 +178,23 @@ class Jobs(Lookup):
             except REFUSALS as error:
                 answers[number] = error
         self._answer_repeated(submissions, answers)
-        created, owners = self._store_many(list(wanted.values()))
-        for number, job in wanted.items():
-            owner, known = owners.get(job.idempotency_key or "", (job.id, job.fingerprint))
-            if job.id in created:
-                answers[number] = Placed(job.id, created=True)
-            elif known == job.fingerprint:
-                answers[number] = Placed(owner, created=False)
-            else:
-                answers[number] = KeyReused(job.idempotency_key or "", owner)
+        batch = self._store_many(list(wanted.values()))
+        answers |= {number: batch.answer(job) for number, job in wanted.items()}
         return [answers[number] for number in range(len(submissions))]
 
-    def _store_many(self, jobs: Sequence[NewJob]) -> tuple[dict[UUID, bool], dict[str, tuple[UUID, bytes]]]:
-        """Stores a batch and tells the workers; returns the ids that are new, and who owns the keys."""
+    def _store_many(self, jobs: Sequence[NewJob]) -> Batch:
+        """Stores a batch in one transaction, and tells the workers."""
         if not jobs:
-            return {}, {}
+            return Batch()
         rules = self._book.rules()
         jobs = [in_lane(job, rules) for job in jobs]
         kinds = Counter((job.queue, job.task) for job in jobs if job.lane is None)
         send = not rules.close_any(kinds) and self._hints.wants_all(kinds)
-        created, owners = self._insert_many(jobs, dispatched=send)
-        metrics.jobs_created.inc(len(created))
-        self._tell([job for job in jobs if created.get(job.id)])
-        return created, owners
+        with named_races(), self._engine.begin() as connection:
+            batch = insert_batch(connection, jobs, dispatched=send, key_ttl=self._rules.limits.key_ttl)
+        metrics.jobs_created.inc(len(batch.created))
+        self._tell([job for job in jobs if batch.created.get(job.id)])
+        return batch
 
     def _tell(self, jobs: Sequence[NewJob]) -> None:
         """Tells the workers of jobs that were stored to be told of."""
@@ -193,26 +202,6 @@ class Jobs(Lookup):
             self._hints.put(hints)
         if tickets := {job.ticket for job in jobs if job.lane is not None}:
             self._hints.call(tickets)
-
-    def _insert_many(
-        self, jobs: Sequence[NewJob], *, dispatched: bool
-    ) -> tuple[dict[UUID, bool], dict[str, tuple[UUID, bytes]]]:
-        """Stores a batch in one transaction; returns the ids that are new, and who owns the other jobs' keys."""
-        try:
-            with self._engine.begin() as connection:
-                insert.allow_time(connection)
-                created = insert.insert_many(
-                    connection, jobs, dispatched=dispatched, key_ttl=self._rules.limits.key_ttl
-                )
-                taken = [job.idempotency_key for job in jobs if job.idempotency_key and job.id not in created]
-                owners = insert.find_by_keys(connection, taken) if taken else {}
-        except DBAPIError as error:
-            if is_lock_of(error, insert.KEYS):
-                raise KeyRace("of this batch") from error
-            raise
-        if any(key not in owners for key in taken):
-            raise KeyRace("of this batch")
-        return created, owners
 
     def _answered_before(self, submission: Submission) -> Accepted | None:
         """The job of the same request under the same key, if there is one.
@@ -255,6 +244,37 @@ class Jobs(Lookup):
                 raise KeyRace(key) from error
             raise
         return _judged(job, *stored)
+
+    def _store_unique(self, job: NewJob, asked: Unique, *, dispatched: bool) -> Accepted:
+        """Stores a job unless its unique key is held, or finds the job that holds it."""
+        tries = count()
+        given: Any = {"dispatched": dispatched, "key_ttl": self._rules.limits.key_ttl}
+        try:
+            with self._slot():
+                if job.idempotency_key is None:
+                    # Many submissions of one key come while it is held: these neither lock its row nor wait for each other.
+                    in_one_trip(self._engine, lambda connection: unique_keys.look(connection, asked))
+                stored = in_transaction(
+                    self._engine,
+                    lambda connection: unique_keys.insert_unique(
+                        connection, job, asked, again=next(tries) > 0, **given
+                    ),
+                )
+        except UniqueHeld as held:
+            if asked.on_conflict is OnConflict.REFUSE:
+                raise
+            try:
+                with self._slot():
+                    return Accepted(self.get(held.job_id), created=False, held=True)
+            except (JobNotFound, JobGone):
+                raise UniqueOfPruned(held.key, held.job_id) from None
+        except DBAPIError as error:
+            if is_lock_of(error, unique_keys.TABLE):
+                raise UniqueRace(asked.key) from error
+            if is_lock_of(error, insert.KEYS):
+                raise KeyRace(job.idempotency_key or "") from error
+            raise
+        return Accepted(*_judged(job, *stored))
 
     def _stored(self, job: NewJob, *, dispatched: bool) -> Stored:
         """Stores a job: with others, if it meets some; else, or where nothing is known of its group, by itself."""

@@ -15,6 +15,7 @@ from webapp.infra.postgres.literals import json_of
 from webapp.jobs.errors import CallbackRefused, ExpiredAlready, UnknownQueue, UnknownTask
 from webapp.jobs.handlers import Handler, HandlerRegistry
 from webapp.jobs.options import DEFAULT_PRIORITY, NO_OPTIONS, Options, Terms
+from webapp.jobs.unique import Unique
 from webapp.outbound.urls import TargetRefused, callable_url
 from webapp.settings import Settings
 
@@ -44,6 +45,7 @@ class NewJob:
 
     Args:
         lane: where it waits, if its queue or task has limits.
+        unique: which key it is to hold.
     """
 
     id: UUID
@@ -58,6 +60,7 @@ class NewJob:
     traceparent: str | None = None
     terms: Terms | None = None
     lane: int | None = None
+    unique: Unique | None = None
 
     @property
     def key(self) -> str | None:
@@ -89,18 +92,28 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A job that is stored; `created` is False when its key had been used for the same request before."""
+    """A job that is stored; `created` is False when its key had been used for the same request before.
+
+    Args:
+        held: it holds the unique key that this request asked for, and nothing was stored.
+    """
 
     job: JobRow
     created: bool
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A job of a batch that is stored; `created` is False when its key had been used for the same request before."""
+    """A job of a batch that is stored; `created` is False when its key had been used for the same request before.
+
+    Args:
+        held: as in `Accepted`.
+    """
 
     id: UUID
     created: bool
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +196,7 @@ class Rules:
             request_id=origin.request_id,
             traceparent=origin.traceparent,
             terms=terms_of(found, asked) if asked is not NO_OPTIONS or found.sets_terms else None,
+            unique=asked.unique,
         )
 
     def _handler_for(self, payload: Mapping[str, Any], *, suggest: bool) -> Handler:

@@ -208,6 +208,21 @@ class IdempotencyKey(Base):
     )
 
 
+class UniqueKey(Base):
+    """The job that holds a unique key: for as long as `until` says, and while its own row is in the states that are asked.
+
+    No foreign key: what a row says of a job that is gone counts no more.
+    """
+
+    __tablename__ = "unique_keys"
+
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(Uuid)
+    until: Mapped[datetime] = mapped_column(_TIME)
+
+    __table_args__ = (CheckConstraint("length(key) BETWEEN 1 AND 200", name="unique_keys_length"),)
+
+
 class Attempt(Base):
     """How one attempt of a job ended; written in the statement that ends it."""
 

@@ -66,10 +66,10 @@ EXPIRE = SweepPlan(
 )
 PRUNE = SweepPlan(
     "prune",
-    "deletes idempotency keys that ran out, and jobs older than `RETENTION_DAYS` that are in no day of history; changes of flow as old",
+    "deletes idempotency keys that ran out, unique keys that count no more, and jobs older than `RETENTION_DAYS` that are in no day of history; changes of flow as old",
     period=60.0,
     batch=1_000,
-    # For each of the three.
+    # For each of the four.
     seconds=20.0,
 )
 KEEP_HISTORY = SweepPlan(

@@ -70,7 +70,7 @@ jobs_retried = Counter("jobs_retried_total", "Attempts that failed and were give
 jobs_recovered = Counter("jobs_recovered_total", "Jobs taken back from a dead or silent worker.", ["reason"])
 submissions = Counter(
     "job_submissions_total",
-    "Submissions by outcome: created, replayed (same key, same request) or refused, then with the reason.",
+    "Submissions by outcome: created, replayed (answered with the job that owns or holds its key) or refused, then with the reason.",
     ["outcome", "reason"],
 )
 retries = Counter("job_retries_total", "Attempts that failed and were given another try, by task.", ["task"])

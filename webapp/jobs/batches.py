@@ -1,0 +1,96 @@
+"""The jobs of a batch: stored in one transaction, and what each is answered.
+
+Functions take a connection and never commit. Unique keys are locked before idempotency keys, and each kind in its order, so that
+two batches with the same keys never wait for each other in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from webapp.infra.postgres.database_errors import is_lock_of
+from webapp.jobs import insert, unique_keys
+from webapp.jobs.errors import JobError, KeyRace, KeyReused, UniqueHeld, UniqueRace
+from webapp.jobs.submission import NewJob, Placed
+from webapp.jobs.unique import OnConflict
+
+#: What an error names in place of the one key that was in the way.
+_ITS_KEYS = "of this batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What became of the jobs of a batch.
+
+    Args:
+        created: the ids that were stored, each with whether a message is to be published for it.
+        held: by the id of a job that was not stored, the job that holds its unique key.
+        owners: by idempotency key of the others, the job that owns it and the fingerprint of its request.
+    """
+
+    created: dict[UUID, bool] = field(default_factory=dict)
+    held: dict[UUID, UUID] = field(default_factory=dict)
+    owners: dict[str, tuple[UUID, bytes]] = field(default_factory=dict)
+
+    def answer(self, job: NewJob) -> Placed | JobError:
+        """What a job of this batch is answered. Pure."""
+        if job.id in self.created:
+            return Placed(job.id, created=True)
+        if job.unique is not None and (holder := self.held.get(job.id)) is not None:
+            if job.unique.on_conflict is OnConflict.REFUSE:
+                return UniqueHeld(job.unique.key, holder)
+            return Placed(holder, created=False, held=True)
+        owner, known = self.owners.get(job.idempotency_key or "", (job.id, job.fingerprint))
+        if known == job.fingerprint:
+            return Placed(owner, created=False)
+        return KeyReused(job.idempotency_key or "", owner)
+
+
+@contextmanager
+def named_races() -> Iterator[None]:
+    """Around a batch's transaction: a key that another request holds for too long is named as what it is.
+
+    Raises:
+        KeyRace: it is an idempotency key.
+        UniqueRace: it is a unique key.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        if is_lock_of(error, insert.KEYS):
+            raise KeyRace(_ITS_KEYS) from error
+        if is_lock_of(error, unique_keys.TABLE):
+            raise UniqueRace(_ITS_KEYS) from error
+        raise
+
+
+def insert_batch(
+    connection: Connection, jobs: Sequence[NewJob], *, dispatched: bool, key_ttl: float
+) -> Batch:
+    """Stores jobs as `insert.insert_many` does, except those whose unique key is held.
+
+    Args:
+        dispatched: as there.
+        key_ttl: as there.
+
+    Raises:
+        KeyRace: an idempotency key was taken or ran out meanwhile; what is stored so far must be taken back.
+    """
+    insert.allow_time(connection)
+    placing = unique_keys.judge(connection, jobs)
+    wanted = [job for job in jobs if job.id not in placing.held]
+    created = insert.insert_many(connection, wanted, dispatched=dispatched, key_ttl=key_ttl) if wanted else {}
+    if not placing.takes <= created.keys():
+        raise KeyRace(_ITS_KEYS)
+    unique_keys.take(connection, list(placing.takers.values()))
+    taken = [job.idempotency_key for job in wanted if job.idempotency_key and job.id not in created]
+    owners = insert.find_by_keys(connection, taken) if taken else {}
+    if any(key not in owners for key in taken):
+        raise KeyRace(_ITS_KEYS)
+    return Batch(created, placing.held, owners)

@@ -1,0 +1,122 @@
+"""The store's statements about unique keys: take one with the job that is stored, see who holds it, delete those that count no more.
+
+Like `webapp.jobs.store`, of which this is a part: functions take a connection and never commit. All that is done for a submission
+is one transaction: a key's row is locked, then its holder judged, then the job stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+from webapp.infra.postgres.literals import array_of, text_array_of
+from webapp.infra.postgres.sql_files import read_sql
+from webapp.jobs import insert
+from webapp.jobs.errors import UniqueHeld
+from webapp.jobs.model import JobRow
+from webapp.jobs.store import find
+from webapp.jobs.submission import NewJob
+from webapp.jobs.unique import Holder, Placing, Unique, counts, place
+
+#: The table of unique keys.
+TABLE = "unique_keys"
+
+_LOCK, _HOLDERS, _TAKE, _NEXT, _PRUNE = (
+    text(read_sql(__file__, "unique", name)) for name in ("lock", "holders", "take", "next", "prune")
+)
+
+
+def insert_unique(
+    connection: Connection, job: NewJob, asked: Unique, *, dispatched: bool, key_ttl: float, again: bool
+) -> tuple[JobRow | None, insert.KeyOwner | None]:
+    """Stores a job unless its unique key is held; else as `insert.insert_or_find`.
+
+    Args:
+        dispatched: as there.
+        key_ttl: as there.
+        again: an earlier try of this may have stored it.
+
+    Raises:
+        UniqueHeld: another job holds its key.
+    """
+    holder = judge(connection, [job]).held.get(job.id)
+    if holder == job.id:
+        return None, insert.KeyOwner(job.id, job.fingerprint, find(connection, job.id))
+    if holder is not None:
+        raise UniqueHeld(asked.key, holder)
+    store = insert.insert_again_or_find if again else insert.insert_or_find
+    stored = store(connection, job, dispatched=dispatched, key_ttl=key_ttl)
+    if stored[0] is not None:
+        take(connection, [job])
+    return stored
+
+
+def look(connection: Connection, asked: Unique) -> None:
+    """Judges a key's holder without a lock: one that counts now is in the way, one that does not may be once the lock is had.
+
+    Raises:
+        UniqueHeld: it counts.
+    """
+    holder = _holders(connection, [asked.key]).get(asked.key)
+    if holder is not None and counts(holder, asked):
+        raise UniqueHeld(asked.key, holder.job_id)
+
+
+def _holders(connection: Connection, keys: Iterable[str]) -> dict[str, Holder]:
+    rows = connection.execute(_HOLDERS, {"keys": text_array_of(keys)})
+    return {row[0]: Holder(*row[1:]) for row in rows}
+
+
+def judge(connection: Connection, jobs: Sequence[NewJob]) -> Placing:
+    """Which of these jobs may be stored; until this transaction ends no one else takes their unique keys."""
+    asking = {job.id: job.unique.key for job in jobs if job.unique is not None}
+    if not asking:
+        return Placing()
+    connection.execute(_LOCK, {"keys": text_array_of(asking.values()), "ids": array_of(asking)})
+    used = [job.idempotency_key for job in jobs if job.idempotency_key is not None]
+    owned = insert.find_by_keys(connection, used) if used else {}
+    return place(jobs, _holders(connection, asking.values()), owned)
+
+
+def take(connection: Connection, jobs: Sequence[NewJob]) -> None:
+    """Has jobs hold their unique keys, from now on and for the time that they ask."""
+    asking = [(job.id, job.unique) for job in jobs if job.unique is not None]
+    if not asking:
+        return
+    connection.execute(
+        _TAKE,
+        {
+            "keys": text_array_of(asked.key for _, asked in asking),
+            "ids": array_of(job_id for job_id, _ in asking),
+            "seconds": array_of(asked.seconds or 0.0 for _, asked in asking),
+        },
+    )
+
+
+class Pruned(NamedTuple):
+    """One step of pruning.
+
+    Args:
+        last: the last key that was looked at; None where there was none.
+        looked: keys that were looked at.
+        deleted: those of them that counted no more.
+    """
+
+    last: str | None
+    looked: int
+    deleted: int
+
+
+def prune(connection: Connection, after: str, limit: int) -> Pruned:
+    """Deletes unique keys that count no more.
+
+    Args:
+        after: keys behind this one are looked at.
+        limit: so many at most.
+    """
+    keys = list(connection.execute(_NEXT, {"after": after, "limit": limit}).scalars())
+    if not keys:
+        return Pruned(None, 0, 0)
+    return Pruned(keys[-1], len(keys), connection.execute(_PRUNE, {"keys": text_array_of(keys)}).rowcount)
