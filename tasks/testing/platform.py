@@ -27,8 +27,9 @@ from tasks.runtime import forget_parent, runtime
 from tasks.sweeps.callbacks import run_callbacks
 from tasks.sweeps.expire import run_expiry
 from webapp import create_app
+from webapp.flow.tables import Base
 from webapp.jobs.service import Jobs
-from webapp.jobs.tables import Base, Job, LivingJob
+from webapp.jobs.tables import Job, LivingJob
 from webapp.settings import Settings, use
 from webapp.settings.targets import read_targets
 

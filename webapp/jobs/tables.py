@@ -1,4 +1,4 @@
-"""The tables: jobs, their attempts, the dead letters, what is paused and limited. CHECKs guard the state machine in the database itself."""
+"""The tables of jobs, their attempts and dead letters. CHECKs guard the state machine in the database itself."""
 
 from __future__ import annotations
 
@@ -11,33 +11,25 @@ from sqlalchemy import (
     JSON,
     Boolean,
     CheckConstraint,
-    Column,
-    DateTime,
     Double,
     Identity,
     Index,
     Integer,
     LargeBinary,
     SmallInteger,
-    Table,
     Text,
     Uuid,
     func,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import BigInteger
+
+from webapp.flow.tables import TIME, Base
 
 #: Longest idempotency key, characters.
 MAX_KEY_LENGTH = 255
-
-_TIME = DateTime(timezone=True)
-
-
-class Base(DeclarativeBase):
-    """The declarative base of every table."""
-
 
 #: A job of a lane that takes a slot of its limits.
 _HELD_IN_LANE = "status = 'processing' AND lane IS NOT NULL"
@@ -56,22 +48,22 @@ class JobColumns:
     retry_count: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     max_retries: Mapped[int] = mapped_column(Integer)
     timeout: Mapped[float] = mapped_column(Double)
-    run_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
-    dispatched_at: Mapped[datetime | None] = mapped_column(_TIME)
-    lease_expires_at: Mapped[datetime | None] = mapped_column(_TIME)
+    run_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
+    dispatched_at: Mapped[datetime | None] = mapped_column(TIME)
+    lease_expires_at: Mapped[datetime | None] = mapped_column(TIME)
     worker_id: Mapped[str | None] = mapped_column(Text)
     idempotency_key: Mapped[str | None] = mapped_column(Text)
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
     result: Mapped[Any | None] = mapped_column(JSONB)
     last_error: Mapped[str | None] = mapped_column(Text)
     request_id: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
-    updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
-    last_attempt_at: Mapped[datetime | None] = mapped_column(_TIME)
-    finished_at: Mapped[datetime | None] = mapped_column(_TIME)
-    cancel_requested_at: Mapped[datetime | None] = mapped_column(_TIME)
+    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
+    last_attempt_at: Mapped[datetime | None] = mapped_column(TIME)
+    finished_at: Mapped[datetime | None] = mapped_column(TIME)
+    cancel_requested_at: Mapped[datetime | None] = mapped_column(TIME)
     tags: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
-    expires_at: Mapped[datetime | None] = mapped_column(_TIME)
+    expires_at: Mapped[datetime | None] = mapped_column(TIME)
     backoff: Mapped[Any | None] = mapped_column(JSONB)
     callback_url: Mapped[str | None] = mapped_column(Text)
     callback_job_id: Mapped[UUID | None] = mapped_column(Uuid)
@@ -87,8 +79,8 @@ class JobColumns:
     #: Whose end of the newest attempt is on record: of the one that completed the job here alone, of others in `job_attempts` too.
     ended_by: Mapped[str | None] = mapped_column(Text)
     #: When the attempt that completed the job ran, where that is not from its claim to the job's end.
-    run_began_at: Mapped[datetime | None] = mapped_column(_TIME)
-    run_ended_at: Mapped[datetime | None] = mapped_column(_TIME)
+    run_began_at: Mapped[datetime | None] = mapped_column(TIME)
+    run_ended_at: Mapped[datetime | None] = mapped_column(TIME)
     traceparent: Mapped[str | None] = mapped_column(Text)
     #: Whose work it is, in the client's words: what jobs are found by, and what they will share limits by.
     key: Mapped[str | None] = mapped_column(Text)
@@ -199,8 +191,8 @@ class IdempotencyKey(Base):
     key: Mapped[str] = mapped_column(Text, primary_key=True)
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
     job_id: Mapped[UUID] = mapped_column(Uuid)
-    created_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
-    expires_at: Mapped[datetime] = mapped_column(_TIME)
+    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(TIME)
 
     __table_args__ = (
         CheckConstraint("length(key) BETWEEN 1 AND 255", name="idempotency_keys_length"),
@@ -218,7 +210,7 @@ class UniqueKey(Base):
 
     key: Mapped[str] = mapped_column(Text, primary_key=True)
     job_id: Mapped[UUID] = mapped_column(Uuid)
-    until: Mapped[datetime] = mapped_column(_TIME)
+    until: Mapped[datetime] = mapped_column(TIME)
 
     __table_args__ = (CheckConstraint("length(key) BETWEEN 1 AND 200", name="unique_keys_length"),)
 
@@ -233,8 +225,8 @@ class Attempt(Base):
     job_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     attempt: Mapped[int] = mapped_column(Integer, primary_key=True)
     worker_id: Mapped[str] = mapped_column(Text)
-    started_at: Mapped[datetime] = mapped_column(_TIME)
-    ended_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
+    started_at: Mapped[datetime] = mapped_column(TIME)
+    ended_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
     outcome: Mapped[str] = mapped_column(Text)
     error_type: Mapped[str | None] = mapped_column(Text)
     error_message: Mapped[str | None] = mapped_column(Text)
@@ -269,9 +261,9 @@ class DeadLetter(Base):
     fingerprint: Mapped[str] = mapped_column(Text)
     task: Mapped[str | None] = mapped_column(Text)
     queue: Mapped[str | None] = mapped_column(Text)
-    dead_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
-    requeued_at: Mapped[datetime | None] = mapped_column(_TIME)
-    discarded_at: Mapped[datetime | None] = mapped_column(_TIME)
+    dead_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
+    requeued_at: Mapped[datetime | None] = mapped_column(TIME)
+    discarded_at: Mapped[datetime | None] = mapped_column(TIME)
     resolved_by: Mapped[str | None] = mapped_column(Text)
     resolved_why: Mapped[str | None] = mapped_column(Text)
 
@@ -281,134 +273,3 @@ class DeadLetter(Base):
         Index("dead_letters_alike", "task", "fingerprint", postgresql_where=text(_LETTER_OPEN)),
         Index("dead_letters_by_job", "job_id"),
     )
-
-
-class _Paused:
-    """What can be paused; one that never was has no row."""
-
-    #: NULL: it is not paused.
-    paused_at: Mapped[datetime | None] = mapped_column(_TIME)
-    paused_by: Mapped[str | None] = mapped_column(Text)
-    paused_why: Mapped[str | None] = mapped_column(Text)
-    #: Grows with each change.
-    version: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    updated_at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
-
-
-class _Limited:
-    """What can be limited; NULL: it is not."""
-
-    concurrency: Mapped[int | None] = mapped_column(Integer)
-    rate_limit: Mapped[int | None] = mapped_column(Integer)
-    rate_per: Mapped[float | None] = mapped_column(Double)
-    rate_burst: Mapped[int | None] = mapped_column(Integer)
-    #: When the rate's next start is due, seconds of the epoch.
-    next_start: Mapped[float] = mapped_column(Double, server_default=text("0"))
-    is_limited: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
-    #: Some of its jobs may lie in lanes.
-    has_lanes: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
-
-
-class Queue(_Paused, _Limited, Base):
-    """A queue whose flow was ever changed; its row is the gate of every claim from its lanes."""
-
-    __tablename__ = "queues"
-
-    name: Mapped[str] = mapped_column(Text, primary_key=True)
-    key_concurrency: Mapped[int | None] = mapped_column(Integer)
-    key_rate_limit: Mapped[int | None] = mapped_column(Integer)
-    key_rate_per: Mapped[float | None] = mapped_column(Double)
-    key_rate_burst: Mapped[int | None] = mapped_column(Integer)
-    fair: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
-
-
-class KeyLimit(_Paused, Base):
-    """A key of a queue that has limits of its own."""
-
-    __tablename__ = "key_limits"
-
-    queue: Mapped[str] = mapped_column(Text, primary_key=True)
-    key: Mapped[str] = mapped_column(Text, primary_key=True)
-    concurrency: Mapped[int | None] = mapped_column(Integer)
-    weight: Mapped[float] = mapped_column(Double, server_default=text("1"))
-
-
-class Lane(Base):
-    """Where the jobs of one queue, key and task wait while there are limits."""
-
-    __tablename__ = "lanes"
-
-    lane: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    task: Mapped[str] = mapped_column(Text, primary_key=True)
-    queue: Mapped[str] = mapped_column(Text)
-    key: Mapped[str] = mapped_column(Text)
-    state: Mapped[str] = mapped_column(Text)
-    turn: Mapped[float] = mapped_column(Double)
-    ready_at: Mapped[datetime | None] = mapped_column(_TIME)
-    timeout: Mapped[float] = mapped_column(Double)
-    weight: Mapped[float] = mapped_column(Double, server_default=text("1"))
-    concurrency: Mapped[int | None] = mapped_column(Integer)
-
-    __table_args__ = (
-        Index("lanes_ready", "queue", "task", "turn", "lane", postgresql_where=text("state = 'ready'")),
-        Index("lanes_timed", "queue", "ready_at", postgresql_where=text("state = 'timed'")),
-        Index("lanes_full", "queue", "lane", postgresql_where=text("state = 'full'")),
-        Index("lanes_idle", "queue", "turn", postgresql_where=text("state = 'idle'")),
-        Index("lanes_of_task", "task", "queue"),
-    )
-
-
-class LaneTurn(Base):
-    """How far the turns of the lanes of a queue and task are."""
-
-    __tablename__ = "lane_turns"
-
-    queue: Mapped[str] = mapped_column(Text, primary_key=True)
-    task: Mapped[str] = mapped_column(Text, primary_key=True)
-    turn: Mapped[float] = mapped_column(Double, server_default=text("0"))
-
-
-class LaneRate(Base):
-    """When the next start of a key is due, seconds of the epoch."""
-
-    __tablename__ = "lane_rates"
-
-    lane: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    next_start: Mapped[float] = mapped_column(Double)
-
-
-#: Calls of lanes to which jobs have come. Rows are only added by those who bring jobs, so none of them waits for another.
-lane_wakeups = Table(
-    "lane_wakeups",
-    Base.metadata,
-    *(Column(name, Text, nullable=False) for name in ("queue", "task", "key")),
-    Column("lane", BigInteger, nullable=False),
-    Column("timeout", Double, nullable=False),
-    Index("lane_wakeups_by_queue", "queue"),
-)
-
-
-class TaskLimit(_Paused, _Limited, Base):
-    """A task whose flow was ever changed."""
-
-    __tablename__ = "task_limits"
-
-    task: Mapped[str] = mapped_column(Text, primary_key=True)
-    #: Some of its jobs may be set aside: their `dispatched_at` is infinity, so that no one looks at them for their turn.
-    has_aside: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
-
-
-class FlowChange(Base):
-    """A change of flow on record; `target` is such as `queues/default`."""
-
-    __tablename__ = "flow_changes"
-
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
-    at: Mapped[datetime] = mapped_column(_TIME, server_default=func.now())
-    who: Mapped[str | None] = mapped_column(Text)
-    target: Mapped[str] = mapped_column(Text)
-    old: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    new: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    why: Mapped[str | None] = mapped_column(Text)
-
-    __table_args__ = (Index("flow_changes_by_target", "target", "id"),)
