@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from factories import books
@@ -140,6 +141,25 @@ def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> o
             return found
         assert time.monotonic() < end, f"not within {patience:g} s; last seen: {found!r}"
         time.sleep(0.02)
+
+
+def until_answered(send: Callable[[], Any]) -> Any:
+    """Sends a request again while the answer names a time to come again, as clients do: a busy machine refuses some.
+
+    Raises:
+        AssertionError: so it was for `PATIENCE` seconds.
+    """
+    end = time.monotonic() + PATIENCE
+    while "Retry-After" in (answer := send()).headers:
+        assert time.monotonic() < end, f"not within {PATIENCE:g} s; last answer: {answer.status_code}"
+        time.sleep(0.02)
+    return answer
+
+
+@pytest.fixture(scope="session")
+def answered() -> Callable[..., Any]:
+    """`until_answered`, by name."""
+    return until_answered
 
 
 @pytest.fixture(scope="session")

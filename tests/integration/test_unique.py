@@ -98,10 +98,12 @@ def test_a_hundred_requests_at_once_make_one_job(service, engine, on_conflict):
     assert keys_of(engine) == {"k": row["id"]}
 
 
-def test_a_hundred_posts_at_once_make_one_job_also_where_the_holder_has_just_ended(app, engine):
+def test_a_hundred_posts_at_once_make_one_job_also_where_the_holder_has_just_ended(
+    app, engine, answered
+):
     def submit(_):
         with app.test_client() as client:
-            return post(client).status_code
+            return answered(lambda: post(client)).status_code
 
     for _ in range(3):
         with ThreadPoolExecutor(16) as pool:
@@ -264,10 +266,11 @@ def test_a_submission_that_made_no_job_has_not_used_its_idempotency_key(client, 
     assert client.post("/jobs", json=body(more={"idempotency_key": "i"})).status_code == 201
 
 
-def test_requests_at_once_with_both_keys_make_one_job(app, engine):
+def test_requests_at_once_with_both_keys_make_one_job(app, engine, answered):
     def submit(number):
+        given = body(more={"idempotency_key": f"i-{number % 3}"})
         with app.test_client() as client:
-            return client.post("/jobs", json=body(more={"idempotency_key": f"i-{number % 3}"})).status_code
+            return answered(lambda: client.post("/jobs", json=given)).status_code
 
     with ThreadPoolExecutor(16) as pool:
         assert Counter(pool.map(submit, range(60))) == {201: 1, 200: 59}
@@ -334,13 +337,13 @@ def test_a_batch_that_makes_nothing_is_answered(client, engine):
     assert len(tables(engine)) == 1
 
 
-def test_batches_at_once_with_the_same_keys_in_any_order_make_each_job_once(app, engine):
+def test_batches_at_once_with_the_same_keys_in_any_order_make_each_job_once(app, engine, answered):
     names = [f"k-{number}" for number in range(30)]
 
     def submit(number):
-        order = names if number % 2 else names[::-1]
+        given = {"jobs": [body(name) for name in (names if number % 2 else names[::-1])]}
         with app.test_client() as client:
-            return client.post("/jobs/batch", json={"jobs": [body(name) for name in order]})
+            return answered(lambda: client.post("/jobs/batch", json=given))
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(submit, range(16)))

@@ -56,12 +56,14 @@ def test_the_default_handler_calls_its_service(fleet):
     assert (job["task"], job["status"], job["result"]) == ("simulated", "completed", {"status_code": 200})
 
 
-def test_a_hundred_posts_with_one_key_make_one_job(fleet):
+def test_a_hundred_posts_with_one_key_make_one_job(fleet, answered):
+    body = {"payload": {"task": "noop"}, "idempotency_key": "one of a hundred"}
+
+    def submit(_):
+        return answered(lambda: requests.post(f"{fleet.url}/jobs", json=body, timeout=20))
+
     with ThreadPoolExecutor(20) as pool:
-        body = {"payload": {"task": "noop"}, "idempotency_key": "one of a hundred"}
-        answers = list(
-            pool.map(lambda _: requests.post(f"{fleet.url}/jobs", json=body, timeout=20), range(100))
-        )
+        answers = list(pool.map(submit, range(100)))
     assert sorted({answer.status_code for answer in answers}) == [200, 201]
     assert sum(answer.status_code == 201 for answer in answers) == 1
     assert len({answer.json()["id"] for answer in answers}) == 1

@@ -58,7 +58,7 @@ class Outbox:
         self._broker = broker
         self._give_back = give_back
         self._clock = clock
-        self._last_at = -QUIET
+        self._last_at = float("-inf")
         self._asked_at_exit = False
         self._begin()
         _outboxes.add(self)
