@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 from factories import (
@@ -30,6 +30,8 @@ from webapp.jobs.states import AttemptOutcome
 
 TODAY = datetime.now(UTC).date()
 DAY = timedelta(days=1)
+#: Far from midnight, before which the next day is left alone.
+NOON = datetime.combine(TODAY, time(12), UTC)
 NAME = f"jobs_{TODAY:%Y%m%d}"
 
 
@@ -153,7 +155,7 @@ def test_a_large_backlog_is_looked_through_before_and_not_while_others_wait(engi
     queued(engine)
     with engine.connect() as connection:
         promises = text("SELECT count(*) FROM pg_constraint WHERE conname = 'jobs_living_promise'")
-        assert history.make_ahead(engine, datetime.now(UTC), 30)[0].first == TODAY + DAY
+        assert history.make_ahead(engine, NOON, 30)[0].first == TODAY + DAY
         assert connection.execute(promises).scalar_one() == 0
 
 

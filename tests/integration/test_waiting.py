@@ -156,6 +156,7 @@ def test_a_database_that_is_away_for_a_moment_ends_no_wait(waiting, app, engine,
 
     monkeypatch.setattr(jobs, "get", get)
     answer = waiting(f"/jobs/{claim.id}?wait=30")
+    eventually(lambda: failed)
     end(engine, claim)
     # Nothing more happens to the job, and its end is seen all the same.
     assert answer.result(10)[0].json["status"] == "completed"

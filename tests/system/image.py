@@ -101,7 +101,8 @@ class Workshop:
             raise CannotBuild(str(missing)) from missing
         _try("unshare", "--mount", "--propagation", "private", "true")
         self._folder = folder
-        self._store = ["--root", f"{folder}/store", "--runroot", f"{folder}/run", "--storage-driver=vfs"]
+        driver = "overlay" if _can_overlay(folder) else "vfs"
+        self._store = ["--root", f"{folder}/store", "--runroot", f"{folder}/run", f"--storage-driver={driver}"]
         self._base()
 
     def _base(self) -> None:
@@ -136,6 +137,22 @@ class Workshop:
     def close(self) -> None:
         """Unmounts what was laid out."""
         self._run("umount", "--all")
+
+
+def _can_overlay(folder: Path) -> bool:
+    """True if a folder can be mounted over others here; without it each layer is a copy of all below it."""
+    for name in ("below", "above", "work", "merged"):
+        (folder / name).mkdir()
+    options = f"lowerdir={folder}/below,upperdir={folder}/above,workdir={folder}/work"
+    try:
+        # In a mount namespace of its own, which ends with it.
+        _try(
+            *("unshare", "--mount", "--propagation", "private"),
+            *("mount", "-t", "overlay", "overlay", "-o", options, f"{folder}/merged"),
+        )
+    except CannotBuild:
+        return False
+    return True
 
 
 def _try(*words: str) -> None:
