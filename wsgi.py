@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from webapp import create_app
-from webapp.startup import one_sentence
+from webapp.startup import loading, one_sentence
 
-with one_sentence():
+with one_sentence(), loading():
     app = create_app()
