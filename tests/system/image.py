@@ -102,7 +102,13 @@ class Workshop:
         _try("unshare", "--mount", "--propagation", "private", "true")
         self._folder = folder
         driver = "overlay" if _can_overlay(folder) else "vfs"
-        self._store = ["--root", f"{folder}/store", "--runroot", f"{folder}/run", f"--storage-driver={driver}"]
+        self._store = [
+            "--root",
+            f"{folder}/store",
+            "--runroot",
+            f"{folder}/run",
+            f"--storage-driver={driver}",
+        ]
         self._base()
 
     def _base(self) -> None:
