@@ -139,7 +139,9 @@ SELECT greatest(0, min(moment) - extract(epoch FROM clock_timestamp()))::float8 
     SELECT next_start + (1 - rate_burst) * rate_per / rate_limit FROM task_limits
      WHERE rate_limit IS NOT NULL AND EXISTS (
            SELECT FROM lanes WHERE queue = ANY(CAST(:queues AS text[])) AND lanes.task = task_limits.task AND state = 'ready')) AS moments
- WHERE moment < extract(epoch FROM clock_timestamp()) + :within;
+ WHERE moment < extract(epoch FROM clock_timestamp()) + :within
+-- Of nothing no row comes: `greatest` would make a nought of it.
+HAVING count(*) > 0;
 
 -- name: slots
 -- The concurrency limits there are, and how much of each is taken.
