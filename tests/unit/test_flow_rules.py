@@ -55,7 +55,8 @@ def test_if_match_names_versions(given, version, fitting):
 def test_a_target_is_named_in_records_and_in_sentences():
     assert (str(Target(Kind.TASK, "send")), Target(Kind.TASK, "send").words) == ("tasks/send", "task 'send'")
     assert str(UnknownTarget(Target(Kind.QUEUE, "mial"), ["mail", "default"])) == (
-        "there is no queue 'mial'; there are default, mail"
+        "there is no queue 'mial'; there are default, mail; to make it, name it in QUEUES, or as the queue of a handler,"
+        " and start API and workers anew"
     )
     assert '"3"; given: "2"' in str(StaleVersion(Target(Kind.QUEUE, "mail"), '"2"', 3))
 

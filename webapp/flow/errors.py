@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from webapp.flow.model import KeyTarget, Target
 
 
+#: What makes one that there is not yet.
+_HOW_TO_MAKE = {
+    "queues": "to make it, name it in QUEUES, or as the queue of a handler, and start API and workers anew",
+    "tasks": "to make it, write a handler of this name, and start API and workers anew",
+}
 #: Most workers that a sentence names.
 MOST_NAMED = 5
 
@@ -21,7 +26,9 @@ class UnknownTarget(FlowError):
     """There is no such queue or task."""
 
     def __init__(self, target: Target, known: Iterable[str]) -> None:
-        super().__init__(f"there is no {target.words}; there are {', '.join(sorted(known))}")
+        super().__init__(
+            f"there is no {target.words}; there are {', '.join(sorted(known))}; " + _HOW_TO_MAKE[target.kind]
+        )
         self.target = target
 
 
