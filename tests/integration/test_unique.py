@@ -98,9 +98,7 @@ def test_a_hundred_requests_at_once_make_one_job(service, engine, on_conflict):
     assert keys_of(engine) == {"k": row["id"]}
 
 
-def test_a_hundred_posts_at_once_make_one_job_also_where_the_holder_has_just_ended(
-    app, engine, answered
-):
+def test_a_hundred_posts_at_once_make_one_job_also_where_the_holder_has_just_ended(app, engine, answered):
     def submit(_):
         with app.test_client() as client:
             return answered(lambda: post(client)).status_code

@@ -50,8 +50,12 @@ def test_queues_and_tasks_are_changed_by_the_same_statements():
         queue, task = (read_sql(flow_store.__file__, file, name) for file in ("queues", "tasks"))
         same = task.replace("has_aside = has_aside OR :paused, ", "").replace("task_limits", "queues")
         # A task has no limits of keys.
-        same = same.replace("NULL::int, NULL::int, NULL::float8, NULL::int, false", "KEYS")
-        queue = queue.replace("key_concurrency, key_rate_limit, key_rate_per, key_rate_burst, fair", "KEYS")
+        same = same.replace(
+            "NULL::int, NULL::int, NULL::float8, NULL::int, false, NULL::text, NULL::float8", "KEYS"
+        )
+        queue = queue.replace(
+            "key_concurrency, key_rate_limit, key_rate_per, key_rate_burst, fair, key_order, ageing", "KEYS"
+        )
         assert words(re.sub(r"\btask\b", "name", same)) == words(queue)
 
 

@@ -90,6 +90,7 @@ class Explained(_Answer):
         "queue_limit",
         "task_limit",
         "key_limit",
+        "in_order_behind",
         "queue_rate",
         "task_rate",
         "key_rate",

@@ -18,7 +18,14 @@ from webapp.api.extensions import limiter
 from webapp.api.schemas import SHAPES, Breach, Problem
 from webapp.api.searching import TooManySearches
 from webapp.api.strictjson import BadBody
-from webapp.flow.errors import FlowError, OlderRelease, StaleVersion, UnknownTarget, WorkersUnknown
+from webapp.flow.errors import (
+    FlowError,
+    NotInOrder,
+    OlderRelease,
+    StaleVersion,
+    UnknownTarget,
+    WorkersUnknown,
+)
 from webapp.infra.postgres import database_errors
 from webapp.infra.postgres.database_errors import Trouble
 from webapp.infra.telemetry import metrics
@@ -114,6 +121,7 @@ _STATUS_OF: dict[type[JobError], HTTPStatus] = {
     UniqueRace: HTTPStatus.CONFLICT,
 }
 _STATUS_OF_FLOW: dict[type[FlowError], HTTPStatus] = {
+    NotInOrder: HTTPStatus.CONFLICT,
     OlderRelease: HTTPStatus.CONFLICT,
     StaleVersion: HTTPStatus.PRECONDITION_FAILED,
     UnknownTarget: HTTPStatus.NOT_FOUND,

@@ -6,7 +6,7 @@ from typing import Any
 
 from webapp.api.examples import Examples, invalid, problem
 from webapp.flow.errors import OlderRelease, StaleVersion, UnknownTarget
-from webapp.flow.limits import NO_LIMITS, Limits, QueueLimits, Rate
+from webapp.flow.limits import NO_LIMITS, KeyOrder, Limits, QueueLimits, Rate
 from webapp.flow.model import Kind, Target
 
 _AT = "2026-11-24T22:00:00.120331Z"
@@ -29,8 +29,10 @@ _OPEN: dict[str, Any] = {
 _LIMITS = QueueLimits(Limits(4, Rate(100, 60.0, 5)), Limits(1), fair=False)
 _LIMITED = _OPEN | {"version": 3, "limits": _LIMITS.document()}
 _TASK_LIMITS = QueueLimits(Limits(2))
+_IN_ORDER = QueueLimits(key_order=KeyOrder.FIFO)
 _LIMIT_BODY = {
-    "four at once, one of each key": _LIMITS.document() | {"by": "ada", "why": "the mail relay asked for it"}
+    "four at once, one of each key": _LIMITS.document() | {"by": "ada", "why": "the mail relay asked for it"},
+    "jobs of a key in order": _IN_ORDER.document() | {"why": "changes of an account build on each other"},
 }
 _DEPTH = {"waiting": 1_208, "due": 1_200, "oldest_due_seconds": 31.204, "running": 0}
 _BODIES = {"by whom, and why": {"by": "ada", "why": "nightly maintenance"}, "without words": {}}

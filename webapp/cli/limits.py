@@ -19,6 +19,7 @@ from webapp.api.flow_schemas import LimitsRequest, QueueLimitsRequest
 from webapp.api.queue_key_schemas import KeyAnswer, KeyRequest, KeysQuery, key_of
 from webapp.cli.console import json_option, say, show_json, show_table, with_options, with_plain_errors
 from webapp.flow.keys import Keys
+from webapp.flow.limits import KeyOrder
 from webapp.flow.model import KeyTarget, Kind, Target
 from webapp.flow.service import Flow
 
@@ -66,7 +67,13 @@ _OF_KEYS = (
     click.option("--key-concurrency", type=int, help="Jobs of each key that run at once."),
     click.option("--key-rate", type=_RATE, help="Starts of each key."),
     click.option("--key-burst", type=int, help="Starts of each key that may come at once."),
+    click.option(
+        "--key-order",
+        type=click.Choice([*KeyOrder]),
+        help="Jobs of each key run strictly one after the other.",
+    ),
     click.option("--fair", is_flag=True, help="Keys take turns though nothing is limited."),
+    click.option("--ageing", type=float, help="Seconds of waiting that a step of priority is worth."),
 )
 
 
@@ -95,7 +102,9 @@ def _limits(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def set_queue(name: str, *, as_json: bool, by: str, why: str | None, **given: Any) -> None:
     """Gives a queue limits in the place of those it has: what is not given has none."""
     _check_any(given)
-    body = _limits(given) | {"keys": _limits(given, "key_"), "fair": given["fair"], "by": by, "why": why}
+    keys = _limits(given, "key_") | {"order": given["key_order"]}
+    body = _limits(given) | {"keys": keys, "fair": given["fair"], "ageing": given["ageing"]}
+    body |= {"by": by, "why": why}
     _set(Target(Kind.QUEUE, name), QueueLimitsRequest.model_validate(body), as_json=as_json)
 
 

@@ -14,9 +14,9 @@ from webapp.flow.limits import QueueLimits
 from webapp.flow.model import KeyState, KeyTarget, Pause
 from webapp.infra.postgres.sql_files import read_sql
 
-_FIND, _PAGE, _SET, _FORGET, _APPLY, _NOTE, _COUNTS = (
+_FIND, _PAGE, _WIDE, _SET, _FORGET, _APPLY, _NOTE, _COUNTS = (
     text(read_sql(__file__, "keys", name))
-    for name in ("find", "page", "set", "forget", "apply", "note", "counts")
+    for name in ("find", "page", "wide", "set", "forget", "apply", "note", "counts")
 )
 
 
@@ -34,6 +34,12 @@ def page(connection: Connection, queue: str, *, after: str | None, limit: int) -
     """
     rows = connection.execute(_PAGE, {"queue": queue, "after": after, "limit": limit})
     return [_state(row) for row in rows]
+
+
+def wide(connection: Connection, queue: str) -> tuple[KeyTarget, int] | None:
+    """A key of a queue of which several jobs may run at once, and how many; None: there is none."""
+    row = connection.execute(_WIDE, {"queue": queue}).first()
+    return None if row is None else (KeyTarget(queue, row[0]), row[1])
 
 
 def put(connection: Connection, wanted: KeyState, *, by: str | None, why: str | None) -> KeyState:

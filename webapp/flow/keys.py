@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Engine
 
 from webapp.flow import key_store, store
-from webapp.flow.errors import StaleVersion
+from webapp.flow.errors import NotInOrder, StaleVersion
 from webapp.flow.model import KeyState, KeyTarget, Kind, Target
 from webapp.flow.service import Flow, fits
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
@@ -86,6 +86,7 @@ class Keys:
         Raises:
             UnknownTarget: there is no such queue.
             StaleVersion: the key has another version by now; nothing was changed.
+            NotInOrder: more than one of its jobs would run at once, and its queue's keys have an order; nothing was changed.
             OlderRelease: a worker is alive that knows no limits; nothing was changed.
         """
         return self._change(wanted, by=by, why=why, expected=expected, forget=False)
@@ -128,6 +129,8 @@ class Keys:
             raise StaleVersion(target, expected or "", before.version)
         if wanted.document() == before.document() and forget == (before.version == 0):
             return before, before
+        if queue.limits.key_order is not None and (wanted.concurrency or 1) > 1:
+            raise NotInOrder(target, wanted.concurrency or 1)
         if forget:
             after = key_store.forget(connection, target)
         else:

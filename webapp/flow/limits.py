@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 #: Most jobs that may run at once, of those that have a limit.
@@ -14,6 +15,15 @@ MOST_STARTS = 1_000_000
 LEAST_PERIOD, MOST_PERIOD = 0.1, 30 * 86_400.0
 #: A burst that is not given is this part of the limit: starts that come a little late are not lost.
 BURST_PART = 40
+#: What a step of priority may be worth, seconds.
+LEAST_AGEING, MOST_AGEING = 0.1, 30 * 86_400.0
+
+
+class KeyOrder(StrEnum):
+    """In which order the jobs of a key run, where that is more than which of them starts first."""
+
+    #: One after the other as they were submitted: none starts before the one before it is final.
+    FIFO = "fifo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +78,15 @@ class QueueLimits:
 
     Args:
         fair: its keys take turns though nothing is limited.
+        key_order: in which order the jobs of a key run; None: by priority, then by when they are due.
+        ageing: seconds of waiting that a step of priority is worth; None: the greater priority is first, however long others wait.
     """
 
     all: Limits = Limits()
     keys: Limits = Limits()
     fair: bool = False
+    key_order: KeyOrder | None = None
+    ageing: float | None = None
 
     @property
     def is_none(self) -> bool:
@@ -81,7 +95,8 @@ class QueueLimits:
 
     def document(self) -> dict[str, Any]:
         """As clients see it."""
-        return self.all.document() | {"keys": self.keys.document(), "fair": self.fair}
+        keys = self.keys.document() | {"order": self.key_order}
+        return self.all.document() | {"keys": keys, "fair": self.fair, "ageing": self.ageing}
 
 
 #: Nothing is limited.

@@ -10,9 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from webapp.flow import lanes, store
+from webapp.flow import key_store, lanes, store
 from webapp.flow.book import LONGEST_AGE, FlowBook
-from webapp.flow.errors import OlderRelease, StaleVersion, UnknownTarget, WorkersUnknown
+from webapp.flow.errors import NotInOrder, OlderRelease, StaleVersion, UnknownTarget, WorkersUnknown
 from webapp.flow.limits import QueueLimits
 from webapp.flow.model import FlowChange, FlowState, KeyTarget, Kind, Target
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
@@ -121,6 +121,7 @@ class Flow:
         They hold from the return on: no job starts beyond them, whenever it was submitted. What runs goes on, and counts.
 
         Raises:
+            NotInOrder: its keys shall have an order, and of one several jobs may run at once; nothing was changed.
             OlderRelease: a worker is alive that knows no limits; nothing was changed.
         """
         if not limits.is_none:
@@ -193,6 +194,8 @@ class Flow:
             raise StaleVersion(target, expected or "", before.version)
         if limits == before.limits:
             return before, before
+        if limits.key_order is not None and (found := key_store.wide(connection, target.name)):
+            raise NotInOrder(*found)
         after = store.set_limits(connection, target, limits)
         old, new = before.limits.document(), limits.document()
         store.note_change(connection, target, who=by, old=old, new=new, why=why)

@@ -54,6 +54,10 @@ class Queue(_Paused, _Limited, Base):
     key_rate_per: Mapped[float | None] = mapped_column(Double)
     key_rate_burst: Mapped[int | None] = mapped_column(Integer)
     fair: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    #: `fifo`: the jobs of a key run strictly one after the other.
+    key_order: Mapped[str | None] = mapped_column(Text)
+    #: Seconds that a step of priority is worth.
+    ageing: Mapped[float | None] = mapped_column(Double)
 
 
 class KeyLimit(_Paused, Base):

@@ -86,6 +86,8 @@ class JobColumns:
     key: Mapped[str | None] = mapped_column(Text)
     #: Where it waits and runs under limits: a number for its queue and key. NULL: beside the lanes.
     lane: Mapped[int | None] = mapped_column(BigInteger)
+    #: Attempts that it had when it was queued again by hand: those after them are of its new submission. NULL: it never was.
+    attempts_before: Mapped[int | None] = mapped_column(Integer)
 
 
 class Job(JobColumns, Base):
@@ -156,6 +158,13 @@ class LivingJob(JobColumns, Base):
             "jobs_lane_heads",
             *("lane", "task", text("priority DESC"), "run_at", "id"),
             postgresql_where=text("status = 'queued' AND lane IS NOT NULL"),
+        ),
+        Index(
+            "jobs_lane_begun",
+            *("lane", "run_at", "id"),
+            postgresql_where=text(
+                "status = 'queued' AND lane IS NOT NULL AND attempt > coalesce(attempts_before, 0)"
+            ),
         ),
         Index("jobs_lane_holders", "lane", "worker_id", postgresql_where=text(_HELD_IN_LANE)),
         Index("jobs_queue_holders", "queue", "worker_id", postgresql_where=text(_HELD_IN_LANE)),

@@ -13,6 +13,10 @@ SELECT queue, key, paused_at, paused_by, paused_why, concurrency, weight, versio
  WHERE queue = :queue AND (CAST(:after AS text) IS NULL OR key > :after)
  ORDER BY key LIMIT :limit;
 
+-- name: wide
+-- A key of which several jobs may run at once.
+SELECT key, concurrency FROM key_limits WHERE queue = :queue AND concurrency > 1 ORDER BY key LIMIT 1;
+
 -- name: set
 -- One that is paused keeps its first reason.
 INSERT INTO key_limits AS known (queue, key, paused_at, paused_by, paused_why, concurrency, weight, version)
