@@ -25,13 +25,13 @@ _BESIDE = text("UPDATE jobs_living SET lane = NULL WHERE key IS NULL")
 _ANALYZE = "ANALYZE jobs; ANALYZE lanes; ANALYZE lane_wakeups; ANALYZE queues; ANALYZE task_limits"
 VALUES = {
     "queue": "default", "tasks": ["noop"], "queues": ["default"], "limited_tasks": [], "limit": 100, "within": 1.0,
-    "longest_submission": 0.0,
+    "longest_submission": 0.0, "lanes": [1],
 }  # fmt: skip
 STATEMENTS = {
     name: getattr(lanes, name)
     for name in (
         *("_LOOK", "_FILE_WAITING", "_FILE_SENT", "_FILE_RUNNING", "_CALL", "_LEAVE_RUNNING", "_LEAVE"),
-        *("_NOTE_ALL_LEFT", "_NOTE_TASKS_LEFT", "_NEXT_START"),
+        *("_CALL_AFTER", "_NOTE_ALL_LEFT", "_NOTE_TASKS_LEFT", "_NEXT_START"),
     )
 }
 

@@ -9,6 +9,7 @@ import pytest
 
 from ops.chaos import spans
 from ops.chaos.limit_changes import LimitChanges
+from ops.chaos.order_faults import Run, overtaken
 from ops.chaos.spans import Excess, Span
 from ops.chaos.stage import Broken, Stage
 
@@ -30,6 +31,24 @@ def test_one_that_was_killed_counts_until_its_row_was_settled():
     killed, later = span(0, float("inf")), span(3, 4, "b")
     assert spans.excesses([killed, later], lambda _: 1) == [Excess(3, 2, 1)]
     assert spans.excesses([killed, later], lambda _: None) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "later", "is_wrong"),
+    [
+        (("a", 0, 2), ("a", 2, 3), False),
+        (("a", 0, 2), ("a", 1, 3), True),
+        (("a", 0, 2), ("b", 1, 3), False),
+        # One that was never claimed is cancelled, or still waits; one that is not final holds all others back.
+        (("a", None, 2), ("a", 1, 3), True),
+        (("a", None, 1), ("a", 1, 3), False),
+        (("a", 0, None), ("a", 1, 3), True),
+        (("a", 0, 2), ("a", None, 1), False),
+    ],
+)
+def test_a_job_is_out_of_order_that_began_before_the_one_before_it_was_final(before, later, is_wrong):
+    runs = [Run(key, name, began, ended) for name, (key, began, ended) in (("1", before), ("2", later))]
+    assert list(overtaken(runs)) == ([tuple(runs)] if is_wrong else [])
 
 
 def test_the_most_in_a_stretch_is_what_counting_by_hand_gives():
