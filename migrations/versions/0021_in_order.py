@@ -182,10 +182,12 @@ _IN_ORDER = _PLAIN | {
 others AS (
     -- What a key that runs now has of other tasks is looked at when that has ended.
     UPDATE lanes SET state = 'full', ready_at = NULL FROM served
-     WHERE served.jobs > 0 AND lanes.lane = served.lane AND lanes.task <> p_task AND lanes.state IN ('ready', 'timed')),
+     WHERE served.jobs > 0 AND lanes.lane = served.lane AND lanes.task <> p_task
+       AND (lanes.state = 'ready' OR (lanes.state = 'timed' AND lanes.ready_at <= moment + interval '5 s'))),
 """,
     # Who cancels what is ahead calls the lane; only a call that met a claim is made up for by these looks.
-    "blocked": """WHEN served.ahead_at > moment THEN least(served.ahead_at, moment + interval '60 s')
+    "blocked": """WHEN min(next.run_at) IS NULL THEN NULL
+                       WHEN served.ahead_at > moment THEN least(served.ahead_at, moment + interval '60 s')
                        WHEN served.ahead_task <> p_task THEN moment + interval '5 s'
                        """,
 }

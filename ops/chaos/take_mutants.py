@@ -37,7 +37,11 @@ EDITS: dict[str, tuple[_Edit, ...]] = {
     ),
     # What was begun and waits for its next try lets those after it pass.
     "no-order": (
-        _Edit("djps_first_in_order", "lane = p_lane AND status", "false AND lane = p_lane AND status"),
+        _Edit(
+            "djps_first_in_order",
+            "AND lane IS NOT NULL AND attempt > coalesce(attempts_before, 0)",
+            "AND false",
+        ),
     ),
     # That a lane is ready, which it is again with each job that comes, is taken for its key being free.
     "any-key": (
