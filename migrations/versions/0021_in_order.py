@@ -142,8 +142,7 @@ _PLAIN = {
          WHERE waiting.lane = first.lane AND waiting.task = p_task AND waiting.status = 'queued' AND waiting.run_at <= moment
            AND waiting.timeout <= p_timeout
            AND (waiting.expires_at IS NULL OR waiting.expires_at > moment OR waiting.attempt > 0)
-         ORDER BY waiting.priority DESC, waiting.run_at, waiting.id LIMIT first.share FOR UPDATE SKIP LOCKED
-""",
+         ORDER BY waiting.priority DESC, waiting.run_at, waiting.id LIMIT first.share FOR UPDATE SKIP LOCKED""",
     "urgency": "job.priority",
     **dict.fromkeys(("ahead", "its_ahead", "looks_ahead", "rank", "others", "blocked"), ""),
 }
@@ -159,8 +158,7 @@ _AGED = _PLAIN | {
                       AND (job.expires_at IS NULL OR job.expires_at > moment OR job.attempt > 0)
                     ORDER BY job.run_at, job.id LIMIT first.share) AS aged
              ORDER BY rank LIMIT first.share) AS urgent, jobs_living AS waiting
-         WHERE waiting.id = urgent.id AND (waiting.status = 'queued') IS TRUE FOR UPDATE OF waiting SKIP LOCKED
-""",
+         WHERE waiting.id = urgent.id AND (waiting.status = 'queued') IS TRUE FOR UPDATE OF waiting SKIP LOCKED""",
     "rank": ", job.rank",
     # The process runs them in this order.
     "urgency": "CAST(-head.rank AS smallint)",
@@ -176,8 +174,7 @@ _IN_ORDER = _PLAIN | {
     "heads": """\
         SELECT waiting.id FROM jobs_living AS waiting
          WHERE waiting.id = first.ahead_id AND first.ahead_task = p_task AND first.share > 0 AND (waiting.status = 'queued') IS TRUE
-           AND waiting.run_at <= moment AND waiting.timeout <= p_timeout FOR UPDATE SKIP LOCKED
-""",
+           AND waiting.run_at <= moment AND waiting.timeout <= p_timeout FOR UPDATE SKIP LOCKED""",
     "others": """\
 others AS (
     -- What a key that runs now has of other tasks is looked at when that has ended.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from pathlib import Path
+
+from alembic.script import ScriptDirectory
 
 from webapp.flow import store as flow_store
 from webapp.infra.postgres.sql_files import read_sql
@@ -57,6 +60,14 @@ def test_queues_and_tasks_are_changed_by_the_same_statements():
             "key_concurrency, key_rate_limit, key_rate_per, key_rate_burst, fair, key_order, ageing", "KEYS"
         )
         assert words(re.sub(r"\btask\b", "name", same)) == words(queue)
+
+
+def test_a_queue_without_an_order_is_claimed_from_by_the_statement_of_before():
+    scripts = ScriptDirectory(str(Path(__file__).resolve().parents[2] / "migrations"))
+    before, now = (scripts.get_revision(number).module for number in ("0019", "0021"))
+    plain = now._CLAIM.format(**now._PLAIN)
+    assert words(plain) in words(before._TAKE)
+    assert plain in now._take()
 
 
 def test_both_claims_write_and_answer_the_same():
