@@ -53,12 +53,12 @@ def test_a_queue_and_a_task_are_given_limits_and_have_none_again(flask, client):
         (("queues", "set", "default", "--burst", "3"), 2, "--burst needs --rate"),
         (("queues", "set", "default", "--key-burst", "3"), 2, "--key-burst needs --key-rate"),
         (("queues", "set", "default", "--concurrency", "0"), 2, "--concurrency"),
-        (("queues", "set", "default", "--ageing", "0"), 2, "--ageing must be at least 0.1"),
+        (("queues", "set", "default", "--ageing", "0"), 2, "--ageing: must be at least 0.1"),
         (("queues", "set", "default", "--key-order", "lifo"), 2, "'lifo' is not 'fifo'"),
         (
             ("queues", "set", "default", "--key-order", "fifo", "--key-concurrency", "2"),
             2,
-            "keys.order must be null where the concurrency of keys is 2",
+            "keys.order: must be null where the concurrency of keys is 2",
         ),
         (("queues", "set", "nowhere", "--concurrency", "1"), 4, "there is no queue 'nowhere'"),
         (("queues", "set-key", "default", "a", "--weight", "0"), 2, "--weight"),
@@ -152,7 +152,7 @@ def test_a_file_is_applied_and_what_it_does_not_name_stays(flask, client, tmp_pa
         ("[queues.default]\nspeed = 1\n", (2, "queues.default.speed")),
         (
             '[queues.default]\nkeys = {order = "fifo", concurrency = 3}\n',
-            (2, "queues.default.keys.order must be null"),
+            (2, "queues.default.keys.order: must be null"),
         ),
         ("[queues.default]\nconcurrency = 1\n[tasks.nowhere]\n", (4, "there is no task 'nowhere'")),
         ("[queues.default]\nconcurrency = 1\n[keys.nowhere.a]\n", (4, "there is no queue 'nowhere'")),

@@ -69,7 +69,7 @@ _OF_KEYS = (
     click.option("--key-burst", type=int, help="Starts of each key that may come at once."),
     click.option(
         "--key-order",
-        type=click.Choice([*KeyOrder]),
+        type=click.Choice([one.value for one in KeyOrder]),
         help="Jobs of each key run strictly one after the other.",
     ),
     click.option("--fair", is_flag=True, help="Keys take turns though nothing is limited."),

@@ -131,13 +131,7 @@ def _holds(at: Surroundings) -> Iterator[Hold]:
         )
         return
     if at.pause is not None:
-        since, by = iso(at.pause.at), f" by {at.pause.by}" if at.pause.by else ""
-        why = f" ({at.pause.why})" if at.pause.why else ""
-        yield Hold(
-            "key_paused",
-            f"it is due, and {_words(at, 'key')} is paused since {since}{by}{why}",
-            {"key": at.key, "paused_at": since, "paused_by": at.pause.by, "paused_why": at.pause.why},
-        )
+        yield _paused(at, at.pause)
     for of, slots in zip(LIMITED, at.slots, strict=True):
         if slots.is_full:
             yield _of_slots(at, of, slots)
@@ -158,6 +152,16 @@ def _holds(at: Surroundings) -> Iterator[Hold]:
             f"it is due behind {_counted(at.jobs_before, 'job')} of {_words(at, 'key')}, which are run first",
             {"queue": at.queue, "ahead": at.jobs_before},
         )
+
+
+def _paused(at: Surroundings, pause: Pause) -> Hold:
+    since, by = iso(pause.at), f" by {pause.by}" if pause.by else ""
+    why = f" ({pause.why})" if pause.why else ""
+    return Hold(
+        "key_paused",
+        f"it is due, and {_words(at, 'key')} is paused since {since}{by}{why}",
+        {"key": at.key, "paused_at": since, "paused_by": pause.by, "paused_why": pause.why},
+    )
 
 
 def _of_slots(at: Surroundings, of: str, slots: Slots) -> Hold:
