@@ -58,11 +58,6 @@ def test_the_most_in_a_stretch_is_what_counting_by_hand_gives():
     assert spans.most_in_a_window(moments, 1.0) == by_hand
 
 
-def test_what_is_claimed_with_a_settle_was_handed_on():
-    assert spans.handed_on([span(0, 1), span(0.9995, 2), span(2.001, 3), span(3.1, 4)]) == 0.5
-    assert spans.handed_on([span(0, 1), span(1, 2, "b")]) == 0.0
-
-
 def test_work_is_counted_within_a_stretch():
     assert spans.busy([span(0, 2), span(1, 9, "b"), span(8, 9)], 1.0, 4.0) == 4.0
 
