@@ -77,7 +77,7 @@ WITH first AS MATERIALIZED (
                    {is_full} AS is_full{its_ahead}
               FROM (SELECT lane, weight, turn, concurrency FROM lanes
                      WHERE queue = p_queue AND task = p_task AND state = 'ready' AND turn >= front - 1
-                     ORDER BY turn, lane LIMIT most + 16) AS some_lanes{looks_ahead}) AS ready
+                     ORDER BY turn, lane LIMIT most + {spare}) AS some_lanes{looks_ahead}) AS ready
       LEFT JOIN LATERAL (
            SELECT djps_paid_until(q.key_rate_per, coalesce((
                       SELECT next_start FROM lane_rates WHERE lane_rates.lane = ready.lane), 0), seconds) AS paid_until
@@ -143,6 +143,7 @@ _PLAIN = {
            AND waiting.timeout <= p_timeout
            AND (waiting.expires_at IS NULL OR waiting.expires_at > moment OR waiting.attempt > 0)
          ORDER BY waiting.priority DESC, waiting.run_at, waiting.id LIMIT first.share FOR UPDATE SKIP LOCKED""",
+    "spare": "16",
     "urgency": "job.priority",
     **dict.fromkeys(("ahead", "its_ahead", "looks_ahead", "rank", "others", "blocked"), ""),
 }
@@ -167,6 +168,8 @@ _AGED = _PLAIN | {
 #: be on record before it is final. It is chosen without a lock and then locked: one that is locked holds the others back.
 _IN_ORDER = _PLAIN | {
     "share": "1",
+    # A look at a lane costs more here, and one that is blocked is not looked at again.
+    "spare": "4",
     "is_full": "EXISTS (SELECT FROM jobs_living AS held WHERE held.lane = some_lanes.lane AND held.status = 'processing')",
     "looks_ahead": " LEFT JOIN LATERAL djps_first_in_order(lane, moment) AS ahead ON true",
     "its_ahead": ", ahead.id AS ahead_id, ahead.task AS ahead_task, ahead.run_at AS ahead_at",

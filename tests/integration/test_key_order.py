@@ -323,9 +323,12 @@ def test_a_job_that_is_queued_again_by_hand_is_the_last_of_its_key(engine, dispa
     assert take(engine, 10) == []
 
 
-def test_what_waited_before_is_in_order_too(engine, limit, dispatcher):
+@pytest.mark.parametrize("sent", [False, True], ids=["waiting", "sent"])
+def test_what_waited_before_is_in_order_too(engine, limit, dispatcher, sent):
     terms = replace(PLAIN, key="a")
-    before = [queued(engine, terms=replace(terms, priority=priority)).id for priority in (1, 9)]
+    before = [
+        queued(engine, dispatched=sent, terms=replace(terms, priority=priority)).id for priority in (1, 9)
+    ]
     limit(IN_ORDER)
     (after,) = in_lane(engine)
     assert take(engine, 10) == []
