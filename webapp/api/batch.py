@@ -18,7 +18,14 @@ from webapp.api.openapi import documented
 from webapp.api.schemas import BatchRequest, Breach, SubmitRequest
 from webapp.infra.jsontext import size_of
 from webapp.infra.postgres import deadlines
-from webapp.jobs.errors import JobError, KeyReused, OptionRefused, PayloadRefused, UniqueHeld
+from webapp.jobs.errors import (
+    JobError,
+    KeyReused,
+    OptionRefused,
+    PayloadRefused,
+    SubmissionRefused,
+    UniqueHeld,
+)
 from webapp.jobs.submission import Placed, Submission
 
 bp = Blueprint("batch", __name__)
@@ -79,6 +86,9 @@ def _answer(placed: Placed | JobError, named: int) -> dict[str, Any]:
         case KeyReused() | UniqueHeld():
             field = "unique.key" if isinstance(placed, UniqueHeld) else "idempotency_key"
             return _invalid([{"field": field, "rule": str(placed), "given": placed.key}])
+        case SubmissionRefused():
+            breach = {"field": "queue", "rule": str(placed), "given": placed.queue}
+            return _invalid([breach]) | {"reason": placed.code, "retry_after": placed.retry_after}
         case PayloadRefused(error=error, secret=secret):
             return _invalid_by(breaches_of(error, "payload", secret=secret), named)
         case OptionRefused():

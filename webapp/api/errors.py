@@ -28,6 +28,7 @@ from webapp.jobs.errors import (
     JobError,
     JobGone,
     JobNotFound,
+    KeyFull,
     KeyOfPruned,
     KeyRace,
     KeyReused,
@@ -35,6 +36,8 @@ from webapp.jobs.errors import (
     NotForRetry,
     OptionRefused,
     PayloadRefused,
+    QueueFull,
+    SubmissionRefused,
     UniqueHeld,
     UniqueOfPruned,
     UniqueRace,
@@ -104,11 +107,13 @@ _STATUS_OF: dict[type[JobError], HTTPStatus] = {
     JobEnded: HTTPStatus.CONFLICT,
     JobGone: HTTPStatus.GONE,
     JobNotFound: HTTPStatus.NOT_FOUND,
+    KeyFull: HTTPStatus.TOO_MANY_REQUESTS,
     KeyOfPruned: HTTPStatus.GONE,
     KeyRace: HTTPStatus.CONFLICT,
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     NoOpenLetter: HTTPStatus.CONFLICT,
     NotForRetry: HTTPStatus.CONFLICT,
+    QueueFull: HTTPStatus.SERVICE_UNAVAILABLE,
     UniqueHeld: HTTPStatus.CONFLICT,
     UniqueOfPruned: HTTPStatus.GONE,
     UniqueRace: HTTPStatus.CONFLICT,
@@ -122,10 +127,20 @@ _STATUS_OF_FLOW: dict[type[FlowError], HTTPStatus] = {
 
 
 def problem(
-    status: int, detail: str, *, errors: list[Breach] | None = None, retry_after: int | None = None
+    status: int,
+    detail: str,
+    *,
+    errors: list[Breach] | None = None,
+    retry_after: int | None = None,
+    kind: str = "about:blank",
 ) -> Response:
-    """An answer with a problem document."""
+    """An answer with a problem document.
+
+    Args:
+        kind: its type, where the status does not say all.
+    """
     document = Problem(
+        type=kind,
         title=HTTPStatus(status).phrase,
         status=status,
         detail=detail,
@@ -147,6 +162,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(PayloadRefused, _payload_refused)
     app.register_error_handler(OptionRefused, _option_refused)
     app.register_error_handler(JobError, _job_error)
+    app.register_error_handler(SubmissionRefused, _submission_refused)
     app.register_error_handler(FlowError, _flow_error)
     app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(TooManyWaiters, _too_many_waiters)
@@ -225,6 +241,12 @@ def _job_error(error: JobError) -> Response:
     status = next(_STATUS_OF[kind] for kind in type(error).__mro__ if kind in _STATUS_OF)
     passes = isinstance(error, (KeyRace, UniqueRace, JobBusy))
     return problem(status, str(error), retry_after=RETRY_AFTER_RACE if passes else None)
+
+
+def _submission_refused(error: SubmissionRefused) -> Response:
+    outcomes.name_refusal(error)
+    status = _STATUS_OF[type(error)]
+    return problem(status, str(error), retry_after=error.retry_after, kind=error.code)
 
 
 def _flow_error(error: FlowError) -> Response:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 from webapp.api.dlq_schemas import Words
 from webapp.api.schemas import Moment, printable
+from webapp.flow.admission import LEAST_AGE, MOST_AGE, MOST_DEPTH, MOST_KEY_DEPTH, Bounds
 from webapp.flow.limits import (
     LEAST_PERIOD,
     MOST_CONCURRENCY,
@@ -78,6 +79,12 @@ class KeysLimits(BaseModel):
 
     concurrency: int | None = Field(None, ge=1, le=MOST_CONCURRENCY)
     rate: RateLimit | None = None
+    max_depth: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_KEY_DEPTH,
+        description="Jobs of a key that may be queued; more are refused with 429. Jobs without a key are not counted.",
+    )
 
 
 class QueueLimitsRequest(LimitsRequest):
@@ -87,12 +94,25 @@ class QueueLimitsRequest(LimitsRequest):
         None, description="Limits of each key; jobs without one are a key of their own."
     )
     fair: bool = Field(default=False, description="Keys take turns though nothing is limited.")
+    max_depth: int | None = Field(
+        None, ge=1, le=MOST_DEPTH, description="Jobs that may be queued; more are refused with 503."
+    )
+    max_age: float | None = Field(
+        None,
+        ge=LEAST_AGE,
+        le=MOST_AGE,
+        description="Seconds that the oldest due job may have waited; after five seconds beyond it, submissions are refused with"
+        " 503 until it is half as old.",
+    )
 
     def given(self) -> QueueLimits:
         """As a value."""
         keys = self.keys or KeysLimits()
         return QueueLimits(
-            _limits(self.concurrency, self.rate), _limits(keys.concurrency, keys.rate), self.fair
+            _limits(self.concurrency, self.rate),
+            _limits(keys.concurrency, keys.rate),
+            self.fair,
+            Bounds(self.max_depth, self.max_age, keys.max_depth),
         )
 
 

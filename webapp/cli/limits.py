@@ -68,6 +68,11 @@ _OF_KEYS = (
     click.option("--key-burst", type=int, help="Starts of each key that may come at once."),
     click.option("--fair", is_flag=True, help="Keys take turns though nothing is limited."),
 )
+_BOUNDS = (
+    click.option("--max-depth", type=int, help="Jobs that may be queued; more are refused."),
+    click.option("--max-age", type=float, help="Seconds that the oldest due job may have waited."),
+    click.option("--key-max-depth", type=int, help="Jobs of each key that may be queued."),
+)
 
 
 def _flow() -> Flow:
@@ -89,13 +94,15 @@ def _limits(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @click.command("set")
 @click.argument("name")
-@with_options(*_LIMITS, *_OF_KEYS, *_WORDS)
+@with_options(*_LIMITS, *_OF_KEYS, *_BOUNDS, *_WORDS)
 @json_option
 @with_plain_errors
 def set_queue(name: str, *, as_json: bool, by: str, why: str | None, **given: Any) -> None:
     """Gives a queue limits in the place of those it has: what is not given has none."""
     _check_any(given)
-    body = _limits(given) | {"keys": _limits(given, "key_"), "fair": given["fair"], "by": by, "why": why}
+    keys = _limits(given, "key_") | {"max_depth": given["key_max_depth"]}
+    of_all = {name: given[name] for name in ("fair", "max_depth", "max_age")}
+    body = _limits(given) | of_all | {"keys": keys, "by": by, "why": why}
     _set(Target(Kind.QUEUE, name), QueueLimitsRequest.model_validate(body), as_json=as_json)
 
 

@@ -59,7 +59,7 @@ def note_queue(connection: Connection, queue: str, limits: QueueLimits) -> None:
     Args:
         limits: its own.
     """
-    connection.execute(_NOTE, {"queue": queue, "has_limits": not limits.is_none})
+    connection.execute(_NOTE, {"queue": queue, "has_limits": limits.hold_jobs})
 
 
 def counts(connection: Connection, target: KeyTarget, most: int) -> tuple[int, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from webapp.flow.admission import NO_BOUNDS, Bounds
 
 #: Most jobs that may run at once, of those that have a limit.
 MOST_CONCURRENCY = 10_000
@@ -68,20 +70,33 @@ class QueueLimits:
 
     Args:
         fair: its keys take turns though nothing is limited.
+        bounds: up to where it takes submissions; no job waits for their sake, and none of its jobs lies in a lane for it.
     """
 
     all: Limits = Limits()
     keys: Limits = Limits()
     fair: bool = False
+    bounds: Bounds = NO_BOUNDS
 
     @property
     def is_none(self) -> bool:
         """True where all is as by default."""
         return self == QueueLimits()
 
+    @property
+    def hold_jobs(self) -> bool:
+        """True if jobs wait for their sake.
+
+        Example:
+            >>> QueueLimits(Limits(4)).hold_jobs, QueueLimits(bounds=Bounds(max_depth=9)).hold_jobs
+            (True, False)
+        """
+        return replace(self, bounds=NO_BOUNDS) != QueueLimits()
+
     def document(self) -> dict[str, Any]:
         """As clients see it."""
-        return self.all.document() | {"keys": self.keys.document(), "fair": self.fair}
+        keys = self.keys.document() | {"max_depth": self.bounds.key_max_depth}
+        return self.all.document() | {"keys": keys, "fair": self.fair} | self.bounds.document()
 
 
 #: Nothing is limited.

@@ -144,6 +144,7 @@ class FlowRules:
         returning: tasks that are open again, and may have jobs that were set aside meanwhile.
         limited_queues, limited_tasks: their jobs lie in lanes, and are claimed there alone.
         leaving_queues, leaving_tasks: without limits, and may still have jobs in lanes.
+        bounded_queues: they take submissions only up to a bound.
     """
 
     closed_queues: frozenset[str] = frozenset()
@@ -153,6 +154,7 @@ class FlowRules:
     limited_tasks: frozenset[str] = frozenset()
     leaving_queues: frozenset[str] = frozenset()
     leaving_tasks: frozenset[str] = frozenset()
+    bounded_queues: frozenset[str] = frozenset()
 
     @property
     def is_open(self) -> bool:

@@ -54,6 +54,28 @@ class Queue(_Paused, _Limited, Base):
     key_rate_per: Mapped[float | None] = mapped_column(Double)
     key_rate_burst: Mapped[int | None] = mapped_column(Integer)
     fair: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    #: Up to where it takes submissions; NULL: there is no bound.
+    max_depth: Mapped[int | None] = mapped_column(Integer)
+    max_age: Mapped[float | None] = mapped_column(Double)
+    key_max_depth: Mapped[int | None] = mapped_column(Integer)
+
+
+class QueueLook(Base):
+    """The last look at a queue that takes submissions up to a bound; all times are seconds of the epoch."""
+
+    __tablename__ = "queue_looks"
+
+    queue: Mapped[str] = mapped_column(Text, primary_key=True)
+    #: 0: it was not looked at yet.
+    at: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    took: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    depth: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    oldest: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    old_since: Mapped[float | None] = mapped_column(Double)
+    too_old: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    full_since: Mapped[float | None] = mapped_column(Double)
+    drain: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    surplus: Mapped[int] = mapped_column(Integer, server_default=text("0"))
 
 
 class KeyLimit(_Paused, Base):

@@ -29,6 +29,7 @@ from webapp.infra.telemetry import metrics
 from webapp.infra.telemetry.logs import bound_field
 from webapp.infra.telemetry.traceparent import here
 from webapp.jobs import control, insert, unique_keys
+from webapp.jobs.admission import Admission
 from webapp.jobs.batches import Batch, insert_batch, named_races
 from webapp.jobs.errors import (
     JobEnded,
@@ -113,6 +114,7 @@ class Jobs(Lookup):
         self._hints = hints
         self._book = book or FlowBook(engine)
         self._slot = slot
+        self.admission = Admission(engine, slot)
         self._groups = Groups[Stored](self._store_group)
 
     def can_judge(self, payload: Mapping[str, object]) -> bool:
@@ -134,6 +136,7 @@ class Jobs(Lookup):
             UniqueHeld: another job holds its unique key, and it asks to be refused then.
             UniqueOfPruned: its unique key is held for a job that is gone.
             UniqueRace: another request with its unique key is not through yet.
+            QueueFull, KeyFull: there is no room for it; it was not stored.
         """
         try:
             job = self._rules.complete(submission, uuid7(), _origin(), datetime.now(UTC))
@@ -143,6 +146,7 @@ class Jobs(Lookup):
                 return before
             raise
         rules = self._book.rules()
+        self.admission.admit(job, rules)
         job, is_open = in_lane(job, rules), not rules.closes(job.queue, job.task)
         send = is_open and job.lane is None and self._hints.wants(job.queue, job.task)
         if job.unique is not None:
@@ -151,6 +155,7 @@ class Jobs(Lookup):
             accepted = Accepted(*self._store(job, dispatched=send))
         if accepted.created:
             metrics.jobs_created.inc()
+            self.admission.note([job])
             if job.lane is not None:
                 self._hints.call([job.ticket] if is_open else [])
             elif accepted.job.dispatched_at is not None:
@@ -178,8 +183,9 @@ class Jobs(Lookup):
             except REFUSALS as error:
                 answers[number] = error
         self._answer_repeated(submissions, answers)
-        batch = self._store_many(list(wanted.values()))
-        answers |= {number: batch.answer(job) for number, job in wanted.items()}
+        refused = self.admission.judge(list(wanted.values()), self._book.rules())
+        batch = self._store_many([job for job in wanted.values() if job.id not in refused])
+        answers |= {number: refused.get(job.id) or batch.answer(job) for number, job in wanted.items()}
         return [answers[number] for number in range(len(submissions))]
 
     def _store_many(self, jobs: Sequence[NewJob]) -> Batch:
@@ -193,6 +199,7 @@ class Jobs(Lookup):
         with named_races(), self._engine.begin() as connection:
             batch = insert_batch(connection, jobs, dispatched=send, key_ttl=self._rules.limits.key_ttl)
         metrics.jobs_created.inc(len(batch.created))
+        self.admission.note(job for job in jobs if job.id in batch.created)
         self._tell([job for job in jobs if batch.created.get(job.id)])
         return batch
 

@@ -152,6 +152,12 @@ class LivingJob(JobColumns, Base):
             postgresql_where=text("tags <> '{}'"),
         ),
         Index("jobs_by_key", "key", "id", postgresql_where=text("key IS NOT NULL")),
+        # Of a key that waits in one queue, the longest waiting first: what a bound of each key counts.
+        Index(
+            "jobs_key_waiting",
+            *("queue", "key", "run_at"),
+            postgresql_where=text("status = 'queued' AND key IS NOT NULL"),
+        ),
         Index(
             "jobs_lane_heads",
             *("lane", "task", text("priority DESC"), "run_at", "id"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 
@@ -62,6 +63,19 @@ def look(connection: Connection, asked: Unique) -> None:
     holder = _holders(connection, [asked.key]).get(asked.key)
     if holder is not None and counts(holder, asked):
         raise UniqueHeld(asked.key, holder.job_id)
+
+
+def held(connection: Connection, jobs: Sequence[NewJob]) -> set[UUID]:
+    """The ids of those jobs whose unique key another one holds now; locks nothing."""
+    asking = [(job.id, job.unique) for job in jobs if job.unique is not None]
+    if not asking:
+        return set()
+    holders = _holders(connection, (asked.key for _, asked in asking))
+    return {
+        job_id
+        for job_id, asked in asking
+        if (holder := holders.get(asked.key)) is not None and counts(holder, asked)
+    }
 
 
 def _holders(connection: Connection, keys: Iterable[str]) -> dict[str, Holder]:

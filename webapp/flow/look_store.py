@@ -1,0 +1,191 @@
+"""Runs the statements about looks at queues that take submissions up to a bound.
+
+Functions take a connection and never commit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, text
+
+from webapp.flow.admission import (
+    CLEARS_AT,
+    NO_BOUNDS,
+    Age,
+    Bounds,
+    Ends,
+    Look,
+    counted_up_to,
+    drain_of,
+    next_age,
+    seconds_until,
+    windows,
+)
+from webapp.infra.postgres.literals import array_of, text_array_of
+from webapp.infra.postgres.sql_files import read_sql
+
+#: Longest that one statement of a look takes, milliseconds: a submission waits for it.
+STATEMENT_TIMEOUT_MS = 400
+#: Longest that a submission waits for another process's look, milliseconds.
+LOCK_TIMEOUT_MS = 200
+#: Most due jobs that are looked at.
+MOST_DUE = 20_000
+#: Most ended jobs of a queue that are looked at.
+MOST_ENDS = 10_000
+#: The same of a key, and its queued jobs beyond its bound that are counted.
+MOST_OF_KEY = 2_000
+#: From this part of its depth on it is looked how quickly a queue drains.
+NEARLY_FULL = 0.5
+
+(_SETTINGS, _KNOWN, _MAKE, _LOCK, _WAIT, _DEPTH, _OLDEST, _ENDS, _SURPLUS, _NOTE, _KEY_DEPTHS, _KEY_SURPLUS, _KEY_ENDS, _FORGET) = (
+    text(read_sql(__file__, "looks", name))
+    for name in (
+        "settings",
+        "known",
+        "make",
+        "lock",
+        "wait",
+        "depth",
+        "oldest",
+        "ends",
+        "surplus",
+        "note",
+        "key_depths",
+        "key_surplus",
+        "key_ends",
+        "forget",
+    )
+)  # fmt: skip
+
+
+class Known(NamedTuple):
+    """What PostgreSQL knows of a queue.
+
+    Args:
+        bounds: up to where it takes submissions.
+        paused: nothing of it starts.
+        look: the last one; None where there was none.
+        now: PostgreSQL's clock, seconds of the epoch.
+    """
+
+    bounds: Bounds
+    paused: bool
+    look: Look | None
+    now: float
+
+
+def known(connection: Connection, queue: str) -> Known:
+    """A queue's bounds, and the last look at it."""
+    row = connection.execute(_KNOWN, {"queue": queue}).first()
+    if row is None:
+        return Known(NO_BOUNDS, paused=False, look=None, now=0.0)
+    at, took, depth, oldest, old_since, too_old, full_since, drain, surplus = row[5:]
+    age = Age(old_since, bool(too_old))
+    look = Look(at, took, depth, oldest, age, full_since, drain, surplus) if at else None
+    return Known(Bounds(*row[0:3]), row[3], look, row[4])
+
+
+def set_bounds(connection: Connection) -> None:
+    """Bounds the statements of this transaction; the functions below are for a transaction that has begun with this."""
+    connection.execute(
+        _SETTINGS, {"statement_timeout": str(STATEMENT_TIMEOUT_MS), "lock_timeout": str(LOCK_TIMEOUT_MS)}
+    )
+
+
+def lock(connection: Connection, queue: str, *, wait: bool) -> bool:
+    """Has no one else look at a queue until the transaction ends; False where another one does.
+
+    Args:
+        wait: for the other one.
+    """
+    if connection.execute(_LOCK, {"queue": queue}).first() is not None:
+        return True
+    connection.execute(_MAKE, {"queue": queue})
+    return connection.execute(_WAIT if wait else _LOCK, {"queue": queue}).first() is not None
+
+
+def look_anew(connection: Connection, queue: str, before: Known) -> Look:
+    """Looks at a queue that was locked, and notes what is found.
+
+    Args:
+        before: what was known of it once it was locked.
+    """
+    began = time.monotonic()
+    bounds, last, now = before.bounds, before.look or Look(0.0), before.now
+    depth = 0
+    if bounds.max_depth is not None:
+        most = counted_up_to(bounds.max_depth, last.drain)
+        depth = min(most, int(connection.execute(_DEPTH, {"queue": queue, "most": most}).scalar_one()))
+    oldest = float(connection.execute(_OLDEST, {"queue": queue, "most": MOST_DUE}).scalar_one())
+    age = next_age(last.age, oldest, bounds.max_age, now=now, gap=now - last.at)
+    is_full = age.refuses or (bounds.max_depth is not None and depth >= bounds.max_depth)
+    drain, surplus = 0.0, 0
+    is_nearly = bounds.max_depth is not None and depth >= bounds.max_depth * NEARLY_FULL
+    if (is_full or is_nearly) and not before.paused:
+        drain = _drain(connection, queue, oldest)
+        if age.refuses and drain > 0 and bounds.max_age is not None:
+            values = {"drain": drain, "clears": bounds.max_age * CLEARS_AT, "most": MOST_DUE}
+            surplus = int(connection.execute(_SURPLUS, {"queue": queue} | values).scalar_one())
+    full_since = (last.full_since or now) if is_full else None
+    look = Look(now, time.monotonic() - began, depth, oldest, age, full_since, drain, surplus)
+    connection.execute(_NOTE, {"queue": queue} | _values(look))
+    return look
+
+
+def _values(look: Look) -> dict[str, Any]:
+    return {
+        "at": look.at,
+        "took": look.took,
+        "depth": look.depth,
+        "oldest": look.oldest,
+        "old_since": look.age.old_since,
+        "too_old": look.age.refuses,
+        "full_since": look.full_since,
+        "drain": look.drain,
+        "surplus": look.surplus,
+    }
+
+
+def _drain(connection: Connection, queue: str, oldest: float) -> float:
+    recent, long_ago = windows(oldest)
+    values = {"queue": queue, "recent": recent, "long_ago": long_ago, "most": MOST_ENDS}
+    return drain_of(Ends(*connection.execute(_ENDS, values).one()), oldest)
+
+
+def key_depths(connection: Connection, bounds: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    """How many jobs of keys are queued, each counted up to its bound.
+
+    Args:
+        bounds: by queue and key.
+    """
+    values = {
+        "queues": text_array_of(queue for queue, _ in bounds),
+        "keys": text_array_of(key for _, key in bounds),
+        "mosts": array_of(bounds.values()),
+    }
+    return {(row[0], row[1]): row[2] for row in connection.execute(_KEY_DEPTHS, values)}
+
+
+def key_wait(connection: Connection, queue: str, key: str, most: int, *, paused: bool) -> int:
+    """Seconds until a job of a key would be taken.
+
+    Args:
+        most: jobs of it that may be queued.
+        paused: nothing of its queue starts.
+    """
+    values: dict[str, Any] = {"queue": queue, "key": key}
+    depth, oldest = connection.execute(_KEY_SURPLUS, values | {"most": most + MOST_OF_KEY}).one()
+    if paused:
+        return seconds_until(1, 0.0, oldest)
+    recent, long_ago = windows(oldest)
+    values |= {"recent": recent, "long_ago": long_ago, "most": MOST_OF_KEY}
+    drain = drain_of(Ends(*connection.execute(_KEY_ENDS, values).one()), oldest)
+    return seconds_until(depth - most + 1, drain, oldest)
+
+
+def forget(connection: Connection, queue: str) -> None:
+    """Forgets the last look at a queue: it was by other bounds."""
+    connection.execute(_FORGET, {"queue": queue})
