@@ -1,6 +1,6 @@
 """How queues stand for submissions, in one process: the last look at each that has bounds, and a new one when it is old.
 
-Whoever submits and finds the look older than a second looks anew, one of all processes at a time. What is found is kept in
+A submission that finds the look older than a second looks anew, one of all processes at a time. What is found is kept in
 PostgreSQL, so neither a restart nor an empty Redis changes what holds, and a queue to which no one submits is not looked at.
 """
 
