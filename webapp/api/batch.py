@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify, request
@@ -74,7 +75,7 @@ def submit_many() -> Response:
     counts = dict.fromkeys(("created", "existing", "invalid"), 0)
     for answer in answers:
         counts[answer["outcome"]] += 1
-    outcomes.count_items(counts)
+    outcomes.count_items(counts, Counter(answer["reason"] for answer in answers if "reason" in answer))
     return jsonify({**counts, "items": answers})
 
 

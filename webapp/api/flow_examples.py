@@ -32,7 +32,7 @@ _LIMITED = _OPEN | {"version": 3, "limits": _LIMITS.document()}
 _TASK_LIMITS = QueueLimits(Limits(2))
 _LIMIT_BODY = {
     "not more than can be run in time": {"max_depth": 100_000, "max_age": 300, "keys": {"max_depth": 1_000}},
-    "four at once, one of each key": _LIMITS.document() | {"by": "ada", "why": "the mail relay asked for it"}
+    "four at once, one of each key": _LIMITS.document() | {"by": "ada", "why": "the mail relay asked for it"},
 }
 _DEPTH = {"waiting": 1_208, "due": 1_200, "oldest_due_seconds": 31.204, "running": 0}
 _BODIES = {"by whom, and why": {"by": "ada", "why": "nightly maintenance"}, "without words": {}}

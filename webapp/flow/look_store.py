@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, TextClause, text
 
 from webapp.flow.admission import (
     CLEARS_AT,
@@ -27,10 +27,9 @@ from webapp.flow.admission import (
 from webapp.infra.postgres.literals import array_of, text_array_of
 from webapp.infra.postgres.sql_files import read_sql
 
-#: Longest that one statement of a look takes, milliseconds: a submission waits for it.
-STATEMENT_TIMEOUT_MS = 400
-#: Longest that a submission waits for another process's look, milliseconds.
-LOCK_TIMEOUT_MS = 200
+#: Longest that a look takes, milliseconds, and longest that a submission waits for that of another process: both are parts of its time.
+LONGEST_LOOK_MS = 350
+LOCK_TIMEOUT_MS = 150
 #: Most due jobs that are looked at.
 MOST_DUE = 20_000
 #: Most ended jobs of a queue that are looked at.
@@ -40,10 +39,11 @@ MOST_OF_KEY = 2_000
 #: From this part of its depth on it is looked how quickly a queue drains.
 NEARLY_FULL = 0.5
 
-(_SETTINGS, _KNOWN, _MAKE, _LOCK, _WAIT, _DEPTH, _OLDEST, _ENDS, _SURPLUS, _NOTE, _KEY_DEPTHS, _KEY_SURPLUS, _KEY_ENDS, _FORGET) = (
+(_SETTINGS, _TIMEOUT, _KNOWN, _MAKE, _LOCK, _WAIT, _DEPTH, _OLDEST, _ENDS, _SURPLUS, _NOTE, _KEY_DEPTHS, _KEY_SURPLUS, _KEY_ENDS, _FORGET) = (
     text(read_sql(__file__, "looks", name))
     for name in (
         "settings",
+        "timeout",
         "known",
         "make",
         "lock",
@@ -91,8 +91,36 @@ def known(connection: Connection, queue: str) -> Known:
 def set_bounds(connection: Connection) -> None:
     """Bounds the statements of this transaction; the functions below are for a transaction that has begun with this."""
     connection.execute(
-        _SETTINGS, {"statement_timeout": str(STATEMENT_TIMEOUT_MS), "lock_timeout": str(LOCK_TIMEOUT_MS)}
+        _SETTINGS, {"statement_timeout": str(LONGEST_LOOK_MS), "lock_timeout": str(LOCK_TIMEOUT_MS)}
     )
+
+
+class _Timed:
+    """Runs the statements of a look, which have a time together.
+
+    Args:
+        connection: in a transaction whose statements are bounded.
+        queue: that is looked at.
+    """
+
+    def __init__(self, connection: Connection, queue: str) -> None:
+        self._connection = connection
+        self._queue = queue
+        self._began = time.monotonic()
+
+    def took(self) -> float:
+        """Seconds so far."""
+        return time.monotonic() - self._began
+
+    def row(self, statement: TextClause, **values: Any) -> Row[Any]:
+        """The one row of a statement.
+
+        Raises:
+            DBAPIError: the time is over.
+        """
+        left = max(1, LONGEST_LOOK_MS - int(self.took() * 1_000))
+        self._connection.execute(_TIMEOUT, {"statement_timeout": str(left)})
+        return self._connection.execute(statement, {"queue": self._queue} | values).one()
 
 
 def lock(connection: Connection, queue: str, *, wait: bool) -> bool:
@@ -113,24 +141,26 @@ def look_anew(connection: Connection, queue: str, before: Known) -> Look:
     Args:
         before: what was known of it once it was locked.
     """
-    began = time.monotonic()
+    timed = _Timed(connection, queue)
     bounds, last, now = before.bounds, before.look or Look(0.0), before.now
-    depth = 0
+    depth, oldest, drain, surplus = 0, 0.0, 0.0, 0
     if bounds.max_depth is not None:
         most = counted_up_to(bounds.max_depth, last.drain)
-        depth = min(most, int(connection.execute(_DEPTH, {"queue": queue, "most": most}).scalar_one()))
-    oldest = float(connection.execute(_OLDEST, {"queue": queue, "most": MOST_DUE}).scalar_one())
+        depth = min(most, int(timed.row(_DEPTH, most=most)[0]))
+    is_deep = bounds.max_depth is not None and depth >= bounds.max_depth * NEARLY_FULL
+    if bounds.max_age is not None or is_deep:
+        oldest = float(timed.row(_OLDEST, most=MOST_DUE)[0])
     age = next_age(last.age, oldest, bounds.max_age, now=now, gap=now - last.at)
+    if (age.refuses or is_deep) and not before.paused:
+        recent, long_ago = windows(oldest)
+        ends = timed.row(_ENDS, recent=recent, long_ago=long_ago, most=MOST_ENDS)
+        drain = drain_of(Ends(ends[0], ends[1], ends[2]), oldest)
+    if age.refuses and drain > 0 and bounds.max_age is not None:
+        clears = bounds.max_age * CLEARS_AT
+        surplus = int(timed.row(_SURPLUS, most=MOST_DUE, drain=drain, clears=clears)[0])
     is_full = age.refuses or (bounds.max_depth is not None and depth >= bounds.max_depth)
-    drain, surplus = 0.0, 0
-    is_nearly = bounds.max_depth is not None and depth >= bounds.max_depth * NEARLY_FULL
-    if (is_full or is_nearly) and not before.paused:
-        drain = _drain(connection, queue, oldest)
-        if age.refuses and drain > 0 and bounds.max_age is not None:
-            values = {"drain": drain, "clears": bounds.max_age * CLEARS_AT, "most": MOST_DUE}
-            surplus = int(connection.execute(_SURPLUS, {"queue": queue} | values).scalar_one())
     full_since = (last.full_since or now) if is_full else None
-    look = Look(now, time.monotonic() - began, depth, oldest, age, full_since, drain, surplus)
+    look = Look(now, timed.took(), depth, oldest, age, full_since, drain, surplus)
     connection.execute(_NOTE, {"queue": queue} | _values(look))
     return look
 
@@ -147,12 +177,6 @@ def _values(look: Look) -> dict[str, Any]:
         "drain": look.drain,
         "surplus": look.surplus,
     }
-
-
-def _drain(connection: Connection, queue: str, oldest: float) -> float:
-    recent, long_ago = windows(oldest)
-    values = {"queue": queue, "recent": recent, "long_ago": long_ago, "most": MOST_ENDS}
-    return drain_of(Ends(*connection.execute(_ENDS, values).one()), oldest)
 
 
 def key_depths(connection: Connection, bounds: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:

@@ -29,6 +29,8 @@ LONGEST_AGE = 1.0
 LONGEST_AGE_OF_ESTIMATE = 0.25
 #: A look this old is not gone by while another process makes a new one, seconds.
 OLD = 3.0
+#: A look this old is not gone by at all where no new one can be made, seconds: jobs are taken then.
+WORTHLESS = 60.0
 #: A look takes at most this part of the time.
 PART_OF_TIME = 0.1
 #: What is stored within this time is noted together, seconds, and so many times are kept.
@@ -89,11 +91,11 @@ class Looks:
 
     def note(self, queue: str, created: int) -> None:
         """Notes that this process has stored so many jobs of a queue."""
-        kept = self._kept.get(queue)
-        if kept is None:
-            return
         now = self._clock()
         with self._noting:
+            kept = self._kept.get(queue)
+            if kept is None:
+                return
             if kept.created and now - kept.created[-1][0] < TOGETHER:
                 at, before = kept.created.pop()
                 kept.created.append((at, before + created))
@@ -155,12 +157,11 @@ class Looks:
             if again is not None and again is not kept:
                 return again
             renewed = self._read(queue, longest_age, wait=wait)
-            if kept is not None:
-                # What was stored before the look is in it.
-                with self._noting:
+            with self._noting:
+                if kept is not None:
+                    # What was stored before the look is in it.
                     renewed.created.extend(one for one in kept.created if one[0] >= renewed.looked_at)
-                    self._kept[queue] = renewed
-            self._kept[queue] = renewed
+                self._kept[queue] = renewed
             return renewed
         finally:
             self._lock.release()
@@ -179,6 +180,8 @@ class Looks:
                     "a queue could not be looked at",
                     extra={"queue": queue, "error_type": type(error).__name__},
                 )
+                if _age(known) > WORTHLESS:
+                    known = known._replace(look=None)
                 return _Kept(known, asked - _age(known), self._clock() + LONGEST_AGE)
         looked_at = asked - _age(known)
         look = known.look

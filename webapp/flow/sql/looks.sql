@@ -12,6 +12,9 @@ SELECT set_config(name, value, true)
                ('enable_bitmapscan', 'off'), ('enable_incremental_sort', 'off'))
        AS settings(name, value);
 
+-- name: timeout
+SELECT set_config('statement_timeout', :statement_timeout, true);
+
 -- name: known
 -- A queue's bounds, and the last look at it.
 SELECT max_depth, max_age, key_max_depth, paused_at IS NOT NULL, extract(epoch FROM clock_timestamp())::float8,
