@@ -57,6 +57,15 @@ class Bounds:
         """True if the queue must be looked at."""
         return self.max_depth is not None or self.max_age is not None
 
+    def reaches(self, depth: int, part: float = 1.0) -> bool:
+        """True if so many jobs are this part of `max_depth`, or more.
+
+        Example:
+            >>> Bounds(max_depth=10).reaches(5), Bounds(max_depth=10).reaches(5, 0.5), Bounds().reaches(5)
+            (False, True, False)
+        """
+        return self.max_depth is not None and depth >= self.max_depth * part
+
     def document(self) -> dict[str, Any]:
         """Those of the queue, as clients see them."""
         return {"max_depth": self.max_depth, "max_age": self.max_age}

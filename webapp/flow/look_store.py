@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, TextClause, text
+from sqlalchemy import Connection, TextClause, text
 
 from webapp.flow.admission import (
     CLEARS_AT,
@@ -112,7 +112,7 @@ class _Timed:
         """Seconds so far."""
         return time.monotonic() - self._began
 
-    def row(self, statement: TextClause, **values: Any) -> Row[Any]:
+    def row(self, statement: TextClause, **values: Any) -> tuple[Any, ...]:
         """The one row of a statement.
 
         Raises:
@@ -120,7 +120,7 @@ class _Timed:
         """
         left = max(1, LONGEST_LOOK_MS - int(self.took() * 1_000))
         self._connection.execute(_TIMEOUT, {"statement_timeout": str(left)})
-        return self._connection.execute(statement, {"queue": self._queue} | values).one()
+        return tuple(self._connection.execute(statement, {"queue": self._queue} | values).one())
 
 
 def lock(connection: Connection, queue: str, *, wait: bool) -> bool:
@@ -143,26 +143,39 @@ def look_anew(connection: Connection, queue: str, before: Known) -> Look:
     """
     timed = _Timed(connection, queue)
     bounds, last, now = before.bounds, before.look or Look(0.0), before.now
-    depth, oldest, drain, surplus = 0, 0.0, 0.0, 0
-    if bounds.max_depth is not None:
-        most = counted_up_to(bounds.max_depth, last.drain)
-        depth = min(most, int(timed.row(_DEPTH, most=most)[0]))
-    is_deep = bounds.max_depth is not None and depth >= bounds.max_depth * NEARLY_FULL
+    depth = _depth(timed, bounds, last.drain)
+    is_deep = bounds.reaches(depth, NEARLY_FULL)
+    oldest = 0.0
     if bounds.max_age is not None or is_deep:
         oldest = float(timed.row(_OLDEST, most=MOST_DUE)[0])
     age = next_age(last.age, oldest, bounds.max_age, now=now, gap=now - last.at)
-    if (age.refuses or is_deep) and not before.paused:
-        recent, long_ago = windows(oldest)
-        ends = timed.row(_ENDS, recent=recent, long_ago=long_ago, most=MOST_ENDS)
-        drain = drain_of(Ends(ends[0], ends[1], ends[2]), oldest)
-    if age.refuses and drain > 0 and bounds.max_age is not None:
-        clears = bounds.max_age * CLEARS_AT
-        surplus = int(timed.row(_SURPLUS, most=MOST_DUE, drain=drain, clears=clears)[0])
-    is_full = age.refuses or (bounds.max_depth is not None and depth >= bounds.max_depth)
+    drain = _drain(timed, oldest) if (age.refuses or is_deep) and not before.paused else 0.0
+    surplus = _surplus(timed, bounds, drain) if age.refuses else 0
+    is_full = age.refuses or bounds.reaches(depth)
     full_since = (last.full_since or now) if is_full else None
     look = Look(now, timed.took(), depth, oldest, age, full_since, drain, surplus)
     connection.execute(_NOTE, {"queue": queue} | _values(look))
     return look
+
+
+def _depth(timed: _Timed, bounds: Bounds, drain: float) -> int:
+    if bounds.max_depth is None:
+        return 0
+    most = counted_up_to(bounds.max_depth, drain)
+    return min(most, int(timed.row(_DEPTH, most=most)[0]))
+
+
+def _drain(timed: _Timed, oldest: float) -> float:
+    recent, long_ago = windows(oldest)
+    return drain_of(Ends(*timed.row(_ENDS, recent=recent, long_ago=long_ago, most=MOST_ENDS)), oldest)
+
+
+def _surplus(timed: _Timed, bounds: Bounds, drain: float) -> int:
+    """What must leave until the oldest due job is young enough; 0 where it is not known how quickly jobs leave."""
+    if drain <= 0 or bounds.max_age is None:
+        return 0
+    clears = bounds.max_age * CLEARS_AT
+    return int(timed.row(_SURPLUS, most=MOST_DUE, drain=drain, clears=clears)[0])
 
 
 def _values(look: Look) -> dict[str, Any]:
