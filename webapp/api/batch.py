@@ -48,7 +48,11 @@ BATCH_BUDGET = 20.0
     names_job="/items/0/id",
 )
 def submit_many() -> Response:
-    """Stores up to 10,000 jobs; 200 with an answer for each, in their order: created, existing or invalid."""
+    """Stores up to 10,000 jobs; 200 with an answer for each, in their order: created, existing or invalid.
+
+    An item above a bound of its queue or key is invalid, for the `reason` queue-full or key-full, and says in `retry_after` in how many
+    seconds it would be taken.
+    """
     if HEADER in request.headers:
         raise BadRequest(f"{HEADER} is for one job; in a batch each item has its own idempotency_key")
     largest: int = current_app.extensions["settings"].max_payload_bytes

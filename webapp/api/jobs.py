@@ -79,7 +79,11 @@ def job_id_of(given: str) -> UUID:
     names_job="/id",
 )
 def submit() -> tuple[Response, int]:
-    """Stores a job: 201 when it is new, 200 with the job that its idempotency key was used for, or that holds its unique key."""
+    """Stores a job: 201 when it is new, 200 with the job that its idempotency key was used for, or that holds its unique key.
+
+    A new one above a bound of its queue is refused with 503, above that of its key with 429; the problem's type is `queue-full` or
+    `key-full`, and Retry-After says when it would be taken.
+    """
     wanted = SubmitRequest.model_validate(json_body())
     key = one_key(request.headers.get(HEADER), wanted.idempotency_key)
     accepted = job_service().submit(wanted.submission(key))

@@ -26,10 +26,10 @@ SELECT max_depth, max_age, key_max_depth, paused_at IS NOT NULL, extract(epoch F
 INSERT INTO queue_looks (queue) VALUES (:queue) ON CONFLICT DO NOTHING;
 
 -- name: lock
-SELECT FROM queue_looks WHERE queue = :queue FOR UPDATE SKIP LOCKED;
+SELECT true FROM queue_looks WHERE queue = :queue FOR UPDATE SKIP LOCKED;
 
 -- name: wait
-SELECT FROM queue_looks WHERE queue = :queue FOR UPDATE;
+SELECT true FROM queue_looks WHERE queue = :queue FOR UPDATE;
 
 -- name: depth
 -- Queued jobs, counted up to `most`, of those with a message and those without.
@@ -64,7 +64,7 @@ SELECT count(*) FILTER (WHERE finished_at > now() - make_interval(secs => :recen
 
 -- name: surplus
 -- How many of the due jobs must leave, at `drain` in a second, until the oldest of the rest is younger than `clears` seconds.
-SELECT coalesce(min(ahead) FILTER (WHERE age + ahead / :drain < :clears), count(*))
+SELECT coalesce(min(ahead) FILTER (WHERE age + ahead / CAST(:drain AS float8) < CAST(:clears AS float8)), count(*))
   FROM (SELECT row_number() OVER (ORDER BY run_at) - 1 AS ahead, extract(epoch FROM now() - run_at)::float8 AS age FROM (
            (SELECT due.run_at FROM generate_series(0, 9) AS level CROSS JOIN LATERAL (
                 SELECT run_at FROM jobs_living
