@@ -192,7 +192,7 @@ def test_each_key_has_its_own_depth(client, engine, bound):
 def test_an_item_of_a_batch_is_judged_by_itself(client, engine, bound):
     bound(max_depth=6, key_max_depth=2)
     answer = batch(
-        client, *({"key": key} for key in "aaab"), *({} for _ in range(4)), {"payload": {"task": "nope"}}
+        client, *({"key": key} for key in "aaab"), *({} for _ in range(4)), {"payload": "no object"}
     )
     outcomes = [item["outcome"] for item in answer["items"]]
     assert outcomes == ["created"] * 2 + ["invalid"] + ["created"] * 4 + ["invalid"] * 2

@@ -29,7 +29,8 @@ def test_a_queue_and_a_task_are_given_limits_and_have_none_again(flask, client):
     shown = json.loads(said(flask(*words, "--key-concurrency", "1", "--key-rate", "2", "--fair", "--json")))
     assert shown["limits"] == limits_of(client) == {
         "concurrency": 4, "rate": {"limit": 100, "per": 60.0, "burst": 5}, "fair": True,
-        "keys": {"concurrency": 1, "rate": {"limit": 2, "per": 1.0, "burst": 1}},
+        "keys": {"concurrency": 1, "rate": {"limit": 2, "per": 1.0, "burst": 1}, "max_depth": None},
+        "max_depth": None, "max_age": None,
     }  # fmt: skip
     assert said(flask("tasks", "set", "noop", "--concurrency", "2", "--why", "two seats")).startswith(
         "task 'noop': {"

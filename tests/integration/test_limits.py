@@ -504,7 +504,7 @@ def test_limits_are_set_shown_put_on_record_and_taken_away(client, engine):
     assert answer.status_code == 200
     limits = {
         "concurrency": 4, "rate": {"limit": 100, "per": 60.0, "burst": 2},
-        "keys": {"concurrency": 1, "rate": None}, "fair": False,
+        "keys": {"concurrency": 1, "rate": None, "max_depth": None}, "fair": False, "max_depth": None, "max_age": None,
     }  # fmt: skip
     assert answer.json["limits"] == limits
     assert client.get("/queues/default").json["limits"] == limits

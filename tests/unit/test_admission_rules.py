@@ -8,6 +8,7 @@ from webapp.flow.admission import (
     CONTINUOUS,
     LATEST,
     MOST_AGE,
+    MOST_BEYOND,
     MOST_DEPTH,
     MOST_KEY_DEPTH,
     PERSISTENCE,
@@ -110,7 +111,7 @@ def test_when_a_client_is_told_to_come_again(surplus, drain, stands_for, seconds
 def test_what_is_counted_has_a_bound():
     assert counted_up_to(10, 0.0) == 10_010
     assert counted_up_to(10, 200.0) == 60_010
-    assert counted_up_to(MOST_DEPTH, 1e9) == 2 * MOST_DEPTH
+    assert counted_up_to(MOST_DEPTH, 1e9) == MOST_DEPTH + MOST_BEYOND
     assert windows(0.0) == (1.0, 1.0)
 
 

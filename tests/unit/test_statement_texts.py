@@ -49,8 +49,10 @@ def test_queues_and_tasks_are_changed_by_the_same_statements():
     for name in ("find", "all", "make", "lock", "set"):
         queue, task = (read_sql(flow_store.__file__, file, name) for file in ("queues", "tasks"))
         same = task.replace("has_aside = has_aside OR :paused, ", "").replace("task_limits", "queues")
-        # A task has no limits of keys.
+        # A task has no limits of keys, and no bounds.
         same = same.replace("NULL::int, NULL::int, NULL::float8, NULL::int, false", "KEYS")
+        same = re.sub(r"NULL::int, NULL::float8, NULL::int(?= FROM|$)", "BOUNDS", words(same))
+        queue = words(queue).replace("max_depth, max_age, key_max_depth", "BOUNDS")
         queue = queue.replace("key_concurrency, key_rate_limit, key_rate_per, key_rate_burst, fair", "KEYS")
         assert words(re.sub(r"\btask\b", "name", same)) == words(queue)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 #: Most jobs that a queue may be bounded to: each look counts as far.
-MOST_DEPTH = 1_000_000
+MOST_DEPTH = 250_000
 #: Most jobs that each key may be bounded to: each submission counts as far.
 MOST_KEY_DEPTH = 10_000
 #: Least and greatest bound of how long the oldest due job may have waited, seconds.
@@ -29,8 +29,8 @@ RECENT, LONG_AGO = 30.0, 300.0
 SHORTEST = 1.0
 #: Fewer ends than this tell too little.
 FEWEST_ENDS = 20
-#: Jobs beyond the bound that are counted where it is not known how quickly the queue drains.
-COUNTED_BEYOND = 10_000
+#: Jobs beyond the bound that are counted: where it is not known how quickly the queue drains, and at most.
+COUNTED_BEYOND, MOST_BEYOND = 10_000, 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +164,13 @@ def next_age(before: Age, oldest: float, max_age: float | None, *, now: float, g
 
 
 def counted_up_to(max_depth: int, drain: float) -> int:
-    """How far the jobs of a queue are counted: what is beyond takes longer than the longest `Retry-After`.
+    """How far the jobs of a queue are counted: what is beyond takes longer than the longest `Retry-After`, or too long to be counted.
 
     Example:
         >>> counted_up_to(1_000, 0.0), counted_up_to(1_000, 100.0)
         (11000, 31000)
     """
-    return max_depth + min(MOST_DEPTH, max(COUNTED_BEYOND, math.ceil(drain * LATEST)))
+    return max_depth + min(MOST_BEYOND, max(COUNTED_BEYOND, math.ceil(drain * LATEST)))
 
 
 def windows(oldest: float) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from webapp.flow.admission import (
     seconds_until,
     windows,
 )
+from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, text_array_of
 from webapp.infra.postgres.sql_files import read_sql
 
@@ -39,7 +40,7 @@ MOST_OF_KEY = 2_000
 #: From this part of its depth on it is looked how quickly a queue drains.
 NEARLY_FULL = 0.5
 
-(_SETTINGS, _TIMEOUT, _KNOWN, _MAKE, _LOCK, _WAIT, _DEPTH, _OLDEST, _ENDS, _SURPLUS, _NOTE, _KEY_DEPTHS, _KEY_SURPLUS, _KEY_ENDS, _FORGET) = (
+(_SETTINGS, _TIMEOUT, _KNOWN, _MAKE, _LOCK, _WAIT, _DEPTH, _OLDEST, _ENDS, _SURPLUS, _NOTE, _KEY_SURPLUS, _KEY_ENDS, _FORGET) = (
     text(read_sql(__file__, "looks", name))
     for name in (
         "settings",
@@ -53,12 +54,13 @@ NEARLY_FULL = 0.5
         "ends",
         "surplus",
         "note",
-        "key_depths",
         "key_surplus",
         "key_ends",
         "forget",
     )
 )  # fmt: skip
+#: Each submission with a key asks for it.
+_KEY_DEPTHS = Statement(read_sql(__file__, "looks", "key_depths"))
 
 
 class Known(NamedTuple):
@@ -203,7 +205,7 @@ def key_depths(connection: Connection, bounds: Mapping[tuple[str, str], int]) ->
         "keys": text_array_of(key for _, key in bounds),
         "mosts": array_of(bounds.values()),
     }
-    return {(row[0], row[1]): row[2] for row in connection.execute(_KEY_DEPTHS, values)}
+    return {(row[0], row[1]): row[2] for row in _KEY_DEPTHS.run(connection, values).rows}
 
 
 def key_wait(connection: Connection, queue: str, key: str, most: int, *, paused: bool) -> int:
