@@ -16,6 +16,7 @@ from webapp.flow import look_store
 from webapp.flow import store as flow_store
 from webapp.flow.admission import Bounds
 from webapp.flow.limits import QueueLimits
+from webapp.flow.looks import Looks
 from webapp.flow.model import Kind, Target
 from webapp.infra.broker import heartbeats
 from webapp.infra.postgres.literals import array_of
@@ -313,7 +314,7 @@ def test_where_nothing_leaves_a_client_comes_after_as_long_again(client, engine,
     assert within(retry_after(post(client)), 20.0)
     later(100.0)
     assert within(retry_after(post(client)), 100.0)
-    fill(engine, waiting=1, over=50.0, key="a")
+    fill(engine, waiting=1, ended=100 if paused else 0, over=50.0, key="a")
     bound(key_max_depth=1)
     assert within(retry_after(post(client, key="a"), 429), 50.0)
 
@@ -345,6 +346,15 @@ def test_what_was_found_outlives_processes_and_redis(client, engine, bound, redi
         service_over(engine, broker).submit(Submission({"task": "noop"}))
     # Another process goes by the same look.
     assert run(engine, text("SELECT at FROM queue_looks")).scalar_one() == looked
+
+
+def test_several_processes_share_a_look(engine, bound):
+    fill(engine, waiting=100, over=10.0)
+    bound(max_depth=200)
+    with ThreadPoolExecutor(6) as pool:
+        standings = list(pool.map(lambda _: Looks(engine).standing("default"), range(6)))
+    # One that has waited too long for another's look goes without.
+    assert len({standing.look.at for standing in standings if standing.look is not None}) == 1
 
 
 def test_several_processes_go_beyond_a_depth_by_what_comes_in_a_second(engine, bound, broker, app):
