@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from clock import SettableClock
 from ending import end_again
 from factories import ERROR, books, claimed, dead_lettered, queued, row_of, service_over, tables
 from sqlalchemy import text
@@ -341,8 +342,23 @@ def test_where_nothing_has_bounds_nothing_is_asked(client, engine, service, boun
     bound(max_depth=1, target=Target(Kind.QUEUE, "other"))
     assert post(client).status_code == 201
     assert batch(client, {}, {})["created"] == 2
-    assert service.admission.looks._kept == {}
+    assert service.admission.looks.are_none
     assert run(engine, text("SELECT count(*) FROM queue_looks")).scalar_one() == 0
+
+
+def test_a_queue_that_has_no_bounds_any_more_is_forgotten(engine, bound):
+    clock = SettableClock()
+    looks = Looks(engine, clock)
+    bound(max_depth=5)
+    assert looks.standing("default").room == 5
+    looks.note("default", 2)
+    assert looks.standing("default").room == 3
+    clock.advance(45.0)
+    looks.note("default", 1)
+    assert not looks.are_none
+    clock.advance(30.0)
+    looks.note("default", 1)
+    assert looks.are_none
 
 
 def test_what_was_found_outlives_processes_and_redis(client, engine, bound, redis, broker):

@@ -89,12 +89,21 @@ class Looks:
             standing = self._standing(self._renewed(queue, LONGEST_AGE_OF_ESTIMATE))
         return standing
 
+    @property
+    def are_none(self) -> bool:
+        """True while no queue is known that has bounds."""
+        return not self._kept
+
     def note(self, queue: str, created: int) -> None:
         """Notes that this process has stored so many jobs of a queue."""
         now = self._clock()
         with self._noting:
             kept = self._kept.get(queue)
             if kept is None:
+                return
+            if now > kept.good_until + WORTHLESS:
+                # It was not asked for since: the queue has no bounds any more.
+                del self._kept[queue]
                 return
             if kept.created and now - kept.created[-1][0] < TOGETHER:
                 at, before = kept.created.pop()

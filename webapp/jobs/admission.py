@@ -104,6 +104,8 @@ class Admission:
 
     def note(self, jobs: Iterable[NewJob]) -> None:
         """Notes that these were stored."""
+        if self.looks.are_none:
+            return
         for queue, created in Counter(job.queue for job in jobs).items():
             self.looks.note(queue, created)
 
