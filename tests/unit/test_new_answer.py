@@ -17,7 +17,7 @@ LATER = NOW.astimezone(timezone(timedelta(hours=2))) + timedelta(days=1)
 
 
 def stored(*times, **changes):
-    return insert._new_row(new_job(**changes), *times)
+    return insert.new_row(new_job(**changes), *times)
 
 
 @pytest.mark.parametrize(

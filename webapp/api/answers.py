@@ -108,6 +108,7 @@ class BatchItem(_Answer):
     outcome: Literal["created", "existing", "invalid"]
     id: UUID | None = None
     held: Literal[True] | None = None
+    replaced: Literal[True] | None = None
     errors: list[Breach] | None = None
 
 

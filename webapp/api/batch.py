@@ -75,7 +75,8 @@ def _answer(placed: Placed | JobError, named: int) -> dict[str, Any]:
     match placed:
         case Placed(id=job_id, created=created):
             answer = {"outcome": "created" if created else "existing", "id": str(job_id)}
-            return answer | ({"held": True} if placed.held else {})
+            said = {"held": placed.held, "replaced": placed.replaced}
+            return answer | {name: True for name, is_so in said.items() if is_so}
         case KeyReused() | UniqueHeld():
             field = "unique.key" if isinstance(placed, UniqueHeld) else "idempotency_key"
             return _invalid([{"field": field, "rule": str(placed), "given": placed.key}])

@@ -159,6 +159,11 @@ SUBMIT = Examples(
             "payload": {"task": "noop"},
             "unique": {"key": "refresh-18", "while": "queued", "for": 60, "on_conflict": "return"},
         },
+        "half a minute after the last event, five minutes after the first": {
+            "payload": {"task": "noop"},
+            "delay": 30,
+            "unique": {"key": "index-17", "on_conflict": "replace", "max_wait": 300},
+        },
         "later, and urgent then": {"payload": {"task": "noop"}, "priority": 9, "delay": 60},
         "retries of its own": {
             "payload": {"task": "fail"},
