@@ -8,7 +8,7 @@ from dataclasses import fields
 from webapp.flow import store as flow_store
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs import ends, store
-from webapp.jobs.columns import FIELDS, columns_of
+from webapp.jobs.columns import FIELDS, OF_ONE, columns_of
 from webapp.jobs.model import Claim, LeasedJob
 from webapp.queues import store as queue_store
 from webapp.queues import tickets
@@ -73,7 +73,8 @@ def test_both_claims_write_and_answer_the_same():
 def test_a_jobs_columns_are_those_of_its_row():
     for name in ("find", "find_ended"):
         text = words(between(read_sql(store.__file__, "find_job", name), "SELECT", "FROM jobs"))
-        assert text == words(columns_of(FIELDS))
+        assert text.startswith(words(columns_of(FIELDS)) + ", (SELECT")
+        assert text.endswith(f") AS {OF_ONE}")
 
 
 def test_a_plain_job_is_stored_without_what_it_does_not_use():

@@ -71,6 +71,7 @@ QUEUED: dict[str, Any] = {
     "progress": None,
     "result_note": None,
     "key": "customer-17",
+    "unique_key": None,
 }
 PROCESSING = QUEUED | {
     "status": "processing",
@@ -99,6 +100,11 @@ CANCELLED = QUEUED | {
     "updated_at": "2026-11-24T05:02:40.120331Z",
     "finished_at": "2026-11-24T05:02:40.120331Z",
 }
+
+
+def in_list(job: dict[str, Any]) -> dict[str, Any]:
+    """A job as lists show it."""
+    return {name: value for name, value in job.items() if name != "unique_key"}
 
 
 def problem(status: int, detail: str, *broken: tuple[str, str, str]) -> dict[str, Any]:
@@ -233,7 +239,7 @@ PAGE = Examples(
     },
     answers={
         200: {
-            "items": [COMPLETED],
+            "items": [in_list(COMPLETED)],
             "total": 1,
             "total_is_estimate": False,
             "limit": 20,

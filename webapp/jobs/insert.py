@@ -190,6 +190,7 @@ def new_row(
         progress=None,
         result_note=None,
         key=terms.key,
+        unique_key=None if job.unique is None else job.unique.key,
     )
 
 

@@ -212,7 +212,10 @@ class UniqueKey(Base):
     job_id: Mapped[UUID] = mapped_column(Uuid)
     until: Mapped[datetime] = mapped_column(TIME)
 
-    __table_args__ = (CheckConstraint("length(key) BETWEEN 1 AND 200", name="unique_keys_length"),)
+    __table_args__ = (
+        CheckConstraint("length(key) BETWEEN 1 AND 200", name="unique_keys_length"),
+        Index("unique_keys_by_job", "job_id"),
+    )
 
 
 class Attempt(Base):
