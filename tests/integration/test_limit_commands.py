@@ -53,6 +53,9 @@ def test_a_queue_and_a_task_are_given_limits_and_have_none_again(flask, client):
         (("queues", "set", "default", "--concurrency", "0"), 2, "--concurrency"),
         (("queues", "set", "nowhere", "--concurrency", "1"), 4, "there is no queue 'nowhere'"),
         (("queues", "set-key", "default", "a", "--weight", "0"), 2, "--weight"),
+        (("queues", "set-key", "default", "a", "--burst", "2"), 2, "--burst needs --rate"),
+        (("queues", "set-key", "default", "a", "--rate", "0"), 2, "--rate.limit"),
+        (("queues", "keys", "default", "--order", "waiting", "--cursor", "a"), 2, "together with cursor"),
         (("queues", "keys", "nowhere"), 4, "there is no queue 'nowhere'"),
     ],
 )
@@ -68,6 +71,10 @@ def test_a_key_is_given_limits_listed_and_like_every_key_again(flask):
     assert "key 'acme' of queue 'default'" in said(
         flask("queues", "set-key", "default", "acme", "--weight", "3")
     )
+    slow = flask(
+        "queues", "set-key", "default", "acme", "--weight", "3", "--rate", "2/60", "--burst", "2", "--json"
+    )
+    assert json.loads(said(slow))["rate"] == {"limit": 2, "per": 60.0, "burst": 2}
     paused = json.loads(
         said(flask("queues", "set-key", "default", "b", "--paused", "--why", "loops", "--json"))
     )
@@ -87,6 +94,7 @@ keys = {concurrency = 1}
 
 [keys.default.acme]
 weight = 3
+rate = {limit = 5, per = 60}
 
 [tasks.noop]
 rate = {limit = 100, per = 60}
@@ -104,7 +112,8 @@ def test_a_file_is_applied_and_what_it_does_not_name_stays(flask, client, tmp_pa
     )
     assert (limits_of(client)["concurrency"], limits_of(client)["keys"]["concurrency"]) == (8, 1)
     assert limits_of(client, "/tasks/noop")["rate"] == {"limit": 100, "per": 60.0, "burst": 2}
-    assert client.get("/queues/default/keys/acme").json["weight"] == 3.0
+    acme = client.get("/queues/default/keys/acme").json
+    assert (acme["weight"], acme["rate"]) == (3.0, {"limit": 5, "per": 60.0, "burst": 1})
     assert limits_of(client, "/tasks/sleep")["concurrency"] == 3
     assert client.get("/flow/changes").json["items"][0]["why"] == "release 7"
     again = said(flask("queues", "apply", str(file))).splitlines()

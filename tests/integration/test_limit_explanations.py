@@ -109,6 +109,21 @@ def test_a_rate_says_when_the_next_one_may_start(client, engine, limit):
     assert 3_500 < due_in <= 3_600
 
 
+def test_a_keys_own_rate_is_the_one_that_is_named(client, engine, limit):
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO key_limits (queue, key, rate_limit, rate_per, rate_burst) VALUES ('default', 'a', 2, 3600, 1)"
+            )
+        )
+    limit(keys=Limits(rate=Rate(9, 60.0, 9)))
+    first, second = in_lane(engine, "a"), in_lane(engine, "a")
+    assert [claim.id for claim in take(engine)] == [first.id]
+    found = said(client, second)
+    assert (found["state"], found["facts"]["limit"], found["facts"]["per"]) == ("key_rate", 2, 3600.0)
+    assert "key 'a' of queue 'default' 2 jobs may start in 3600 s" in found["sentence"]
+
+
 def test_jobs_of_the_same_key_and_keys_whose_turn_is_before_are_counted(client, engine, limit):
     limit()
     rows = {key: [in_lane(engine, key) for _ in range(3)] for key in "ab"}

@@ -10,13 +10,13 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from webapp.flow.limits import QueueLimits
-from webapp.flow.model import KeyState, KeyTarget, Pause
+from webapp.flow.limits import QueueLimits, Rate
+from webapp.flow.model import KeyFigures, KeyOrder, KeyState, KeyTarget, Pause, RankedKeys
 from webapp.infra.postgres.sql_files import read_sql
 
-_FIND, _PAGE, _SET, _FORGET, _APPLY, _NOTE, _COUNTS = (
+_FIND, _PAGE, _SET, _FORGET, _APPLY, _NOTE, _RANKED, _COUNTS = (
     text(read_sql(__file__, "keys", name))
-    for name in ("find", "page", "set", "forget", "apply", "note", "counts")
+    for name in ("find", "page", "set", "forget", "apply", "note", "ranked", "counts")
 )
 
 
@@ -34,6 +34,20 @@ def page(connection: Connection, queue: str, *, after: str | None, limit: int) -
     """
     rows = connection.execute(_PAGE, {"queue": queue, "after": after, "limit": limit})
     return [_state(row) for row in rows]
+
+
+def ranked(connection: Connection, queue: str, order: KeyOrder, *, limit: int, most: int) -> RankedKeys:
+    """The keys of which most waits or runs in a queue.
+
+    Args:
+        order: what comes first.
+        limit: most keys.
+        most: jobs of each kind that are counted.
+    """
+    values = {"queue": queue, "by_running": order is KeyOrder.RUNNING, "limit": limit, "most": most}
+    rows = connection.execute(_RANKED, values).all()
+    found = [KeyFigures(_state(row), row[11], row[12]) for row in rows if row[1] is not None]
+    return RankedKeys(found, any(most <= counted for counted in rows[0][13:]))
 
 
 def put(connection: Connection, wanted: KeyState, *, by: str | None, why: str | None) -> KeyState:
@@ -69,15 +83,20 @@ def counts(connection: Connection, target: KeyTarget, most: int) -> tuple[int, i
 
 
 def _values(state: KeyState) -> dict[str, Any]:
+    rate = state.rate
     return {
         "queue": state.queue,
         "key": state.key,
         "paused": state.pause is not None,
         "concurrency": state.concurrency,
         "weight": state.weight,
+        "rate_limit": rate.limit if rate else None,
+        "rate_per": rate.per if rate else None,
+        "rate_burst": rate.burst if rate else None,
     }
 
 
 def _state(row: Sequence[Any]) -> KeyState:
     pause = None if row[2] is None else Pause(row[2], row[3], row[4])
-    return KeyState(row[0], row[1], pause, row[5], row[6], row[7])
+    rate = None if row[8] is None else Rate.of(*row[8:11])
+    return KeyState(row[0], row[1], pause, row[5], row[6], row[7], rate)

@@ -1,16 +1,15 @@
-"""The front door of keys: their own concurrency, their share of the turns, their pause. Commits."""
+"""The front door of keys: their own limits, their share of the turns, their pause. Commits."""
 
 from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
 from webapp.flow import key_store, store
 from webapp.flow.errors import StaleVersion
-from webapp.flow.model import KeyState, KeyTarget, Kind, Target
+from webapp.flow.model import KeyFigures, KeyOrder, KeyState, KeyTarget, Kind, RankedKeys, Target
 from webapp.flow.service import Flow, fits
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 
@@ -18,18 +17,8 @@ logger = logging.getLogger(__name__)
 
 #: Up to where jobs of a key are counted.
 MOST_COUNTED = 10_000
-
-
-class KeyFigures(NamedTuple):
-    """How a key stands, and what it has.
-
-    Args:
-        waiting, running: jobs that wait and processes that run some, each counted to `MOST_COUNTED`.
-    """
-
-    state: KeyState
-    waiting: int
-    running: int
+#: Up to where the jobs of a queue are counted that wait to be sent, those that were sent, and those that run, where its keys are ranked.
+MOST_RANKED = 50_000
 
 
 class Keys:
@@ -70,6 +59,22 @@ class Keys:
         self._flow.state(Target(Kind.QUEUE, queue))
         return in_one_trip(
             self._engine, lambda connection: key_store.page(connection, queue, after=after, limit=limit)
+        )
+
+    def ranked(self, queue: str, order: KeyOrder, *, limit: int) -> RankedKeys:
+        """The keys of which most waits or runs in a queue, with and without limits of their own; jobs without a key are left out.
+
+        Args:
+            order: what comes first.
+            limit: most keys.
+
+        Raises:
+            UnknownTarget: there is no such queue.
+        """
+        self._flow.state(Target(Kind.QUEUE, queue))
+        return in_one_trip(
+            self._engine,
+            lambda connection: key_store.ranked(connection, queue, order, limit=limit, most=MOST_RANKED),
         )
 
     def put(self, wanted: KeyState, *, by: str | None, why: str | None, expected: str | None) -> KeyState:

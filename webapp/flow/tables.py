@@ -56,7 +56,15 @@ class Queue(_Paused, _Limited, Base):
     fair: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
 
 
-class KeyLimit(_Paused, Base):
+class _Rated:
+    """What may have the rate of a single key; NULL: it goes by that of every key of its queue."""
+
+    rate_limit: Mapped[int | None] = mapped_column(Integer)
+    rate_per: Mapped[float | None] = mapped_column(Double)
+    rate_burst: Mapped[int | None] = mapped_column(Integer)
+
+
+class KeyLimit(_Paused, _Rated, Base):
     """A key of a queue that has limits of its own."""
 
     __tablename__ = "key_limits"
@@ -67,7 +75,7 @@ class KeyLimit(_Paused, Base):
     weight: Mapped[float] = mapped_column(Double, server_default=text("1"))
 
 
-class Lane(Base):
+class Lane(_Rated, Base):
     """Where the jobs of one queue, key and task wait while there are limits."""
 
     __tablename__ = "lanes"

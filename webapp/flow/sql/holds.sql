@@ -11,7 +11,8 @@ SELECT (q.is_limited IS TRUE OR t.is_limited IS TRUE) AND job.lane IS NULL AS to
        coalesce(k.concurrency, q.key_concurrency), djps_lane_holders(job.lane, '', coalesce(k.concurrency, q.key_concurrency)),
        q.rate_limit, q.rate_per, q.rate_burst, q.next_start,
        t.rate_limit, t.rate_per, t.rate_burst, t.next_start,
-       q.key_rate_limit, q.key_rate_per, q.key_rate_burst, coalesce(rate.next_start, 0),
+       coalesce(k.rate_limit, q.key_rate_limit), coalesce(k.rate_per, q.key_rate_per),
+       CASE WHEN k.rate_limit IS NULL THEN q.key_rate_burst ELSE k.rate_burst END, coalesce(rate.next_start, 0),
        k.paused_at, k.paused_by, k.paused_why,
        (SELECT count(*) FROM (SELECT FROM lanes AS other
          WHERE other.queue = job.queue AND other.task = job.task AND other.state = 'ready' AND other.turn < mine.turn
