@@ -22,6 +22,7 @@ from tasks.runtime import runtime
 from webapp.dead_letters.model import NewDeadLetter
 from webapp.dead_letters.store import move_to_dead_letters
 from webapp.flow.book import FlowBook
+from webapp.flow.looks import Looks
 from webapp.infra.background import Clock
 from webapp.infra.broker.publish import Broker
 from webapp.infra.broker.transport import lists_of
@@ -53,9 +54,13 @@ LEASE = 60.0
 ERROR = ErrorReport("E", "broken", "Traceback")
 
 
-def books(application: Flask) -> list[FlowBook]:
-    """The rule books of this process: that of the application, and that of the worker whose code runs here."""
-    return [application.extensions["flow"]._book, runtime().book]
+def books(application: Flask) -> list[FlowBook | Looks]:
+    """What this process knows of rules: the book of the application and that of the worker whose code runs here, and its looks."""
+    return [
+        application.extensions["flow"]._book,
+        runtime().book,
+        application.extensions["jobs"].admission.looks,
+    ]
 
 
 def service_over(

@@ -131,7 +131,7 @@ def _judge_return(stage: Stage, posts: Posts) -> None:
     stage.hold(WATCHED)
     since = time.time() - WATCHED
     share = spans.busy(spans.run(stage.system, stage.prefix), since, since + WATCHED) / (SLOTS * WATCHED)
-    handed = spans.handed_on(one for one in spans.held(stage.system, stage.prefix) if one.began > since)
+    handed = spans.handed_on(stage.system, stage.prefix, since)
     after = min((at - healed for at in full_at()), default=float("inf"))
     stage.say(f"all slots ran again after {after:.1f} s; then {share:.0%} busy, {handed:.0%} handed on")
     if after > within:

@@ -86,11 +86,15 @@ MUTANTS = (
     ),
     Mutant("no-gate", "slots are counted by as many at once as like to", "limits", "L1"),
     Mutant(
-        "no-hand-over", "a process's slot counts against its own next job", "limits", "L3 slots not handed on"
+        "no-hand-over",
+        "a process ends its jobs, and comes for the next later",
+        "limits",
+        "L3 slots not handed on",
     ),
     Mutant("free-retries", "a rate is paid for first attempts only", "rates", "L4"),
     Mutant("no-turns", "a lane stays first whatever it had", "keys", "L7"),
     Mutant("any-key", "a key is taken for free because its lane is ready", "keys", "L8"),
+    Mutant("no-order", "those after a job pass it while it waits for its next try", "order", "L10"),
     Mutant("all-the-time", "a client may take as long as it likes", "slow-clients"),
 )
 

@@ -16,6 +16,8 @@ from ops.chaos.system import LEASE, SWEEP
 PROMISED = LEASE + SWEEP + 10.0
 #: Longest recovery after FLUSHALL or a restart of Redis, seconds.
 PROMISED_REDIS = 10.0
+#: What POST answers when all is well, and when it is not and says so.
+SERVED = (200, 201, 503)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ WITH_HELD = (
     Kind("brief", 1.0, lambda rng: {"task": "chaos.effect", "ms": rng.randrange(50, 100)}),
     Kind("held", 0.0, _plain_payload),
 )
+#: Those in order, and what is cancelled of them.
+WITH_ORDERED = (*WITH_HELD, Kind("dropped", 0.0, _plain_payload, ("cancelled",)))
 WITH_POISON = (*ORDINARY, Kind("poison", 0.06, _poison, ("failed",)))
 WITH_LONG = (*ORDINARY, Kind("long", 0.03, _long))
 WITH_MEDIUM = (

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ops.chaos.client_faults import SLOW_CLIENTS, slow_clients
 from ops.chaos.crowd_faults import groups_broken, key_race
 from ops.chaos.database_faults import (
@@ -16,17 +14,16 @@ from ops.chaos.database_faults import (
 )
 from ops.chaos.day_faults import drop_read_day, midnights, missing_day
 from ops.chaos.death_faults import kill_and_retry, limits_while_away, poison_chunk
+from ops.chaos.flow_scenarios import FLOW
+from ops.chaos.follow_scenarios import FOLLOWED
 from ops.chaos.key_faults import poison_keys
-from ops.chaos.limit_faults import limits_hold
 from ops.chaos.lost_answers import lose_answers
 from ops.chaos.machine_faults import HEALED_WITHIN, cut_power, full_disk, up_twice
 from ops.chaos.meeting_faults import cancels_at_the_end, two_ends
 from ops.chaos.message_faults import drop_messages, duplicate_messages, garbage, shuffle_messages
 from ops.chaos.network_faults import blackhole, delay, reset_connections
-from ops.chaos.pause_faults import QUEUE_PATH, TASK_PATH, pause_under_load
 from ops.chaos.process_faults import (
     SKEWED,
-    among_two_workers,
     deafen,
     die_at,
     hurry_worker,
@@ -41,7 +38,6 @@ from ops.chaos.process_faults import (
     stop_worker,
     two_beats,
 )
-from ops.chaos.rate_faults import rate_holds
 from ops.chaos.redis_faults import (
     delete_queue,
     delete_unacked,
@@ -53,9 +49,9 @@ from ops.chaos.redis_faults import (
 )
 from ops.chaos.scenario import (
     PROMISED_REDIS,
+    SERVED,
     WITH_ASLEEP,
     WITH_FATED,
-    WITH_HELD,
     WITH_HELPERS,
     WITH_KILLER,
     WITH_LONG,
@@ -64,12 +60,7 @@ from ops.chaos.scenario import (
     Scenario,
 )
 from ops.chaos.soak import soak
-from ops.chaos.stage import Fault
 from ops.chaos.sweep_faults import sweeps_raise
-from ops.chaos.turn_faults import keys_take_turns
-
-#: What POST answers when all is well, and when it is not and says so.
-SERVED = (200, 201, 503)
 
 #: What the network scenarios need; their rate is lower, for every byte passes through Python twice.
 PROXIED = {"proxied": True}
@@ -355,71 +346,9 @@ def _list() -> list[Scenario]:
         Scenario("day-dropped", "an old day of history is dropped while it is read", drop_read_day, rate=60),
         Scenario("up-twice", "two `ops up` at the same moment", up_twice, jobs=60, rate=10),
         Scenario("slow-clients", SLOW_CLIENTS, slow_clients, rate=30, tail=10, slower_at_most=3),
-        *_followed("follow", "clients wait and read events", ("wait", "events")),
-        *_followed("cancel", "clients cancel and wait", ("cancel",)),
-        Scenario(
-            "pause",
-            "queue and task paused under load, while all is killed and Redis flushed",
-            pause_under_load,
-            rate=20,
-            jobs=200,
-            answers=(0, *SERVED),
-        ),
-        *(
-            Scenario(
-                name,
-                f"the limit of a {what} changes, tickets forged, children killed, FLUSHALL, PostgreSQL restarted",
-                among_two_workers(limits_hold(path)),
-                rate=4,
-                jobs=100,
-                kinds=WITH_HELD,
-                answers=SERVED,
-            )
-            for name, what, path in (("limits", "queue", QUEUE_PATH), ("task-limits", "task", TASK_PATH))
-        ),
-        Scenario(
-            "rates",
-            "a rate, tickets forged, children killed, FLUSHALL, attempts that fail",
-            among_two_workers(rate_holds),
-            rate=4,
-            jobs=60,
-            kinds=WITH_HELD,
-        ),
-        Scenario(
-            "keys",
-            "keys of unequal backlogs that take turns, tickets forged, children killed, FLUSHALL",
-            among_two_workers(keys_take_turns),
-            rate=4,
-            jobs=60,
-            kinds=WITH_HELD,
-        ),
+        *FOLLOWED,
+        *FLOW,
         Scenario("soak", "all of it, at random", soak, jobs=7_000, rate=40),
-    ]
-
-
-def _followed(verb: str, what: str, roles: tuple[str, ...]) -> list[Scenario]:
-    """What happens to those who follow and steer, among two workers; the load beside them is light."""
-
-    def scenario(name: str, fault: str, inject: Fault, **more: Any) -> Scenario:
-        return Scenario(
-            f"{verb}-{name}",
-            f"{what}, two workers, {fault}",
-            among_two_workers(inject),
-            rate=10,
-            jobs=120,
-            follow=roles,
-            **more,
-        )
-
-    return [
-        scenario("flush", "FLUSHALL three times", flush, within=PROMISED_REDIS),
-        scenario("worker-kill", "kill -9 of one worker, three times", kill_three_times("worker")),
-        scenario(
-            "pg-restart",
-            "PostgreSQL stopped at once (SIGQUIT), back after 2 s",
-            database_down(2, immediate=True),
-            database_away=True,
-        ),
     ]
 
 

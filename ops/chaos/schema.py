@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: `effects` has one row for each execution that began; `committed` says that its effect came through the fence.
-#: `transitions` and `final_writes` are written by triggers, so nothing a worker does can go unseen. They come before the UPDATE:
+#: `transitions` and `final_writes` are written by triggers, so nothing a worker does can go unseen; `tx` is its transaction. They come before the UPDATE:
 #: after one that moves a job to its day of history, no trigger knows what the row was.
 INSTALL = """
 CREATE TABLE effects (
@@ -16,8 +16,9 @@ CREATE INDEX effects_by_job ON effects (job_id, attempt);
 CREATE TABLE transitions (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     job_id uuid NOT NULL, attempt int NOT NULL, old text NOT NULL, new text NOT NULL, worker_id text,
-    at timestamptz NOT NULL DEFAULT clock_timestamp());
+    at timestamptz NOT NULL DEFAULT clock_timestamp(), tx xid8 NOT NULL DEFAULT pg_current_xact_id());
 CREATE INDEX transitions_by_job ON transitions (job_id, attempt);
+CREATE INDEX transitions_by_tx ON transitions (tx);
 
 CREATE TABLE final_writes (job_id uuid NOT NULL, old jsonb NOT NULL, new jsonb NOT NULL);
 

@@ -9,9 +9,6 @@ from typing import NamedTuple
 
 from ops.chaos.system import System
 
-#: Two things that one statement does are noted within this, seconds.
-SAME_MOMENT = 0.002
-
 
 class Span(NamedTuple):
     """From when to when a process held an attempt, or ran it; moments are seconds since 1970.
@@ -52,6 +49,11 @@ SELECT extract(epoch FROM e.started_at)::float8,
        SELECT min(one.at) AS at FROM transitions one
         WHERE one.job_id = e.job_id AND one.attempt = e.attempt AND one.old = 'processing') AS settled ON true
  WHERE j.idempotency_key LIKE %s ORDER BY 1"""
+
+_HANDED_ON = """
+SELECT avg(EXISTS (SELECT FROM transitions AS ended WHERE ended.tx = t.tx AND ended.old = 'processing')::int)::float8
+  FROM transitions t JOIN jobs j ON j.id = t.job_id
+ WHERE j.idempotency_key LIKE %s AND t.new = 'processing' AND t.at > to_timestamp(%s)"""
 
 
 def held(system: System, prefix: str) -> list[Span]:
@@ -112,19 +114,14 @@ def most_in_a_window(moments: Sequence[float], seconds: float) -> int:
     return most
 
 
-def handed_on(spans: Iterable[Span]) -> float:
-    """The share of spans that begin where another one of the same process ends; 0 of none.
+def handed_on(system: System, prefix: str, since: float) -> float:
+    """The share of a scenario's claims that came in the transaction that ended another job; 0 of none.
 
-    Example:
-        >>> handed_on([Span(0, 1, "a", ""), Span(1, 2, "a", ""), Span(3, 4, "a", ""), Span(4, 5, "b", "")])
-        0.25
+    Args:
+        since: claims after this count, seconds since 1970.
     """
-    ended: dict[str, float] = {}
-    found = []
-    for span in sorted(spans):
-        found.append(span.began <= ended.get(span.holder, float("-inf")) + SAME_MOMENT)
-        ended[span.holder] = max(span.ended, ended.get(span.holder, span.ended))
-    return sum(found) / len(found) if found else 0.0
+    ((share,),) = system.rows(_HANDED_ON, f"{prefix}-%", since)
+    return float(share or 0.0)
 
 
 def busy(spans: Iterable[Span], since: float, until: float) -> float:

@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy import text
 
+from ops.chaos import flow_switches, submission_switches
 from webapp.infra.postgres.engine import Statement
 
 #: Names of places where a process kills itself once its file is there.
@@ -219,63 +220,6 @@ def _twice() -> None:
     run.run_handler = run_handler
 
 
-def _answer_first() -> None:
-    """The client is answered, and the job is stored a moment later."""
-    from webapp.jobs.service import Jobs
-
-    real = Jobs._store
-
-    def later(self: Any, job: Any, *, dispatched: bool) -> Any:
-        def store() -> None:
-            time.sleep(0.3)
-            real(self, job, dispatched=dispatched)
-
-        threading.Thread(target=store, daemon=True).start()
-        return _row_of(job), True
-
-    Jobs._store = later
-
-
-def _row_of(job: Any) -> Any:
-    from datetime import UTC, datetime
-
-    from webapp.jobs.model import JobRow
-
-    now = datetime.now(UTC)
-    known = {"id": job.id, "task": job.task, "payload": {}, "queue": job.queue, "status": "queued"}
-    known |= {"timeout": job.timeout, "run_at": now, "created_at": now, "updated_at": now}
-    known |= {"idempotency_key": job.idempotency_key, "max_retries": job.max_retries}
-    known |= {"priority": 5, "attempt": 0, "retry_count": 0, "tags": []}
-    return JobRow(**{name: known.get(name) for name in JobRow.__slots__})
-
-
-def _group_told_early() -> None:
-    """Those who are stored with another one are answered when it begins."""
-    from webapp.jobs.groups import Groups
-
-    real = Groups._lead
-
-    def lead(self: Any, group: Any) -> None:
-        for one in group[1:]:
-            one.answer = _row_of(one.candidate.job), None
-            one.word.release()
-        time.sleep(0.3)
-        for one in group[1:]:
-            # The real one releases it anew.
-            one.word.acquire(blocking=False)
-        real(self, group)
-
-    Groups._lead = lead
-
-
-def _group_trusted() -> None:
-    """Whatever became of a group, its members are told that they are stored."""
-    from webapp.jobs.groups import Groups
-
-    real = Groups.add
-    Groups.add = lambda self, one: real(self, one) or (_row_of(one.job), None)
-
-
 def _any_claim() -> None:
     """A claim that takes a job whatever its state."""
     from webapp.jobs import store
@@ -338,23 +282,6 @@ def _one_look() -> None:
     engine.met_a_moved_row = lambda _error: False
 
 
-def _stored_again() -> None:
-    """A submission whose answer was lost is made again without a look for the job among those that have ended."""
-    from webapp.jobs import insert
-
-    insert.insert_again_or_find = insert.insert_or_find
-
-
-def _every_lock_a_race() -> None:
-    """A submission that waited for any lock in vain is told that another one holds its key."""
-    from webapp.infra.postgres import database_errors
-    from webapp.jobs import service
-
-    service.is_lock_of = lambda error, _table: (
-        database_errors.trouble_of(error) is database_errors.Trouble.BUSY
-    )
-
-
 def _trusting() -> None:
     """Keys of a wrong type are left where they are."""
     from webapp.infra.broker import redis_keys
@@ -367,28 +294,6 @@ def _unguarded() -> None:
     from tasks.sweeps import base
 
     base.Each.do = lambda _self, _name, work: work()
-
-
-def _heedless() -> None:
-    """The rules in force are read once and never again."""
-    from webapp.flow import book
-
-    book.LONGEST_AGE = book.LONGEST_AGE_CLOSED = 3_600.0
-    book.FlowBook.forget = lambda _self: None
-
-
-def _forgotten() -> None:
-    """Messages of what is paused are dropped, and their jobs still count as sent."""
-    from webapp.queues import store as queue_store
-
-    queue_store.give_back_paused = lambda *_args: 0
-
-
-def _in_the_way() -> None:
-    """Jobs of a paused task stay at the head of their queue."""
-    from webapp.queues import aside
-
-    aside.set_aside = lambda *_args, **_more: 0
 
 
 def _deaf() -> None:
@@ -418,31 +323,26 @@ def _all_the_time() -> None:
     limits.body_seconds = limits.answer_seconds = lambda _size: 3_600.0
 
 
+#: By name; those of submissions and of flow control are in files of their own.
 MUTANTS: dict[str, Callable[[], None]] = {
+    **submission_switches.MUTANTS,
+    **flow_switches.MUTANTS,
     "no-fence": _no_fence,
     "no-ended-by": _no_ended_by,
     "one-look": _one_look,
-    "stored-again": _stored_again,
     "early-ack": _early_ack,
     "no-redispatch": _no_redispatch,
     "no-renewal": _no_renewal,
     "twice": _twice,
     "left-alone": _left_alone,
-    "answer-first": _answer_first,
-    "group-told-early": _group_told_early,
-    "group-trusted": _group_trusted,
     "any-claim": _any_claim,
     "cancel-in-words": _cancel_in_words,
     "blame-all": _blame_all,
     "limit-all": _limit_all,
     "untold": _untold,
     "led-astray": _led_astray,
-    "every-lock-a-race": _every_lock_a_race,
     "all-the-time": _all_the_time,
     "trusting": _trusting,
     "unguarded": _unguarded,
-    "heedless": _heedless,
-    "forgotten": _forgotten,
-    "in-the-way": _in_the_way,
     "deaf": _deaf,
 }

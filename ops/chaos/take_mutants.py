@@ -18,11 +18,6 @@ class _Edit(NamedTuple):
 EDITS: dict[str, tuple[_Edit, ...]] = {
     # The holders are counted, and then jobs are claimed, by as many at once as like to.
     "no-gate": (_Edit("djps_take", "FOR NO KEY UPDATE", ""),),
-    # The slot of a process counts against its own next job.
-    "no-hand-over": tuple(
-        _Edit(f"djps_{name}_holders", "IF last <> me THEN", "IF true THEN")
-        for name in ("queue", "task", "lane")
-    ),
     # A rate is paid for first attempts only.
     "free-retries": (
         _Edit(
@@ -38,6 +33,14 @@ EDITS: dict[str, tuple[_Edit, ...]] = {
             "djps_take",
             "turn = lanes.turn + served.jobs / lanes.weight",
             "turn = lanes.turn",
+        ),
+    ),
+    # What was begun and waits for its next try lets those after it pass.
+    "no-order": (
+        _Edit(
+            "djps_first_in_order",
+            "AND lane IS NOT NULL AND attempt > coalesce(attempts_before, 0)",
+            "AND false",
         ),
     ),
     # That a lane is ready, which it is again with each job that comes, is taken for its key being free.

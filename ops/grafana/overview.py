@@ -161,6 +161,18 @@ def _jobs() -> list[object]:
             width=8,
         ),
         graph(
+            "Refused for a bound",
+            "ops",
+            "Submissions that were refused since their queue or key is full, or its oldest due job too old.",
+            [
+                Line(
+                    "sum by (queue, reason) (rate(job_submissions_refused_total[$__rate_interval]))",
+                    "{{queue}} {{reason}}",
+                )
+            ],
+            width=8,
+        ),
+        graph(
             "Dead letters",
             "short",
             "Jobs that wait in the dead letter queue for somebody to look at them.",

@@ -73,7 +73,7 @@ def test_a_job_is_created(client):
     answer = submit(client, {"task": "noop", "n": 1})
     assert (answer.status_code, answer.content_type) == (201, JSON)
     job = answer.json
-    assert set(job) == ANSWERED
+    assert set(job) == ANSWERED | {"unique_key"}
     assert (job["status"], job["task"], job["payload"]) == ("queued", "noop", {"task": "noop", "n": 1})
     assert (job["retry_count"], job["attempt"], job["max_retries"], job["timeout"]) == (0, 0, 3, 300.0)
     assert job["idempotency_key"] is job["last_attempt_at"] is job["result"] is None

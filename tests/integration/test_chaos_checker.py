@@ -10,8 +10,9 @@ from ending import complete
 from factories import claimed, queued
 from sqlalchemy import text
 
-from ops.chaos import checker, schema
+from ops.chaos import checker, schema, spans
 from ops.chaos.history import Event, Exchange, History
+from webapp.jobs import store
 
 ENDS = {"plain": ("completed",)}
 PREFIX = "scenario"
@@ -214,3 +215,17 @@ def test_recovery_counts_from_the_end_of_the_fault_or_the_submission(engine, obs
     )
     assert sorted(checker.recoveries(observed, PREFIX, [(100.0, 101.0)])) == [4.0]
     assert sorted(checker.recoveries(observed, PREFIX, [(100.0, 104.0)])) == [1.0, 9.0]
+
+
+def test_what_is_claimed_in_the_transaction_of_an_end_was_handed_on(engine, observed):
+    began = time.time() - 1.0
+    assert spans.handed_on(observed, PREFIX, began) == 0.0
+    first = claimed(engine, idempotency_key=f"{PREFIX}-1")
+    second, third = (queued(engine, idempotency_key=f"{PREFIX}-{number}") for number in (2, 3))
+    for ends, begins in (([first], [second.id]), ([], [third.id])):
+        with engine.begin() as connection:
+            for claim in ends:
+                assert complete(connection, claim, None)
+            assert store.claim(connection, begins, worker_id=first.worker_id, lease=60.0)
+    assert spans.handed_on(observed, PREFIX, began) == pytest.approx(1 / 3)
+    assert spans.handed_on(observed, PREFIX, time.time() + 60.0) == 0.0

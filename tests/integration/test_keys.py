@@ -12,6 +12,7 @@ import pytest
 from factories import books, queued
 from sqlalchemy import text
 
+from webapp.flow import lanes
 from webapp.flow.model import lane_of
 from webapp.infra.broker import heartbeats
 from webapp.infra.broker.hints import Ticket
@@ -61,7 +62,7 @@ def keys_of(engine, claims):
 def test_a_key_is_put_shown_listed_put_on_record_and_forgotten(client, keep):
     like_all = {
         "queue": "default", "key": "a/b", "paused": False, "paused_at": None, "paused_by": None,
-        "paused_why": None, "concurrency": None, "weight": 1.0, "version": 0,
+        "paused_why": None, "concurrency": None, "rate": None, "weight": 1.0, "version": 0,
     }  # fmt: skip
     shown = client.get("/queues/default/keys/a%2Fb")
     assert shown.json == like_all | {"waiting": 0, "running": 0}
@@ -75,7 +76,7 @@ def test_a_key_is_put_shown_listed_put_on_record_and_forgotten(client, keep):
     assert "key 'a/b' of queue 'default'" in stale.json["detail"]
     (change,) = client.get("/flow/changes?target=queues/default/keys/a/b").json["items"]
     assert (change["who"], change["why"]) == ("ada", "they pay")
-    assert change["old"] == {"paused": False, "concurrency": None, "weight": 1.0}
+    assert change["old"] == {"paused": False, "concurrency": None, "rate": None, "weight": 1.0}
     gone = client.delete("/queues/default/keys/a%2Fb", headers={"If-Match": '"1"'})
     assert gone.json == like_all
     assert client.get("/queues/default/keys").json["items"] == []
@@ -98,7 +99,9 @@ def test_keys_are_listed_a_page_at_a_time(client, keep):
         ("/queues/default/keys/a", {"weight": 0}, (422, ["weight"])),
         ("/queues/default/keys/a", {"weight": 101}, (422, ["weight"])),
         ("/queues/default/keys/a", {"concurrency": 0}, (422, ["concurrency"])),
-        ("/queues/default/keys/a", {"rate": {"limit": 1}}, (422, ["rate"])),
+        ("/queues/default/keys/a", {"rate": {"limit": 0}}, (422, ["rate.limit"])),
+        ("/queues/default/keys/a", {"rate": {"limit": 1, "burst": 2}}, (422, ["rate.burst"])),
+        ("/queues/default/keys/a", {"rate": 5}, (422, ["rate"])),
     ],
 )
 def test_what_breaks_a_rule_is_refused(client, engine, path, body, refusal):
@@ -117,6 +120,60 @@ def test_a_keys_own_concurrency_goes_before_that_of_all_keys(client, engine, kee
     assert keys_of(engine, taken) == {"large": 2, "small": 1}
     figures = client.get("/queues/default/keys/large").json
     assert (figures["waiting"], figures["running"]) == (1, 2)
+
+
+HOURLY = {"limit": 1, "per": 3_600}
+
+
+def test_a_key_has_a_rate_of_its_own(engine, keep):
+    shown = keep("slow", rate=HOURLY).json
+    assert shown["rate"] == {"limit": 1, "per": 3_600.0, "burst": 1}
+    in_lane(engine, 3, key="slow")
+    in_lane(engine, 3, key="free")
+    assert keys_of(engine, take(engine, 10)) == {"slow": 1, "free": 3}
+    assert take(engine, 10) == []
+    with engine.connect() as connection:
+        states = connection.execute(text("SELECT key, state FROM lanes ORDER BY key")).all()
+    assert [tuple(row) for row in states] == [("free", "idle"), ("slow", "timed")]
+    # That it has none any more holds for what waited for its rate.
+    keep("slow", weight=2)
+    assert keys_of(engine, take(engine, 10)) == {"slow": 2}
+
+
+def test_a_keys_own_rate_goes_before_that_of_all_keys_also_for_lanes_that_are_known(client, engine, keep):
+    keys = {"rate": {"limit": 10, "per": 3_600, "burst": 1}}
+    assert client.put("/queues/default", json={"keys": keys}).status_code == 200
+    for key in ("large", "small"):
+        in_lane(engine, 4, key=key)
+    with engine.begin() as connection:
+        lanes.call(connection, "default")
+    keep("large", rate={"limit": 20, "per": 3_600, "burst": 3})
+    assert keys_of(engine, take(engine, 10)) == {"large": 3, "small": 1}
+    # The next ones are due after a twentieth and a tenth of the hour, less what is not forfeited: a fortieth.
+    with engine.connect() as connection:
+        waits = connection.execute(
+            text("SELECT key, extract(epoch FROM ready_at - now())::float8 FROM lanes WHERE state = 'timed'")
+        ).all()
+    due = {row[0]: row[1] for row in waits}
+    assert 60 < due["large"] <= 90
+    assert 240 < due["small"] <= 270
+    client.delete("/queues/default/keys/large")
+    assert take(engine, 10) == []
+
+
+def test_a_keys_rate_is_one_over_all_tasks_and_lets_start_when_it_is_due(engine, keep):
+    keep("slow", rate=HOURLY)
+    in_lane(engine, 2, key="slow")
+    assert len(take(engine, 10)) == 1
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE lane_rates SET next_start = next_start - 3600"))
+        connection.execute(text("UPDATE lanes SET ready_at = ready_at - interval '1 hour'"))
+    assert len(take(engine, 10)) == 1
+    other = queued(engine, lane=lane_of("default", "slow"), terms=replace(PLAIN, key="slow"), task="sleep")
+    with engine.begin() as connection:
+        terms = ClaimTerms(1, "w/2", 60.0)
+        assert tickets.claim_due(connection, Ticket("default", "sleep", 300.0), terms, in_lanes=True) == []
+    assert other.attempt == 0
 
 
 def test_a_weight_counts_for_what_waits_already(engine, keep):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from webapp.flow import lanes
+from webapp.flow import key_store, lanes
 from webapp.infra.postgres.engine import BY_INDEX
 
 #: Jobs that wait beside the lanes, lanes that are known, and jobs in each.
@@ -25,15 +25,15 @@ _BESIDE = text("UPDATE jobs_living SET lane = NULL WHERE key IS NULL")
 _ANALYZE = "ANALYZE jobs; ANALYZE lanes; ANALYZE lane_wakeups; ANALYZE queues; ANALYZE task_limits"
 VALUES = {
     "queue": "default", "tasks": ["noop"], "queues": ["default"], "limited_tasks": [], "limit": 100, "within": 1.0,
-    "longest_submission": 0.0,
+    "longest_submission": 0.0, "lanes": [1], "by_running": False, "most": 100,
 }  # fmt: skip
 STATEMENTS = {
     name: getattr(lanes, name)
     for name in (
         *("_LOOK", "_FILE_WAITING", "_FILE_SENT", "_FILE_RUNNING", "_CALL", "_LEAVE_RUNNING", "_LEAVE"),
-        *("_NOTE_ALL_LEFT", "_NOTE_TASKS_LEFT", "_NEXT_START"),
+        *("_CALL_AFTER", "_NOTE_ALL_LEFT", "_NOTE_TASKS_LEFT", "_NEXT_START"),
     )
-}
+} | {"ranked keys": key_store._RANKED}
 
 
 def looked_at(node: dict[str, Any]) -> float:

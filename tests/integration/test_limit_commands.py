@@ -26,10 +26,13 @@ def limits_of(client, path="/queues/default"):
 
 def test_a_queue_and_a_task_are_given_limits_and_have_none_again(flask, client):
     words = ("queues", "set", "default", "--concurrency", "4", "--rate", "100/60", "--burst", "5")
-    shown = json.loads(said(flask(*words, "--key-concurrency", "1", "--key-rate", "2", "--fair", "--json")))
+    shown = json.loads(
+        said(flask(*words, "--key-concurrency", "1", "--key-rate", "2", "--fair", "--ageing", "60", "--json"))
+    )
     assert shown["limits"] == limits_of(client) == {
-        "concurrency": 4, "rate": {"limit": 100, "per": 60.0, "burst": 5}, "fair": True,
-        "keys": {"concurrency": 1, "rate": {"limit": 2, "per": 1.0, "burst": 1}},
+        "concurrency": 4, "rate": {"limit": 100, "per": 60.0, "burst": 5}, "fair": True, "ageing": 60.0,
+        "keys": {"concurrency": 1, "rate": {"limit": 2, "per": 1.0, "burst": 1}, "order": None, "max_depth": None},
+        "max_depth": None, "max_age": None,
     }  # fmt: skip
     assert said(flask("tasks", "set", "noop", "--concurrency", "2", "--why", "two seats")).startswith(
         "task 'noop': {"
@@ -51,8 +54,18 @@ def test_a_queue_and_a_task_are_given_limits_and_have_none_again(flask, client):
         (("queues", "set", "default", "--burst", "3"), 2, "--burst needs --rate"),
         (("queues", "set", "default", "--key-burst", "3"), 2, "--key-burst needs --key-rate"),
         (("queues", "set", "default", "--concurrency", "0"), 2, "--concurrency"),
+        (("queues", "set", "default", "--ageing", "0"), 2, "--ageing: must be at least 0.1"),
+        (("queues", "set", "default", "--key-order", "lifo"), 2, "'lifo' is not 'fifo'"),
+        (
+            ("queues", "set", "default", "--key-order", "fifo", "--key-concurrency", "2"),
+            2,
+            "keys.order: must be null where the concurrency of keys is 2",
+        ),
         (("queues", "set", "nowhere", "--concurrency", "1"), 4, "there is no queue 'nowhere'"),
         (("queues", "set-key", "default", "a", "--weight", "0"), 2, "--weight"),
+        (("queues", "set-key", "default", "a", "--burst", "2"), 2, "--burst needs --rate"),
+        (("queues", "set-key", "default", "a", "--rate", "0"), 2, "--rate.limit"),
+        (("queues", "keys", "default", "--order", "waiting", "--cursor", "a"), 2, "together with cursor"),
         (("queues", "keys", "nowhere"), 4, "there is no queue 'nowhere'"),
     ],
 )
@@ -63,11 +76,37 @@ def test_what_breaks_a_rule_is_said_in_a_sentence(flask, engine, words, code, se
         assert connection.execute(text("SELECT count(*) FROM flow_changes")).scalar_one() == 0
 
 
+def test_keys_are_given_an_order_by_a_command_and_by_a_file(flask, client, tmp_path):
+    said(flask("queues", "set", "default", "--key-order", "fifo"))
+    assert limits_of(client)["keys"]["order"] == "fifo"
+    assert '"order": "fifo"' in said(flask("queues", "show", "default"))
+    # Of no key more may run at once.
+    refused = flask("queues", "set-key", "default", "acme", "--concurrency", "2")
+    assert (refused.exit_code, "their jobs run one at a time" in refused.stderr) == (1, True)
+    said(flask("queues", "set-key", "default", "acme", "--concurrency", "1"))
+    said(flask("queues", "set", "default", "--none"))
+    said(flask("queues", "set-key", "default", "acme", "--concurrency", "2"))
+    file = tmp_path / "order.toml"
+    file.write_text('[queues.default]\nageing = 30\nkeys = {order = "fifo"}\n')
+    refused = flask("queues", "apply", str(file))
+    assert (
+        refused.exit_code,
+        "key 'acme' of queue 'default' cannot have a concurrency of 2" in refused.stderr,
+    ) == (1, True)
+    said(flask("queues", "set-key", "default", "acme", "--none"))
+    said(flask("queues", "apply", str(file)))
+    assert (limits_of(client)["keys"]["order"], limits_of(client)["ageing"]) == ("fifo", 30.0)
+
+
 def test_a_key_is_given_limits_listed_and_like_every_key_again(flask):
     assert "no keys with limits" in said(flask("queues", "keys", "default"))
     assert "key 'acme' of queue 'default'" in said(
         flask("queues", "set-key", "default", "acme", "--weight", "3")
     )
+    slow = flask(
+        "queues", "set-key", "default", "acme", "--weight", "3", "--rate", "2/60", "--burst", "2", "--json"
+    )
+    assert json.loads(said(slow))["rate"] == {"limit": 2, "per": 60.0, "burst": 2}
     paused = json.loads(
         said(flask("queues", "set-key", "default", "b", "--paused", "--why", "loops", "--json"))
     )
@@ -87,6 +126,7 @@ keys = {concurrency = 1}
 
 [keys.default.acme]
 weight = 3
+rate = {limit = 5, per = 60}
 
 [tasks.noop]
 rate = {limit = 100, per = 60}
@@ -104,7 +144,8 @@ def test_a_file_is_applied_and_what_it_does_not_name_stays(flask, client, tmp_pa
     )
     assert (limits_of(client)["concurrency"], limits_of(client)["keys"]["concurrency"]) == (8, 1)
     assert limits_of(client, "/tasks/noop")["rate"] == {"limit": 100, "per": 60.0, "burst": 2}
-    assert client.get("/queues/default/keys/acme").json["weight"] == 3.0
+    acme = client.get("/queues/default/keys/acme").json
+    assert (acme["weight"], acme["rate"]) == (3.0, {"limit": 5, "per": 60.0, "burst": 1})
     assert limits_of(client, "/tasks/sleep")["concurrency"] == 3
     assert client.get("/flow/changes").json["items"][0]["why"] == "release 7"
     again = said(flask("queues", "apply", str(file))).splitlines()
@@ -119,6 +160,10 @@ def test_a_file_is_applied_and_what_it_does_not_name_stays(flask, client, tmp_pa
     [
         ("[queues.default]\nconcurrency = 0\n", (2, "queues.default.concurrency")),
         ("[queues.default]\nspeed = 1\n", (2, "queues.default.speed")),
+        (
+            '[queues.default]\nkeys = {order = "fifo", concurrency = 3}\n',
+            (2, "queues.default.keys.order: must be null"),
+        ),
         ("[queues.default]\nconcurrency = 1\n[tasks.nowhere]\n", (4, "there is no task 'nowhere'")),
         ("[queues.default]\nconcurrency = 1\n[keys.nowhere.a]\n", (4, "there is no queue 'nowhere'")),
         ("queues = [", (2, "is no TOML")),

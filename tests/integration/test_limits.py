@@ -504,7 +504,8 @@ def test_limits_are_set_shown_put_on_record_and_taken_away(client, engine):
     assert answer.status_code == 200
     limits = {
         "concurrency": 4, "rate": {"limit": 100, "per": 60.0, "burst": 2},
-        "keys": {"concurrency": 1, "rate": None}, "fair": False,
+        "keys": {"concurrency": 1, "rate": None, "order": None, "max_depth": None}, "fair": False, "ageing": None,
+        "max_depth": None, "max_age": None,
     }  # fmt: skip
     assert answer.json["limits"] == limits
     assert client.get("/queues/default").json["limits"] == limits
@@ -520,6 +521,27 @@ def test_limits_are_set_shown_put_on_record_and_taken_away(client, engine):
     assert client.put("/tasks/noop", json={"keys": {}}).status_code == 422
     assert client.put("/tasks/noop", json={"concurrency": 2}).json["limits"]["concurrency"] == 2
     assert client.delete("/tasks/noop").json["limits"]["concurrency"] is None
+
+
+def test_an_order_is_refused_where_more_than_one_job_of_a_key_may_run(client):
+    refused = client.put("/queues/default", json={"keys": {"order": "fifo", "concurrency": 2}})
+    assert refused.status_code == 422
+    assert [one["field"] for one in refused.json["errors"]] == ["keys.order"]
+    assert client.put("/queues/default/keys/a", json={"concurrency": 2}).status_code == 200
+    refused = client.put("/queues/default", json={"keys": {"order": "fifo"}})
+    assert (refused.status_code, "key 'a' of queue 'default'" in refused.json["detail"]) == (409, True)
+    assert client.put("/queues/default/keys/a", json={"concurrency": 1}).status_code == 200
+    answer = client.put("/queues/default", json={"keys": {"order": "fifo"}, "ageing": 60})
+    assert (answer.status_code, answer.json["limits"]["keys"]["order"], answer.json["limits"]["ageing"]) == (
+        200,
+        "fifo",
+        60.0,
+    )
+    assert client.get("/queues/default").json["limits"] == answer.json["limits"]
+    assert client.get("/flow/changes").json["items"][0]["new"] == answer.json["limits"]
+    refused = client.put("/queues/default/keys/a", json={"concurrency": 2})
+    assert (refused.status_code, "run one at a time" in refused.json["detail"]) == (409, True)
+    assert client.put("/queues/default", json=answer.json["limits"]).json["version"] == answer.json["version"]
 
 
 def test_an_answer_waits_until_every_process_knows(client, engine):

@@ -21,7 +21,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "migrations"
 NAME = "djps_migrations"
 TABLES = {
     *("jobs", "jobs_living", "job_attempts", "dead_letters", "idempotency_keys", "unique_keys"),
-    *("queues", "task_limits", "key_limits", "flow_changes"),
+    *("queues", "task_limits", "key_limits", "flow_changes", "queue_looks"),
     *("lanes", "lane_turns", "lane_rates", "lane_wakeups"),
 }
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from factories import new_job
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from webapp.infra.postgres.engine import BY_INDEX, Statement
-from webapp.infra.postgres.literals import array_of
+from webapp.infra.postgres.literals import array_of, text_array_of
 from webapp.infra.postgres.sql_files import read_sql
-from webapp.jobs import ends, insert, retention, store
+from webapp.jobs import ends, insert, replacements, retention, store
 from webapp.jobs.model import Claim
 from webapp.queues import aside, tickets
 from webapp.queues import store as queue_store
@@ -155,6 +156,11 @@ HOT = {
         {"queue": "default", "tasks": ["noop"], "limit": CHUNK},
     ),
     "sending again": lambda: (queue_store._TAKE_UNCLAIMED.text, HEAD | {"age": 0.0}),
+    "holders of unique keys": lambda: (replacements._HOLD.text, {"keys": text_array_of(["one"])}),
+    "replacement of jobs": lambda: (
+        replacements._REPLACE.text,
+        replacements._values_of([new_job(id=one) for one in some()]) | {"dispatched": True},
+    ),
     "owner of a key": lambda: (insert._OWNER.text, {"key": "one"}),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -81,7 +82,7 @@ def test_a_refusal_names_the_key_and_the_job(client, engine):
     assert len(tables(engine)) == 1
 
 
-@pytest.mark.parametrize("on_conflict", list(OnConflict))
+@pytest.mark.parametrize("on_conflict", [OnConflict.RETURN, OnConflict.REFUSE])
 def test_a_hundred_requests_at_once_make_one_job(service, engine, on_conflict):
     def submit(_):
         try:
@@ -438,7 +439,7 @@ def test_pruning_leaves_alone_a_key_that_is_taken_at_that_moment(client, service
         ({"key": "k", "for": 0}, "unique.for"),
         ({"key": "k", "for": 30 * 86_400 + 1}, "unique.for"),
         ({"key": "k", "for": "60"}, "unique.for"),
-        ({"key": "k", "on_conflict": "replace"}, "unique.on_conflict"),
+        ({"key": "k", "on_conflict": "merge"}, "unique.on_conflict"),
         ({"key": "k", "until": 1}, "unique.until"),
         ({"key": "k", "states": "queued"}, "unique.states"),
         ("refresh-17", "unique"),
@@ -468,6 +469,26 @@ def test_the_command_line_makes_a_job_once(flask, engine):
     assert [row["id"] for row in tables(engine)] == [UUID(first)]
 
 
+def test_a_job_by_itself_shows_the_key_that_it_holds_and_a_list_does_not(client, flask, engine):
+    first = post(client, **{"while": "queued"}).json
+    assert first["unique_key"] == "refresh-17"
+    assert client.get(f"/jobs/{first['id']}").json == first
+    assert json.loads(flask("jobs", "show", first["id"], "--json").stdout)["unique_key"] == "refresh-17"
+    plain = client.post("/jobs", json={"payload": {"task": "noop"}}).json
+    assert plain["unique_key"] is client.get(f"/jobs/{plain['id']}").json["unique_key"] is None
+    listed = client.get("/jobs").json["items"]
+    assert [set(first) - set(one) for one in listed] == [{"unique_key"}] * 2
+    assert client.get("/jobs?fields=id,unique_key").status_code == 422
+    # One that has begun holds it until another takes it, and then no more.
+    claimed = claim(engine, first["id"])
+    assert client.get(f"/jobs/{first['id']}").json["unique_key"] == "refresh-17"
+    second = post(client, **{"while": "queued"}).json
+    with engine.begin() as connection:
+        assert complete(connection, claimed)
+    shown = [client.get(f"/jobs/{one['id']}").json["unique_key"] for one in (first, second)]
+    assert shown == [None, "refresh-17"]
+
+
 def test_jobs_without_a_unique_key_do_not_touch_the_table(client, settings):
     url = make_url(settings.database_url).set(drivername="postgresql").render_as_string(hide_password=False)
     other = psycopg2.connect(url)
@@ -476,5 +497,6 @@ def test_jobs_without_a_unique_key_do_not_touch_the_table(client, settings):
         plain = {"payload": {"task": "noop"}}
         assert client.post("/jobs", json=plain | {"idempotency_key": "i"}).status_code == 201
         assert client.post("/jobs/batch", json={"jobs": [plain, plain]}).json["created"] == 2
+        assert len(client.get("/jobs").json["items"]) == 3
     finally:
         other.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -68,3 +69,26 @@ def test_a_job_with_a_list_of_waits_is_retried_after_them(fleet):
         )
     ]
     assert [after - before for before, after in pairwise(started)] == pytest.approx([0.2, 1.5], abs=0.9)
+
+
+#: Events that follow each other, and how long after the last of them the work is due, seconds.
+EVENTS, QUIET = 50, 1.0
+
+
+def test_events_that_follow_each_other_are_one_run_of_the_last(fleet, answered):
+    """Where this machine stood still for longer than `QUIET`, what came before has begun, and what came after is another run."""
+    asked = {"key": "index-17", "on_conflict": "replace", "max_wait": 60}
+    last: dict[str, int] = {}
+    sent: list[float] = []
+    for number in range(EVENTS):
+        body = {"payload": {"task": "sleep", "seconds": 0, "n": number}, "delay": QUIET, "unique": asked}
+        answer = answered(lambda body=body: fleet.http.post(f"{fleet.url}/jobs", json=body, timeout=10))
+        sent.append(time.monotonic())
+        assert answer.status_code in {200, 201}, answer.text
+        last[answer.json()["id"]] = number
+    done = [fleet.wait_for({"id": job_id}) for job_id in last]
+    assert {job["id"]: (job["status"], job["attempt"], job["payload"]["n"]) for job in done} == {
+        job_id: ("completed", 1, number) for job_id, number in last.items()
+    }
+    if max(later - earlier for earlier, later in pairwise(sent)) < QUIET / 2:
+        assert len(done) == 1

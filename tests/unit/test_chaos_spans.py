@@ -9,6 +9,7 @@ import pytest
 
 from ops.chaos import spans
 from ops.chaos.limit_changes import LimitChanges
+from ops.chaos.order_faults import Run, overtaken
 from ops.chaos.spans import Excess, Span
 from ops.chaos.stage import Broken, Stage
 
@@ -32,16 +33,29 @@ def test_one_that_was_killed_counts_until_its_row_was_settled():
     assert spans.excesses([killed, later], lambda _: None) == []
 
 
+@pytest.mark.parametrize(
+    ("before", "later", "is_wrong"),
+    [
+        (("a", 0, 2), ("a", 2, 3), False),
+        (("a", 0, 2), ("a", 1, 3), True),
+        (("a", 0, 2), ("b", 1, 3), False),
+        # One that was never claimed is cancelled, or still waits; one that is not final holds all others back.
+        (("a", None, 2), ("a", 1, 3), True),
+        (("a", None, 1), ("a", 1, 3), False),
+        (("a", 0, None), ("a", 1, 3), True),
+        (("a", 0, 2), ("a", None, 1), False),
+    ],
+)
+def test_a_job_is_out_of_order_that_began_before_the_one_before_it_was_final(before, later, is_wrong):
+    runs = [Run(key, name, began, ended) for name, (key, began, ended) in (("1", before), ("2", later))]
+    assert list(overtaken(runs)) == ([tuple(runs)] if is_wrong else [])
+
+
 def test_the_most_in_a_stretch_is_what_counting_by_hand_gives():
     rng = random.Random(1)
     moments = sorted(rng.uniform(0, 10) for _ in range(200))
     by_hand = max(sum(1 for one in moments if end - 1 < one <= end) for end in moments)
     assert spans.most_in_a_window(moments, 1.0) == by_hand
-
-
-def test_what_is_claimed_with_a_settle_was_handed_on():
-    assert spans.handed_on([span(0, 1), span(0.9995, 2), span(2.001, 3), span(3.1, 4)]) == 0.5
-    assert spans.handed_on([span(0, 1), span(1, 2, "b")]) == 0.0
 
 
 def test_work_is_counted_within_a_stretch():

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 
-from webapp.flow.holds import COUNTED_UP_TO, Hold, Slots, Standing, Surroundings, hold_of
+from webapp.flow.holds import COUNTED_UP_TO, Ahead, Hold, Slots, Standing, Surroundings, hold_of
 from webapp.flow.limits import Rate
 from webapp.flow.model import Pause
 
@@ -21,6 +21,11 @@ NEXT = Surroundings(
     "mail", "send", "acme", to_be_filed=False, slots=(FREE, ROOM, FREE), rates=(NONE, OPEN, NONE),
     pause=None, lanes_before=0, jobs_before=0, now=NOW,
 )  # fmt: skip
+#: What comes first where the key has an order.
+RUNS, WAITS, TRIES_AGAIN = (
+    Ahead(UUID(int=8), status, at)
+    for status, at in (("processing", AT), ("queued", AT), ("queued", AT + timedelta(seconds=4)))
+)
 HOLDER = ("host:1:b/7", UUID(int=7))
 
 
@@ -53,6 +58,18 @@ HOLDER = ("host:1:b/7", UUID(int=7))
         ),
         ({"rates": (OPEN, SPENT, NONE)}, "task_rate", "of task 'send' 100 jobs"),
         ({"rates": (OPEN, OPEN, SPENT)}, "key_rate", "of key 'acme' of queue 'mail' 100 jobs"),
+        (
+            {"ahead": RUNS},
+            "in_order_behind",
+            f"job {UUID(int=8)} of key 'acme' of queue 'mail' comes first and is processing",
+        ),
+        (
+            {"ahead": WAITS, "rates": (NONE, NONE, SPENT), "lanes_before": 1},
+            "in_order_behind",
+            "comes first and is queued",
+        ),
+        ({"ahead": TRIES_AGAIN}, "in_order_behind", "is queued until 2026-01-02T03:04:09"),
+        ({"ahead": RUNS, "slots": (FULL, FREE, FREE)}, "queue_limit", "4 of 4 slots"),
         ({"lanes_before": 1}, "turn_of_others", "and 1 other key of queue 'mail' have"),
         (
             {"lanes_before": COUNTED_UP_TO + 1},
@@ -78,6 +95,14 @@ def test_who_holds_the_slots_is_named():
         hold.sentence,
         {"limit": 4, "used": 4, "held_by": [{"worker_id": "host:1:b/7", "job_id": str(UUID(int=7))}]},
     )
+
+
+def test_what_comes_first_is_named():
+    facts = {"key": "acme", "job_id": str(UUID(int=8))}
+    assert hold_of(replace(NEXT, ahead=RUNS)).facts == facts | {"status": "processing"}
+    again = hold_of(replace(NEXT, ahead=TRIES_AGAIN)).facts
+    assert again.pop("run_at").startswith("2026-01-02T03:04:09")
+    assert again == facts | {"status": "queued"}
 
 
 @pytest.mark.parametrize(("seconds", "opens_in"), [(0.0, -2.4), (2.4, 0.0), (3.0, 0.6)])

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from webapp.api.flow_schemas import LimitsRequest, QueueLimitsRequest
-from webapp.flow.limits import NO_LIMITS, Limits, QueueLimits, Rate
+from webapp.flow.limits import NO_LIMITS, KeyOrder, Limits, QueueLimits, Rate
 from webapp.flow.model import lane_of
 
 
@@ -18,6 +18,10 @@ from webapp.flow.model import lane_of
         ({"rate": {"limit": 10, "per": 60, "burst": None}}, QueueLimits(Limits(rate=Rate(10, 60.0, 1)))),
         ({"rate": {"limit": 100, "per": 60, "burst": 5}}, QueueLimits(Limits(rate=Rate(100, 60.0, 5)))),
         ({"keys": {"concurrency": 1}, "fair": True}, QueueLimits(keys=Limits(1), fair=True)),
+        ({"keys": {"order": "fifo"}}, QueueLimits(key_order=KeyOrder.FIFO)),
+        ({"keys": {"concurrency": 1, "order": "fifo"}}, QueueLimits(keys=Limits(1), key_order=KeyOrder.FIFO)),
+        ({"keys": {"order": None}, "ageing": None}, NO_LIMITS),
+        ({"ageing": 60}, QueueLimits(ageing=60.0)),
     ],
 )
 def test_a_body_becomes_limits_and_back(body, limits):
@@ -40,6 +44,13 @@ def test_a_body_becomes_limits_and_back(body, limits):
         ({"keys": {"rate": {"limit": -1}}}, ("keys", "rate", "limit")),
         ({"keys": {"weight": 1}}, ("keys", "weight")),
         ({"fair": 1}, ("fair",)),
+        ({"keys": {"order": "lifo"}}, ("keys", "order")),
+        ({"keys": {"concurrency": 2, "order": "fifo"}}, ("keys", "order")),
+        ({"order": "fifo"}, ("order",)),
+        ({"ageing": 0}, ("ageing",)),
+        ({"ageing": float("nan")}, ("ageing",)),
+        ({"ageing": 1e9}, ("ageing",)),
+        ({"keys": {"ageing": 60}}, ("keys", "ageing")),
     ],
 )
 def test_what_breaks_a_rule_is_named(body, field):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from pathlib import Path
+
+from alembic.script import ScriptDirectory
 
 from webapp.flow import store as flow_store
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs import ends, store
-from webapp.jobs.columns import FIELDS, columns_of
+from webapp.jobs.columns import FIELDS, OF_ONE, columns_of
 from webapp.jobs.model import Claim, LeasedJob
 from webapp.queues import store as queue_store
 from webapp.queues import tickets
@@ -49,10 +52,24 @@ def test_queues_and_tasks_are_changed_by_the_same_statements():
     for name in ("find", "all", "make", "lock", "set"):
         queue, task = (read_sql(flow_store.__file__, file, name) for file in ("queues", "tasks"))
         same = task.replace("has_aside = has_aside OR :paused, ", "").replace("task_limits", "queues")
-        # A task has no limits of keys.
-        same = same.replace("NULL::int, NULL::int, NULL::float8, NULL::int, false", "KEYS")
-        queue = queue.replace("key_concurrency, key_rate_limit, key_rate_per, key_rate_burst, fair", "KEYS")
+        # A task has no limits of keys, and no bounds.
+        same = same.replace(
+            "NULL::int, NULL::int, NULL::float8, NULL::int, false, NULL::text, NULL::float8", "KEYS"
+        )
+        same = re.sub(r"NULL::int, NULL::float8, NULL::int(?= FROM|$)", "BOUNDS", words(same))
+        queue = words(queue).replace("max_depth, max_age, key_max_depth", "BOUNDS")
+        queue = queue.replace(
+            "key_concurrency, key_rate_limit, key_rate_per, key_rate_burst, fair, key_order, ageing", "KEYS"
+        )
         assert words(re.sub(r"\btask\b", "name", same)) == words(queue)
+
+
+def test_a_queue_without_an_order_is_claimed_from_by_the_statement_of_before():
+    scripts = ScriptDirectory(str(Path(__file__).resolve().parents[2] / "migrations"))
+    before, now = (scripts.get_revision(number).module for number in ("0019", "0021"))
+    plain = now._CLAIM.format(**now._PLAIN)
+    assert words(plain) in words(before._TAKE)
+    assert plain in now._take()
 
 
 def test_both_claims_write_and_answer_the_same():
@@ -73,7 +90,8 @@ def test_both_claims_write_and_answer_the_same():
 def test_a_jobs_columns_are_those_of_its_row():
     for name in ("find", "find_ended"):
         text = words(between(read_sql(store.__file__, "find_job", name), "SELECT", "FROM jobs"))
-        assert text == words(columns_of(FIELDS))
+        assert text.startswith(words(columns_of(FIELDS)) + ", (SELECT")
+        assert text.endswith(f") AS {OF_ONE}")
 
 
 def test_a_plain_job_is_stored_without_what_it_does_not_use():

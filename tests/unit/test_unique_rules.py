@@ -95,6 +95,51 @@ def test_of_some_jobs_with_one_key_the_first_is_stored(given, holders, owned, he
     assert {job.id for job in placing.takers.values()} <= placing.takes
 
 
+REPLACING = Unique("one", on_conflict=OnConflict.REPLACE)
+BEGUN = replace(HOLDER, status="processing", attempt=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "holders", "replacing", "changes", "stored"),
+    [
+        # The last of those that replace it is what a job is.
+        (
+            [(None, REPLACING), (None, REPLACING)],
+            {"one": HOLDER},
+            {0: "holder", 1: "holder"},
+            {"holder": 1},
+            {},
+        ),
+        ([(None, ONE), (None, REPLACING), (None, REPLACING)], {}, {1: 0, 2: 0}, {}, {0: 2}),
+        ([(None, REPLACING), (None, ONE)], {}, {}, {}, {0: 0}),
+        # What has begun is left alone, and what counts by its time is in the way.
+        ([(None, REPLACING), (None, REPLACING)], {"one": BEGUN}, {1: 0}, {}, {0: 1}),
+        ([(None, REPLACING)], {"one": replace(BEGUN, lasts=True)}, {}, {}, {}),
+        ([(None, REPLACING)], {"one": replace(HOLDER, lasts=True)}, {0: "holder"}, {"holder": 0}, {}),
+        ([(None, REPLACING)], {"one": replace(HOLDER, attempt=1)}, {}, {}, {0: 0}),
+        # One that replaces has used its idempotency key.
+        ([("a", REPLACING), ("a", REPLACING)], {"one": HOLDER}, {0: "holder"}, {"holder": 0}, {1: 1}),
+        ([("a", ONE), ("b", REPLACING)], {}, {1: 0}, {}, {0: 1}),
+    ],
+)
+def test_a_job_that_was_never_started_is_what_the_last_one_asks(given, holders, replacing, changes, stored):
+    jobs = [replace(job, payload=str(number)) for number, job in enumerate(jobs_of(*given))]
+    placing = place(jobs, holders, [])
+    ids = {number: job.id for number, job in enumerate(jobs)} | {"holder": HOLDER.job_id}
+    assert placing.replacing == {ids[number]: ids[by] for number, by in replacing.items()}
+    assert {job_id: job.payload for job_id, job in placing.changes.items()} == {
+        ids[of]: str(by) for of, by in changes.items()
+    }
+    assert {job_id: job.payload for job_id, job in placing.stored.items()} == {
+        ids[of]: str(by) for of, by in stored.items()
+    }
+    assert all(job.id == job_id for kept in (placing.changes, placing.stored) for job_id, job in kept.items())
+    assert all(
+        job.idempotency_key == dict(zip(ids.values(), given, strict=False))[job_id][0]
+        for job_id, job in placing.stored.items()
+    )
+
+
 def test_a_job_with_a_unique_key_is_stored_by_itself():
     assert may_join(new_job())
     assert not may_join(new_job(unique=ONE))
@@ -106,3 +151,5 @@ def test_what_is_asked_of_a_unique_key_belongs_to_the_request():
         "unique": {"key": "k", "while": "queued", "for": 60.0, "on_conflict": "refuse"}
     }
     assert "unique" not in Options(priority=1).canonical()
+    replacing = Options(unique=Unique("k", on_conflict=OnConflict.REPLACE, max_wait=60.0))
+    assert json.loads(replacing.canonical())["unique"]["max_wait"] == 60.0

@@ -90,6 +90,7 @@ class Explained(_Answer):
         "queue_limit",
         "task_limit",
         "key_limit",
+        "in_order_behind",
         "queue_rate",
         "task_rate",
         "key_rate",
@@ -103,12 +104,15 @@ class Explained(_Answer):
 
 
 class BatchItem(_Answer):
-    """What became of one job of a batch."""
+    """What became of one job of a batch; of one that is refused for a bound, `reason` and the seconds until it would be taken."""
 
     outcome: Literal["created", "existing", "invalid"]
     id: UUID | None = None
     held: Literal[True] | None = None
+    replaced: Literal[True] | None = None
     errors: list[Breach] | None = None
+    reason: Literal["queue-full", "key-full"] | None = None
+    retry_after: int | None = None
 
 
 class BatchAnswer(_Answer):

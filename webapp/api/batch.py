@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify, request
@@ -18,7 +19,14 @@ from webapp.api.openapi import documented
 from webapp.api.schemas import BatchRequest, Breach, SubmitRequest
 from webapp.infra.jsontext import size_of
 from webapp.infra.postgres import deadlines
-from webapp.jobs.errors import JobError, KeyReused, OptionRefused, PayloadRefused, UniqueHeld
+from webapp.jobs.errors import (
+    JobError,
+    KeyReused,
+    OptionRefused,
+    PayloadRefused,
+    SubmissionRefused,
+    UniqueHeld,
+)
 from webapp.jobs.submission import Placed, Submission
 
 bp = Blueprint("batch", __name__)
@@ -40,7 +48,11 @@ BATCH_BUDGET = 20.0
     names_job="/items/0/id",
 )
 def submit_many() -> Response:
-    """Stores up to 10,000 jobs; 200 with an answer for each, in their order: created, existing or invalid."""
+    """Stores up to 10,000 jobs; 200 with an answer for each, in their order: created, existing or invalid.
+
+    An item above a bound of its queue or key is invalid, for the `reason` queue-full or key-full, and says in `retry_after` in how many
+    seconds it would be taken.
+    """
     if HEADER in request.headers:
         raise BadRequest(f"{HEADER} is for one job; in a batch each item has its own idempotency_key")
     largest: int = current_app.extensions["settings"].max_payload_bytes
@@ -67,7 +79,7 @@ def submit_many() -> Response:
     counts = dict.fromkeys(("created", "existing", "invalid"), 0)
     for answer in answers:
         counts[answer["outcome"]] += 1
-    outcomes.count_items(counts)
+    outcomes.count_items(counts, Counter(answer["reason"] for answer in answers if "reason" in answer))
     return jsonify({**counts, "items": answers})
 
 
@@ -75,10 +87,14 @@ def _answer(placed: Placed | JobError, named: int) -> dict[str, Any]:
     match placed:
         case Placed(id=job_id, created=created):
             answer = {"outcome": "created" if created else "existing", "id": str(job_id)}
-            return answer | ({"held": True} if placed.held else {})
+            said = {"held": placed.held, "replaced": placed.replaced}
+            return answer | {name: True for name, is_so in said.items() if is_so}
         case KeyReused() | UniqueHeld():
             field = "unique.key" if isinstance(placed, UniqueHeld) else "idempotency_key"
             return _invalid([{"field": field, "rule": str(placed), "given": placed.key}])
+        case SubmissionRefused():
+            breach = {"field": "queue", "rule": str(placed), "given": placed.queue}
+            return _invalid([breach]) | {"reason": placed.code, "retry_after": placed.retry_after}
         case PayloadRefused(error=error, secret=secret):
             return _invalid_by(breaches_of(error, "payload", secret=secret), named)
         case OptionRefused():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from webapp.api.examples import FAILED, JOB_ID, TRACEBACK, Examples, conflict, invalid
+from webapp.api.examples import FAILED, JOB_ID, TRACEBACK, Examples, conflict, in_list, invalid
 from webapp.jobs.errors import NoOpenLetter
 
 _FINGERPRINT = "6f1d3a0c55b2e871"
@@ -40,7 +40,7 @@ def _report(changed: int, last_run_at: str | None) -> dict[str, Any]:
     }
 
 
-JOBS = Examples(query=_LOOKED_FOR, answers={200: [FAILED]})
+JOBS = Examples(query=_LOOKED_FOR, answers={200: [in_list(FAILED)]})
 LETTERS = Examples(
     query=_LOOKED_FOR | {"state": "open"},
     answers={

@@ -18,7 +18,14 @@ from webapp.api.extensions import limiter
 from webapp.api.schemas import SHAPES, Breach, Problem
 from webapp.api.searching import TooManySearches
 from webapp.api.strictjson import BadBody
-from webapp.flow.errors import FlowError, OlderRelease, StaleVersion, UnknownTarget, WorkersUnknown
+from webapp.flow.errors import (
+    FlowError,
+    NotInOrder,
+    OlderRelease,
+    StaleVersion,
+    UnknownTarget,
+    WorkersUnknown,
+)
 from webapp.infra.postgres import database_errors
 from webapp.infra.postgres.database_errors import Trouble
 from webapp.infra.telemetry import metrics
@@ -28,6 +35,7 @@ from webapp.jobs.errors import (
     JobError,
     JobGone,
     JobNotFound,
+    KeyFull,
     KeyOfPruned,
     KeyRace,
     KeyReused,
@@ -35,6 +43,8 @@ from webapp.jobs.errors import (
     NotForRetry,
     OptionRefused,
     PayloadRefused,
+    QueueFull,
+    SubmissionRefused,
     UniqueHeld,
     UniqueOfPruned,
     UniqueRace,
@@ -104,16 +114,19 @@ _STATUS_OF: dict[type[JobError], HTTPStatus] = {
     JobEnded: HTTPStatus.CONFLICT,
     JobGone: HTTPStatus.GONE,
     JobNotFound: HTTPStatus.NOT_FOUND,
+    KeyFull: HTTPStatus.TOO_MANY_REQUESTS,
     KeyOfPruned: HTTPStatus.GONE,
     KeyRace: HTTPStatus.CONFLICT,
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     NoOpenLetter: HTTPStatus.CONFLICT,
     NotForRetry: HTTPStatus.CONFLICT,
+    QueueFull: HTTPStatus.SERVICE_UNAVAILABLE,
     UniqueHeld: HTTPStatus.CONFLICT,
     UniqueOfPruned: HTTPStatus.GONE,
     UniqueRace: HTTPStatus.CONFLICT,
 }
 _STATUS_OF_FLOW: dict[type[FlowError], HTTPStatus] = {
+    NotInOrder: HTTPStatus.CONFLICT,
     OlderRelease: HTTPStatus.CONFLICT,
     StaleVersion: HTTPStatus.PRECONDITION_FAILED,
     UnknownTarget: HTTPStatus.NOT_FOUND,
@@ -122,10 +135,20 @@ _STATUS_OF_FLOW: dict[type[FlowError], HTTPStatus] = {
 
 
 def problem(
-    status: int, detail: str, *, errors: list[Breach] | None = None, retry_after: int | None = None
+    status: int,
+    detail: str,
+    *,
+    errors: list[Breach] | None = None,
+    retry_after: int | None = None,
+    kind: str = "about:blank",
 ) -> Response:
-    """An answer with a problem document."""
+    """An answer with a problem document.
+
+    Args:
+        kind: its type, where the status does not say all.
+    """
     document = Problem(
+        type=kind,
         title=HTTPStatus(status).phrase,
         status=status,
         detail=detail,
@@ -147,6 +170,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(PayloadRefused, _payload_refused)
     app.register_error_handler(OptionRefused, _option_refused)
     app.register_error_handler(JobError, _job_error)
+    app.register_error_handler(SubmissionRefused, _submission_refused)
     app.register_error_handler(FlowError, _flow_error)
     app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(TooManyWaiters, _too_many_waiters)
@@ -225,6 +249,12 @@ def _job_error(error: JobError) -> Response:
     status = next(_STATUS_OF[kind] for kind in type(error).__mro__ if kind in _STATUS_OF)
     passes = isinstance(error, (KeyRace, UniqueRace, JobBusy))
     return problem(status, str(error), retry_after=RETRY_AFTER_RACE if passes else None)
+
+
+def _submission_refused(error: SubmissionRefused) -> Response:
+    outcomes.name_refusal(error)
+    status = _STATUS_OF[type(error)]
+    return problem(status, str(error), retry_after=error.retry_after, kind=error.code)
 
 
 def _flow_error(error: FlowError) -> Response:

@@ -71,6 +71,7 @@ QUEUED: dict[str, Any] = {
     "progress": None,
     "result_note": None,
     "key": "customer-17",
+    "unique_key": None,
 }
 PROCESSING = QUEUED | {
     "status": "processing",
@@ -99,6 +100,11 @@ CANCELLED = QUEUED | {
     "updated_at": "2026-11-24T05:02:40.120331Z",
     "finished_at": "2026-11-24T05:02:40.120331Z",
 }
+
+
+def in_list(job: dict[str, Any]) -> dict[str, Any]:
+    """A job as lists show it."""
+    return {name: value for name, value in job.items() if name != "unique_key"}
 
 
 def problem(status: int, detail: str, *broken: tuple[str, str, str]) -> dict[str, Any]:
@@ -158,6 +164,11 @@ SUBMIT = Examples(
         "at most once a minute": {
             "payload": {"task": "noop"},
             "unique": {"key": "refresh-18", "while": "queued", "for": 60, "on_conflict": "return"},
+        },
+        "half a minute after the last event, five minutes after the first": {
+            "payload": {"task": "noop"},
+            "delay": 30,
+            "unique": {"key": "index-17", "on_conflict": "replace", "max_wait": 300},
         },
         "later, and urgent then": {"payload": {"task": "noop"}, "priority": 9, "delay": 60},
         "retries of its own": {
@@ -228,7 +239,7 @@ PAGE = Examples(
     },
     answers={
         200: {
-            "items": [COMPLETED],
+            "items": [in_list(COMPLETED)],
             "total": 1,
             "total_is_estimate": False,
             "limit": 20,

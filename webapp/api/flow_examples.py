@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from webapp.api.examples import Examples, invalid, problem
+from webapp.flow.admission import Bounds
 from webapp.flow.errors import OlderRelease, StaleVersion, UnknownTarget
-from webapp.flow.limits import NO_LIMITS, Limits, QueueLimits, Rate
+from webapp.flow.limits import NO_LIMITS, KeyOrder, Limits, QueueLimits, Rate
 from webapp.flow.model import Kind, Target
 
 _AT = "2026-11-24T22:00:00.120331Z"
@@ -26,11 +27,14 @@ _OPEN: dict[str, Any] = {
     "version": 2,
     "limits": NO_LIMITS.document(),
 }
-_LIMITS = QueueLimits(Limits(4, Rate(100, 60.0, 5)), Limits(1), fair=False)
+_LIMITS = QueueLimits(Limits(4, Rate(100, 60.0, 5)), Limits(1), bounds=Bounds(100_000, 300.0, 1_000))
 _LIMITED = _OPEN | {"version": 3, "limits": _LIMITS.document()}
 _TASK_LIMITS = QueueLimits(Limits(2))
+_IN_ORDER = QueueLimits(key_order=KeyOrder.FIFO)
 _LIMIT_BODY = {
-    "four at once, one of each key": _LIMITS.document() | {"by": "ada", "why": "the mail relay asked for it"}
+    "not more than can be run in time": {"max_depth": 100_000, "max_age": 300, "keys": {"max_depth": 1_000}},
+    "four at once, one of each key": _LIMITS.document() | {"by": "ada", "why": "the mail relay asked for it"},
+    "jobs of a key in order": _IN_ORDER.document() | {"why": "changes of an account build on each other"},
 }
 _DEPTH = {"waiting": 1_208, "due": 1_200, "oldest_due_seconds": 31.204, "running": 0}
 _BODIES = {"by whom, and why": {"by": "ada", "why": "nightly maintenance"}, "without words": {}}

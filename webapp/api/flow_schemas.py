@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from webapp.api.dlq_schemas import Words
 from webapp.api.schemas import Moment, printable
+from webapp.flow.admission import LEAST_AGE, MOST_AGE, MOST_DEPTH, MOST_KEY_DEPTH, Bounds
 from webapp.flow.limits import (
+    LEAST_AGEING,
     LEAST_PERIOD,
+    MOST_AGEING,
     MOST_CONCURRENCY,
     MOST_PERIOD,
     MOST_STARTS,
+    KeyOrder,
     Limits,
     QueueLimits,
     Rate,
@@ -78,6 +82,25 @@ class KeysLimits(BaseModel):
 
     concurrency: int | None = Field(None, ge=1, le=MOST_CONCURRENCY)
     rate: RateLimit | None = None
+    order: Literal["fifo"] | None = Field(
+        None, description="fifo: its jobs run strictly one after the other, as they were submitted."
+    )
+    max_depth: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_KEY_DEPTH,
+        description="Jobs of a key that may be queued; more are refused with 429. Jobs without a key are not counted.",
+    )
+
+    @field_validator("order")
+    @classmethod
+    def _one_at_a_time(cls, order: str | None, info: ValidationInfo) -> str | None:
+        concurrency = info.data.get("concurrency") or 1
+        if order is not None and concurrency > 1:
+            raise ValueError(
+                f"must be null where the concurrency of keys is {concurrency}: jobs in order run one at a time"
+            )
+        return order
 
 
 class QueueLimitsRequest(LimitsRequest):
@@ -87,12 +110,33 @@ class QueueLimitsRequest(LimitsRequest):
         None, description="Limits of each key; jobs without one are a key of their own."
     )
     fair: bool = Field(default=False, description="Keys take turns though nothing is limited.")
+    ageing: float | None = Field(
+        None,
+        ge=LEAST_AGEING,
+        le=MOST_AGEING,
+        description="Seconds of waiting that a step of priority is worth, within a key; null: priority comes first.",
+    )
+    max_depth: int | None = Field(
+        None, ge=1, le=MOST_DEPTH, description="Jobs that may be queued; more are refused with 503."
+    )
+    max_age: float | None = Field(
+        None,
+        ge=LEAST_AGE,
+        le=MOST_AGE,
+        description="Seconds that the oldest due job may have waited; after five seconds beyond it, submissions are refused with"
+        " 503 until it is half as old.",
+    )
 
     def given(self) -> QueueLimits:
         """As a value."""
         keys = self.keys or KeysLimits()
         return QueueLimits(
-            _limits(self.concurrency, self.rate), _limits(keys.concurrency, keys.rate), self.fair
+            _limits(self.concurrency, self.rate),
+            _limits(keys.concurrency, keys.rate),
+            self.fair,
+            KeyOrder(keys.order) if keys.order else None,
+            self.ageing,
+            Bounds(self.max_depth, self.max_age, keys.max_depth),
         )
 
 

@@ -14,7 +14,7 @@ from webapp.api import examples, reads
 from webapp.api.answers import JobPage
 from webapp.api.bodies import json_body
 from webapp.api.extensions import limiter
-from webapp.api.keys import ANSWER_HEADERS, HEADER, HELD, REPLAYED, one_key
+from webapp.api.keys import ANSWER_HEADERS, HEADER, HELD, REPLACED, REPLAYED, one_key
 from webapp.api.openapi import documented
 from webapp.api.page_schemas import PageAnswer, PageQuery, large_of
 from webapp.api.schemas import JobAnswer, SubmitRequest
@@ -79,14 +79,21 @@ def job_id_of(given: str) -> UUID:
     names_job="/id",
 )
 def submit() -> tuple[Response, int]:
-    """Stores a job: 201 when it is new, 200 with the job that its idempotency key was used for, or that holds its unique key."""
+    """Stores a job: 201 when it is new, 200 with the job that its idempotency key was used for, or that holds its unique key.
+
+    With `on_conflict` `replace` a job that holds the key and was never started becomes what is asked for here.
+
+    A new one above a bound of its queue is refused with 503, above that of its key with 429; the problem's type is `queue-full` or
+    `key-full`, and Retry-After says when it would be taken.
+    """
     wanted = SubmitRequest.model_validate(json_body())
     key = one_key(request.headers.get(HEADER), wanted.idempotency_key)
     accepted = job_service().submit(wanted.submission(key))
     if accepted.created:
         return jsonify(JobAnswer.of_new(accepted.job)), 201
     answer = jsonify(JobAnswer.of(accepted.job))
-    answer.headers[HELD if accepted.held else REPLAYED] = "true"
+    header = HELD if accepted.held else REPLACED if accepted.replaced else REPLAYED
+    answer.headers[header] = "true"
     return answer, 200
 
 

@@ -14,7 +14,9 @@ HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 #: Says of an answer that no job was made, as the one that it is about holds the unique key.
 HELD = "DJPS-Unique-Held"
-#: What OpenAPI says of these two.
+#: Says of an answer that no job was made, as the one that it is about is what was asked for from now on.
+REPLACED = "DJPS-Unique-Replaced"
+#: What OpenAPI says of these.
 ANSWER_HEADERS: dict[str, dict[str, Any]] = {
     REPLAYED: {
         "schema": {"const": "true"},
@@ -23,6 +25,10 @@ ANSWER_HEADERS: dict[str, dict[str, Any]] = {
     HELD: {
         "schema": {"const": "true"},
         "description": "Only with 200: no job was made, and this is the one that holds `unique.key`.",
+    },
+    REPLACED: {
+        "schema": {"const": "true"},
+        "description": "Only with 200: no job was made; the one that holds `unique.key` was never started, and is what was asked for.",
     },
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from flask import Flask, Response, g, request
 
@@ -33,15 +34,21 @@ def name_refusal(error: Exception) -> None:
     g.refusal = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()
 
 
-def count_items(counts: dict[str, int]) -> None:
-    """Counts the answers to the items of a batch."""
-    for name, outcome, reason in (
-        ("created", "created", ""),
-        ("existing", "replayed", ""),
-        ("invalid", "refused", "invalid"),
-    ):
-        if counts[name]:
-            metrics.submissions.labels(outcome, reason).inc(counts[name])
+def count_items(counts: Mapping[str, int], full: Mapping[str, int]) -> None:
+    """Counts the answers to the items of a batch.
+
+    Args:
+        counts: by outcome.
+        full: those of the invalid ones that were refused for a bound, by its code.
+    """
+    found = {
+        ("created", ""): counts["created"],
+        ("replayed", ""): counts["existing"],
+        ("refused", "invalid"): counts["invalid"] - sum(full.values()),
+    } | {("refused", code.replace("-", "_")): count for code, count in full.items()}
+    for (outcome, reason), count in found.items():
+        if count:
+            metrics.submissions.labels(outcome, reason).inc(count)
 
 
 def _count(response: Response) -> Response:

@@ -19,7 +19,7 @@ from pydantic import (
 
 from webapp.api.schemas import (
     MAX_OFFSET,
-    JobAnswer,
+    JobFields,
     JobKey,
     Moment,
     Name,
@@ -62,10 +62,10 @@ def _names(given: object) -> object:
 
 #: Which fields of a job are wanted; none stands for all.
 Fields = Annotated[
-    list[Literal[*JobAnswer.model_fields]],  # type: ignore[valid-type] # the fields are known when this is imported
+    list[Literal[*JobFields.model_fields]],  # type: ignore[valid-type] # the fields are known when this is imported
     BeforeValidator(_names),
     Field(
-        max_length=len(JobAnswer.model_fields), description="Names with commas between; without them, all."
+        max_length=len(JobFields.model_fields), description="Names with commas between; without them, all."
     ),
 ]
 
@@ -81,7 +81,7 @@ def listed(job: JobRow, fields: Sequence[str]) -> dict[str, Any]:
     Args:
         fields: those that are wanted; none stands for all.
     """
-    answer = JobAnswer.of(job)
+    answer = JobFields.of(job)
     return {name: answer[name] for name in fields} if fields else answer
 
 
@@ -129,7 +129,7 @@ def _all_optional(schema: dict[str, Any]) -> None:
     schema.pop("required", None)
 
 
-class ListedJob(JobAnswer):
+class ListedJob(JobFields):
     """A job in a list: with the fields that were asked for, or all of them."""
 
     model_config = ConfigDict(json_schema_extra=_all_optional)

@@ -16,6 +16,7 @@ _OPEN: dict[str, Any] = {
     "paused_by": None,
     "paused_why": None,
     "concurrency": 2,
+    "rate": None,
     "weight": 3.0,
     "version": 1,
 }
@@ -34,9 +35,13 @@ _STALE = {412: problem(412, str(StaleVersion(KeyTarget("default", "acme"), '"1"'
 _TOO_LONG = {422: invalid("key", "must be at most 200 characters long", "a text of 300 characters")}
 
 PAGE = Examples(
-    query={"limit": 100},
+    query={"limit": 100, "order": "waiting"},
     answers={
-        200: {"items": [_OPEN], "next_cursor": None},
+        200: {
+            "items": [{**_OPEN, "waiting": 1_208, "running": 2}],
+            "next_cursor": None,
+            "counts_are_capped": False,
+        },
         422: invalid("limit", "must be at most 1000", "'5000'"),
         **_UNKNOWN,
     },
@@ -45,6 +50,7 @@ ONE = Examples(answers={200: {**_OPEN, "waiting": 1_208, "running": 2}, **_UNKNO
 PUT = Examples(
     bodies={
         "two at once, three turns for one of another's": {"concurrency": 2, "weight": 3.0},
+        "a hundred starts a minute": {"rate": {"limit": 100, "per": 60}},
         "paused": {"paused": True, "by": "ada", "why": "their import loops"},
     },
     answers={

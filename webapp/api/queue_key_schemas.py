@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from webapp.api.dlq_schemas import Words
+from webapp.api.flow_schemas import RateLimit
 from webapp.api.schemas import JobKey, Moment, printable
-from webapp.flow.keys import KeyFigures
 from webapp.flow.limits import LEAST_WEIGHT, MOST_CONCURRENCY, MOST_WEIGHT
-from webapp.flow.model import KeyState, KeyTarget, Pause
+from webapp.flow.model import KeyFigures, KeyRank, KeyState, KeyTarget, Pause, RankedKeys
 from webapp.jobs.options import MAX_JOB_KEY_LENGTH
 
 
@@ -36,6 +36,7 @@ class KeyRequest(BaseModel):
     concurrency: int | None = Field(
         None, ge=1, le=MOST_CONCURRENCY, description="Its jobs that run at once; null: as for every key."
     )
+    rate: RateLimit | None = Field(None, description="How often its jobs may start; null: as for every key.")
     weight: float = Field(
         1.0, ge=LEAST_WEIGHT, le=MOST_WEIGHT, description="Its share of the turns, where another key has 1."
     )
@@ -50,7 +51,8 @@ class KeyRequest(BaseModel):
             now: since when it is paused, if it is.
         """
         pause = Pause(now, self.by, self.why) if self.paused else None
-        return KeyState(*target, pause, self.concurrency, self.weight)
+        rate = self.rate.given() if self.rate else None
+        return KeyState(*target, pause, self.concurrency, self.weight, rate=rate)
 
 
 class KeysQuery(BaseModel):
@@ -62,6 +64,19 @@ class KeysQuery(BaseModel):
     cursor: (
         Annotated[str, Field(min_length=1, max_length=MAX_JOB_KEY_LENGTH), AfterValidator(printable)] | None
     ) = Field(None, description="The last key of the page before.")
+    order: KeyRank | None = Field(
+        None,
+        description="All keys of which something waits or runs, those of which most does first; without it, keys with limits of their own.",
+    )
+
+    @field_validator("order")
+    @classmethod
+    def _ranked_in_one_page(cls, order: KeyRank | None, info: ValidationInfo) -> KeyRank | None:
+        if order is not None and info.data.get("cursor") is not None:
+            raise ValueError(
+                "must not be given together with cursor: what waits and runs changes from page to page"
+            )
+        return order
 
 
 class _Answer(BaseModel):
@@ -78,6 +93,7 @@ class KeyAnswer(_Answer):
     paused_by: str | None
     paused_why: str | None
     concurrency: int | None
+    rate: dict[str, Any] | None
     weight: float
     version: int
 
@@ -93,6 +109,7 @@ class KeyAnswer(_Answer):
             paused_by=pause.by if pause else None,
             paused_why=pause.why if pause else None,
             concurrency=state.concurrency,
+            rate=state.rate.document() if state.rate else None,
             weight=state.weight,
             version=state.version,
         )
@@ -100,7 +117,10 @@ class KeyAnswer(_Answer):
 
 
 class KeyFiguresAnswer(KeyAnswer):
-    """The same, with how many of its jobs wait in lanes, and how many processes run some, each counted to 10,000."""
+    """The same, with how many of its jobs wait, and how many processes run some.
+
+    Of one key those that wait in lanes, and each counted to 10,000.
+    """
 
     waiting: int
     running: int
@@ -112,7 +132,21 @@ class KeyFiguresAnswer(KeyAnswer):
 
 
 class KeyPage(_Answer):
-    """A page of keys."""
+    """A page of keys.
 
-    items: list[KeyAnswer]
+    With `order` each has what waits and runs of it, there is no next page, and `counts_are_capped` says whether the queue has more
+    jobs than were counted.
+    """
+
+    items: list[KeyFiguresAnswer | KeyAnswer]
     next_cursor: str | None
+    counts_are_capped: bool | None = None
+
+    @classmethod
+    def of_ranked(cls, ranked: RankedKeys) -> dict[str, Any]:
+        """The JSON-ready form of keys that were ranked."""
+        return {
+            "items": [KeyFiguresAnswer.of_figures(one) for one in ranked.keys],
+            "next_cursor": None,
+            "counts_are_capped": ranked.is_capped,
+        }

@@ -1,4 +1,4 @@
-"""`/queues/{queue}/keys`: single keys of a queue: their own concurrency, their share of the turns, their pause."""
+"""`/queues/{queue}/keys`: single keys of a queue: their own limits, their share of the turns, their pause; whose jobs flood it."""
 
 from __future__ import annotations
 
@@ -32,8 +32,14 @@ def keys() -> Keys:
 @bp.get("/queues/<queue>/keys")
 @documented({200: KeyPage}, 404, 422, 503, query=KeysQuery, examples=queue_key_examples.PAGE)
 def page(queue: str) -> Response:
-    """Keys of a queue that have limits of their own, in their order."""
+    """Keys of a queue that have limits of their own, in their order; with `order`, those of which most waits or runs.
+
+    Ranked are the keys of the first 50,000 jobs of a queue that wait to be sent, of as many that were sent or lie in lanes, and of as
+    many that run.
+    """
     query = KeysQuery.model_validate(query_values())
+    if query.order is not None:
+        return jsonify(KeyPage.of_ranked(keys().ranked(queue, query.order, limit=query.limit)))
     found = keys().page(queue, after=query.cursor, limit=query.limit)
     next_cursor = found[-1].key if len(found) == query.limit else None
     return jsonify({"items": [KeyAnswer.of(one) for one in found], "next_cursor": next_cursor})

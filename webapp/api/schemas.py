@@ -251,8 +251,8 @@ def _as_reported(progress: dict[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
-class JobAnswer(BaseModel):
-    """A job as clients see it; times are ISO 8601 in UTC."""
+class JobFields(BaseModel):
+    """A job as clients see it in a list; times are ISO 8601 in UTC."""
 
     model_config = ConfigDict(extra="forbid", from_attributes=True)
 
@@ -317,6 +317,12 @@ class JobAnswer(BaseModel):
         except (ValidationError, AttributeError):
             # Columns that hold anything may have been changed by hand; the rest of the row is shown all the same.
             return cls.model_validate(replace(job, backoff=None, progress=None, tags=[]))
+
+
+class JobAnswer(JobFields):
+    """A job as clients see it by itself: with the unique key that it holds, if it holds one."""
+
+    unique_key: str | None
 
 
 class AttemptAnswer(BaseModel):

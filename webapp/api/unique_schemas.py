@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from webapp.jobs.unique import MAX_HELD_FOR, MAX_UNIQUE_KEY, OnConflict, Unique, While
+from webapp.jobs.unique import MAX_HELD_FOR, MAX_UNIQUE_KEY, MAX_WAIT, OnConflict, Unique, While
 
 
 def check_text(path: str, value: str) -> None:
@@ -36,7 +36,32 @@ class UniqueJob(BaseModel):
     key: Annotated[str, Field(min_length=1, max_length=MAX_UNIQUE_KEY), AfterValidator(_keepable_key)]
     states: Literal["queued", "unfinished"] | None = Field(None, alias="while")
     seconds: float | None = Field(None, alias="for", gt=0, le=MAX_HELD_FOR)
-    on_conflict: Literal["return", "refuse"] | None = None
+    on_conflict: Literal["return", "refuse", "replace"] | None = None
+    max_wait: float | None = Field(
+        None,
+        gt=0,
+        le=MAX_WAIT,
+        description="Only with `replace`: seconds after its first submission at which the job is due at the latest.",
+    )
+
+    @field_validator("on_conflict")
+    @classmethod
+    def _only_before_the_start(cls, on_conflict: str | None, info: ValidationInfo) -> str | None:
+        if on_conflict == OnConflict.REPLACE:
+            if info.data.get("states") == While.UNFINISHED:
+                raise ValueError(
+                    "must not be replace with while unfinished: a job that has begun is not replaced"
+                )
+            if info.data.get("seconds") is not None:
+                raise ValueError("must not be replace together with for")
+        return on_conflict
+
+    @field_validator("max_wait")
+    @classmethod
+    def _of_what_is_put_off(cls, max_wait: float | None, info: ValidationInfo) -> float | None:
+        if max_wait is not None and info.data.get("on_conflict", OnConflict.REPLACE) != OnConflict.REPLACE:
+            raise ValueError("must be given with on_conflict replace only")
+        return max_wait
 
     def asked(self) -> Unique:
         """What the domain is asked for."""
@@ -45,4 +70,5 @@ class UniqueJob(BaseModel):
             While(self.states) if self.states is not None else None,
             self.seconds,
             OnConflict(self.on_conflict or "return"),
+            self.max_wait,
         )

@@ -13,7 +13,7 @@ from uuid import UUID
 import click
 from flask import current_app
 
-from webapp.api.schemas import JobAnswer
+from webapp.api.schemas import JobAnswer, JobFields
 from webapp.cli.console import (
     INTERRUPTED,
     REFUSED,
@@ -99,11 +99,11 @@ def watch(*, every: float, seconds: float | None, as_json: bool, tag: tuple[str,
         while True:
             jobs = job_service().page(query.wanted, limit=query.limit, before=None).jobs
             if on_terminal:
-                draw([JobAnswer.of(job) for job in jobs], COLUMNS)
+                draw([JobFields.of(job) for job in jobs], COLUMNS)
             for job in reversed(jobs):
                 if not on_terminal and known.get(job.id) != job.updated_at:
                     if as_json:
-                        json_line(JobAnswer.of(job))
+                        json_line(JobFields.of(job))
                     else:
                         say(f"{change(job)}  {job.id} {job.task}")
             known = {job.id: job.updated_at for job in jobs}

@@ -11,7 +11,7 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from webapp.api.page_schemas import PageQuery
-from webapp.api.schemas import AttemptAnswer, JobAnswer
+from webapp.api.schemas import AttemptAnswer, JobAnswer, JobFields
 from webapp.cli.console import (
     json_option,
     say,
@@ -74,7 +74,7 @@ def list_jobs(*, as_json: bool, tag: tuple[str, ...], **given: Any) -> None:
     """Jobs, the newest first."""
     query = query_of(given, tag)
     page = job_service().page(query.wanted, limit=query.limit, before=query.cursor)
-    answers = [JobAnswer.of(row) for row in page.jobs]
+    answers = [JobFields.of(row) for row in page.jobs]
     if as_json:
         show_json({"items": answers, "total": page.total, "total_is_estimate": page.is_estimate})
     else:

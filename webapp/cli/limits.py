@@ -16,15 +16,16 @@ from flask import current_app
 from pydantic import BaseModel, ConfigDict
 
 from webapp.api.flow_schemas import LimitsRequest, QueueLimitsRequest
-from webapp.api.queue_key_schemas import KeyAnswer, KeyRequest, KeysQuery, key_of
+from webapp.api.queue_key_schemas import KeyAnswer, KeyPage, KeyRequest, KeysQuery, key_of
 from webapp.cli.console import json_option, say, show_json, show_table, with_options, with_plain_errors
 from webapp.flow.keys import Keys
-from webapp.flow.model import KeyTarget, Kind, Target
+from webapp.flow.limits import KeyOrder
+from webapp.flow.model import KeyRank, KeyTarget, Kind, RankedKeys, Target
 from webapp.flow.service import Flow
 
 #: Largest file of limits, bytes.
 MOST_BYTES = 4 * 1024**2
-_KEY_COLUMNS = ("key", "paused", "paused_by", "paused_why", "concurrency", "weight")
+_KEY_COLUMNS = ("key", "paused", "paused_by", "paused_why", "concurrency", "rate", "weight")
 
 
 class LimitsFile(BaseModel):
@@ -66,7 +67,18 @@ _OF_KEYS = (
     click.option("--key-concurrency", type=int, help="Jobs of each key that run at once."),
     click.option("--key-rate", type=_RATE, help="Starts of each key."),
     click.option("--key-burst", type=int, help="Starts of each key that may come at once."),
+    click.option(
+        "--key-order",
+        type=click.Choice([one.value for one in KeyOrder]),
+        help="Jobs of each key run strictly one after the other.",
+    ),
     click.option("--fair", is_flag=True, help="Keys take turns though nothing is limited."),
+    click.option("--ageing", type=float, help="Seconds of waiting that a step of priority is worth."),
+)
+_BOUNDS = (
+    click.option("--max-depth", type=int, help="Jobs that may be queued; more are refused."),
+    click.option("--max-age", type=float, help="Seconds that the oldest due job may have waited."),
+    click.option("--key-max-depth", type=int, help="Jobs of each key that may be queued."),
 )
 
 
@@ -89,13 +101,15 @@ def _limits(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @click.command("set")
 @click.argument("name")
-@with_options(*_LIMITS, *_OF_KEYS, *_WORDS)
+@with_options(*_LIMITS, *_OF_KEYS, *_BOUNDS, *_WORDS)
 @json_option
 @with_plain_errors
 def set_queue(name: str, *, as_json: bool, by: str, why: str | None, **given: Any) -> None:
     """Gives a queue limits in the place of those it has: what is not given has none."""
     _check_any(given)
-    body = _limits(given) | {"keys": _limits(given, "key_"), "fair": given["fair"], "by": by, "why": why}
+    keys = _limits(given, "key_") | {"order": given["key_order"], "max_depth": given["key_max_depth"]}
+    of_all = {name: given[name] for name in ("fair", "ageing", "max_depth", "max_age")}
+    body = _limits(given) | of_all | {"keys": keys, "by": by, "why": why}
     _set(Target(Kind.QUEUE, name), QueueLimitsRequest.model_validate(body), as_json=as_json)
 
 
@@ -131,11 +145,19 @@ def _set(target: Target, body: LimitsRequest, *, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--limit", type=int, default=100, show_default=True, help="How many at most.")
 @click.option("--cursor", help="The last key of the page before.")
+@click.option(
+    "--order",
+    type=click.Choice([one.value for one in KeyRank]),
+    help="All keys of which something does so, those of which most does first.",
+)
 @json_option
 @with_plain_errors
-def list_keys(name: str, *, as_json: bool, limit: int, cursor: str | None) -> None:
-    """Keys of a queue that have limits of their own, or are paused."""
-    query = KeysQuery.model_validate({"limit": limit, "cursor": cursor})
+def list_keys(name: str, *, as_json: bool, limit: int, cursor: str | None, order: str | None) -> None:
+    """Keys of a queue that have limits of their own, or are paused; with --order those of which most waits or runs."""
+    query = KeysQuery.model_validate({"limit": limit, "cursor": cursor, "order": order})
+    if query.order is not None:
+        _show_ranked(_keys().ranked(name, query.order, limit=query.limit), as_json=as_json)
+        return
     answers = [KeyAnswer.of(one) for one in _keys().page(name, after=query.cursor, limit=query.limit)]
     if as_json:
         show_json({"items": answers})
@@ -143,10 +165,22 @@ def list_keys(name: str, *, as_json: bool, limit: int, cursor: str | None) -> No
         show_table(answers, _KEY_COLUMNS, nothing="no keys with limits of their own")
 
 
+def _show_ranked(ranked: RankedKeys, *, as_json: bool) -> None:
+    answer = KeyPage.of_ranked(ranked)
+    if as_json:
+        show_json({name: answer[name] for name in ("items", "counts_are_capped")})
+        return
+    show_table(answer["items"], ("key", "waiting", "running", *_KEY_COLUMNS[1:]), nothing="no keys")
+    if ranked.is_capped:
+        say("there are more jobs than were counted", err=True)
+
+
 @click.command("set-key")
 @click.argument("name")
 @click.argument("key")
 @click.option("--concurrency", type=int, help="Its jobs that run at once.")
+@click.option("--rate", type=_RATE, help="Its starts, and in how many seconds: 100/60.")
+@click.option("--burst", type=int, help="Its starts that may come at once; a fortieth of the rate's.")
 @click.option("--weight", type=float, default=1.0, show_default=True, help="Its share of the turns.")
 @click.option("--paused", is_flag=True, help="None of its jobs starts.")
 @click.option("--none", "nothing", is_flag=True, help="Makes it like every key.")
@@ -156,7 +190,8 @@ def list_keys(name: str, *, as_json: bool, limit: int, cursor: str | None) -> No
 def set_key(name: str, key: str, *, as_json: bool, by: str, why: str | None, **given: Any) -> None:
     """Gives one key of a queue limits in the place of those it has, or pauses it."""
     nothing = given.pop("nothing")
-    body = KeyRequest.model_validate(given | {"by": by, "why": why})
+    of_key = {"weight": given["weight"], "paused": given["paused"], "by": by, "why": why}
+    body = KeyRequest.model_validate(_limits(given) | of_key)
     target = KeyTarget(name, key_of(key))
     if nothing:
         state = _keys().forget(target, by=body.by, why=body.why, expected=None)

@@ -16,10 +16,10 @@ from webapp.cli.follow import LONGEST_WAIT, leaving_with, show_end, until_final
 from webapp.cli.jobs import job_service
 from webapp.infra.telemetry.printable import escaped
 from webapp.jobs.errors import TaskNotJudged
-from webapp.jobs.unique import While
+from webapp.jobs.unique import OnConflict, While
 
 #: What may be said of a unique key, and the key.
-_OF_UNIQUE = ("key", "while", "for")
+_OF_UNIQUE = ("key", "while", "for", "on_conflict", "max_wait")
 
 
 @click.argument("payload")
@@ -40,6 +40,16 @@ _OF_UNIQUE = ("key", "while", "for")
     help="It counts so long; unfinished, where nothing is said.",
 )
 @click.option("--unique-for", type=float, help="The new job counts so many seconds, whatever becomes of it.")
+@click.option(
+    "--unique-on-conflict",
+    type=click.Choice([one.value for one in OnConflict]),
+    help="While it counts: show it, refuse, or have it be what is asked here, if it was never started.",
+)
+@click.option(
+    "--unique-max-wait",
+    type=float,
+    help="With replace: due so many seconds after the first submission at the latest.",
+)
 @click.option(
     "--wait", is_flag=True, help="Stay until it is final, and show its result; exit codes as of `wait`."
 )
@@ -70,7 +80,8 @@ def submit(
         if as_json:
             show_json(JobAnswer.of(accepted.job))
         else:
-            say(f"{accepted.job.id}{'' if accepted.created else ' (was there before)'}")
+            before = " (replaced)" if accepted.replaced else " (was there before)"
+            say(f"{accepted.job.id}{'' if accepted.created else before}")
     if wait:
         with leaving_with(INTERRUPTED):
             job = until_final(accepted.job.id, wait_timeout)

@@ -55,6 +55,15 @@ class OlderRelease(FlowError):
         )
 
 
+class NotInOrder(FlowError):
+    """A key would have more jobs run at once than a strict order has."""
+
+    def __init__(self, target: KeyTarget, concurrency: int) -> None:
+        super().__init__(
+            f"{target.words} cannot have a concurrency of {concurrency} where keys have an order: their jobs run one at a time"
+        )
+
+
 class WorkersUnknown(FlowError):
     """Which workers are alive cannot be said, so neither whether all of them know limits."""
 

@@ -57,6 +57,19 @@ class Standing(NamedTuple):
         return self.next_start + (1 - self.rate.burst) * self.rate.per / self.rate.limit
 
 
+class Ahead(NamedTuple):
+    """The job of a key in order that runs before every other one of it.
+
+    Args:
+        status: `processing` or `queued`.
+        run_at: when it is due.
+    """
+
+    job_id: UUID
+    status: str
+    run_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What is around a due job of a queue or task that has limits.
@@ -70,6 +83,7 @@ class Surroundings:
         jobs_before: jobs of its lane before it, counted so as well.
         now: PostgreSQL's clock, seconds of the epoch.
         holders: process and job of those that hold a limit that is reached, by what is limited.
+        ahead: what must be final before it starts; None where its key has no order, or it comes first.
     """
 
     queue: str
@@ -83,6 +97,7 @@ class Surroundings:
     jobs_before: int
     now: float
     holders: Sequence[tuple[str, UUID]] = ()
+    ahead: Ahead | None = None
 
 
 class Hold(NamedTuple):
@@ -116,16 +131,12 @@ def _holds(at: Surroundings) -> Iterator[Hold]:
         )
         return
     if at.pause is not None:
-        since, by = iso(at.pause.at), f" by {at.pause.by}" if at.pause.by else ""
-        why = f" ({at.pause.why})" if at.pause.why else ""
-        yield Hold(
-            "key_paused",
-            f"it is due, and {_words(at, 'key')} is paused since {since}{by}{why}",
-            {"key": at.key, "paused_at": since, "paused_by": at.pause.by, "paused_why": at.pause.why},
-        )
+        yield _paused(at, at.pause)
     for of, slots in zip(LIMITED, at.slots, strict=True):
         if slots.is_full:
             yield _of_slots(at, of, slots)
+    if at.ahead is not None:
+        yield _in_order(at, at.ahead)
     for of, standing in zip(LIMITED, at.rates, strict=True):
         if standing.rate is not None and standing.opens_at > at.now:
             yield _of_rate(at, of, standing.rate, standing.opens_at)
@@ -143,6 +154,16 @@ def _holds(at: Surroundings) -> Iterator[Hold]:
         )
 
 
+def _paused(at: Surroundings, pause: Pause) -> Hold:
+    since, by = iso(pause.at), f" by {pause.by}" if pause.by else ""
+    why = f" ({pause.why})" if pause.why else ""
+    return Hold(
+        "key_paused",
+        f"it is due, and {_words(at, 'key')} is paused since {since}{by}{why}",
+        {"key": at.key, "paused_at": since, "paused_by": pause.by, "paused_why": pause.why},
+    )
+
+
 def _of_slots(at: Surroundings, of: str, slots: Slots) -> Hold:
     return Hold(
         f"{of}_limit",
@@ -153,6 +174,15 @@ def _of_slots(at: Surroundings, of: str, slots: Slots) -> Hold:
             "held_by": [{"worker_id": worker, "job_id": str(job)} for worker, job in at.holders],
         },
     )
+
+
+def _in_order(at: Surroundings, ahead: Ahead) -> Hold:
+    facts = {"key": at.key, "job_id": str(ahead.job_id), "status": ahead.status}
+    sentence = f"it is due, and job {ahead.job_id} of {_words(at, 'key')} comes first and is {ahead.status}"
+    if ahead.status == "queued" and ahead.run_at.timestamp() > at.now:
+        moment = iso(ahead.run_at)
+        return Hold("in_order_behind", f"{sentence} until {moment}, its next try", facts | {"run_at": moment})
+    return Hold("in_order_behind", sentence, facts)
 
 
 def _of_rate(at: Surroundings, of: str, rate: Rate, opens_at: float) -> Hold:
@@ -197,6 +227,7 @@ def surroundings(
     return Surroundings(
         **names, to_be_filed=row[0], slots=slots, rates=rates, pause=pause, lanes_before=row[23],
         jobs_before=row[24] or 0, now=row[25], holders=holders,
+        ahead=None if row[26] is None else Ahead(*row[26:29]),
     )  # fmt: skip
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from webapp.flow.limits import QueueLimits
-from webapp.flow.model import KeyState, KeyTarget, Pause
+from webapp.flow.limits import QueueLimits, Rate
+from webapp.flow.model import KeyFigures, KeyRank, KeyState, KeyTarget, Pause, RankedKeys
 from webapp.infra.postgres.sql_files import read_sql
 
-_FIND, _PAGE, _SET, _FORGET, _APPLY, _NOTE, _COUNTS = (
+_FIND, _PAGE, _WIDE, _SET, _FORGET, _APPLY, _NOTE, _RANKED, _COUNTS = (
     text(read_sql(__file__, "keys", name))
-    for name in ("find", "page", "set", "forget", "apply", "note", "counts")
+    for name in ("find", "page", "wide", "set", "forget", "apply", "note", "ranked", "counts")
 )
 
 
@@ -34,6 +34,26 @@ def page(connection: Connection, queue: str, *, after: str | None, limit: int) -
     """
     rows = connection.execute(_PAGE, {"queue": queue, "after": after, "limit": limit})
     return [_state(row) for row in rows]
+
+
+def wide(connection: Connection, queue: str) -> tuple[KeyTarget, int] | None:
+    """A key of a queue of which several jobs may run at once, and how many; None: there is none."""
+    row = connection.execute(_WIDE, {"queue": queue}).first()
+    return None if row is None else (KeyTarget(queue, row[0]), row[1])
+
+
+def ranked(connection: Connection, queue: str, order: KeyRank, *, limit: int, most: int) -> RankedKeys:
+    """The keys of which most waits or runs in a queue.
+
+    Args:
+        order: what comes first.
+        limit: most keys.
+        most: jobs of each kind that are counted.
+    """
+    values = {"queue": queue, "by_running": order is KeyRank.RUNNING, "limit": limit, "most": most}
+    rows = connection.execute(_RANKED, values).all()
+    found = [KeyFigures(_state(row), row[11], row[12]) for row in rows if row[1] is not None]
+    return RankedKeys(found, any(most <= counted for counted in rows[0][13:]))
 
 
 def put(connection: Connection, wanted: KeyState, *, by: str | None, why: str | None) -> KeyState:
@@ -59,7 +79,7 @@ def note_queue(connection: Connection, queue: str, limits: QueueLimits) -> None:
     Args:
         limits: its own.
     """
-    connection.execute(_NOTE, {"queue": queue, "has_limits": not limits.is_none})
+    connection.execute(_NOTE, {"queue": queue, "has_limits": limits.hold_jobs})
 
 
 def counts(connection: Connection, target: KeyTarget, most: int) -> tuple[int, int]:
@@ -69,15 +89,20 @@ def counts(connection: Connection, target: KeyTarget, most: int) -> tuple[int, i
 
 
 def _values(state: KeyState) -> dict[str, Any]:
+    rate = state.rate
     return {
         "queue": state.queue,
         "key": state.key,
         "paused": state.pause is not None,
         "concurrency": state.concurrency,
         "weight": state.weight,
+        "rate_limit": rate.limit if rate else None,
+        "rate_per": rate.per if rate else None,
+        "rate_burst": rate.burst if rate else None,
     }
 
 
 def _state(row: Sequence[Any]) -> KeyState:
     pause = None if row[2] is None else Pause(row[2], row[3], row[4])
-    return KeyState(row[0], row[1], pause, row[5], row[6], row[7])
+    rate = None if row[8] is None else Rate.of(*row[8:11])
+    return KeyState(row[0], row[1], pause, row[5], row[6], row[7], rate)

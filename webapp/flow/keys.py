@@ -1,16 +1,15 @@
-"""The front door of keys: their own concurrency, their share of the turns, their pause. Commits."""
+"""The front door of keys: their own limits, their share of the turns, their pause. Commits."""
 
 from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
 from webapp.flow import key_store, store
-from webapp.flow.errors import StaleVersion
-from webapp.flow.model import KeyState, KeyTarget, Kind, Target
+from webapp.flow.errors import NotInOrder, StaleVersion
+from webapp.flow.model import KeyFigures, KeyRank, KeyState, KeyTarget, Kind, RankedKeys, Target
 from webapp.flow.service import Flow, fits
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 
@@ -18,18 +17,8 @@ logger = logging.getLogger(__name__)
 
 #: Up to where jobs of a key are counted.
 MOST_COUNTED = 10_000
-
-
-class KeyFigures(NamedTuple):
-    """How a key stands, and what it has.
-
-    Args:
-        waiting, running: jobs that wait and processes that run some, each counted to `MOST_COUNTED`.
-    """
-
-    state: KeyState
-    waiting: int
-    running: int
+#: Up to where the jobs of a queue are counted that wait to be sent, those that were sent, and those that run, where its keys are ranked.
+MOST_RANKED = 50_000
 
 
 class Keys:
@@ -72,6 +61,22 @@ class Keys:
             self._engine, lambda connection: key_store.page(connection, queue, after=after, limit=limit)
         )
 
+    def ranked(self, queue: str, order: KeyRank, *, limit: int) -> RankedKeys:
+        """The keys of which most waits or runs in a queue, with and without limits of their own; jobs without a key are left out.
+
+        Args:
+            order: what comes first.
+            limit: most keys.
+
+        Raises:
+            UnknownTarget: there is no such queue.
+        """
+        self._flow.state(Target(Kind.QUEUE, queue))
+        return in_one_trip(
+            self._engine,
+            lambda connection: key_store.ranked(connection, queue, order, limit=limit, most=MOST_RANKED),
+        )
+
     def put(self, wanted: KeyState, *, by: str | None, why: str | None, expected: str | None) -> KeyState:
         """Gives a key limits in the place of those it has, and has its queue's keys take turns.
 
@@ -86,6 +91,7 @@ class Keys:
         Raises:
             UnknownTarget: there is no such queue.
             StaleVersion: the key has another version by now; nothing was changed.
+            NotInOrder: more than one of its jobs would run at once, and its queue's keys have an order; nothing was changed.
             OlderRelease: a worker is alive that knows no limits; nothing was changed.
         """
         return self._change(wanted, by=by, why=why, expected=expected, forget=False)
@@ -128,6 +134,8 @@ class Keys:
             raise StaleVersion(target, expected or "", before.version)
         if wanted.document() == before.document() and forget == (before.version == 0):
             return before, before
+        if queue.limits.key_order is not None and (wanted.concurrency or 1) > 1:
+            raise NotInOrder(target, wanted.concurrency or 1)
         if forget:
             after = key_store.forget(connection, target)
         else:

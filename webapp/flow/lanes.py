@@ -28,6 +28,7 @@ _TAKE = Statement(TAKE_TEXT)
     _FILE_RUNNING,
     _MAKE_GATE,
     _CALL,
+    _CALL_AFTER,
     _LEAVE_RUNNING,
     _LEAVE,
     _NOTE_ALL_LEFT,
@@ -43,6 +44,7 @@ _TAKE = Statement(TAKE_TEXT)
         "file_running",
         "make_gate",
         "call",
+        "call_after",
         "leave_running",
         "leave",
         "note_all_left",
@@ -135,6 +137,16 @@ def call(connection: Connection, queue: str) -> None:
     """Brings the lanes of a queue up to date with what has come to them."""
     connection.execute(_MAKE_GATE, {"queue": queue})
     connection.execute(_CALL, {"queue": queue})
+
+
+def call_after(connection: Connection, numbers: Collection[int | None]) -> None:
+    """Has lanes of keys in order looked at again, where jobs of them became final without having run.
+
+    Args:
+        numbers: the jobs' lanes; None for one beside them.
+    """
+    if found := sorted({one for one in numbers if one is not None}):
+        connection.execute(_CALL_AFTER, {"lanes": found})
 
 
 def leave(connection: Connection, queue: str, rules: FlowRules, limit: int = BATCH) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
+
+from webapp.flow.admission import NO_BOUNDS, Bounds
 
 #: Most jobs that may run at once, of those that have a limit.
 MOST_CONCURRENCY = 10_000
@@ -14,6 +17,15 @@ MOST_STARTS = 1_000_000
 LEAST_PERIOD, MOST_PERIOD = 0.1, 30 * 86_400.0
 #: A burst that is not given is this part of the limit: starts that come a little late are not lost.
 BURST_PART = 40
+#: What a step of priority may be worth, seconds.
+LEAST_AGEING, MOST_AGEING = 0.1, 30 * 86_400.0
+
+
+class KeyOrder(StrEnum):
+    """In which order the jobs of a key run, where that is more than which of them starts first."""
+
+    #: One after the other as they were submitted: none starts before the one before it is final.
+    FIFO = "fifo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +80,38 @@ class QueueLimits:
 
     Args:
         fair: its keys take turns though nothing is limited.
+        key_order: in which order the jobs of a key run; None: by priority, then by when they are due.
+        ageing: seconds of waiting that a step of priority is worth; None: the greater priority is first, however long others wait.
+        bounds: up to where it takes submissions; no job waits for their sake, and none of its jobs lies in a lane for it.
     """
 
     all: Limits = Limits()
     keys: Limits = Limits()
     fair: bool = False
+    key_order: KeyOrder | None = None
+    ageing: float | None = None
+    bounds: Bounds = NO_BOUNDS
 
     @property
     def is_none(self) -> bool:
         """True where all is as by default."""
         return self == QueueLimits()
 
+    @property
+    def hold_jobs(self) -> bool:
+        """True if jobs wait for their sake.
+
+        Example:
+            >>> QueueLimits(Limits(4)).hold_jobs, QueueLimits(bounds=Bounds(max_depth=9)).hold_jobs
+            (True, False)
+        """
+        return replace(self, bounds=NO_BOUNDS) != QueueLimits()
+
     def document(self) -> dict[str, Any]:
         """As clients see it."""
-        return self.all.document() | {"keys": self.keys.document(), "fair": self.fair}
+        keys = self.keys.document() | {"order": self.key_order, "max_depth": self.bounds.key_max_depth}
+        of_all = {"keys": keys, "fair": self.fair, "ageing": self.ageing}
+        return self.all.document() | of_all | self.bounds.document()
 
 
 #: Nothing is limited.

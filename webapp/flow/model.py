@@ -9,7 +9,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from webapp.flow.limits import NO_LIMITS, QueueLimits
+from webapp.flow.limits import NO_LIMITS, QueueLimits, Rate
 
 #: Between queue and key in what a lane's number comes of; a queue's name has no such character.
 _BETWEEN = b"\x1f"
@@ -104,6 +104,7 @@ class KeyState:
         concurrency: jobs of it that may run at once; None: as for every key of its queue.
         weight: its share of the turns, where another key has 1.
         version: grows with each change; 0 where it is like every key.
+        rate: how often jobs of it may start; None: as for every key of its queue.
     """
 
     queue: str
@@ -112,14 +113,48 @@ class KeyState:
     concurrency: int | None = None
     weight: float = 1.0
     version: int = 0
+    rate: Rate | None = None
 
     def document(self) -> dict[str, Any]:
         """What can be changed of it, as clients see it."""
         return {
             "paused": self.pause is not None,
             "concurrency": self.concurrency,
+            "rate": self.rate.document() if self.rate else None,
             "weight": self.weight,
         }
+
+
+class KeyFigures(NamedTuple):
+    """How a key stands, and what it has.
+
+    Args:
+        waiting, running: jobs that wait and processes that run some, each counted up to a bound.
+    """
+
+    state: KeyState
+    waiting: int
+    running: int
+
+
+class KeyRank(StrEnum):
+    """What keys may be ranked by: most of it comes first."""
+
+    #: Jobs that wait.
+    WAITING = "waiting"
+    #: Processes that run jobs of it.
+    RUNNING = "running"
+
+
+class RankedKeys(NamedTuple):
+    """Keys of which most waits or runs.
+
+    Args:
+        is_capped: there are more jobs than were counted.
+    """
+
+    keys: list[KeyFigures]
+    is_capped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +179,7 @@ class FlowRules:
         returning: tasks that are open again, and may have jobs that were set aside meanwhile.
         limited_queues, limited_tasks: their jobs lie in lanes, and are claimed there alone.
         leaving_queues, leaving_tasks: without limits, and may still have jobs in lanes.
+        bounded_queues: they take submissions only up to a bound.
     """
 
     closed_queues: frozenset[str] = frozenset()
@@ -153,6 +189,7 @@ class FlowRules:
     limited_tasks: frozenset[str] = frozenset()
     leaving_queues: frozenset[str] = frozenset()
     leaving_tasks: frozenset[str] = frozenset()
+    bounded_queues: frozenset[str] = frozenset()
 
     @property
     def is_open(self) -> bool:

@@ -10,9 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from webapp.flow import lanes, store
+from webapp.flow import key_store, lanes, look_store, store
 from webapp.flow.book import LONGEST_AGE, FlowBook
-from webapp.flow.errors import OlderRelease, StaleVersion, UnknownTarget, WorkersUnknown
+from webapp.flow.errors import NotInOrder, OlderRelease, StaleVersion, UnknownTarget, WorkersUnknown
 from webapp.flow.limits import QueueLimits
 from webapp.flow.model import FlowChange, FlowState, KeyTarget, Kind, Target
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
@@ -119,17 +119,21 @@ class Flow:
         """Gives a target limits in the place of those it has; `NO_LIMITS` takes them away. Arguments and errors as for `pause`.
 
         They hold from the return on: no job starts beyond them, whenever it was submitted. What runs goes on, and counts.
+        Bounds of submissions hold as soon where there were none, else within a second.
 
         Raises:
+            NotInOrder: its keys shall have an order, and of one several jobs may run at once; nothing was changed.
             OlderRelease: a worker is alive that knows no limits; nothing was changed.
         """
-        if not limits.is_none:
+        if limits.hold_jobs:
             self.check_workers()
         work = partial(self._limit_once, target=target, limits=limits, by=by, why=why, expected=expected)
         before, state = in_transaction(self._engine, work)
         self.note(target, before.limits.document(), limits.document(), by=by, why=why)
-        if before.limits.is_none and not limits.is_none:
+        if not before.limits.hold_jobs and limits.hold_jobs:
             self.settle(target)
+        elif before.limits.bounds.is_none and not limits.bounds.is_none:
+            self.wait_for_books()
         return state
 
     def check_workers(self) -> None:
@@ -162,9 +166,14 @@ class Flow:
                 extra={"target": str(target), "limits": dict(new), "by": by, "why": why},
             )
 
+    @staticmethod
+    def wait_for_books() -> None:
+        """Waits until every process goes by what has just been changed."""
+        time.sleep(LONGEST_AGE + ON_ITS_WAY)
+
     def settle(self, target: Target) -> None:
         """Waits until every process goes by new limits, and has what runs by the old ones count."""
-        time.sleep(LONGEST_AGE + ON_ITS_WAY)
+        self.wait_for_books()
         queues, tasks = ([target.name], []) if target.kind is Kind.QUEUE else ([], [target.name])
         in_transaction(self._engine, lambda connection: lanes.file_running(connection, queues, tasks))
 
@@ -193,7 +202,11 @@ class Flow:
             raise StaleVersion(target, expected or "", before.version)
         if limits == before.limits:
             return before, before
+        if limits.key_order is not None and (found := key_store.wide(connection, target.name)):
+            raise NotInOrder(*found)
         after = store.set_limits(connection, target, limits)
+        if limits.bounds != before.limits.bounds:
+            look_store.forget(connection, target.name)
         old, new = before.limits.document(), limits.document()
         store.note_change(connection, target, who=by, old=old, new=new, why=why)
         return before, after

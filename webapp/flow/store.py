@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
 
-from webapp.flow.limits import Limits, QueueLimits, Rate
+from webapp.flow.admission import Bounds
+from webapp.flow.limits import KeyOrder, Limits, QueueLimits, Rate
 from webapp.flow.model import FlowChange, FlowRules, FlowState, KeyTarget, Kind, Pause, Target
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.sql_files import read_sql
@@ -94,7 +95,11 @@ def set_pause(
 
 def _state(row: Sequence[Any]) -> FlowState:
     at: datetime | None = row[1]
-    limits = QueueLimits(_limits(row[5:9]), _limits(row[9:13]), fair=row[13])
+    order = None if row[14] is None else KeyOrder(row[14])
+    bounds = Bounds(*row[16:19])
+    limits = QueueLimits(
+        _limits(row[5:9]), _limits(row[9:13]), fair=row[13], key_order=order, ageing=row[15], bounds=bounds
+    )
     return FlowState(row[0], None if at is None else Pause(at, row[2], row[3]), row[4], limits)
 
 
@@ -107,8 +112,13 @@ def set_limits(connection: Connection, target: Target, limits: QueueLimits) -> F
     """Gives a target that was locked these limits; returns how it stands then."""
     values = {
         "name": target.name,
-        "is_limited": not limits.is_none,
+        "is_limited": limits.hold_jobs,
         "fair": limits.fair,
+        "key_order": limits.key_order,
+        "ageing": limits.ageing,
+        "max_depth": limits.bounds.max_depth,
+        "max_age": limits.bounds.max_age,
+        "key_max_depth": limits.bounds.key_max_depth,
         **_values(limits.all, ""),
         **_values(limits.keys, "key_"),
     }

@@ -54,9 +54,43 @@ class Queue(_Paused, _Limited, Base):
     key_rate_per: Mapped[float | None] = mapped_column(Double)
     key_rate_burst: Mapped[int | None] = mapped_column(Integer)
     fair: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    #: `fifo`: the jobs of a key run strictly one after the other.
+    key_order: Mapped[str | None] = mapped_column(Text)
+    #: Seconds that a step of priority is worth.
+    ageing: Mapped[float | None] = mapped_column(Double)
+    #: Up to where it takes submissions; NULL: there is no bound.
+    max_depth: Mapped[int | None] = mapped_column(Integer)
+    max_age: Mapped[float | None] = mapped_column(Double)
+    key_max_depth: Mapped[int | None] = mapped_column(Integer)
 
 
-class KeyLimit(_Paused, Base):
+class QueueLook(Base):
+    """The last look at a queue that takes submissions up to a bound; all times are seconds of the epoch."""
+
+    __tablename__ = "queue_looks"
+
+    queue: Mapped[str] = mapped_column(Text, primary_key=True)
+    #: 0: it was not looked at yet.
+    at: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    took: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    depth: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    oldest: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    old_since: Mapped[float | None] = mapped_column(Double)
+    too_old: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    full_since: Mapped[float | None] = mapped_column(Double)
+    drain: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    surplus: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+
+
+class _Rated:
+    """What may have the rate of a single key; NULL: it goes by that of every key of its queue."""
+
+    rate_limit: Mapped[int | None] = mapped_column(Integer)
+    rate_per: Mapped[float | None] = mapped_column(Double)
+    rate_burst: Mapped[int | None] = mapped_column(Integer)
+
+
+class KeyLimit(_Paused, _Rated, Base):
     """A key of a queue that has limits of its own."""
 
     __tablename__ = "key_limits"
@@ -67,7 +101,7 @@ class KeyLimit(_Paused, Base):
     weight: Mapped[float] = mapped_column(Double, server_default=text("1"))
 
 
-class Lane(Base):
+class Lane(_Rated, Base):
     """Where the jobs of one queue, key and task wait while there are limits."""
 
     __tablename__ = "lanes"

@@ -9,8 +9,10 @@ from dataclasses import fields
 
 from webapp.jobs.model import JobRow
 
+#: What is in another table, and read for a single job alone.
+OF_ONE = "unique_key"
 #: The columns of a `JobRow`, in its order.
-FIELDS = tuple(field.name for field in fields(JobRow))
+FIELDS = tuple(field.name for field in fields(JobRow) if field.name != OF_ONE)
 
 
 def as_sent(column: str, table: str = "") -> str:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from webapp.flow import lanes
 from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.model import CancelAnswer
@@ -39,10 +40,13 @@ def ask_cancel(connection: Connection, job_id: UUID, reason: str = REQUESTED) ->
         reason: kept in the row; the first one that was given stays.
     """
     connection.execute(_LOCK, {"id": job_id})
-    status = connection.execute(_ASK, {"id": job_id, "reason": reason}).scalar()
-    if status is None:
+    asked = connection.execute(_ASK, {"id": job_id, "reason": reason}).first()
+    if asked is None:
         return CancelAnswer.NOTHING
-    return CancelAnswer.CANCELLED if status == "cancelled" else CancelAnswer.ASKED
+    if asked.status != "cancelled":
+        return CancelAnswer.ASKED
+    lanes.call_after(connection, [asked.lane])
+    return CancelAnswer.CANCELLED
 
 
 def is_cancel_asked(connection: Connection, job_id: UUID, attempt: int) -> bool:

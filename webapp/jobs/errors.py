@@ -225,6 +225,52 @@ class UniqueRace(JobError):
         self.key = key
 
 
+class SubmissionRefused(JobError):
+    """A bound is reached: the job was not stored, and may be once others have left.
+
+    Args:
+        queue: whose bound.
+        bound: which one, as clients see it; with an underscore for the dot.
+        retry_after: seconds until it would be taken.
+    """
+
+    #: What a client may go by.
+    code = "refused"
+
+    def __init__(self, sentence: str, queue: str, bound: str, retry_after: int) -> None:
+        super().__init__(f"{sentence}; send it again in {retry_after} s")
+        self.queue = queue
+        self.bound = bound
+        self.retry_after = retry_after
+
+
+class QueueFull(SubmissionRefused):
+    """The queue has as many jobs as it may have, or its oldest due job has waited too long."""
+
+    code = "queue-full"
+
+    def __init__(self, queue: str, bound: str, value: float, retry_after: int) -> None:
+        why = (
+            f"its oldest due job has waited longer than its max_age of {value:g} s"
+            if bound == "max_age"
+            else f"its max_depth of {value:,} jobs is reached"
+        )
+        super().__init__(f"queue {queue!r} is full: {why}", queue, bound, retry_after)
+
+
+class KeyFull(SubmissionRefused):
+    """The key has as many jobs in the queue as each key may have."""
+
+    code = "key-full"
+
+    def __init__(self, queue: str, key: str, value: int, retry_after: int) -> None:
+        why = f"the keys.max_depth of {value:,} jobs is reached"
+        super().__init__(
+            f"key {key!r} of queue {queue!r} is full: {why}", queue, "key_max_depth", retry_after
+        )
+        self.key = key
+
+
 class Retry(Exception):
     """Raised by a handler: try again, after `after` seconds where given, else by the job's backoff.
 

@@ -21,10 +21,11 @@ from sqlalchemy import Connection, text
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, kept_as_sent, optional_array_of, text_array_of
 from webapp.infra.postgres.sql_files import of_rows, read_sql
+from webapp.jobs.errors import KeyOfPruned, KeyRace, KeyReused
 from webapp.jobs.model import JobRow
 from webapp.jobs.options import PLAIN, Terms
 from webapp.jobs.store import find, find_ended
-from webapp.jobs.submission import KEY_TTL, NewJob
+from webapp.jobs.submission import KEY_TTL, Accepted, NewJob
 
 #: Longest a statement of a batch may run, milliseconds: ten thousand rows on a busy machine.
 BATCH_TIMEOUT_MS = 15_000
@@ -42,6 +43,10 @@ class KeyOwner:
     job_id: UUID
     fingerprint: bytes
     job: JobRow | None
+
+
+#: A job that is stored now, or else who owns its key.
+Stored = tuple[JobRow | None, KeyOwner | None]
 
 
 def _statement(name: str, keyed: bool, terms: bool, as_sent: bool, laned: bool) -> str:  # noqa: FBT001 - they come in fours
@@ -75,7 +80,7 @@ def insert_once(
         job.idempotency_key is not None, with_terms, as_sent is not None, job.lane is not None
     ]
     rows = statement.run(connection, values).rows
-    return _new_row(job, *rows[0]) if rows else None
+    return new_row(job, *rows[0]) if rows else None
 
 
 def insert_group(
@@ -104,7 +109,7 @@ def insert_group(
     laned = any(job.lane is not None for job in jobs)
     stored = _group_statement(len(jobs), keyed, with_terms, any(as_sent), laned).run(connection, values)
     times = {row[0]: row[1:] for row in stored.rows}
-    return [_new_row(job, *times[job.id]) if job.id in times else None for job in jobs]
+    return [new_row(job, *times[job.id]) if job.id in times else None for job in jobs]
 
 
 @cache
@@ -145,7 +150,7 @@ def _values(job: NewJob, *, dispatched: bool, terms: Terms | None, as_sent: str 
     return values
 
 
-def _new_row(
+def new_row(
     job: NewJob,
     created_at: datetime,
     dispatched_at: datetime | None,
@@ -185,11 +190,12 @@ def _new_row(
         progress=None,
         result_note=None,
         key=terms.key,
+        unique_key=None if job.unique is None else job.unique.key,
     )
 
 
-_OWNER, _OWNERS, _PRUNE_KEYS = (
-    text(read_sql(__file__, "keys", name)) for name in ("owner", "owners", "prune")
+_OWNER, _OWNERS, _OWN, _PRUNE_KEYS = (
+    text(read_sql(__file__, "keys", name)) for name in ("owner", "owners", "own", "prune")
 )
 
 
@@ -199,9 +205,7 @@ def find_by_key(connection: Connection, key: str) -> KeyOwner | None:
     return None if row is None else KeyOwner(row[0], bytes(row[1]), find(connection, row[0]))
 
 
-def insert_or_find(
-    connection: Connection, job: NewJob, *, dispatched: bool, key_ttl: float
-) -> tuple[JobRow | None, KeyOwner | None]:
+def insert_or_find(connection: Connection, job: NewJob, *, dispatched: bool, key_ttl: float) -> Stored:
     """Stores a job, or finds the one that is in its way: its key's owner, or itself from a first try."""
     inserted = insert_once(connection, job, dispatched=dispatched, key_ttl=key_ttl)
     if inserted is not None:
@@ -212,9 +216,7 @@ def insert_or_find(
     return None, KeyOwner(job.id, job.fingerprint, row) if row is not None else None
 
 
-def insert_again_or_find(
-    connection: Connection, job: NewJob, *, dispatched: bool, key_ttl: float
-) -> tuple[JobRow | None, KeyOwner | None]:
+def insert_again_or_find(connection: Connection, job: NewJob, *, dispatched: bool, key_ttl: float) -> Stored:
     """The same after a try whose answer was lost, in one transaction: nothing is stored where that try's job has ended meanwhile.
 
     No index spans the jobs that live and those that ended, so an ended one is in no INSERT's way. Once this one's row is in the
@@ -284,10 +286,10 @@ def _insert_some(
         any(as_sent := [kept_as_sent(job.payload) for job in jobs]),
         any(job.lane is not None for job in jobs),
     )
-    values = _plain_values(jobs) | {"dispatched": dispatched}
+    values = plain_values(jobs) | {"dispatched": dispatched}
     of_some: tuple[Callable[[], dict[str, Any]], ...] = (
         lambda: {"key_ttl": key_ttl},
-        lambda: _term_values([job.terms or PLAIN for job in jobs]),
+        lambda: term_values([job.terms or PLAIN for job in jobs]),
         lambda: {"as_sent": text_array_of(as_sent)},
         lambda: {"lanes": optional_array_of(job.lane for job in jobs)},
     )
@@ -296,7 +298,8 @@ def _insert_some(
     return {row[0]: row[1] for row in connection.execute(_INSERT_MANY[given], values)}
 
 
-def _plain_values(jobs: Sequence[NewJob]) -> dict[str, Any]:
+def plain_values(jobs: Sequence[NewJob]) -> dict[str, Any]:
+    """What every statement about several jobs is given of them; requests are those of the first one."""
     return {
         "ids": array_of(job.id for job in jobs),
         "tasks": text_array_of(job.task for job in jobs),
@@ -311,7 +314,8 @@ def _plain_values(jobs: Sequence[NewJob]) -> dict[str, Any]:
     }
 
 
-def _term_values(terms: Sequence[Terms]) -> dict[str, list[Any]]:
+def term_values(terms: Sequence[Terms]) -> dict[str, list[Any]]:
+    """What it is given of their terms."""
     return {
         "priorities": [one.priority for one in terms],
         "run_ats": [one.run_at for one in terms],
@@ -330,6 +334,49 @@ def find_by_keys(connection: Connection, keys: Sequence[str]) -> dict[str, tuple
     """The jobs that own these idempotency keys, with the fingerprints of their requests."""
     rows = connection.execute(_OWNERS, {"keys": list(keys)})
     return {row[0]: (row[1], bytes(row[2])) for row in rows}
+
+
+def accepted(job: NewJob, inserted: JobRow | None, owner: KeyOwner | None) -> Accepted:
+    """What a submission has come to. Pure.
+
+    Args:
+        job: what it asked for.
+        inserted, owner: what became of it.
+
+    Raises:
+        KeyRace: neither is known.
+        KeyReused: its idempotency key belongs to another request.
+        KeyOfPruned: the job that owns it is gone.
+    """
+    if inserted is not None:
+        return Accepted(inserted, created=True, is_told=inserted.dispatched_at is not None)
+    if owner is None:
+        raise KeyRace(job.idempotency_key or "")
+    if owner.fingerprint != job.fingerprint:
+        raise KeyReused(job.idempotency_key or "", owner.job_id)
+    if owner.job is None:
+        raise KeyOfPruned(job.idempotency_key or "", owner.job_id)
+    mine = owner.job_id == job.id
+    return Accepted(owner.job, created=mine, is_told=mine and owner.job.dispatched_at is not None)
+
+
+def own_keys(connection: Connection, owners: Sequence[tuple[NewJob, UUID]], *, key_ttl: float) -> bool:
+    """Has jobs own the idempotency keys of requests that made none of their own; False where one was taken meanwhile.
+
+    Args:
+        owners: what such a request asked for, and the job that answers it; no key is there twice.
+        key_ttl: seconds until the keys can be used for other jobs.
+    """
+    keyed = [one for one in owners if one[0].idempotency_key is not None]
+    if not keyed:
+        return True
+    values = {
+        "keys": text_array_of(job.idempotency_key for job, _ in keyed),
+        "fingerprints": text_array_of(job.fingerprint.hex() for job, _ in keyed),
+        "ids": array_of(owner for _, owner in keyed),
+        "key_ttl": key_ttl,
+    }
+    return connection.execute(_OWN, values).rowcount == len(keyed)
 
 
 def prune_keys(connection: Connection, limit: int) -> int:

@@ -46,6 +46,8 @@ class JobRow:
     progress: dict[str, Any] | None
     result_note: str | None
     key: str | None = None
+    #: The unique key that it holds; known where the job is read by itself.
+    unique_key: str | None = None
 
 
 class Claim(NamedTuple):

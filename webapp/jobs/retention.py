@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from webapp.flow import lanes
 from webapp.infra.postgres.sql_files import read_sql
 
 #: Before any job, and after all of them.
@@ -31,7 +32,9 @@ _PRUNE = text(read_sql(__file__, "prune"))
 
 def cancel_expired(connection: Connection, limit: int) -> int:
     """Cancels jobs whose `expires_at` passed before their first attempt; returns how many."""
-    return connection.execute(_CANCEL_EXPIRED, {"reason": EXPIRED, "limit": limit}).rowcount
+    of_lanes = connection.execute(_CANCEL_EXPIRED, {"reason": EXPIRED, "limit": limit}).scalars().all()
+    lanes.call_after(connection, of_lanes)
+    return len(of_lanes)
 
 
 def prune(connection: Connection, *, days: int, limit: int) -> int:

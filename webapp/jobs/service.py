@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import count
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -28,29 +27,24 @@ from webapp.infra.postgres.engine import in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
 from webapp.infra.telemetry.logs import bound_field
 from webapp.infra.telemetry.traceparent import here
-from webapp.jobs import control, insert, unique_keys
+from webapp.jobs import control, insert
+from webapp.jobs.admission import Admission
 from webapp.jobs.batches import Batch, insert_batch, named_races
 from webapp.jobs.errors import (
     JobEnded,
     JobError,
-    JobGone,
-    JobNotFound,
     KeyOfPruned,
     KeyRace,
-    KeyReused,
     NotForRetry,
     OptionRefused,
     PayloadRefused,
-    UniqueHeld,
-    UniqueOfPruned,
-    UniqueRace,
 )
 from webapp.jobs.groups import Candidate, Groups, may_join
 from webapp.jobs.lookup import Lookup
 from webapp.jobs.model import CancelAnswer, JobRow
 from webapp.jobs.states import JobStatus
 from webapp.jobs.submission import Accepted, NewJob, Origin, Placed, Rules, Submission, fingerprint
-from webapp.jobs.unique import OnConflict, Unique
+from webapp.jobs.unique_submissions import UniqueSubmissions
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +52,6 @@ logger = logging.getLogger(__name__)
 MOST_SUGGESTIONS = 100
 #: Why a request is refused by what is known today: its answer is another where its key was used before.
 REFUSALS = (OptionRefused, PayloadRefused)
-
-
-#: A job that is stored now, or else who owns its key.
-Stored = tuple[JobRow | None, insert.KeyOwner | None]
 
 
 class Hints(Protocol):
@@ -113,7 +103,9 @@ class Jobs(Lookup):
         self._hints = hints
         self._book = book or FlowBook(engine)
         self._slot = slot
-        self._groups = Groups[Stored](self._store_group)
+        self.admission = Admission(engine, slot)
+        self._groups = Groups[insert.Stored](self._store_group)
+        self._unique = UniqueSubmissions(engine, self.get, slot, rules.limits.key_ttl)
 
     def can_judge(self, payload: Mapping[str, object]) -> bool:
         """True if this process knows what runs a job with this payload, whatever HANDLERS the workers have."""
@@ -134,6 +126,7 @@ class Jobs(Lookup):
             UniqueHeld: another job holds its unique key, and it asks to be refused then.
             UniqueOfPruned: its unique key is held for a job that is gone.
             UniqueRace: another request with its unique key is not through yet.
+            QueueFull, KeyFull: there is no room for it; it was not stored.
         """
         try:
             job = self._rules.complete(submission, uuid7(), _origin(), datetime.now(UTC))
@@ -143,18 +136,21 @@ class Jobs(Lookup):
                 return before
             raise
         rules = self._book.rules()
+        self.admission.admit(job, rules)
         job, is_open = in_lane(job, rules), not rules.closes(job.queue, job.task)
         send = is_open and job.lane is None and self._hints.wants(job.queue, job.task)
         if job.unique is not None:
-            accepted = self._store_unique(job, job.unique, dispatched=send)
+            accepted = self._unique.store(job, job.unique, dispatched=send)
         else:
-            accepted = Accepted(*self._store(job, dispatched=send))
+            accepted = self._store(job, dispatched=send)
         if accepted.created:
             metrics.jobs_created.inc()
+            self.admission.note([job])
+        if accepted.is_told:
             if job.lane is not None:
                 self._hints.call([job.ticket] if is_open else [])
-            elif accepted.job.dispatched_at is not None:
-                self._hints.put([job.hint])
+            else:
+                self._hints.put([job.hint._replace(id=accepted.job.id)])
         return accepted
 
     def submit_many(self, submissions: Sequence[Submission]) -> list[Placed | JobError]:
@@ -178,8 +174,9 @@ class Jobs(Lookup):
             except REFUSALS as error:
                 answers[number] = error
         self._answer_repeated(submissions, answers)
-        batch = self._store_many(list(wanted.values()))
-        answers |= {number: batch.answer(job) for number, job in wanted.items()}
+        refused = self.admission.judge(list(wanted.values()), self._book.rules())
+        batch = self._store_many([job for job in wanted.values() if job.id not in refused])
+        answers |= {number: refused.get(job.id) or batch.answer(job) for number, job in wanted.items()}
         return [answers[number] for number in range(len(submissions))]
 
     def _store_many(self, jobs: Sequence[NewJob]) -> Batch:
@@ -193,11 +190,12 @@ class Jobs(Lookup):
         with named_races(), self._engine.begin() as connection:
             batch = insert_batch(connection, jobs, dispatched=send, key_ttl=self._rules.limits.key_ttl)
         metrics.jobs_created.inc(len(batch.created))
-        self._tell([job for job in jobs if batch.created.get(job.id)])
+        self.admission.note(job for job in jobs if job.id in batch.created)
+        self._tell(batch.told)
         return batch
 
     def _tell(self, jobs: Sequence[NewJob]) -> None:
-        """Tells the workers of jobs that were stored to be told of."""
+        """Tells the workers of jobs that they are to be told of."""
         if hints := [job.hint for job in jobs if job.lane is None]:
             self._hints.put(hints)
         if tickets := {job.ticket for job in jobs if job.lane is not None}:
@@ -235,7 +233,7 @@ class Jobs(Lookup):
             if job_id is not None and known == fingerprint(submissions[number]):
                 answers[number] = Placed(job_id, created=False)
 
-    def _store(self, job: NewJob, *, dispatched: bool) -> tuple[JobRow, bool]:
+    def _store(self, job: NewJob, *, dispatched: bool) -> Accepted:
         key = job.idempotency_key
         try:
             stored = self._stored(job, dispatched=dispatched)
@@ -243,47 +241,16 @@ class Jobs(Lookup):
             if key is not None and is_lock_of(error, insert.KEYS):
                 raise KeyRace(key) from error
             raise
-        return _judged(job, *stored)
+        return insert.accepted(job, *stored)
 
-    def _store_unique(self, job: NewJob, asked: Unique, *, dispatched: bool) -> Accepted:
-        """Stores a job unless its unique key is held, or finds the job that holds it."""
-        tries = count()
-        given: Any = {"dispatched": dispatched, "key_ttl": self._rules.limits.key_ttl}
-        try:
-            with self._slot():
-                if job.idempotency_key is None:
-                    # Many submissions of one key come while it is held: these neither lock its row nor wait for each other.
-                    in_one_trip(self._engine, lambda connection: unique_keys.look(connection, asked))
-                stored = in_transaction(
-                    self._engine,
-                    lambda connection: unique_keys.insert_unique(
-                        connection, job, asked, again=next(tries) > 0, **given
-                    ),
-                )
-        except UniqueHeld as held:
-            if asked.on_conflict is OnConflict.REFUSE:
-                raise
-            try:
-                with self._slot():
-                    return Accepted(self.get(held.job_id), created=False, held=True)
-            except (JobNotFound, JobGone):
-                raise UniqueOfPruned(held.key, held.job_id) from None
-        except DBAPIError as error:
-            if is_lock_of(error, unique_keys.TABLE):
-                raise UniqueRace(asked.key) from error
-            if is_lock_of(error, insert.KEYS):
-                raise KeyRace(job.idempotency_key or "") from error
-            raise
-        return Accepted(*_judged(job, *stored))
-
-    def _stored(self, job: NewJob, *, dispatched: bool) -> Stored:
+    def _stored(self, job: NewJob, *, dispatched: bool) -> insert.Stored:
         """Stores a job: with others, if it meets some; else, or where nothing is known of its group, by itself."""
         if not may_join(job):
             return self._store_alone(job, dispatched=dispatched)
         with_others = self._groups.add(Candidate(job, dispatched))
         return with_others or self._store_again(job, dispatched=dispatched)
 
-    def _store_alone(self, job: NewJob, *, dispatched: bool) -> Stored:
+    def _store_alone(self, job: NewJob, *, dispatched: bool) -> insert.Stored:
         given: Any = {"job": job, "dispatched": dispatched, "key_ttl": self._rules.limits.key_ttl}
         with self._slot():
             return in_one_trip(
@@ -292,7 +259,7 @@ class Jobs(Lookup):
                 if_broken=lambda connection: insert.insert_again_or_find(connection, **given),
             )
 
-    def _store_again(self, job: NewJob, *, dispatched: bool) -> Stored:
+    def _store_again(self, job: NewJob, *, dispatched: bool) -> insert.Stored:
         """Stores a job of which it is not known whether its group has."""
         given: Any = {"job": job, "dispatched": dispatched, "key_ttl": self._rules.limits.key_ttl}
         with self._slot():
@@ -300,7 +267,7 @@ class Jobs(Lookup):
                 self._engine, lambda connection: insert.insert_again_or_find(connection, **given)
             )
 
-    def _store_group(self, group: Sequence[Candidate]) -> Sequence[Stored | None]:
+    def _store_group(self, group: Sequence[Candidate]) -> Sequence[insert.Stored | None]:
         """What became of each; None where that is not known."""
         if len(group) == 1:
             return [self._store_alone(group[0].job, dispatched=group[0].dispatched)]
@@ -370,19 +337,6 @@ class Jobs(Lookup):
     def flush(self) -> bool:
         """Waits until the hints of what was submitted here are on their way; False when that takes too long."""
         return self._hints.flush()
-
-
-def _judged(job: NewJob, inserted: JobRow | None, owner: insert.KeyOwner | None) -> tuple[JobRow, bool]:
-    """The job that a submission has come to, and whether it is new."""
-    if inserted is not None:
-        return inserted, True
-    if owner is None:
-        raise KeyRace(job.idempotency_key or "")
-    if owner.fingerprint != job.fingerprint:
-        raise KeyReused(job.idempotency_key or "", owner.job_id)
-    if owner.job is None:
-        raise KeyOfPruned(job.idempotency_key or "", owner.job_id)
-    return owner.job, owner.job_id == job.id
 
 
 def _origin() -> Origin:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -96,11 +96,15 @@ class Accepted:
 
     Args:
         held: it holds the unique key that this request asked for, and nothing was stored.
+        replaced: it was there before, and is what this request asks for from now on.
+        is_told: workers are to be told of it.
     """
 
     job: JobRow
     created: bool
     held: bool = False
+    replaced: bool = False
+    is_told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +112,13 @@ class Placed:
     """A job of a batch that is stored; `created` is False when its key had been used for the same request before.
 
     Args:
-        held: as in `Accepted`.
+        held, replaced: as in `Accepted`.
     """
 
     id: UUID
     created: bool
     held: bool = False
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +200,7 @@ class Rules:
             fingerprint=fingerprint(submission),
             request_id=origin.request_id,
             traceparent=origin.traceparent,
-            terms=terms_of(found, asked) if asked is not NO_OPTIONS or found.sets_terms else None,
+            terms=terms_of(found, asked, now) if asked is not NO_OPTIONS or found.sets_terms else None,
             unique=asked.unique,
         )
 
@@ -237,13 +242,18 @@ def first_given(asked: T | None, of_handler: T | None, default: T) -> T:
     return default if of_handler is None else of_handler
 
 
-def terms_of(found: Handler, asked: Options) -> Terms:
-    """What the client asked for, and the handler's defaults where it did not."""
+def terms_of(found: Handler, asked: Options, now: datetime) -> Terms:
+    """What the client asked for, and the handler's defaults where it did not.
+
+    Args:
+        now: when it asked.
+    """
     backoff = asked.backoff if asked.backoff is not None else found.backoff
+    run_at, delay = _put_off(asked, now)
     return Terms(
         priority=first_given(asked.priority, found.priority, DEFAULT_PRIORITY),
-        run_at=asked.run_at,
-        delay=asked.delay or 0.0,
+        run_at=run_at,
+        delay=delay,
         expires_at=asked.expires_at,
         expires_in=found.expires_in,
         backoff=None if backoff is None else json.dumps(backoff),
@@ -251,6 +261,15 @@ def terms_of(found: Handler, asked: Options) -> Terms:
         callback_url=asked.callback_url,
         key=asked.key,
     )
+
+
+def _put_off(asked: Options, now: datetime) -> tuple[datetime | None, float]:
+    """When a job is due, and after how many seconds: not later than it may be put off."""
+    run_at, delay = asked.run_at, asked.delay or 0.0
+    most = asked.unique.max_wait if asked.unique is not None else None
+    if most is None:
+        return run_at, delay
+    return run_at and min(run_at, now + timedelta(seconds=most)), min(delay, most)
 
 
 def fingerprint(submission: Submission) -> bytes:

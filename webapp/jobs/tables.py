@@ -86,6 +86,8 @@ class JobColumns:
     key: Mapped[str | None] = mapped_column(Text)
     #: Where it waits and runs under limits: a number for its queue and key. NULL: beside the lanes.
     lane: Mapped[int | None] = mapped_column(BigInteger)
+    #: Attempts that it had when it was queued again by hand: those after them are of its new submission. NULL: it never was.
+    attempts_before: Mapped[int | None] = mapped_column(Integer)
 
 
 class Job(JobColumns, Base):
@@ -152,10 +154,23 @@ class LivingJob(JobColumns, Base):
             postgresql_where=text("tags <> '{}'"),
         ),
         Index("jobs_by_key", "key", "id", postgresql_where=text("key IS NOT NULL")),
+        # Of a key that waits in one queue, the longest waiting first: what a bound of each key counts.
+        Index(
+            "jobs_key_waiting",
+            *("queue", "key", "run_at"),
+            postgresql_where=text("status = 'queued' AND key IS NOT NULL"),
+        ),
         Index(
             "jobs_lane_heads",
             *("lane", "task", text("priority DESC"), "run_at", "id"),
             postgresql_where=text("status = 'queued' AND lane IS NOT NULL"),
+        ),
+        Index(
+            "jobs_lane_begun",
+            *("lane", "run_at", "id"),
+            postgresql_where=text(
+                "status = 'queued' AND lane IS NOT NULL AND attempt > coalesce(attempts_before, 0)"
+            ),
         ),
         Index("jobs_lane_holders", "lane", "worker_id", postgresql_where=text(_HELD_IN_LANE)),
         Index("jobs_queue_holders", "queue", "worker_id", postgresql_where=text(_HELD_IN_LANE)),
@@ -212,7 +227,10 @@ class UniqueKey(Base):
     job_id: Mapped[UUID] = mapped_column(Uuid)
     until: Mapped[datetime] = mapped_column(TIME)
 
-    __table_args__ = (CheckConstraint("length(key) BETWEEN 1 AND 200", name="unique_keys_length"),)
+    __table_args__ = (
+        CheckConstraint("length(key) BETWEEN 1 AND 200", name="unique_keys_length"),
+        Index("unique_keys_by_job", "job_id"),
+    )
 
 
 class Attempt(Base):

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from webapp.infra.postgres.literals import array_of, text_array_of
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs import insert
-from webapp.jobs.errors import UniqueHeld
-from webapp.jobs.model import JobRow
+from webapp.jobs.errors import KeyRace, UniqueHeld, UniqueRace
+from webapp.jobs.replacements import Changed, Replaced, hold, replace_jobs
 from webapp.jobs.store import find
 from webapp.jobs.submission import NewJob
-from webapp.jobs.unique import Holder, Placing, Unique, counts, place
+from webapp.jobs.unique import Holder, OnConflict, Placing, Unique, counts, place
 
 #: The table of unique keys.
 TABLE = "unique_keys"
+#: What an error names in place of the one key that was in the way.
+ITS_KEYS = "of this batch"
 
 _LOCK, _HOLDERS, _TAKE, _NEXT, _PRUNE = (
     text(read_sql(__file__, "unique", name)) for name in ("lock", "holders", "take", "next", "prune")
@@ -30,8 +33,8 @@ _LOCK, _HOLDERS, _TAKE, _NEXT, _PRUNE = (
 
 def insert_unique(
     connection: Connection, job: NewJob, asked: Unique, *, dispatched: bool, key_ttl: float, again: bool
-) -> tuple[JobRow | None, insert.KeyOwner | None]:
-    """Stores a job unless its unique key is held; else as `insert.insert_or_find`.
+) -> insert.Stored | Replaced:
+    """Stores a job unless its unique key is held, or has the job that holds it be what this one asks for; else as `insert.insert_or_find`.
 
     Args:
         dispatched: as there.
@@ -40,17 +43,44 @@ def insert_unique(
 
     Raises:
         UniqueHeld: another job holds its key.
+        KeyRace: it replaces another job, and another request with its idempotency key was quicker.
     """
-    holder = judge(connection, [job]).held.get(job.id)
+    placing = judge(connection, [job])
+    holder = placing.replacing.get(job.id) or placing.held.get(job.id)
     if holder == job.id:
         return None, insert.KeyOwner(job.id, job.fingerprint, find(connection, job.id))
+    if job.id in placing.held:
+        raise UniqueHeld(asked.key, placing.held[job.id])
     if holder is not None:
-        raise UniqueHeld(asked.key, holder)
+        changed = replace_all(connection, [job], placing, dispatched=dispatched, key_ttl=key_ttl)
+        return changed[holder].replaced(placing.changes[holder])
     store = insert.insert_again_or_find if again else insert.insert_or_find
     stored = store(connection, job, dispatched=dispatched, key_ttl=key_ttl)
     if stored[0] is not None:
         take(connection, [job])
     return stored
+
+
+def replace_all(
+    connection: Connection, jobs: Sequence[NewJob], placing: Placing, *, dispatched: bool, key_ttl: float
+) -> dict[UUID, Changed]:
+    """Replaces what a judgement says, and has those jobs own the idempotency keys of these requests; answers as `replace_jobs`.
+
+    Args:
+        jobs: those that were judged.
+        dispatched, key_ttl: as in `insert_unique`.
+
+    Raises:
+        KeyRace: another request with one of the idempotency keys was quicker.
+        UniqueRace: a job that was held has begun all the same; nothing of this transaction may stay.
+    """
+    changed = replace_jobs(connection, placing.changes, dispatched=dispatched)
+    if changed.keys() != placing.changes.keys():
+        raise UniqueRace(ITS_KEYS)
+    replacing = [(job, placing.replacing[job.id]) for job in jobs if job.id in placing.replacing]
+    if not insert.own_keys(connection, replacing, key_ttl=key_ttl):
+        raise KeyRace(jobs[0].idempotency_key or "" if len(jobs) == 1 else ITS_KEYS)
+    return changed
 
 
 def look(connection: Connection, asked: Unique) -> None:
@@ -64,6 +94,19 @@ def look(connection: Connection, asked: Unique) -> None:
         raise UniqueHeld(asked.key, holder.job_id)
 
 
+def held(connection: Connection, jobs: Sequence[NewJob]) -> set[UUID]:
+    """The ids of those jobs whose unique key another one holds now; locks nothing."""
+    asking = [(job.id, job.unique) for job in jobs if job.unique is not None]
+    if not asking:
+        return set()
+    holders = _holders(connection, (asked.key for _, asked in asking))
+    return {
+        job_id
+        for job_id, asked in asking
+        if (holder := holders.get(asked.key)) is not None and counts(holder, asked)
+    }
+
+
 def _holders(connection: Connection, keys: Iterable[str]) -> dict[str, Holder]:
     rows = connection.execute(_HOLDERS, {"keys": text_array_of(keys)})
     return {row[0]: Holder(*row[1:]) for row in rows}
@@ -73,8 +116,13 @@ def judge(connection: Connection, jobs: Sequence[NewJob]) -> Placing:
     """Which of these jobs may be stored; until this transaction ends no one else takes their unique keys."""
     asking = {job.id: job.unique.key for job in jobs if job.unique is not None}
     if not asking:
-        return Placing()
+        return Placing(stored={job.id: job for job in jobs})
     connection.execute(_LOCK, {"keys": text_array_of(asking.values()), "ids": array_of(asking)})
+    replacing = [
+        job.unique.key for job in jobs if job.unique and job.unique.on_conflict is OnConflict.REPLACE
+    ]
+    if replacing:
+        hold(connection, replacing)
     used = [job.idempotency_key for job in jobs if job.idempotency_key is not None]
     owned = insert.find_by_keys(connection, used) if used else {}
     return place(jobs, _holders(connection, asking.values()), owned)

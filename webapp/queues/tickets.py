@@ -31,11 +31,12 @@ _END_AND_CLAIM = Statement(
 {without_answer(_CLAIM_TEXT).removeprefix("WITH ")}
 SELECT (SELECT count(*) FROM ended), claimed.* FROM (VALUES (1)) AS always LEFT JOIN claimed ON true"""
 )
-#: The same for jobs in lanes.
+#: The same for jobs in lanes. What ends is counted first, and by that ended: the claim judges by what is left, and comes to the gate
+#: with nothing but itself to do.
 _END_AND_TAKE = Statement(
     f"""{COMPLETED}
-SELECT (SELECT count(*) FROM ended), claimed.*
-  FROM (VALUES (1)) AS always LEFT JOIN LATERAL ({lanes.TAKE_TEXT}) AS claimed ON true"""
+SELECT done.jobs, claimed.*
+  FROM (SELECT count(*) AS jobs FROM ended) AS done LEFT JOIN LATERAL ({lanes.TAKE_TEXT}) AS claimed ON done.jobs >= 0"""
 )
 
 

@@ -24,12 +24,13 @@ ask() {
         if status=$(curl -sS --max-time "$limit" -D "$folder/head" -o "$folder/body" -w '%{http_code}' "$@"); then
             case $status in
                 2??) return 0 ;;
-                409 | 429 | 5??) after=$(sed -n 's/^[Rr]etry-[Aa]fter: *\([0-9]\{1,2\}\).*/\1/p' "$folder/head") ;;
+                409 | 429 | 5??) after=$(sed -n 's/^[Rr]etry-[Aa]fter: *\([0-9]\{1,4\}\).*/\1/p' "$folder/head") ;;
                 *) break ;;
             esac
         else # No answer, or half of one: the request may have been carried out.
             status='no answer'
         fi
+        [ "${after:-0}" -le 60 ] || after=60
         [ -z "$pause" ] || sleep "$([ "${after:-0}" -gt "${pause%.*}" ] && echo "$after" || echo "$pause")"
     done
     echo "$status: $(cat "$folder/body" 2>/dev/null)" >&2

@@ -8,26 +8,41 @@ SELECT (q.is_limited IS TRUE OR t.is_limited IS TRUE) AND job.lane IS NULL AS to
        job.lane IS NOT NULL AS is_in_lane,
        q.concurrency, djps_queue_holders(q.name, '', q.concurrency),
        t.concurrency, djps_task_holders(t.task, '', t.concurrency),
-       coalesce(k.concurrency, q.key_concurrency), djps_lane_holders(job.lane, '', coalesce(k.concurrency, q.key_concurrency)),
+       key_slots.most, djps_lane_holders(job.lane, '', key_slots.most),
        q.rate_limit, q.rate_per, q.rate_burst, q.next_start,
        t.rate_limit, t.rate_per, t.rate_burst, t.next_start,
-       q.key_rate_limit, q.key_rate_per, q.key_rate_burst, coalesce(rate.next_start, 0),
+       coalesce(k.rate_limit, q.key_rate_limit), coalesce(k.rate_per, q.key_rate_per),
+       CASE WHEN k.rate_limit IS NULL THEN q.key_rate_burst ELSE k.rate_burst END, coalesce(rate.next_start, 0),
        k.paused_at, k.paused_by, k.paused_why,
        (SELECT count(*) FROM (SELECT FROM lanes AS other
          WHERE other.queue = job.queue AND other.task = job.task AND other.state = 'ready' AND other.turn < mine.turn
          LIMIT :most) AS counted),
-       (SELECT CAST(sum(jobs) AS bigint) FROM generate_series(CAST(job.priority AS int), :highest) AS more, LATERAL (
+       (SELECT CAST(sum(jobs) AS bigint)
+          FROM generate_series(CASE WHEN q.ageing IS NULL THEN CAST(job.priority AS int) ELSE 0 END, :highest) AS more, LATERAL (
            SELECT count(*) AS jobs FROM (SELECT FROM jobs_living AS other
             WHERE other.lane = job.lane AND other.task = job.task AND other.status = 'queued' AND other.priority = more
-              AND other.run_at < CASE WHEN more > job.priority THEN now() + interval '1 microsecond' ELSE job.run_at END
-            LIMIT :most) AS of_priority) AS waiting),
-       extract(epoch FROM now())::float8
+              AND other.run_at < CASE WHEN more = job.priority THEN job.run_at
+                                      WHEN q.ageing IS NULL THEN now() + interval '1 microsecond'
+                                      ELSE least(now() + interval '1 microsecond',
+                                                 job.run_at + (more - job.priority) * q.ageing * interval '1 second') END
+            LIMIT :most) AS of_priority) AS waiting
+         WHERE q.key_order IS DISTINCT FROM 'fifo'),
+       extract(epoch FROM now())::float8, ahead.id, ahead.status, ahead.run_at
   FROM jobs_living AS job
   LEFT JOIN queues AS q ON q.name = job.queue
   LEFT JOIN task_limits AS t ON t.task = job.task
   LEFT JOIN key_limits AS k ON k.queue = job.queue AND k.key = job.key
   LEFT JOIN lanes AS mine ON mine.lane = job.lane AND mine.task = job.task
   LEFT JOIN lane_rates AS rate ON rate.lane = job.lane
+  LEFT JOIN LATERAL (
+       SELECT coalesce(k.concurrency, q.key_concurrency) AS most WHERE q.key_order IS DISTINCT FROM 'fifo') AS key_slots ON true
+  LEFT JOIN LATERAL (
+       -- Of a key in order: the job that runs, or else the one that comes first.
+       (SELECT held.id, held.status, held.run_at FROM jobs_living AS held
+         WHERE held.lane = job.lane AND held.status = 'processing' LIMIT 1)
+        UNION ALL
+       (SELECT first.id, 'queued', first.run_at FROM djps_first_in_order(job.lane, now()) AS first WHERE first.id <> job.id)
+       LIMIT 1) AS ahead ON q.key_order = 'fifo'
  WHERE job.id = :id AND job.status = 'queued';
 
 -- name: holders_of_queue

@@ -103,6 +103,14 @@ INSERT INTO queues (name) VALUES (:queue) ON CONFLICT DO NOTHING;
 -- Brings the lanes of a queue up to date, behind its row.
 SELECT djps_wake_lanes(name, '', NULL, clock_timestamp()) FROM (SELECT name FROM queues WHERE name = :queue FOR NO KEY UPDATE) AS gate;
 
+-- name: call_after
+-- Has lanes of keys in order looked at, one of whose jobs is final without having run: what comes after it may be due. `lanes`: their
+-- numbers; of each all tasks.
+INSERT INTO lane_wakeups (queue, lane, task, key, timeout)
+SELECT lanes.queue, lanes.lane, lanes.task, lanes.key, lanes.timeout
+  FROM lanes JOIN queues ON queues.name = lanes.queue AND queues.key_order = 'fifo'
+ WHERE lanes.lane = ANY(CAST(:lanes AS bigint[]));
+
 -- name: note_all_left
 -- Notes that no job of a queue without limits lies in a lane, where that is so, and forgets its lanes. Not before the last submission
 -- has ended that goes by the rules before.

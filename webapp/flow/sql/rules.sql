@@ -2,7 +2,8 @@
 -- ever changed. Locks nothing.
 SELECT rule, name
   FROM queues CROSS JOIN LATERAL (VALUES
-       ('closed_queues', paused_at IS NOT NULL), ('limited_queues', is_limited), ('leaving_queues', has_lanes AND NOT is_limited)) AS rules (rule, holds)
+       ('closed_queues', paused_at IS NOT NULL), ('limited_queues', is_limited), ('leaving_queues', has_lanes AND NOT is_limited),
+       ('bounded_queues', max_depth IS NOT NULL OR max_age IS NOT NULL OR key_max_depth IS NOT NULL)) AS rules (rule, holds)
  WHERE holds
  UNION ALL
 SELECT rule, task

@@ -5,18 +5,21 @@
 
 -- name: find
 SELECT task, paused_at, paused_by, paused_why, version,
-       concurrency, rate_limit, rate_per, rate_burst, NULL::int, NULL::int, NULL::float8, NULL::int, false FROM task_limits WHERE task = :name;
+       concurrency, rate_limit, rate_per, rate_burst, NULL::int, NULL::int, NULL::float8, NULL::int, false, NULL::text, NULL::float8,
+       NULL::int, NULL::float8, NULL::int FROM task_limits WHERE task = :name;
 
 -- name: all
 SELECT task, paused_at, paused_by, paused_why, version,
-       concurrency, rate_limit, rate_per, rate_burst, NULL::int, NULL::int, NULL::float8, NULL::int, false FROM task_limits ORDER BY task;
+       concurrency, rate_limit, rate_per, rate_burst, NULL::int, NULL::int, NULL::float8, NULL::int, false, NULL::text, NULL::float8,
+       NULL::int, NULL::float8, NULL::int FROM task_limits ORDER BY task;
 
 -- name: make
 INSERT INTO task_limits (task) VALUES (:name) ON CONFLICT DO NOTHING;
 
 -- name: lock
 SELECT task, paused_at, paused_by, paused_why, version,
-       concurrency, rate_limit, rate_per, rate_burst, NULL::int, NULL::int, NULL::float8, NULL::int, false FROM task_limits WHERE task = :name FOR UPDATE;
+       concurrency, rate_limit, rate_per, rate_burst, NULL::int, NULL::int, NULL::float8, NULL::int, false, NULL::text, NULL::float8,
+       NULL::int, NULL::float8, NULL::int FROM task_limits WHERE task = :name FOR UPDATE;
 
 -- name: set
 -- Pauses it, or resumes it. From a pause on it may have jobs that are set aside (`webapp/queues/sql/aside.sql`).
@@ -24,7 +27,8 @@ UPDATE task_limits SET paused_at = CASE WHEN :paused THEN now() END, paused_by =
                        has_aside = has_aside OR :paused, version = version + 1, updated_at = now()
  WHERE task = :name
 RETURNING task, paused_at, paused_by, paused_why, version,
-       concurrency, rate_limit, rate_per, rate_burst, NULL::int, NULL::int, NULL::float8, NULL::int, false;
+       concurrency, rate_limit, rate_per, rate_burst, NULL::int, NULL::int, NULL::float8, NULL::int, false, NULL::text, NULL::float8,
+       NULL::int, NULL::float8, NULL::int;
 
 -- name: limit
 -- Gives it limits, or takes them away. Where it had some, jobs may still lie in lanes.
@@ -35,4 +39,5 @@ UPDATE task_limits
        version = version + 1, updated_at = now()
  WHERE task = :name
 RETURNING task, paused_at, paused_by, paused_why, version,
-       concurrency, rate_limit, rate_per, rate_burst, NULL::int, NULL::int, NULL::float8, NULL::int, false;
+       concurrency, rate_limit, rate_per, rate_burst, NULL::int, NULL::int, NULL::float8, NULL::int, false, NULL::text, NULL::float8,
+       NULL::int, NULL::float8, NULL::int;

@@ -73,6 +73,11 @@ submissions = Counter(
     "Submissions by outcome: created, replayed (answered with the job that owns or holds its key) or refused, then with the reason.",
     ["outcome", "reason"],
 )
+submissions_refused = Counter(
+    "job_submissions_refused_total",
+    "Submissions, and items of batches, that were refused for a bound of their queue: max_depth, max_age or key_max_depth.",
+    ["queue", "reason"],
+)
 retries = Counter("job_retries_total", "Attempts that failed and were given another try, by task.", ["task"])
 dead_letters = Counter(
     "job_burials_total", "Jobs that went to the dead letter queue, by task.", ["task", "reason"]

@@ -17,7 +17,7 @@ UPDATE jobs
        updated_at = now()
  WHERE id = :id AND finished_at IS NULL AND (status = 'queued' OR (status = 'processing' AND NOT EXISTS (
        SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs.id AND ended.attempt = jobs.attempt)))
-RETURNING status;
+RETURNING status, lane;
 
 -- name: is_asked
 -- No row: it is not this attempt's job any more.

@@ -6,4 +6,5 @@ UPDATE jobs
  WHERE finished_at IS NULL AND status = 'queued' AND id IN (
     SELECT id FROM jobs_living
      WHERE status = 'queued' AND expires_at <= now() AND attempt = 0
-     ORDER BY expires_at LIMIT :limit FOR UPDATE SKIP LOCKED);
+     ORDER BY expires_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+RETURNING lane;

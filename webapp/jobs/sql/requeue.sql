@@ -5,12 +5,13 @@
 -- Locks: the rows of the jobs, then their dead letters.
 
 -- name: requeue
--- Each is filed into its lane anew, if it is under a limit by now.
+-- Each is filed into its lane anew, if it is under a limit by now, and is the last one of its key: `attempts_before` tells it from one
+-- that was begun.
 -- In the order that is given, `gap` seconds apart from `first` on; NULL: from now on. None of them ended before `since`: of history
 -- only what came later is looked through, and that by the primary keys: no index is to answer the state, by statistics of a day that
 -- has just begun.
 UPDATE jobs
-   SET status = 'queued', dispatched_at = NULL, lane = NULL, retry_count = 0, last_error = NULL, finished_at = NULL, ended_by = NULL,
+   SET status = 'queued', dispatched_at = NULL, lane = NULL, attempts_before = attempt, retry_count = 0, last_error = NULL, finished_at = NULL, ended_by = NULL,
        run_at = coalesce(CAST(:first AS timestamptz), now()) + make_interval(secs => (place - 1) * CAST(:gap AS float8)),
        cancel_requested_at = NULL, cancel_reason = NULL, callback_job_id = NULL, updated_at = now(),
        expires_at = CASE WHEN expires_at > now() THEN expires_at END

@@ -1,0 +1,58 @@
+"""Scenarios of flow control: pauses, limits, rates, the turns of keys and their order."""
+
+from __future__ import annotations
+
+from ops.chaos.limit_faults import limits_hold
+from ops.chaos.order_faults import keys_in_order
+from ops.chaos.pause_faults import QUEUE_PATH, TASK_PATH, pause_under_load
+from ops.chaos.process_faults import among_two_workers
+from ops.chaos.rate_faults import rate_holds
+from ops.chaos.scenario import SERVED, WITH_HELD, WITH_ORDERED, Scenario
+from ops.chaos.turn_faults import keys_take_turns
+
+FLOW = (
+    Scenario(
+        "pause",
+        "queue and task paused under load, while all is killed and Redis flushed",
+        pause_under_load,
+        rate=20,
+        jobs=200,
+        answers=(0, *SERVED),
+    ),
+    *(
+        Scenario(
+            name,
+            f"the limit of a {what} changes, tickets forged, children killed, FLUSHALL, PostgreSQL restarted",
+            among_two_workers(limits_hold(path)),
+            rate=4,
+            jobs=100,
+            kinds=WITH_HELD,
+            answers=SERVED,
+        )
+        for name, what, path in (("limits", "queue", QUEUE_PATH), ("task-limits", "task", TASK_PATH))
+    ),
+    Scenario(
+        "rates",
+        "a rate, tickets forged, children killed, FLUSHALL, attempts that fail",
+        among_two_workers(rate_holds),
+        rate=4,
+        jobs=60,
+        kinds=WITH_HELD,
+    ),
+    Scenario(
+        "keys",
+        "keys of unequal backlogs that take turns, tickets forged, children killed, FLUSHALL",
+        among_two_workers(keys_take_turns),
+        rate=4,
+        jobs=60,
+        kinds=WITH_HELD,
+    ),
+    Scenario(
+        "order",
+        "keys in order, attempts that fail, jobs for later, cancels, tickets forged, children killed, FLUSHALL",
+        among_two_workers(keys_in_order),
+        rate=4,
+        jobs=60,
+        kinds=WITH_ORDERED,
+    ),
+)
