@@ -24,7 +24,6 @@ SHORT = {
     "tasks/sweeps/late_callbacks.py": "one sweep a file",
     "tasks/sweeps/recover.py": "one sweep a file",
     "webapp/cli/workers.py": "one group of commands a file",
-    "webapp/startup.py": "an entry point",
 }
 #: Ways through a function, as radon counts them.
 MOST_WAYS = 12

@@ -28,7 +28,7 @@ def test_nothing_is_lost_and_nothing_is_done_twice(tmp_path):
         check=False,
         capture_output=True,
         text=True,
-        timeout=480,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     found = json.loads(outcome.read_text())
