@@ -53,9 +53,7 @@ def _but(folder: str, files: Iterable[str]) -> tuple[str, ...]:
 
 
 #: The system tests in which lines of ours run that run in no other test.
-NEW_GROUND = _files(
-    "system", "breaking", "running", "hosts", "hostile_clients", "testing_plugin", "tls", "wrong_settings"
-)
+NEW_GROUND = _files("system", "hosts", "hostile_clients", "testing_plugin", "tls")
 #: Tests of parts, and of the programs beside them, in which no line of ours runs that runs in no other test.
 KNOWN_GROUND = (
     *_files("integration", "store_machine", "migrations", "statement_plans", "lane_plans", "history_plans"),
@@ -73,12 +71,12 @@ IMAGES, FAULTS = _files("system", "image"), _files("system", "chaos")
 GROUPS = (
     Group(("tests/unit", *_but("tests/integration", KNOWN_GROUND)), measured=True),
     Group(WAITING),
-    Group(KNOWN_GROUND),
-    Group(STACKS),
     Group(IMAGES),
-    Group(_but("tests/system", (*NEW_GROUND, *WAITING, *STACKS, *IMAGES, *FAULTS))),
-    Group(NEW_GROUND, measured=True),
     Group(FAULTS),
+    Group(NEW_GROUND, measured=True),
+    Group(STACKS),
+    Group(_but("tests/system", (*NEW_GROUND, *WAITING, *STACKS, *IMAGES, *FAULTS))),
+    Group(KNOWN_GROUND),
     Group(("tests/contracts",)),
 )
 #: Half of integration, by the time it takes.

@@ -128,10 +128,11 @@ def _judge_return(stage: Stage, posts: Posts) -> None:
 
     with suppress(TimeoutError):
         await_that(full_at, healed + within - time.time(), "all slots to run", 0.2)
-    stage.hold(WATCHED)
-    since = time.time() - WATCHED
+    # Watched from that moment on: by the time that it was found out, a busy machine may have run all that waited.
+    since = min(full_at(), default=time.time())
+    stage.hold(max(0.0, since + WATCHED - time.time()))
     share = spans.busy(spans.run(stage.system, stage.prefix), since, since + WATCHED) / (SLOTS * WATCHED)
-    handed = spans.handed_on(stage.system, stage.prefix, since)
+    handed = spans.handed_on(stage.system, stage.prefix, since, since + WATCHED)
     after = min((at - healed for at in full_at()), default=float("inf"))
     stage.say(f"all slots ran again after {after:.1f} s; then {share:.0%} busy, {handed:.0%} handed on")
     if after > within:

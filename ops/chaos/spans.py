@@ -53,7 +53,7 @@ SELECT extract(epoch FROM e.started_at)::float8,
 _HANDED_ON = """
 SELECT avg(EXISTS (SELECT FROM transitions AS ended WHERE ended.tx = t.tx AND ended.old = 'processing')::int)::float8
   FROM transitions t JOIN jobs j ON j.id = t.job_id
- WHERE j.idempotency_key LIKE %s AND t.new = 'processing' AND t.at > to_timestamp(%s)"""
+ WHERE j.idempotency_key LIKE %s AND t.new = 'processing' AND t.at > to_timestamp(%s) AND t.at <= to_timestamp(%s)"""
 
 
 def held(system: System, prefix: str) -> list[Span]:
@@ -114,13 +114,13 @@ def most_in_a_window(moments: Sequence[float], seconds: float) -> int:
     return most
 
 
-def handed_on(system: System, prefix: str, since: float) -> float:
+def handed_on(system: System, prefix: str, since: float, until: float) -> float:
     """The share of a scenario's claims that came in the transaction that ended another job; 0 of none.
 
     Args:
-        since: claims after this count, seconds since 1970.
+        since, until: claims between these count, seconds since 1970.
     """
-    ((share,),) = system.rows(_HANDED_ON, f"{prefix}-%", since)
+    ((share,),) = system.rows(_HANDED_ON, f"{prefix}-%", since, until)
     return float(share or 0.0)
 
 

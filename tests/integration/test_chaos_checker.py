@@ -218,8 +218,8 @@ def test_recovery_counts_from_the_end_of_the_fault_or_the_submission(engine, obs
 
 
 def test_what_is_claimed_in_the_transaction_of_an_end_was_handed_on(engine, observed):
-    began = time.time() - 1.0
-    assert spans.handed_on(observed, PREFIX, began) == 0.0
+    began, later = time.time() - 1.0, time.time() + 60.0
+    assert spans.handed_on(observed, PREFIX, began, later) == 0.0
     first = claimed(engine, idempotency_key=f"{PREFIX}-1")
     second, third = (queued(engine, idempotency_key=f"{PREFIX}-{number}") for number in (2, 3))
     for ends, begins in (([first], [second.id]), ([], [third.id])):
@@ -227,5 +227,5 @@ def test_what_is_claimed_in_the_transaction_of_an_end_was_handed_on(engine, obse
             for claim in ends:
                 assert complete(connection, claim, None)
             assert store.claim(connection, begins, worker_id=first.worker_id, lease=60.0)
-    assert spans.handed_on(observed, PREFIX, began) == pytest.approx(1 / 3)
-    assert spans.handed_on(observed, PREFIX, time.time() + 60.0) == 0.0
+    assert spans.handed_on(observed, PREFIX, began, later) == pytest.approx(1 / 3)
+    assert spans.handed_on(observed, PREFIX, later, later + 1.0) == 0.0

@@ -18,6 +18,7 @@ from uuid_utils.compat import uuid7
 
 from webapp.dead_letters import store as dead_letters
 from webapp.dead_letters.model import DeadLetterFilter, ResolveRequest
+from webapp.flow import look_store
 from webapp.infra.postgres.engine import Statement
 from webapp.jobs import callbacks, control, ends, pages, search, store
 from webapp.jobs.filters import Filter, first_id
@@ -123,6 +124,7 @@ def listed(**wanted: Any) -> Any:
     return lambda connection, _: pages.page(connection, Filter(**wanted), limit=100)
 
 
+ENDS = {"queue": "default", "recent": 30, "long_ago": 300, "most": look_store.MOST_ENDS}
 #: What is done for a job that was made lately, by the statement that it is about.
 BOUNDED = {
     "first page": listed(),
@@ -142,6 +144,10 @@ BOUNDED = {
         connection, DeadLetterFilter(), limit=9, offset=0
     ),
     "jobs/cancel ask": control.ask_cancel,
+    "flow/looks ends": lambda connection, _: connection.execute(look_store._ENDS, ENDS),
+    "flow/looks key_ends": lambda connection, _: connection.execute(
+        look_store._KEY_ENDS, ENDS | {"key": "a"}
+    ),
 }
 #: What looks at every day, and why that is borne.
 EVERY_DAY = {

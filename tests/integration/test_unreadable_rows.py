@@ -33,7 +33,8 @@ def listed(client, job_id, path="/jobs"):
     found = client.get(path)
     assert found.status_code == 200, found.text
     jobs = found.json if isinstance(found.json, list) else found.json["items"]
-    return next(job for job in jobs if job["id"] == str(job_id))
+    # A list says nothing of the unique key that a job holds.
+    return next(job | {"unique_key": None} for job in jobs if job["id"] == str(job_id))
 
 
 @pytest.mark.parametrize(

@@ -130,8 +130,22 @@ def run_every_outcome(fleet):
     fleet.post("noop", key=key)
     fleet.post("noop", key=key)
     assert fleet.http.post(f"{fleet.url}/jobs", json={}, timeout=10).status_code == 422
+    refuse_one(fleet)
     for job in jobs:
         fleet.wait_for(job)
+
+
+def refuse_one(fleet):
+    """Has a queue refuse a second job of a key."""
+    queue, given = (
+        f"{fleet.url}/queues/mail",
+        {"payload": {"task": "noop"}, "queue": "mail", "key": "watched", "delay": 60},
+    )
+    assert fleet.http.put(queue, json={"keys": {"max_depth": 1}}, timeout=10).status_code == 200
+    first, second = (fleet.http.post(f"{fleet.url}/jobs", json=given, timeout=10) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 429)
+    assert fleet.http.post(f"{fleet.url}/jobs/{first.json()['id']}/cancel", timeout=10).status_code == 200
+    assert fleet.http.delete(queue, timeout=10).status_code == 200
 
 
 def test_every_query_of_dashboards_and_rules_is_answered(fleet, watcher, eventually):
