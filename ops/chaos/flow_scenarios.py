@@ -7,7 +7,7 @@ from ops.chaos.order_faults import keys_in_order
 from ops.chaos.pause_faults import QUEUE_PATH, TASK_PATH, pause_under_load
 from ops.chaos.process_faults import among_two_workers
 from ops.chaos.rate_faults import rate_holds
-from ops.chaos.scenario import SERVED, WITH_HELD, WITH_ORDERED, Scenario
+from ops.chaos.scenario import RACED, WITH_HELD, WITH_ORDERED, Scenario
 from ops.chaos.turn_faults import keys_take_turns
 
 FLOW = (
@@ -17,7 +17,7 @@ FLOW = (
         pause_under_load,
         rate=20,
         jobs=200,
-        answers=(0, *SERVED),
+        answers=(0, *RACED),
     ),
     *(
         Scenario(
@@ -27,7 +27,7 @@ FLOW = (
             rate=4,
             jobs=100,
             kinds=WITH_HELD,
-            answers=SERVED,
+            answers=RACED,
         )
         for name, what, path in (("limits", "queue", QUEUE_PATH), ("task-limits", "task", TASK_PATH))
     ),

@@ -18,6 +18,9 @@ PROMISED = LEASE + SWEEP + 10.0
 PROMISED_REDIS = 10.0
 #: What POST answers when all is well, and when it is not and says so.
 SERVED = (200, 201, 503)
+#: The same where PostgreSQL is stopped under load: a POST that got 503 is sent again while its first commit may still be on its way,
+#: and is told of the race for its key.
+RACED = (*SERVED, 409)
 
 
 @dataclass(frozen=True, slots=True)
