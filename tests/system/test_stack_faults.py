@@ -178,11 +178,14 @@ def test_what_holds_a_port_of_ours_is_left_alone(environment):
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     ) as other:
-        end = time.monotonic() + 20
-        while ports.is_free(int(environment["API_PORT"])):
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        assert "API_PORT" in ops(environment, "up", "--detach", expect=1)
-        assert psutil.Process(other.pid).is_running()
-        other.kill()
+        try:
+            end = time.monotonic() + 20
+            while ports.is_free(int(environment["API_PORT"])):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            assert "API_PORT" in ops(environment, "up", "--detach", expect=1)
+            assert psutil.Process(other.pid).is_running()
+        finally:
+            # It ends only by this: what a test that breaks leaves running is waited for without end.
+            other.kill()
     assert "was not up" in ops(environment, "down")
