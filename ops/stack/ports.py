@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections import deque
 
 LOOPBACK = "127.0.0.1"
+#: Ports that are not given again, as many as a process may still be about to listen on.
+_given: deque[int] = deque(maxlen=1_000)
 
 
 class PortInUse(Exception):
@@ -55,8 +58,11 @@ def is_free(port: int) -> bool:
 
 
 def free() -> int:
-    """A port that nothing listens on right now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nothing listens on right now, and that this process was not given before: it may not be listened on yet."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((LOOPBACK, 0))
+            port: int = probe.getsockname()[1]
+        if port not in _given:
+            _given.append(port)
+            return port

@@ -20,6 +20,21 @@ def test_a_free_port_is_free():
     require_free(port, "API_PORT", "localhost")
 
 
+def test_no_port_is_given_twice_in_a_row(monkeypatch):
+    """The kernel may give one again as soon as it is closed."""
+    given = iter([5000, 5000, 5000, 5001])
+
+    class Probe(socket.socket):
+        def bind(self, address):
+            pass
+
+        def getsockname(self):
+            return ports.LOOPBACK, next(given)
+
+    monkeypatch.setattr(ports.socket, "socket", Probe)
+    assert (ports.free(), ports.free()) == (5000, 5001)
+
+
 def test_a_taken_port_names_its_setting():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
