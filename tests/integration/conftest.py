@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from collector import Collector, collecting
+from factories import books
 from flask import Flask
 from kombu import Queue as KombuQueue
 from sqlalchemy import Engine
@@ -15,6 +16,9 @@ from sqlalchemy import Engine
 from tasks.runtime import Runtime, runtime
 from webapp import create_app
 from webapp.api.extensions import limiter
+from webapp.flow import store as flow_store
+from webapp.flow.limits import QueueLimits
+from webapp.flow.model import Kind, Target
 from webapp.infra.broker.client import celery
 from webapp.infra.broker.publish import Broker
 from webapp.infra.telemetry import traces
@@ -24,6 +28,8 @@ from webapp.settings import Settings
 
 #: How long a test's broker waits for Redis, seconds.
 REDIS_PATIENCE = 5.0
+#: What `limit` is about where nothing else is said.
+DEFAULT_QUEUE = Target(Kind.QUEUE, "default")
 
 
 @pytest.fixture(autouse=True)
@@ -126,6 +132,20 @@ def dispatcher(app: Flask, engine: Engine, broker: Broker) -> Dispatcher:
 def parts(app: Flask) -> Runtime:
     """What a worker's child works with."""
     return runtime()
+
+
+@pytest.fixture
+def limit(app: Flask, engine: Engine) -> Callable[..., None]:
+    """Gives a queue or a task limits, known at once to every process."""
+
+    def give(limits: QueueLimits, target: Target = DEFAULT_QUEUE) -> None:
+        with engine.begin() as connection:
+            flow_store.lock(connection, target)
+            flow_store.set_limits(connection, target, limits)
+        for book in books(app):
+            book.forget()
+
+    return give
 
 
 @pytest.fixture

@@ -11,10 +11,9 @@ from sqlalchemy import create_engine
 
 from tasks.attempt import claims
 from webapp.flow import lanes
-from webapp.flow import store as flow_store
 from webapp.flow.book import FlowBook
 from webapp.flow.limits import Limits, QueueLimits, Rate
-from webapp.flow.model import Kind, Target, lane_of
+from webapp.flow.model import lane_of
 from webapp.infra.broker.hints import Ticket
 from webapp.jobs.options import PLAIN
 
@@ -22,13 +21,9 @@ TICKET = Ticket("default", "noop", 300.0)
 
 
 @pytest.fixture
-def rated(parts, engine):
+def rated(limit):
     """One start at once, and the next one a fiftieth of a second later."""
-    target = Target(Kind.QUEUE, "default")
-    with engine.begin() as connection:
-        flow_store.lock(connection, target)
-        flow_store.set_limits(connection, target, QueueLimits(Limits(rate=Rate(50, 1.0, 1))))
-    parts.book.forget()
+    limit(QueueLimits(Limits(rate=Rate(50, 1.0, 1))))
 
 
 @pytest.fixture

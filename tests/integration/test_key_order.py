@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 from ending import complete, end_again, end_last
-from factories import ERROR, age, books, queued, row_of
+from factories import ERROR, age, queued, row_of
 from sqlalchemy import text
 
 from tasks.sweeps import recover
@@ -33,20 +33,6 @@ LONGEST = 300.0
 QUEUE = Target(Kind.QUEUE, "default")
 IN_ORDER = QueueLimits(key_order=KeyOrder.FIFO)
 HOUR = 3_600.0
-
-
-@pytest.fixture
-def limit(app, engine):
-    """Gives the queue limits, known at once to every process."""
-
-    def give(limits):
-        with engine.begin() as connection:
-            flow_store.lock(connection, QUEUE)
-            flow_store.set_limits(connection, QUEUE, limits)
-        for book in books(app):
-            book.forget()
-
-    return give
 
 
 @pytest.fixture

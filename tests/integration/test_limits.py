@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 from ending import complete, end_again
-from factories import ERROR, age, books, claimed, ended, queued, row_of, waiting
+from factories import ERROR, age, claimed, ended, queued, row_of, waiting
 from sqlalchemy import text
 
 from tasks.chunk import execute_due, execute_jobs
@@ -33,20 +33,6 @@ from webapp.queues.tickets import ClaimTerms
 LONGEST = 300.0
 QUEUE = Target(Kind.QUEUE, "default")
 TASK = Target(Kind.TASK, "noop")
-
-
-@pytest.fixture
-def limit(app, engine):
-    """Gives a queue or a task limits, known at once to every process."""
-
-    def give(limits, target=QUEUE):
-        with engine.begin() as connection:
-            flow_store.lock(connection, target)
-            flow_store.set_limits(connection, target, limits)
-        for book in books(app):
-            book.forget()
-
-    return give
 
 
 def in_lane(engine, count=1, *, key=None, **values):
