@@ -132,6 +132,8 @@ class Standby:
 
     def caught_up(self) -> None:
         """Waits until it has replayed what the primary has written by now."""
+        # A commit flushes what others have written and not committed, of which only whole pages are sent.
+        _ask(self._primary, "SELECT pg_current_xact_id()")
         end = _ask(self._primary, "SELECT pg_current_wal_flush_lsn()")
         self._until(lambda: self.ask(f"SELECT pg_last_wal_replay_lsn() >= '{end}'"), "did not catch up")
 
