@@ -29,7 +29,9 @@ from webapp.flow.model import FlowRules
 from webapp.infra import prefork
 from webapp.infra.broker.client import celery
 from webapp.infra.broker.hints import Ticket
-from webapp.infra.broker.messages import CHUNK_WINDOW, TICKET_WINDOW
+from webapp.infra.broker.messages import CHUNK_WINDOW, LONGEST_TICKET, TICKET_WINDOW
+from webapp.infra.broker.pace import WORK_IN_A_MESSAGE, WORK_IN_A_SLOT
+from webapp.infra.broker.room import waiting_in
 from webapp.infra.postgres.database_errors import never_works
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.infra.telemetry import logs, metrics
@@ -76,21 +78,33 @@ def execute_due(self: JobTask, queue: str, task: str, timeout: float) -> None:
     """Runs due jobs of one task straight from the backlog, for a moment or until there are none."""
     parts = runtime()
     ticket = Ticket(queue, task, timeout)
-    end = time.monotonic() + TICKET_WINDOW
+    began = time.monotonic()
+    end = began + TICKET_WINDOW
     failed = again = 0
+    goes_on = True
     claimed = claims.claim_due(parts, ticket)
-    had_work = bool(claimed)
     while claimed:
-        chunk = Chunk(parts, claimed, ticket=ticket if time.monotonic() < end else None)
+        if (now := time.monotonic()) >= end:
+            goes_on = now < began + LONGEST_TICKET and _has_slot_to_itself(parts, ticket)
+            end = now + TICKET_WINDOW
+        chunk = Chunk(parts, claimed, ticket=ticket if goes_on else None)
         claimed = chunk.run()
         failed += chunk.failed
         again += chunk.again
-        if not claimed and time.monotonic() < end:
+        if not claimed and goes_on:
             claimed = claims.claim_soon(parts, ticket)
-    if had_work and time.monotonic() >= end and claims.is_in_lanes(parts, ticket):
+    if not goes_on and claims.is_in_lanes(parts, ticket):
         # More may wait, and the slot is free now: the next child need not wait for the dispatcher.
         parts.broker.send_tickets([ticket])
     _tell(failed, again)
+
+
+def _has_slot_to_itself(parts: Runtime, ticket: Ticket) -> bool:
+    """True if this process has a slot of a limit, and no message waits for a child: the slot would be idle during the hand-over."""
+    if not claims.is_in_lanes(parts, ticket):
+        return False
+    waiting = parts.broker.client.ask(lambda client: waiting_in(client, celery.amqp.queues.consume_from))
+    return waiting == 0
 
 
 def _tell(failed: int, again: int) -> None:
@@ -149,7 +163,7 @@ class Chunk:
             with SoftLimit() as limited:
                 while (claim := self._next()) is not None:
                     self._run(claim, limited)
-                    if time.monotonic() - self._flushed_at > FLUSH_AFTER:
+                    if self._waiting and time.monotonic() - self._flushed_at > FLUSH_AFTER:
                         self.flush()
             if (state := process_state.kept()) is not None:
                 state.put_back(self._task)
@@ -244,13 +258,9 @@ def settle_many(parts: Runtime, done: Sequence[End[Claim]], ticket: Ticket | Non
         if ticket is None or following or rules.closes(ticket.queue, ticket.task):
             count = ends.complete_many(connection, done)
         else:
-            count, following = tickets.end_and_claim(
-                connection,
-                done,
-                ticket,
-                claims.terms_of(parts, ticket),
-                in_lanes=rules.limits(ticket.queue, ticket.task),
-            )
+            in_lanes = rules.limits(ticket.queue, ticket.task)
+            terms = claims.terms_of(parts, ticket, WORK_IN_A_SLOT if in_lanes else WORK_IN_A_MESSAGE)
+            count, following = tickets.end_and_claim(connection, done, ticket, terms, in_lanes=in_lanes)
         if count == len(done):
             return ids, following
         return {one.held.id for one in done if ends.status_after(connection, one.held)}, following

@@ -18,6 +18,7 @@ from tasks.retrying import DATABASE_ERRORS, until_database_answers
 from tasks.runtime import Runtime, child_name
 from webapp.flow import lanes
 from webapp.flow.model import FlowRules
+from webapp.infra.broker import pace
 from webapp.infra.broker.hints import Ticket
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.jobs import store
@@ -138,9 +139,13 @@ def is_in_lanes(parts: Runtime, ticket: Ticket) -> bool:
         return False
 
 
-def terms_of(parts: Runtime, ticket: Ticket) -> ClaimTerms:
-    """With what this process claims a ticket's jobs: as many as make a chunk, or as it may still run."""
-    size, room = parts.broker.paces.chunk_size(ticket.task), recycling.room()
+def terms_of(parts: Runtime, ticket: Ticket, work: float = pace.WORK_IN_A_MESSAGE) -> ClaimTerms:
+    """With what this process claims a ticket's jobs: as many as make a chunk, or as it may still run.
+
+    Args:
+        work: how much a chunk should be, seconds.
+    """
+    size, room = parts.broker.paces.chunk_size(ticket.task, work), recycling.room()
     return ClaimTerms(
         size if room is None else min(size, room),
         child_name(),

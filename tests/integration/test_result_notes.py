@@ -59,7 +59,7 @@ def test_of_a_job_in_a_chunk_beside_others(engine, odd, parts):
 
 def test_a_chunk_with_a_note_goes_on_with_its_ticket(engine, odd, parts, monkeypatch):
     rows = jobs(engine, odd, 4)
-    monkeypatch.setattr(parts.broker.paces, "chunk_size", lambda task: 2)
+    monkeypatch.setattr(parts.broker.paces, "chunk_size", lambda task, work: 2)
     ticket = Ticket("default", odd, 300.0)
     claimed = claims.claim_due(parts, ticket)
     while claimed:

@@ -63,7 +63,8 @@ def test_slowness_is_believed_at_once_and_speed_in_time():
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "similar"), [(0.01, 0.011, True), (0.01, 0.02, False), (1, 9, True), (0, 0.00025, True)]
+    ("one", "other", "similar"),
+    [(0.01, 0.011, True), (0.01, 0.02, False), (1, 9, True), (0, 0.00025, True), (0.1, 0.5, False)],
 )
 def test_paces_are_similar_when_their_chunks_are(one, other, similar):
     assert is_similar(one, other) == is_similar(other, one) == similar

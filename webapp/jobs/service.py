@@ -67,7 +67,7 @@ class Hints(Protocol):
         """Sends hints soon, and returns at once."""
 
     def call(self, tickets: Collection[Ticket]) -> None:
-        """Tells of work in lanes, unless enough is on its way; the dispatcher finds what is not told of."""
+        """Tells of work in lanes, a ticket for each job, unless enough is on its way; the dispatcher finds what is not told of."""
 
     def flush(self) -> bool:
         """Waits until everything is sent; False when that takes too long."""
@@ -198,7 +198,7 @@ class Jobs(Lookup):
         """Tells the workers of jobs that they are to be told of."""
         if hints := [job.hint for job in jobs if job.lane is None]:
             self._hints.put(hints)
-        if tickets := {job.ticket for job in jobs if job.lane is not None}:
+        if tickets := [job.ticket for job in jobs if job.lane is not None]:
             self._hints.call(tickets)
 
     def _answered_before(self, submission: Submission) -> Accepted | None:

@@ -17,6 +17,7 @@ import os
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from webapp.infra.background import Clock, NeededThread, Step
 from webapp.infra.broker.hints import Hint, Ticket
 from webapp.infra.broker.publish import Broker
 from webapp.infra.telemetry import metrics
-from webapp.queues.plan import MOST_TICKETS
+from webapp.queues.plan import MOST_TICKETS, tickets_for
 
 logger = logging.getLogger(__name__)
 
@@ -111,12 +112,17 @@ class Outbox:
             self._return(too_many)
 
     def call(self, tickets: Collection[Ticket]) -> None:
-        """Sends tickets for work in lanes, none for a queue in which enough of them wait."""
-        wanted = [
-            one
-            for one in tickets
-            if self._broker.room.fits(one.queue) and not self._broker.room.is_crowded(one.queue, MOST_TICKETS)
-        ]
+        """Sends tickets for work in lanes, as many as make chunks, and none for a queue in which enough of them wait.
+
+        Args:
+            tickets: one for each job.
+        """
+        wanted: list[Ticket] = []
+        for one, jobs in Counter(tickets).items():
+            room = self._broker.room
+            if room.fits(one.queue) and not room.is_crowded(one.queue, MOST_TICKETS):
+                chunks = tickets_for(jobs, self._broker.paces.chunk_size(one.task), goes_on=False)
+                wanted += [one] * min(chunks, MOST_TICKETS)
         if wanted and self._broker.send_tickets(wanted[:MOST_TICKETS]):
             metrics.jobs_dispatched.labels("ticket").inc(len(wanted[:MOST_TICKETS]))
 

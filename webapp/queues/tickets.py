@@ -2,7 +2,8 @@
 
 Where many quick jobs are due, sending a message about each set of them costs the row one more change than its work
 does. A ticket names a queue and a task instead; the child that gets it claims what is due, straight from the table and
-in its order, runs it, and goes on like that for half a second. Nothing is lost with a ticket, one too many finds nothing
+in its order, runs it, and goes on like that for half a second, or for some where it has a slot of a limit that would be
+idle during a hand-over. Nothing is lost with a ticket, one too many finds nothing
 to do, and no job waits in Redis behind others that came later.
 
 Like `webapp.queues.store`: functions take a connection and never commit.

@@ -23,6 +23,8 @@ DEAD_LETTER_JOB = "tasks.bury_job"
 CHUNK_WINDOW = 1.0
 #: How long a ticket's message goes on claiming, seconds: other queues have their turn after that.
 TICKET_WINDOW = 0.5
+#: ... and how long where no other message waits and it holds a slot of a limit, seconds; a worker that is to stop waits for it.
+LONGEST_TICKET = 3.0
 
 #: Seconds a handler gets after its soft time limit before its process is killed.
 HARD_LIMIT_GRACE = 5.0
@@ -83,7 +85,7 @@ def _limit(running: float) -> float:
 
 def ticket_message(ticket: Ticket) -> Message:
     """A message for a moment of work; it has no soft limit, for each of the jobs has its own."""
-    limit = _limit(TICKET_WINDOW + CHUNK_WINDOW + ticket.timeout)
+    limit = _limit(LONGEST_TICKET + CHUNK_WINDOW + ticket.timeout)
     priority = transport.kombu_priority(ticket.priority)
     pattern = MessagePattern(EXECUTE_DUE, ticket.queue, priority, ticket.task, limit)
     args = [ticket.queue, ticket.task, ticket.timeout]

@@ -72,9 +72,13 @@ class PaceTable:
             self._read()
         return self._known.get(task)
 
-    def chunk_size(self, task: str) -> int:
-        """How many jobs of a task one message carries now."""
-        return min(self._most, pace.chunk_size(self.get(task), fixed=self._chunk_of(task)))
+    def chunk_size(self, task: str, work: float = pace.WORK_IN_A_MESSAGE) -> int:
+        """How many jobs of a task are run together now.
+
+        Args:
+            work: how much work they should be, seconds.
+        """
+        return min(self._most, pace.chunk_size(self.get(task), fixed=self._chunk_of(task), work=work))
 
     def is_quick(self, task: str) -> bool:
         """True if a job of this task is known to be quick work, or its handler says that several are."""
