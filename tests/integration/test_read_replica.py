@@ -94,7 +94,7 @@ def answered_by_replica(answer):
 def commit(engine):
     """Commits a transaction that changes nothing.
 
-    The server sends whole pages of what nobody has committed, as autovacuum's work for a while: the last of them may end within
+    The server sends whole pages of what is not committed yet, as of autovacuum for a while: the last of them may end within
     a record, and a replica that waits for the rest of it, 20 seconds and more, counts as behind. A commit sends the rest.
     """
     with engine.begin() as connection:
