@@ -42,6 +42,8 @@ def answers_as_described(schema: BaseSchema, mode: GenerationMode, examples: int
         mode: requests that fit the description, or requests that do not.
         examples: most requests to each operation.
     """
+    # Where these run no key is asked for, and one that is made up would be refused.
+    schema.config.generation.update(with_security_parameters=False)
     rejected = schema.config.checks.negative_data_rejection
     # A text that is too long for a field may be too long for the line that it stands in.
     rejected.expected_statuses = sorted({*rejected.expected_statuses, "414"})
@@ -99,7 +101,7 @@ def walk_from_jobs(
         timeout: longest wait for an answer, seconds; None where nothing is sent over a network.
     """
     answers = defaultdict(set)
-    schema.config.generation.update(modes=[GenerationMode.POSITIVE])
+    schema.config.generation.update(modes=[GenerationMode.POSITIVE], with_security_parameters=False)
 
     class Walk(schema.exclude(operation_id=ELSEWHERE).as_state_machine()):
         def before_call(self, case):

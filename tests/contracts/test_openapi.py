@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
 
 from webapp import VERSION
+from webapp.access.model import Scope
 from webapp.api.contents import NAMES
 from webapp.api.examples import JOB_ID
 from webapp.api.openapi import document, operation_of
@@ -83,6 +84,21 @@ def test_a_list_may_say_how_old_it_is_and_nothing_else_does(described):
     assert told == {"/jobs", "/dlq", "/dlq/letters", "/dlq/groups"}
     header = described["paths"]["/jobs"]["get"]["responses"]["200"]["headers"]["DJPS-Staleness"]
     assert header["schema"] == {"type": "number", "minimum": 0}
+
+
+def test_every_operation_says_which_scope_it_needs(described):
+    schemes = described["components"]["securitySchemes"]
+    assert schemes["key"]["scheme"] == "bearer"
+    needed = {operation["operationId"]: operation["security"] for _, _, operation in operations(described)}
+    assert {name for name, security in needed.items() if not security} == {
+        *("checkHealth", "checkReadiness", "getIndex", "getDescription")
+    }
+    asked = {scope for security in needed.values() for one in security for scope in one["key"]}
+    # The one is asked for by what is looked at, and the other for what the command line does so far.
+    assert asked == set(Scope) - {Scope.JOBS_CONTENT, Scope.ACCESS_MANAGE}
+    for _, path, operation in operations(described):
+        assert ("401" in operation["responses"]) == bool(operation["security"]), path
+        assert ("403" in operation["responses"]) or not operation["security"], path
 
 
 def test_the_description_is_sent_once(client):
@@ -181,7 +197,7 @@ def test_operations_stand_in_the_order_of_the_readme(described):
 def test_the_introduction_says_what_a_first_caller_needs(described, client):
     words = described["info"]["description"]
     headings = re.findall(r"^## (.+)$", words, re.MULTILINE)
-    assert headings == ["First call", "Idempotency", "Errors", "Rate limits", "Links"]
+    assert headings == ["First call", "Idempotency", "Errors", "Rate limits", "Keys", "Links"]
     body = json.loads(re.search(r"-d '(.+)'", words)[1])
     first = client.post("/jobs", json=body)
     assert first.status_code == 201

@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 from webapp.api import (
     batch,
     bodies,
+    callers,
     control,
     dlq,
     docs,
@@ -73,6 +74,8 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     # The place comes before a request's time begins to run: it may have to wait for it.
     app.before_request(_open_request)
     guard.init_app(app, settings)
+    # Before a slot is taken: a request that is refused holds none.
+    app.before_request(callers.judge)
     listen_url = settings.database_listen_url or settings.database_url
     following.init_app(app, listen_url, waiters=settings.max_waiters)
     app.before_request(_begin_time)
@@ -95,6 +98,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     searching.init_app(app)
     reads.init_app(app, settings, engine)
     openapi.init_app(app)
+    callers.init_app(app)
     errors.init_app(app)
     limiter.init_app(app)
     health.init_app(app, settings, engine)

@@ -9,6 +9,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest
 
+from webapp.access.model import Scope
 from webapp.api import examples, outcomes
 from webapp.api.answers import BatchAnswer
 from webapp.api.bodies import json_body, largest_batch
@@ -42,6 +43,7 @@ BATCH_BUDGET = 20.0
 @documented(
     {200: BatchAnswer},
     *(400, 409, 413, 415, 422, 429, 503),
+    need=Scope.JOBS_SUBMIT,
     body=BatchRequest,
     headers={"traceparent": "W3C Trace Context: the jobs' attempts belong to this trace."},
     examples=examples.BATCH,

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
+from webapp.access.model import Scope
 from webapp.api import dlq_examples, reads
 from webapp.api.answers import Groups, Jobs, LetterPage, Resolving
 from webapp.api.bodies import json_body, json_body_if_any
@@ -25,6 +26,7 @@ from webapp.api.dlq_schemas import (
 from webapp.api.jobs import job_id_of, job_service, query_values
 from webapp.api.openapi import documented
 from webapp.api.page_schemas import large_of, listed
+from webapp.api.redaction import all_shown, shown
 from webapp.api.schemas import MAX_OFFSET, JobAnswer
 from webapp.dead_letters.model import DeadLetterFilter, Report, ResolveRequest
 from webapp.dead_letters.service import DeadLetters
@@ -47,6 +49,7 @@ def dead_letters() -> DeadLetters:
     {200: Jobs},
     422,
     503,
+    need=Scope.DLQ_READ,
     query=DeadLetterQuery,
     answer_headers=reads.STALENESS,
     examples=dlq_examples.JOBS,
@@ -65,7 +68,7 @@ def index() -> Response:
         large=large_of(query.fields),
         read=reads.reader(goes_on=query.offset > 0),
     )
-    answer = jsonify([listed(job, query.fields) for job in jobs])
+    answer = jsonify(all_shown(listed(job, query.fields) for job in jobs))
     if goes_on and query.offset + len(jobs) <= MAX_OFFSET:
         following = request.args.to_dict() | {"offset": query.offset + len(jobs)}
         answer.headers["Link"] = f'<{request.path}?{urlencode(following)}>; rel="next"'
@@ -77,6 +80,7 @@ def index() -> Response:
     {200: LetterPage},
     422,
     503,
+    need=Scope.DLQ_READ,
     query=LettersQuery,
     answer_headers=reads.STALENESS,
     examples=dlq_examples.LETTERS,
@@ -88,7 +92,7 @@ def letters() -> Response:
     rows, total = dead_letters().page(query.wanted, limit=query.limit, before=query.cursor, read=read)
     return jsonify(
         {
-            "items": [LetterAnswer.of(row) for row in rows],
+            "items": all_shown(LetterAnswer.of(row) for row in rows),
             "total": total,
             "next_cursor": rows[-1].id if len(rows) == query.limit else None,
         }
@@ -100,6 +104,7 @@ def letters() -> Response:
     {200: Groups},
     422,
     503,
+    need=Scope.DLQ_READ,
     query=GroupsQuery,
     answer_headers=reads.STALENESS,
     examples=dlq_examples.GROUPS,
@@ -108,11 +113,20 @@ def groups() -> Response:
     """Open letters by what they died of, the largest group first, each with a sample."""
     query = GroupsQuery.model_validate(query_values())
     found = dead_letters().groups(query.filter(), limit=query.limit, read=reads.reader())
-    return jsonify({"items": [GroupAnswer.of(group) for group in found]})
+    return jsonify({"items": all_shown(GroupAnswer.of(group) for group in found)})
 
 
 @bp.post("/dlq/requeue")
-@documented({200: Resolving}, 413, 415, 422, 503, body=RequeueRequest, examples=dlq_examples.REQUEUE)
+@documented(
+    {200: Resolving},
+    413,
+    415,
+    422,
+    503,
+    need=Scope.DLQ_MANAGE,
+    body=RequeueRequest,
+    examples=dlq_examples.REQUEUE,
+)
 def requeue_many() -> Response:
     """Queues the jobs of a selection, of what matches, or of all dead letters again, at a rate where one is given."""
     wanted = RequeueRequest.model_validate(json_body())
@@ -123,7 +137,16 @@ def requeue_many() -> Response:
 
 
 @bp.post("/dlq/discard")
-@documented({200: Resolving}, 413, 415, 422, 503, body=DiscardRequest, examples=dlq_examples.DISCARD)
+@documented(
+    {200: Resolving},
+    413,
+    415,
+    422,
+    503,
+    need=Scope.DLQ_MANAGE,
+    body=DiscardRequest,
+    examples=dlq_examples.DISCARD,
+)
 def discard_many() -> Response:
     """Puts a selection, what matches, or all letters aside; their jobs stay failed."""
     wanted = DiscardRequest.model_validate(json_body())
@@ -143,6 +166,7 @@ def discard_many() -> Response:
     415,
     422,
     503,
+    need=Scope.DLQ_MANAGE,
     body=ResolveOne,
     body_optional=True,
     examples=dlq_examples.REQUEUE_ONE,
@@ -162,6 +186,7 @@ def requeue_one(job_id: str) -> Response:
     415,
     422,
     503,
+    need=Scope.DLQ_MANAGE,
     body=ResolveOne,
     body_optional=True,
     examples=dlq_examples.DISCARD_ONE,
@@ -186,4 +211,4 @@ def _one(given: str, resolve: Callable[[ResolveRequest], Report]) -> dict[str, A
     if not report.changed:
         # What another session has locked is left out.
         raise JobBusy(job_id) if report.matched else NoOpenLetter(job_id, job.status)
-    return JobAnswer.of(job)
+    return shown(JobAnswer.of(job))

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from webapp.api.page_schemas import Fields
-from webapp.api.schemas import MAX_OFFSET, MAX_REASON, Ahead, Moment, moment, printable
+from webapp.api.schemas import MAX_OFFSET, MAX_REASON, Ahead, Moment, may_be_redacted, moment, printable
 from webapp.dead_letters.model import (
     DeadLetter,
     DeadLetterFilter,
@@ -143,7 +143,7 @@ class RequeueRequest(DiscardRequest):
 class LetterAnswer(BaseModel):
     """A dead letter as clients see it."""
 
-    model_config = ConfigDict(extra="forbid", from_attributes=True)
+    model_config = ConfigDict(extra="forbid", from_attributes=True, json_schema_extra=may_be_redacted)
 
     id: int
     job_id: UUID
@@ -168,7 +168,7 @@ class LetterAnswer(BaseModel):
 class GroupAnswer(BaseModel):
     """Letters that died of the same, and the newest of them as a sample."""
 
-    model_config = ConfigDict(extra="forbid", from_attributes=True)
+    model_config = ConfigDict(extra="forbid", from_attributes=True, json_schema_extra=may_be_redacted)
 
     task: str | None
     queue: str | None

@@ -10,8 +10,10 @@ from importlib.resources import files
 from flask import Blueprint, Response, jsonify, send_from_directory
 
 from webapp import VERSION
+from webapp.access.model import Openness
 from webapp.api import examples
 from webapp.api.answers import IndexAnswer
+from webapp.api.needs import needs
 from webapp.api.openapi import documented
 
 index_bp = Blueprint("index", __name__)
@@ -58,7 +60,7 @@ _START = """window.ui = SwaggerUIBundle({
 
 
 @index_bp.get("/")
-@documented({200: IndexAnswer}, examples=examples.INDEX)
+@documented({200: IndexAnswer}, need=Openness.PUBLIC, examples=examples.INDEX)
 def index() -> Response:
     """What answers here, and where to read on."""
     return jsonify(IndexAnswer(version=VERSION).model_dump())
@@ -66,18 +68,21 @@ def index() -> Response:
 
 @bp.get("/")
 @bp.get("/index.html")
+@needs(Openness.PUBLIC)
 def page() -> Response:
     """The page."""
     return Response(_PAGE, mimetype="text/html")
 
 
 @bp.get("/start.js")
+@needs(Openness.PUBLIC)
 def start() -> Response:
     """What the page runs first."""
     return Response(_START, mimetype="text/javascript")
 
 
 @bp.get("/<path:name>")
+@needs(Openness.PUBLIC)
 def file(name: str) -> Response:
     """A file that the page loads; 404 for any other."""
     return send_from_directory(_FILES, name)

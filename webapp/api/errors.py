@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
+from webapp.access.errors import ScopeMissing
 from webapp.api import outcomes
 from webapp.api.extensions import limiter
 from webapp.api.schemas import SHAPES, Breach, Problem
@@ -141,10 +142,12 @@ def problem(
     errors: list[Breach] | None = None,
     retry_after: int | None = None,
     kind: str = "about:blank",
+    missing_scope: str | None = None,
 ) -> Response:
     """An answer with a problem document.
 
     Args:
+        missing_scope: what the caller's key lacks.
         kind: its type, where the status does not say all.
     """
     document = Problem(
@@ -154,6 +157,7 @@ def problem(
         detail=detail,
         request_id=g.get("request_id"),
         errors=errors,
+        missing_scope=missing_scope,
     )
     response = Response(
         document.model_dump_json(exclude_none=True) + "\n", status, mimetype="application/problem+json"
@@ -172,6 +176,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(JobError, _job_error)
     app.register_error_handler(SubmissionRefused, _submission_refused)
     app.register_error_handler(FlowError, _flow_error)
+    app.register_error_handler(ScopeMissing, _scope_missing)
     app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(TooManyWaiters, _too_many_waiters)
     app.register_error_handler(TooManySearches, _too_many_searches)
@@ -262,6 +267,10 @@ def _flow_error(error: FlowError) -> Response:
     return problem(
         status, str(error), retry_after=RETRY_AFTER_RACE if status == HTTPStatus.SERVICE_UNAVAILABLE else None
     )
+
+
+def _scope_missing(error: ScopeMissing) -> Response:
+    return problem(403, str(error), missing_scope=error.missing)
 
 
 def _too_many(error: RateLimitExceeded) -> Response:

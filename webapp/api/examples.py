@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from webapp import VERSION
+from webapp.access.errors import NoGoodKey
 from webapp.api.errors import DATABASE_AWAY, SEARCH_TOO_LONG
 from webapp.flow.errors import StaleVersion
 from webapp.flow.model import Kind, Target
@@ -133,6 +134,7 @@ def conflict(error: JobError) -> dict[str, Any]:
 #: What an operation says where it has no example of its own.
 PROBLEMS = {
     400: problem(400, "Idempotency-Key must have 1 to 255 characters; given: 300"),
+    401: problem(401, str(NoGoodKey())),
     403: problem(403, "a page of another site must not do this (given: Sec-Fetch-Site: cross-site)"),
     404: problem(404, str(JobNotFound(UUID(JOB_ID)))),
     408: problem(408, "the body did not arrive in time: 1024 of 4096 bytes in 10 s"),

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
+from webapp.access.model import Scope
 from webapp.api import flow_examples
 from webapp.api.bodies import json_body, json_body_if_any
 from webapp.api.flow_schemas import (
@@ -41,17 +42,29 @@ CHANGE_BUDGET = 5.0
 #: What a request that changes something may be answered beside 200.
 _REFUSALS = (404, 409, 412, 413, 415, 422, 503)
 #: How changes of a queue and of a task are described.
-_changing = partial(documented, {200: FlowAnswer}, *_REFUSALS, headers=IF_MATCH, answer_headers=ETAG)
+_changing = partial(
+    documented, {200: FlowAnswer}, *_REFUSALS, need=Scope.QUEUES_MANAGE, headers=IF_MATCH, answer_headers=ETAG
+)
 _turning = partial(
     documented,
     {200: FlowAnswer},
     *(404, 412, 413, 415, 422, 503),
+    need=Scope.QUEUES_MANAGE,
     body=PauseRequest,
     body_optional=True,
     headers=IF_MATCH,
     answer_headers=ETAG,
 )
-_unlimiting = partial(documented, {200: FlowAnswer}, 404, 412, 503, headers=IF_MATCH, answer_headers=ETAG)
+_unlimiting = partial(
+    documented,
+    {200: FlowAnswer},
+    404,
+    412,
+    503,
+    need=Scope.QUEUES_MANAGE,
+    headers=IF_MATCH,
+    answer_headers=ETAG,
+)
 
 
 def flow() -> Flow:
@@ -60,7 +73,7 @@ def flow() -> Flow:
 
 
 @bp.get("/queues")
-@documented({200: Queues}, 503, examples=flow_examples.QUEUES)
+@documented({200: Queues}, 503, need=Scope.QUEUES_READ, examples=flow_examples.QUEUES)
 def queues() -> Response:
     """All queues, with what waits and runs in each, and whether it is paused."""
     found = depths(current_app.extensions["sqlalchemy"].engine)
@@ -69,7 +82,9 @@ def queues() -> Response:
 
 
 @bp.get("/queues/<queue>")
-@documented({200: QueueAnswer}, 404, 503, answer_headers=ETAG, examples=flow_examples.QUEUE)
+@documented(
+    {200: QueueAnswer}, 404, 503, need=Scope.QUEUES_READ, answer_headers=ETAG, examples=flow_examples.QUEUE
+)
 def queue(queue: str) -> Response:
     """One queue."""
     state = flow().state(Target(Kind.QUEUE, queue))
@@ -106,14 +121,16 @@ def resume_queue(queue: str) -> Response:
 
 
 @bp.get("/tasks")
-@documented({200: Tasks}, 503, examples=flow_examples.TASKS)
+@documented({200: Tasks}, 503, need=Scope.QUEUES_READ, examples=flow_examples.TASKS)
 def tasks() -> Response:
     """All tasks, and whether they are paused."""
     return jsonify({"items": [FlowAnswer.of(one) for one in flow().states(Kind.TASK).values()]})
 
 
 @bp.get("/tasks/<task>")
-@documented({200: FlowAnswer}, 404, 503, answer_headers=ETAG, examples=flow_examples.TASK)
+@documented(
+    {200: FlowAnswer}, 404, 503, need=Scope.QUEUES_READ, answer_headers=ETAG, examples=flow_examples.TASK
+)
 def task(task: str) -> Response:
     """One task."""
     state = flow().state(Target(Kind.TASK, task))
@@ -149,7 +166,9 @@ def resume_task(task: str) -> Response:
 
 
 @bp.get("/flow/changes")
-@documented({200: ChangePage}, 422, 503, query=ChangesQuery, examples=flow_examples.CHANGES)
+@documented(
+    {200: ChangePage}, 422, 503, need=Scope.QUEUES_READ, query=ChangesQuery, examples=flow_examples.CHANGES
+)
 def changes() -> Response:
     """Who paused and resumed what, when and why, the newest first."""
     query = ChangesQuery.model_validate(query_values())

@@ -13,9 +13,12 @@ from uuid import UUID
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from sqlalchemy.exc import SQLAlchemyError
 
+from webapp.access.model import Scope
 from webapp.api import examples
+from webapp.api.callers import caller
 from webapp.api.jobs import job_id_of, job_service, query_values
 from webapp.api.openapi import documented
+from webapp.api.redaction import shown, without_content
 from webapp.api.schemas import JobAnswer, ShowQuery
 from webapp.api.work_slots import WorkSlots, work_slots
 from webapp.infra.postgres import database_errors, deadlines
@@ -47,12 +50,15 @@ def init_app(app: Flask, database_url: str, *, waiters: int) -> None:
 
 
 @bp.get("/jobs/<job_id>")
-@documented({200: JobAnswer}, 404, 410, 422, 503, query=ShowQuery, examples=examples.SHOW)
+@documented(
+    {200: JobAnswer}, 404, 410, 422, 503, need=Scope.JOBS_READ, query=ShowQuery, examples=examples.SHOW
+)
 def show(job_id: str) -> Response:
     """One job; with `wait` as soon as it is final, or as it is after so many seconds; 410 when it was deleted for its age."""
     wait = ShowQuery.model_validate(query_values()).wait if request.args else 0.0
     wanted = job_id_of(job_id)
-    return jsonify(JobAnswer.of(until_final(wanted, wait) if wait else job_service().get(wanted)))
+    job = until_final(wanted, wait) if wait else job_service().get(wanted)
+    return jsonify(shown(JobAnswer.of(job)))
 
 
 def until_final(job_id: UUID, seconds: float) -> JobRow:
@@ -118,14 +124,19 @@ def event_id(job: JobRow) -> str:
     return str(round(job.updated_at.timestamp() * 1_000_000))
 
 
-def event_of(job: JobRow, before: JobRow | None) -> str:
-    """What a stream says of a job: `final` once, `progress` where nothing else has changed, else `state`."""
+def event_of(job: JobRow, before: JobRow | None, *, with_content: bool = True) -> str:
+    """What a stream says of a job: `final` once, `progress` where nothing else has changed, else `state`.
+
+    Args:
+        with_content: what the job carries is shown.
+    """
+    answer = JobAnswer.of(job) if with_content else without_content(JobAnswer.of(job))
     if job.status in FINAL:
-        name, data = "final", JobAnswer.of(job)
+        name, data = "final", answer
     else:
         same = before is not None and (before.status, before.attempt) == (job.status, job.attempt)
         name = "progress" if same and job.progress != (before and before.progress) else "state"
-        data = {key: value for key, value in JobAnswer.of(job).items() if key not in {"payload", "result"}}
+        data = {key: value for key, value in answer.items() if key not in {"payload", "result"}}
     return f"event: {name}\nid: {event_id(job)}\ndata: {json.dumps(data)}\n\n"
 
 
@@ -135,6 +146,7 @@ def event_of(job: JobRow, before: JobRow | None) -> str:
     404,
     410,
     503,
+    need=Scope.JOBS_READ,
     headers={"Last-Event-ID": "What the client has seen."},
     examples=examples.EVENTS,
 )
@@ -156,7 +168,8 @@ def events(job_id: str) -> Response:
     except BaseException:
         watch.leave()
         raise
-    answer = Response(_stream(jobs, slots, watch, job, known), mimetype="text/event-stream")
+    stream = _stream(jobs, slots, watch, job, known, with_content=caller().sees_content)
+    answer = Response(stream, mimetype="text/event-stream")
     answer.headers["Cache-Control"] = "no-cache"
     answer.headers["X-Accel-Buffering"] = "no"
     # A generator that was never begun does not run its `finally`, so the place is given back here.
@@ -164,7 +177,9 @@ def events(job_id: str) -> Response:
     return answer
 
 
-def _stream(jobs: Jobs, slots: WorkSlots, watch: Watch, job: JobRow, known: str) -> Iterator[str]:
+def _stream(
+    jobs: Jobs, slots: WorkSlots, watch: Watch, job: JobRow, known: str, *, with_content: bool
+) -> Iterator[str]:
     end = time.monotonic() + EVENTS_LIMIT
     yield f"retry: {RECONNECT_MS}\n\n"
     told: JobRow | None = None
@@ -172,7 +187,7 @@ def _stream(jobs: Jobs, slots: WorkSlots, watch: Watch, job: JobRow, known: str)
         told = job
     while True:
         if told is None or event_id(job) != event_id(told):
-            yield event_of(job, told)
+            yield event_of(job, told, with_content=with_content)
             told = job
         left = end - time.monotonic()
         if job.status in FINAL or left <= 0 or not watch.is_open():

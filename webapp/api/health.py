@@ -8,6 +8,7 @@ from flask import Blueprint, Flask, Response, current_app, jsonify
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from sqlalchemy.exc import SQLAlchemyError
 
+from webapp.access.model import Openness
 from webapp.api import examples
 from webapp.api.answers import HealthAnswer, ReadyAnswer
 from webapp.api.openapi import documented
@@ -41,14 +42,14 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
 
 
 @bp.get("/health")
-@documented({200: HealthAnswer}, examples=examples.HEALTH)
+@documented({200: HealthAnswer}, need=Openness.PUBLIC, examples=examples.HEALTH)
 def alive() -> Response:
     """This process answers; nothing else is asked."""
     return jsonify(HealthAnswer().model_dump())
 
 
 @bp.get("/health/ready")
-@documented({200: ReadyAnswer, 503: ReadyAnswer}, examples=examples.READY)
+@documented({200: ReadyAnswer, 503: ReadyAnswer}, need=Openness.PUBLIC, examples=examples.READY)
 def ready() -> tuple[Response, int]:
     """Whether jobs are taken: `degraded` without Redis (they wait in PostgreSQL), 503 where PostgreSQL takes no writes."""
     engine, redis = current_app.extensions["health"]

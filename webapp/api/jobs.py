@@ -10,13 +10,16 @@ from uuid import UUID
 from flask import Blueprint, Response, current_app, jsonify, request
 from werkzeug.exceptions import NotFound
 
+from webapp.access.model import Scope
 from webapp.api import examples, reads
 from webapp.api.answers import JobPage
 from webapp.api.bodies import json_body
+from webapp.api.callers import require
 from webapp.api.extensions import limiter
 from webapp.api.keys import ANSWER_HEADERS, HEADER, HELD, REPLACED, REPLAYED, one_key
 from webapp.api.openapi import documented
 from webapp.api.page_schemas import PageAnswer, PageQuery, large_of
+from webapp.api.redaction import all_shown, shown
 from webapp.api.schemas import JobAnswer, SubmitRequest
 from webapp.api.searching import searching
 from webapp.jobs.service import Jobs
@@ -69,6 +72,7 @@ def job_id_of(given: str) -> UUID:
 @documented(
     {200: JobAnswer, 201: JobAnswer},
     *(400, 409, 410, 413, 415, 422, 429, 503),
+    need=Scope.JOBS_SUBMIT,
     body=SubmitRequest,
     headers={
         HEADER: "Makes sending the same request again safe for IDEMPOTENCY_TTL seconds.",
@@ -91,7 +95,7 @@ def submit() -> tuple[Response, int]:
     accepted = job_service().submit(wanted.submission(key))
     if accepted.created:
         return jsonify(JobAnswer.of_new(accepted.job)), 201
-    answer = jsonify(JobAnswer.of(accepted.job))
+    answer = jsonify(shown(JobAnswer.of(accepted.job)))
     header = HELD if accepted.held else REPLACED if accepted.replaced else REPLAYED
     answer.headers[header] = "true"
     return answer, 200
@@ -102,6 +106,7 @@ def submit() -> tuple[Response, int]:
     {200: JobPage},
     422,
     503,
+    need=Scope.JOBS_READ,
     query=PageQuery,
     answer_headers=reads.STALENESS,
     examples=examples.PAGE,
@@ -114,6 +119,8 @@ def index() -> Response:
     `ended_early`, and the next one goes on from its `next_cursor`.
     """
     query = PageQuery.model_validate(query_values())
+    if query.payload is not None:
+        require(Scope.JOBS_CONTENT)
     with searching(query.wanted):
         page = job_service().page(
             query.wanted,
@@ -123,4 +130,5 @@ def index() -> Response:
             large=large_of(query.fields),
             read=reads.reader(cursor=query.cursor, goes_on=query.offset > 0),
         )
-    return jsonify(PageAnswer.of(page, query))
+    answer = PageAnswer.of(page, query)
+    return jsonify(answer | {"items": all_shown(answer["items"])})

@@ -8,6 +8,7 @@ from flask import Blueprint, Flask, Request, Response, current_app, request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_flask_exporter import PrometheusMetrics
 
+from webapp.access.model import Scope
 from webapp.api import examples
 from webapp.api.gauges import SCRAPE_TIMEOUT, LiveGauges
 from webapp.api.openapi import documented
@@ -50,7 +51,7 @@ def _leave_out() -> None:
 
 
 @bp.get("/metrics")
-@documented({200: "text/plain"}, examples=examples.METRICS)
+@documented({200: "text/plain"}, need=Scope.METRICS_READ, examples=examples.METRICS)
 def exposition() -> Response:
     """Everything in Prometheus' text format."""
     stored = metrics.stored()

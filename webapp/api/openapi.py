@@ -21,8 +21,10 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from werkzeug.routing import Rule
 
 from webapp import VERSION
+from webapp.access.model import Need, Openness
 from webapp.api.contents import INTRODUCTION, NAMES, SUMMARY, TAGS
 from webapp.api.examples import JOB_ID, OPENAPI, PROBLEMS, Examples
+from webapp.api.needs import layers_of, needs
 from webapp.api.schemas import Problem
 from webapp.jobs.handlers import NAME
 
@@ -55,6 +57,18 @@ _IN_PATH: dict[str, dict[str, Any]] = {
 ANYWHERE = (400, 408, 413, 414, 417, 421, 431, 501, 503)
 #: What is only said to requests that change something.
 TO_CHANGES = (403,)
+#: What is said to those who have shown no key that is good, or lack a scope.
+TO_STRANGERS = (401, 403)
+#: The way to show who one is, as the description names it, and what OpenAPI says of it.
+KEY_SCHEME = "key"
+_SECURITY_SCHEMES = {
+    KEY_SCHEME: {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "djps_k_ and 46 letters and digits",
+        "description": "A key of `flask --app wsgi access key create`. Where API_AUTH is open, or auto on loopback, none is needed.",
+    }
+}
 _UNCHANGING = frozenset({"GET"})
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -68,9 +82,10 @@ _PATH_PARAMETER = re.compile(r"<(?:[a-z]+:)?([a-z_]+)>")
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a route takes and answers.
+    """What a route takes, needs and answers.
 
     Args:
+        need: the scope that its callers need.
         answers: the model of each status, or the media type of one that is no JSON, or None for one without a body.
         problems: the statuses that carry a problem document.
         body: the model of the JSON body.
@@ -82,6 +97,7 @@ class Operation:
         names_job: where in its answer the id of a job is, as a JSON pointer; None: nowhere.
     """
 
+    need: Need
     answers: Mapping[int, type[BaseModel] | str | None]
     problems: tuple[int, ...] = ()
     body: type[BaseModel] | None = None
@@ -99,6 +115,7 @@ _operations: dict[Callable[..., Any], Operation] = {}
 def documented(
     answers: Mapping[int, type[BaseModel] | str | None],
     *problems: int,
+    need: Need,
     body: type[BaseModel] | None = None,
     body_optional: bool = False,
     query: type[BaseModel] | None = None,
@@ -107,15 +124,16 @@ def documented(
     examples: Examples | None = None,
     names_job: str | None = None,
 ) -> Callable[[View], View]:
-    """Says what a view takes and answers; the arguments are those of `Operation`.
+    """Says what a view takes, needs and answers; the arguments are those of `Operation`.
 
     Example:
-        >>> @documented({200: str}, 404)  # doctest: +SKIP
+        >>> @documented({200: str}, 404, need=Scope.JOBS_READ)  # doctest: +SKIP
         ... def show(): ...
     """
 
     def note(view: View) -> View:
         _operations[view] = Operation(
+            need,
             answers,
             problems,
             body,
@@ -126,19 +144,14 @@ def documented(
             examples or Examples(),
             names_job,
         )
-        return view
+        return needs(need)(view)
 
     return note
 
 
 def operation_of(view: Callable[..., Any]) -> Operation | None:
     """What was said of a view, under whatever it is wrapped in."""
-    wrapped: Callable[..., Any] | None = view
-    while wrapped is not None:
-        if wrapped in _operations:
-            return _operations[wrapped]
-        wrapped = getattr(wrapped, "__wrapped__", None)
-    return None
+    return next((_operations[layer] for layer in layers_of(view) if layer in _operations), None)
 
 
 def document(app: Flask) -> dict[str, Any]:
@@ -159,8 +172,9 @@ def document(app: Flask) -> dict[str, Any]:
             "schemas": definitions,
             "responses": {
                 f"Problem{status}": _problem(status, PROBLEMS.get(status), schemas)
-                for status in (*ANYWHERE, *TO_CHANGES)
+                for status in sorted({*ANYWHERE, *TO_CHANGES, *TO_STRANGERS})
             },
+            "securitySchemes": _SECURITY_SCHEMES,
         },
     }
 
@@ -191,11 +205,30 @@ def _paths(found: Found, schemas: Schemas) -> dict[str, Any]:
             described = _described(rule.rule, rule.endpoint, view, operation, schemas)
             described["responses"] = _linked(operation, described["responses"], of_a_job)
             path[method.lower()] = described
-            for status in ANYWHERE if method in _UNCHANGING else (*ANYWHERE, *TO_CHANGES):
+            for status in _said_before(method, operation.need):
                 described["responses"].setdefault(
                     str(status), {"$ref": f"#/components/responses/Problem{status}"}
                 )
     return paths
+
+
+def _said_before(method: str, need: Need) -> list[int]:
+    """The statuses of what may be said before a view is called."""
+    to_changes = () if method in _UNCHANGING else TO_CHANGES
+    to_strangers = () if need is Openness.PUBLIC else TO_STRANGERS
+    return sorted({*ANYWHERE, *to_changes, *to_strangers})
+
+
+def security_of(need: Need) -> list[dict[str, list[str]]]:
+    """What OpenAPI says of what a call needs.
+
+    Example:
+        >>> security_of(Scope.JOBS_READ), security_of(Openness.PUBLIC)
+        ([{'key': ['jobs:read']}], [])
+    """
+    if need is Openness.PUBLIC:
+        return []
+    return [{KEY_SCHEME: [] if need is Openness.ANY_KEY else [need.value]}]
 
 
 def _linked(operation: Operation, responses: dict[str, Any], of_a_job: Sequence[str]) -> dict[str, Any]:
@@ -230,6 +263,7 @@ def _described(
         "tags": [NAMES[endpoint].tag],
         # Unlike a description, it is shown as it stands.
         "summary": summary.replace("`", ""),
+        "security": security_of(operation.need),
         "parameters": [*_path_parameters(rule), *_headers(operation), *_query_parameters(operation)],
         "responses": _responses(operation, schemas),
     }
@@ -323,7 +357,7 @@ def _media_of(answer: type[BaseModel] | str, schemas: Schemas) -> tuple[str, dic
 
 
 @bp.get("/openapi.json")
-@documented({200: "application/json", 304: None}, examples=OPENAPI)
+@documented({200: "application/json", 304: None}, need=Openness.PUBLIC, examples=OPENAPI)
 def openapi() -> Response:
     """This description."""
     body, tag = current_app.extensions["openapi"] or _keep(current_app)

@@ -25,6 +25,7 @@ from webapp.api.schemas import (
     Name,
     OneTag,
     keepable,
+    may_be_redacted,
     moment,
 )
 from webapp.api.strictjson import BadBody, read_json
@@ -127,6 +128,7 @@ class PageQuery(BaseModel):
 
 def _all_optional(schema: dict[str, Any]) -> None:
     schema.pop("required", None)
+    may_be_redacted(schema)
 
 
 class ListedJob(JobFields):

@@ -8,6 +8,7 @@ from typing import cast
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
+from webapp.access.model import Scope
 from webapp.api import queue_key_examples
 from webapp.api.bodies import json_body
 from webapp.api.flow import CHANGE_BUDGET, ETAG, IF_MATCH
@@ -21,7 +22,7 @@ from webapp.infra.postgres import deadlines
 
 bp = Blueprint("queue_keys", __name__)
 
-_of_one = partial(documented, headers=IF_MATCH, answer_headers=ETAG)
+_of_one = partial(documented, need=Scope.QUEUES_MANAGE, headers=IF_MATCH, answer_headers=ETAG)
 
 
 def keys() -> Keys:
@@ -30,7 +31,9 @@ def keys() -> Keys:
 
 
 @bp.get("/queues/<queue>/keys")
-@documented({200: KeyPage}, 404, 422, 503, query=KeysQuery, examples=queue_key_examples.PAGE)
+@documented(
+    {200: KeyPage}, 404, 422, 503, need=Scope.QUEUES_READ, query=KeysQuery, examples=queue_key_examples.PAGE
+)
 def page(queue: str) -> Response:
     """Keys of a queue that have limits of their own, in their order; with `order`, those of which most waits or runs.
 
@@ -46,7 +49,15 @@ def page(queue: str) -> Response:
 
 
 @bp.get("/queues/<queue>/keys/<path:key>")
-@documented({200: KeyFiguresAnswer}, 404, 422, 503, answer_headers=ETAG, examples=queue_key_examples.ONE)
+@documented(
+    {200: KeyFiguresAnswer},
+    404,
+    422,
+    503,
+    need=Scope.QUEUES_READ,
+    answer_headers=ETAG,
+    examples=queue_key_examples.ONE,
+)
 def one(queue: str, key: str) -> Response:
     """One key of a queue, with what waits and runs of it."""
     figures = keys().figures(KeyTarget(queue, key_of(key)))

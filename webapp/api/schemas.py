@@ -23,6 +23,7 @@ from pydantic import (
     field_validator,
 )
 
+from webapp.access.model import Scope
 from webapp.api.unique_schemas import UniqueJob, check_text
 from webapp.infra.jsontext import iso
 from webapp.jobs import options
@@ -251,15 +252,25 @@ def _as_reported(progress: dict[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
+#: The field that says that content was left out of an answer.
+REDACTED = "redacted"
+
+
+def may_be_redacted(schema: dict[str, Any]) -> None:
+    """Adds to an answer's schema that what its job carries may have been left out."""
+    words = f"True where what its job carries is left out: the key has no scope {Scope.JOBS_CONTENT}."
+    schema["properties"][REDACTED] = {"const": True, "description": words}
+
+
 class JobFields(BaseModel):
     """A job as clients see it in a list; times are ISO 8601 in UTC."""
 
-    model_config = ConfigDict(extra="forbid", from_attributes=True)
+    model_config = ConfigDict(extra="forbid", from_attributes=True, json_schema_extra=may_be_redacted)
 
     id: UUID
     status: JobStatus
     task: str
-    payload: dict[str, Any]
+    payload: dict[str, Any] | None
     queue: str
     priority: int
     attempt: int
@@ -328,7 +339,7 @@ class JobAnswer(JobFields):
 class AttemptAnswer(BaseModel):
     """An attempt as clients see it; `outcome`, `ended_at` and `duration` (seconds) are null while it runs."""
 
-    model_config = ConfigDict(extra="forbid", from_attributes=True)
+    model_config = ConfigDict(extra="forbid", from_attributes=True, json_schema_extra=may_be_redacted)
 
     attempt: int
     worker_id: str
@@ -367,3 +378,5 @@ class Problem(BaseModel):
     detail: str
     request_id: str | None = None
     errors: list[Breach] | None = None
+    #: Of a 403: the scope that the caller's key lacks.
+    missing_scope: str | None = None
