@@ -8,6 +8,7 @@ import re
 from alembic import context
 from flask import current_app
 
+import webapp.access.tables  # noqa: F401 - its tables are part of the metadata
 from webapp.jobs.tables import Base
 
 logger = logging.getLogger("alembic.env")

@@ -19,6 +19,7 @@ from uuid_utils.compat import uuid7
 from tasks.execution import JobsFailed
 from tasks.presence import lost_jobs
 from tasks.runtime import runtime
+from webapp.access.book import KeyBook
 from webapp.dead_letters.model import NewDeadLetter
 from webapp.dead_letters.store import move_to_dead_letters
 from webapp.flow.book import FlowBook
@@ -54,9 +55,10 @@ LEASE = 60.0
 ERROR = ErrorReport("E", "broken", "Traceback")
 
 
-def books(application: Flask) -> list[FlowBook | Looks]:
-    """What this process knows of rules: the book of the application and that of the worker whose code runs here, and its looks."""
+def books(application: Flask) -> list[FlowBook | Looks | KeyBook]:
+    """What this process knows of rules: the book of the application and that of the worker whose code runs here, its looks, its keys."""
     return [
+        application.extensions["doorkeeper"].book,
         application.extensions["flow"]._book,
         runtime().book,
         application.extensions["jobs"].admission.looks,

@@ -42,6 +42,7 @@ def create_app(
     from werkzeug.middleware.proxy_fix import ProxyFix
 
     from webapp import api
+    from webapp.access.service import Access
     from webapp.api.extensions import QuickJSON, db
     from webapp.api.work_slots import WorkSlots
     from webapp.dead_letters.service import DeadLetters
@@ -105,6 +106,7 @@ def create_app(
     )
     _bind_flow(app, engine, book, settings)
     app.extensions["dead_letters"] = DeadLetters(engine)
+    app.extensions["access"] = Access(engine)
     api.init_app(app, settings, engine)
     if command_line if command_line is not None else os.environ.get("FLASK_RUN_FROM_CLI") == "true":
         _bind_commands(app)

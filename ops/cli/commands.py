@@ -13,7 +13,7 @@ from ops.logs.lines import LEVELS
 from webapp import VERSION
 
 #: Commands that `flask --app wsgi` has, too; here they reach the stack that runs.
-FORWARDED = ("jobs", "dlq", "queues", "tasks", "workers", "db")
+FORWARDED = ("jobs", "dlq", "queues", "tasks", "workers", "access", "db")
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -49,6 +49,7 @@ def parser() -> Parser:
         queues="look at queues; pause and resume them",
         tasks="look at tasks; pause and resume them",
         workers="show which workers are alive",
+        access="keys of the API: make, list, rotate, revoke and find them",
         db="migrations: current, history, upgrade",
     )
     root.group(

@@ -428,20 +428,20 @@ def test_bad_submissions_count_towards_the_limit_too(another_app):
 
 
 def test_the_limit_is_per_client_address(another_app):
-    client = another_app(rate_limit="1 per minute").test_client()
+    client = another_app(rate_limit="1 per minute", api_auth="open").test_client()
     for address in ("10.0.0.1", "10.0.0.2"):
         assert submit(client, environ_base={"REMOTE_ADDR": address}).status_code == 201
         assert submit(client, environ_base={"REMOTE_ADDR": address}).status_code == 429
 
 
 def test_a_forwarded_address_is_not_believed_by_default(another_app):
-    client = another_app(rate_limit="1 per minute").test_client()
+    client = another_app(rate_limit="1 per minute", api_auth="open").test_client()
     codes = [submit(client, headers={"X-Forwarded-For": f"10.0.0.{n}"}).status_code for n in range(3)]
     assert codes == [201, 429, 429]
 
 
 def test_a_forwarded_address_is_believed_for_the_proxies_that_are_trusted_and_no_further(another_app):
-    client = another_app(rate_limit="1 per minute", trusted_proxies=1).test_client()
+    client = another_app(rate_limit="1 per minute", trusted_proxies=1, api_auth="open").test_client()
     codes = [submit(client, headers={"X-Forwarded-For": f"10.0.0.{n}"}).status_code for n in range(2)]
     assert codes == [201, 201]
     forged = [

@@ -55,23 +55,35 @@ def test_every_argument_has_a_sentence(name, capsys):
     assert parser().says[name].split()[0] in help_text
 
 
+def commands_of(group):
+    """The commands of a group, and of those in it."""
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from commands_of(command)
+        else:
+            yield command
+
+
 def test_every_option_of_the_applications_commands_has_a_sentence():
     options = [
-        (group.name, name, one)
+        (group.name, command.name, one)
         for group in GROUPS
-        for name, command in group.commands.items()
+        for command in commands_of(group)
         for one in command.params
         if isinstance(one, click.Option)
     ]
     assert len(options) > 40
     assert [(group, name, one.name) for group, name, one in options if not one.help] == []
-    assert all(command.help for group in GROUPS for command in group.commands.values())
+    assert all(command.help for group in GROUPS for command in commands_of(group))
 
 
 @pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
 def test_an_example_of_the_applications_commands_can_be_typed(line):
     group, name, *words = shlex.split(line.partition(" < ")[0])
     command = {one.name: one for one in GROUPS}[group].commands[name]
+    if isinstance(command, click.Group):
+        name, *words = words
+        command = command.commands[name]
     assert line in command.epilog
     with command.make_context(name, words) as parsed:
         assert parsed.params

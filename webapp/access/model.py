@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
+
+from webapp.access.errors import NoGoodKey, NotFromHere
 
 #: The tenant to which everything belongs as long as there is one.
 DEFAULT_TENANT = 1
@@ -99,12 +103,14 @@ class Caller:
         tenant: whose rows they may reach.
         key: the number of the key that they have shown; None: none was asked for.
         name: the name of that key.
+        expires_at: when what they have shown is good no more, seconds of the epoch; None: never.
     """
 
     scopes: frozenset[Scope]
     tenant: int = DEFAULT_TENANT
     key: int | None = None
     name: str | None = None
+    expires_at: float | None = None
 
     @property
     def sees_content(self) -> bool:
@@ -114,6 +120,48 @@ class Caller:
 
 #: A caller where no key is asked for: may everything.
 ANYONE = Caller(frozenset(Scope))
+
+
+class Mode(StrEnum):
+    """Whether keys are asked for."""
+
+    #: None is, and none that is sent is looked at: something in front of the API asks who is there.
+    OPEN = "open"
+    #: None is of those on this host; one that is sent must be good.
+    LOOPBACK = "loopback"
+    #: Every call needs one, but for those that are public.
+    KEYS = "keys"
+
+
+def mode_of(api_auth: str, *, is_loopback: bool) -> Mode:
+    """Whether keys are asked for.
+
+    Args:
+        api_auth: the setting: auto, keys or open.
+        is_loopback: only this host reaches the API.
+
+    Example:
+        >>> mode_of("auto", is_loopback=False)
+        <Mode.KEYS: 'keys'>
+    """
+    if api_auth == "auto":
+        return Mode.LOOPBACK if is_loopback else Mode.KEYS
+    return Mode(api_auth)
+
+
+def is_local(address: str | None, *, is_forwarded: bool) -> bool:
+    """True if a request comes from this host itself, as far as that can be seen.
+
+    Args:
+        address: the client's; empty for one at a socket of this host's file system.
+        is_forwarded: a proxy says that it comes from elsewhere.
+
+    Example:
+        >>> is_local("127.0.0.1", is_forwarded=False), is_local("127.0.0.1", is_forwarded=True), is_local("10.0.0.5", is_forwarded=False)
+        (True, False, False)
+    """
+    # These spare the hot path the reading of an address.
+    return not is_forwarded and (not address or address in _LOCAL or is_within(address, _LOOPBACK))
 
 
 class Refused(NamedTuple):
@@ -144,3 +192,112 @@ def refusal_of(need: Need, caller: Caller | None) -> Refused | None:
     if need is Openness.ANY_KEY or need in caller.scopes:
         return None
     return Refused(Scope(need))
+
+
+Network = IPv4Network | IPv6Network
+#: Addresses that only this host reaches.
+_LOCAL = ("127.0.0.1", "::1")
+_LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1"))
+
+
+@dataclass(frozen=True, slots=True)
+class LiveKey:
+    """A secret that is good for a key, as each process keeps it.
+
+    Args:
+        caller: who shows it.
+        networks: from where it may be shown; none stands for everywhere.
+    """
+
+    caller: Caller
+    networks: tuple[Network, ...] = ()
+
+    def check(self, now: float, address: str | None) -> None:
+        """Looks whether the key may be shown now, and from there.
+
+        Args:
+            now: seconds of the epoch.
+            address: the client's.
+
+        Raises:
+            NoGoodKey: it has expired.
+            NotFromHere: it must not be shown from there.
+        """
+        expires_at = self.caller.expires_at
+        if expires_at is not None and now >= expires_at:
+            raise NoGoodKey(f"the key {self.caller.name!r} has expired")
+        if self.networks and not is_within(address, self.networks):
+            raise NotFromHere(f"the key {self.caller.name!r} may not be used from {address or 'there'}")
+
+
+def is_within(address: str | None, networks: Iterable[Network]) -> bool:
+    """True if an address is in one of the networks; an IPv4 address in IPv6's notation is the IPv4 address.
+
+    Example:
+        >>> from ipaddress import ip_network
+        >>> is_within("::ffff:10.1.2.3", [ip_network("10.0.0.0/8")])
+        True
+    """
+    try:
+        found = ip_address((address or "").partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return any(found in network for network in networks)
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that is to be made.
+
+    Args:
+        name: what it is for.
+        role: whose scopes it has; None: only its own.
+        scopes: its own.
+        networks: from where it may be shown, such as 10.0.0.0/8; none stands for everywhere.
+        lifetime: how long it is good, seconds; None: until it is revoked.
+    """
+
+    name: str
+    role: Role | None = None
+    scopes: tuple[Scope, ...] = ()
+    networks: tuple[str, ...] = ()
+    lifetime: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """A key on record; nothing in it lets one in.
+
+    Args:
+        state: `live`, `revoked` or `expired`, by the database's clock.
+        hints: the last characters of the secrets that are good for it, the older first; one, and two while it is rotated.
+    """
+
+    id: int
+    tenant: int
+    name: str
+    role: str | None
+    scopes: tuple[str, ...]
+    networks: tuple[str, ...]
+    created_by: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    last_used_from: str | None
+    state: str
+    hints: tuple[str, ...]
+
+    @property
+    def is_live(self) -> bool:
+        """True if it lets someone in."""
+        return self.state == "live"
+
+
+class Issued(NamedTuple):
+    """A key with a secret that was just made; it is shown to one person, once."""
+
+    key: AccessKey
+    secret: str

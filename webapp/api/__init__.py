@@ -9,6 +9,7 @@ from flask import Flask, Response, g, request
 from uuid_utils.compat import uuid7
 
 from webapp.api import (
+    access,
     batch,
     bodies,
     callers,
@@ -89,6 +90,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
         dlq.bp,
         flow.bp,
         queue_keys.bp,
+        access.bp,
         health.bp,
         metrics.bp,
         docs.index_bp,
@@ -98,7 +100,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     searching.init_app(app)
     reads.init_app(app, settings, engine)
     openapi.init_app(app)
-    callers.init_app(app)
+    callers.init_app(app, settings, engine)
     errors.init_app(app)
     limiter.init_app(app)
     health.init_app(app, settings, engine)

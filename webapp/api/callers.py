@@ -1,39 +1,119 @@
-"""Who asks, and whether they may: each request is judged by what its view needs, before anything is done for it."""
+"""Who asks, and whether they may: each request is judged by what its view needs, before anything is done for it.
+
+Where no key is asked for, this costs a look at a dictionary. Where one is, it is looked up in this process; the database is asked
+about once a second whether keys have changed.
+"""
 
 from __future__ import annotations
 
-from typing import cast
+import time
+from typing import TYPE_CHECKING, cast
 
 from flask import Flask, current_app, g, request
 
-from webapp.access.errors import ScopeMissing
-from webapp.access.model import ANYONE, Caller, Need, Scope, refusal_of
+from webapp.access.book import KeyBook
+from webapp.access.errors import NoGoodKey, NoKey, NotFromHere, ScopeMissing
+from webapp.access.model import (
+    ANYONE,
+    Caller,
+    Mode,
+    Need,
+    Openness,
+    Scope,
+    is_local,
+    mode_of,
+    refusal_of,
+)
+from webapp.access.secret import checked, hash_of, sent_in
+from webapp.access.uses import KeyUses
 from webapp.api.needs import needs_of
 
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
-def init_app(app: Flask) -> None:
-    """Has every view say what it needs; comes after all views.
+    from webapp.settings import Settings
+
+#: What sends a key.
+_BEARER = "bearer "
+#: What a proxy says of those that it speaks for.
+_FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED")
+
+
+class Doorkeeper:
+    """Judges the requests of one application.
+
+    Args:
+        mode: whether keys are asked for.
+        book: the keys that there are.
+        uses: is told of those that were shown.
+    """
+
+    def __init__(self, mode: Mode, book: KeyBook, uses: KeyUses) -> None:
+        self.mode = mode
+        self.book = book
+        self.uses = uses
+
+    def caller(self) -> Caller:
+        """Who asks for what this request does.
+
+        Raises:
+            NoGoodKey: they have shown no good key where one is needed.
+            NotFromHere: they must not ask from there.
+            KeysUnknown: the database does not say which keys there are.
+        """
+        if self.mode is Mode.OPEN:
+            return ANYONE
+        sent: str | None = request.environ.get("HTTP_AUTHORIZATION")
+        if self.mode is Mode.LOOPBACK:
+            _check_local()
+            if sent is None or not sent.lower().startswith(_BEARER):
+                return ANYONE
+        if sent is None:
+            raise NoKey
+        return self._holder_of(sent_in(sent))
+
+    def _holder_of(self, secret: str) -> Caller:
+        digest = hash_of(secret)
+        # One that is known has the form of a key; only what is not known must be looked at for that.
+        found = self.book.find(digest) or self.book.find_new(hash_of(checked(secret)))
+        if found is None:
+            raise NoGoodKey("the key is unknown, or was revoked")
+        now, address = time.time(), request.remote_addr
+        found.check(now, address)
+        if found.caller.key is not None:
+            self.uses.note(found.caller.key, now, address)
+        return found.caller
+
+
+def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
+    """Has every request judged from here on, and every view say what it needs; comes after all views.
 
     Raises:
         UndeclaredNeed: one does not say it.
     """
     app.extensions["needs"] = needs_of(app)
+    mode = mode_of(settings.api_auth, is_loopback=settings.is_on_loopback)
+    app.extensions["doorkeeper"] = Doorkeeper(mode, KeyBook(engine), KeyUses(engine))
 
 
 def judge() -> None:
-    """Lets all callers in: no key is asked for.
+    """Refuses a request whose caller may not make it.
 
     Raises:
-        ScopeMissing: the caller may not do this.
+        NoGoodKey, NotFromHere, KeysUnknown: as `Doorkeeper.caller`.
+        ScopeMissing: their key lacks the scope.
     """
     need: Need | None = current_app.extensions["needs"].get(request.endpoint)
-    g.caller = ANYONE
-    if (
-        need is not None
-        and (refused := refusal_of(need, g.caller)) is not None
-        and refused.missing is not None
-    ):
-        raise ScopeMissing(refused.missing, g.caller.name)
+    if need is None or need is Openness.PUBLIC:
+        # What is not there, or is for all.
+        return
+    doorkeeper: Doorkeeper = current_app.extensions["doorkeeper"]
+    g.caller = found = doorkeeper.caller()
+    if found is ANYONE:
+        return
+    refused = refusal_of(need, found)
+    if refused is not None and refused.missing is not None:
+        raise ScopeMissing(refused.missing, found.name)
 
 
 def caller() -> Caller:
@@ -53,3 +133,17 @@ def require(scope: Scope) -> None:
     """
     if scope not in caller().scopes:
         raise ScopeMissing(scope, caller().name)
+
+
+def _check_local() -> None:
+    """Looks whether a request comes from this host: a server may listen elsewhere than API_HOST says.
+
+    Raises:
+        NotFromHere: it does not.
+    """
+    is_forwarded = any(name in request.environ for name in _FORWARDED)
+    if not is_local(request.remote_addr, is_forwarded=is_forwarded):
+        raise NotFromHere(
+            "API_HOST is loopback, and this request comes from elsewhere: set API_HOST to where the API listens and make a key with"
+            " `flask --app wsgi access init`, or set API_AUTH=open if something in front of DJPS asks who is there"
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 JOBS, BATCHES, DEAD_LETTERS = "Jobs", "Batches", "Dead letters"
-FLOW, OPERATIONS = "Flow control", "Operations"
+FLOW, ACCESS, OPERATIONS = "Flow control", "Access", "Operations"
 
 #: The tags in their order, each with its description.
 TAGS = {
@@ -16,6 +16,7 @@ TAGS = {
     BATCHES: "Submit many jobs in one request and one transaction.",
     DEAD_LETTERS: "Jobs that failed for good: look at them, group them by error, queue them again or put them aside.",
     FLOW: "Queues and tasks: how much waits, pause and resume them, see who did.",
+    ACCESS: "Keys: who the caller is, and what they may do.",
     OPERATIONS: "For those who run DJPS: health, metrics, and this description.",
 }
 
@@ -105,6 +106,7 @@ NAMES = {
     "flow.pause_task": Name("pauseTask", FLOW),
     "flow.resume_task": Name("resumeTask", FLOW),
     "flow.changes": Name("listFlowChanges", FLOW),
+    "access.me": Name("getCaller", ACCESS),
     "health.alive": Name("checkHealth", OPERATIONS),
     "health.ready": Name("checkReadiness", OPERATIONS),
     "metrics.exposition": Name("getMetrics", OPERATIONS),

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
-from webapp.access.errors import ScopeMissing
+from webapp.access.errors import AccessError, KeysUnknown, NoGoodKey, NoKey, ScopeMissing
 from webapp.api import outcomes
 from webapp.api.extensions import limiter
 from webapp.api.schemas import SHAPES, Breach, Problem
@@ -176,7 +176,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(JobError, _job_error)
     app.register_error_handler(SubmissionRefused, _submission_refused)
     app.register_error_handler(FlowError, _flow_error)
-    app.register_error_handler(ScopeMissing, _scope_missing)
+    app.register_error_handler(AccessError, _not_let_in)
     app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(TooManyWaiters, _too_many_waiters)
     app.register_error_handler(TooManySearches, _too_many_searches)
@@ -269,8 +269,17 @@ def _flow_error(error: FlowError) -> Response:
     )
 
 
-def _scope_missing(error: ScopeMissing) -> Response:
-    return problem(403, str(error), missing_scope=error.missing)
+def _not_let_in(error: AccessError) -> Response:
+    if isinstance(error, KeysUnknown):
+        return problem(503, str(error), retry_after=RETRY_AFTER_DATABASE)
+    if isinstance(error, NoGoodKey):
+        answer = problem(401, str(error))
+        # RFC 6750: what is wrong is said only to those who have sent something.
+        answer.headers["WWW-Authenticate"] = (
+            "Bearer" if isinstance(error, NoKey) else 'Bearer error="invalid_token"'
+        )
+        return answer
+    return problem(403, str(error), missing_scope=error.missing if isinstance(error, ScopeMissing) else None)
 
 
 def _too_many(error: RateLimitExceeded) -> Response:

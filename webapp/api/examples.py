@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from webapp import VERSION
-from webapp.access.errors import NoGoodKey
+from webapp.access.errors import NoKey
 from webapp.api.errors import DATABASE_AWAY, SEARCH_TOO_LONG
 from webapp.flow.errors import StaleVersion
 from webapp.flow.model import Kind, Target
@@ -134,7 +134,7 @@ def conflict(error: JobError) -> dict[str, Any]:
 #: What an operation says where it has no example of its own.
 PROBLEMS = {
     400: problem(400, "Idempotency-Key must have 1 to 255 characters; given: 300"),
-    401: problem(401, str(NoGoodKey())),
+    401: problem(401, str(NoKey())),
     403: problem(403, "a page of another site must not do this (given: Sec-Fetch-Site: cross-site)"),
     404: problem(404, str(JobNotFound(UUID(JOB_ID)))),
     408: problem(408, "the body did not arrive in time: 1024 of 4096 bytes in 10 s"),
@@ -304,6 +304,17 @@ EXPLAIN = Examples(
             "state": "waiting_until",
             "sentence": "it waits until 2026-11-24T05:03:36.986841Z, the time it was submitted for",
             "facts": {"run_at": "2026-11-24T05:03:36.986841Z", "attempt": 0, "retry_count": 0},
+        }
+    }
+)
+ME = Examples(
+    answers={
+        200: {
+            "mode": "keys",
+            "key": 7,
+            "name": "dashboard",
+            "scopes": ["dlq:read", "jobs:read", "queues:read"],
+            "expires_at": "2027-11-24T05:02:36Z",
         }
     }
 )

@@ -14,6 +14,8 @@ _SUBMITTING = {"jobs.submit": True, "batch.submit_many": False}
 #: Why a submission is refused, where its error has no name of its own.
 _REASONS = {
     400: "bad_request",
+    401: "no_key",
+    403: "forbidden",
     409: "key_race",
     413: "too_large",
     415: "not_json",

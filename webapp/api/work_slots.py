@@ -23,6 +23,7 @@ SLOTLESS = frozenset(
         "docs.page",
         "docs.start",
         "docs.file",
+        "access.me",
     }
 )
 

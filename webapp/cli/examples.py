@@ -55,14 +55,30 @@ EXAMPLES = {
     "tasks pause": ("tasks pause send-email --why 'the mail server is down'",),
     "tasks resume": ("tasks resume send-email",),
     "tasks history": ("tasks history send-email",),
+    "access init": ("access init", "access init --again"),
+    "access key create": (
+        "access key create dashboard --role viewer",
+        "access key create shop --scope jobs:submit --scope jobs:read --network 10.0.0.0/8 --days 90",
+    ),
+    "access key list": ("access key list", "access key list --all --json"),
+    "access key rotate": ("access key rotate 7", "access key rotate 7 --overlap 3600"),
+    "access key revoke": ("access key revoke 7",),
+    "access key find": ("access key find < pasted.txt",),
     "workers list": ("workers list --json",),
 }
 
 
-def show_in(groups: Iterable[click.Group]) -> None:
-    """Puts the examples at the end of each command's help."""
+def show_in(groups: Iterable[click.Group], under: str = "") -> None:
+    """Puts the examples at the end of each command's help.
+
+    Args:
+        under: the words that come before the groups' own.
+    """
     for group in groups:
         for name, command in group.commands.items():
-            lines = EXAMPLES[f"{group.name} {name}"]
+            if isinstance(command, click.Group):
+                show_in([command], f"{under}{group.name} ")
+                continue
+            lines = EXAMPLES[f"{under}{group.name} {name}"]
             # Without the mark click would fill lines.
             command.epilog = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -25,6 +26,10 @@ class HttpSettings(Group):
     api_threads: int = Field(4, ge=1, le=64, description="Threads of each gunicorn worker.")
     max_waiters: int = Field(
         128, ge=1, le=1_000, description="Requests of each gunicorn worker that may wait for a job at once."
+    )
+    api_auth: Literal["auto", "keys", "open"] = Field(
+        "auto",
+        description="Who may use the API: keys: holders of keys; open: everybody; auto: holders of keys, and on loopback everybody.",
     )
     rate_limit: str = Field(
         "10 per minute", description="Submissions per client address; off (or empty): no limit."
@@ -60,9 +65,14 @@ class HttpSettings(Group):
         return value
 
     @property
+    def is_on_loopback(self) -> bool:
+        """True if only this host reaches the API, as far as settings say: a proxy that is trusted lets others in."""
+        return self.api_host in LOOPBACK and not self.trusted_proxies
+
+    @property
     def hosts_served(self) -> tuple[str, ...]:
         """The names that requests may be for, in lower case; none when any will do."""
         names = tuple(name.strip("[]").lower() for name in items_of(self.trusted_hosts))
-        if not names and self.api_host in LOOPBACK and not self.trusted_proxies:
+        if not names and self.is_on_loopback:
             return LOOPBACK
         return () if "*" in names else names

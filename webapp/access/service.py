@@ -1,0 +1,141 @@
+"""The front door of keys: make, list, rotate, revoke and find them. Commits."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from sqlalchemy import Connection, Engine
+
+from webapp.access import store
+from webapp.access.errors import AdminExists, KeyEnded, TooManyKeys, UnknownKey
+from webapp.access.model import AccessKey, Issued, NewKey, Role
+from webapp.access.secret import checked, new_key
+from webapp.infra.postgres.engine import in_one_trip, in_transaction
+
+logger = logging.getLogger(__name__)
+
+
+class Access:
+    """Makes keys, and answers for them. A change holds in every process within two and a half seconds.
+
+    Args:
+        engine: the database.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def create(self, wanted: NewKey, *, by: str | None) -> Issued:
+        """Makes a key.
+
+        Args:
+            by: who asks, for the record.
+
+        Raises:
+            TooManyKeys: as many are live as may.
+        """
+        secret = new_key()
+        key = in_transaction(self._engine, partial(_create, wanted=wanted, secret=secret, by=by))
+        logger.info("key was made", extra={"key": key.id, "by": by})
+        return Issued(key, secret)
+
+    def init(self, *, by: str | None, again: bool = False) -> Issued:
+        """Makes the first key, with the role admin and without an end.
+
+        Args:
+            by: who asks, for the record.
+            again: also where there is one already.
+
+        Raises:
+            AdminExists: there is one.
+        """
+        secret = new_key()
+
+        def once(connection: Connection) -> AccessKey:
+            store.stamp(connection)
+            found = store.admin(connection)
+            if found is not None and not again:
+                raise AdminExists(found)
+            return store.add(connection, NewKey("admin", Role.ADMIN), secret, by=by)
+
+        key = in_transaction(self._engine, once)
+        logger.info("key was made", extra={"key": key.id, "by": by})
+        return Issued(key, secret)
+
+    def rotate(self, key_id: int, *, overlap: float, by: str | None) -> Issued:
+        """Gives a key another secret; the one that it had is good for a while more.
+
+        Args:
+            overlap: how long, seconds; 0: no longer.
+            by: who asks, for the log.
+
+        Raises:
+            UnknownKey: there is no such key.
+            KeyEnded: it is revoked, or has expired.
+        """
+        secret = new_key()
+
+        def once(connection: Connection) -> AccessKey:
+            store.stamp(connection)
+            found = _known(connection, key_id)
+            if not found.is_live:
+                raise KeyEnded(found)
+            store.date_secrets(connection, key_id, overlap=overlap)
+            store.add_secret(connection, key_id, secret)
+            return _known(connection, key_id)
+
+        key = in_transaction(self._engine, once)
+        logger.info("key was rotated", extra={"key": key.id, "by": by, "overlap": overlap})
+        return Issued(key, secret)
+
+    def revoke(self, key_id: int, *, by: str | None) -> AccessKey:
+        """Makes a key good for nothing; one that was revoked before stays as it is.
+
+        Raises:
+            UnknownKey: there is no such key.
+        """
+
+        def once(connection: Connection) -> AccessKey:
+            store.stamp(connection)
+            store.revoke(connection, key_id)
+            return _known(connection, key_id)
+
+        key = in_transaction(self._engine, once)
+        logger.info("key was revoked", extra={"key": key.id, "by": by})
+        return key
+
+    def page(self, *, ended: bool, before: int | None, limit: int) -> list[AccessKey]:
+        """Keys on record, the newest first; arguments as for `store.page`."""
+        return in_one_trip(self._engine, partial(store.page, ended=ended, before=before, limit=limit))
+
+    def of_secret(self, secret: str) -> tuple[AccessKey, bool]:
+        """The key that a secret is or was good for, and whether the secret is still good for it.
+
+        Raises:
+            NoGoodKey: it does not have the form of a key.
+            UnknownKey: no key has it.
+        """
+        wanted = checked(secret.strip())
+        found = in_one_trip(self._engine, partial(store.of_secret, secret=wanted))
+        if found is None:
+            raise UnknownKey
+        return found
+
+    def has_keys(self) -> bool:
+        """True if a key is live."""
+        return in_one_trip(self._engine, store.live_number) > 0
+
+
+def _create(connection: Connection, *, wanted: NewKey, secret: str, by: str | None) -> AccessKey:
+    store.stamp(connection)
+    if store.live_number(connection) >= store.MOST_KEYS:
+        raise TooManyKeys(store.MOST_KEYS)
+    return store.add(connection, wanted, secret, by=by)
+
+
+def _known(connection: Connection, key_id: int) -> AccessKey:
+    found = store.find(connection, key_id)
+    if found is None:
+        raise UnknownKey(key_id)
+    return found

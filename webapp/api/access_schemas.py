@@ -1,0 +1,120 @@
+"""The wire format of keys and callers: what a new key may be, a key on record, and who the caller is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from webapp.access.model import AccessKey, Caller, Mode, NewKey, Role, Scope
+from webapp.api.schemas import Moment, printable
+from webapp.infra.jsontext import iso
+
+#: Most networks from which one key may be used.
+MAX_NETWORKS = 20
+#: Longest that a key lives, and longest that the secret before is good while one is rotated, seconds.
+MAX_LIFETIME, MAX_OVERLAP = 3_650 * 86_400.0, 30 * 86_400.0
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError as error:
+        raise ValueError(f"must be a network or an address, such as 10.0.0.0/8; {error}") from None
+
+
+Network = Annotated[str, Field(min_length=1, max_length=50), AfterValidator(_network)]
+
+
+class AccessKeyRequest(BaseModel):
+    """A key that is to be made; `lifetime` is in seconds, null: until it is revoked."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(printable)]
+    role: Annotated[Role, Field(strict=False)] | None = None
+    scopes: Annotated[list[Annotated[Scope, Field(strict=False)]], Field(max_length=len(Scope))] = []
+    networks: Annotated[list[Network], Field(max_length=MAX_NETWORKS)] = []
+    lifetime: float | None = Field(None, ge=1, le=MAX_LIFETIME)
+
+    @model_validator(mode="after")
+    def _may_do_something(self) -> Self:
+        if self.role is None and not self.scopes:
+            raise ValueError("must have a role, or scopes, or both")
+        return self
+
+    def wanted(self) -> NewKey:
+        """What the domain is asked for."""
+        scopes = tuple(dict.fromkeys(self.scopes))
+        return NewKey(self.name, self.role, scopes, tuple(self.networks), self.lifetime)
+
+
+class RotateRequest(BaseModel):
+    """How long the secret before is good, seconds."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    overlap: float = Field(86_400.0, ge=0, le=MAX_OVERLAP)
+
+
+class AccessKeysQuery(BaseModel):
+    """Which keys are listed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(100, ge=1, le=1_000)
+    cursor: int | None = Field(None, ge=1, le=2**31 - 1)
+
+
+class AccessKeyAnswer(BaseModel):
+    """A key on record; `secrets` are the last characters of those that are good for it."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+    id: int
+    name: str
+    state: Literal["live", "expired", "revoked"]
+    role: str | None
+    scopes: list[str]
+    networks: list[str]
+    created_by: str | None
+    created_at: Moment
+    expires_at: Moment | None
+    revoked_at: Moment | None
+    last_used_at: Moment | None
+    last_used_from: str | None
+    secrets: list[str]
+
+    @classmethod
+    def of(cls, key: AccessKey) -> dict[str, Any]:
+        """The JSON-ready form of a key."""
+        fields = {name: getattr(key, name) for name in cls.model_fields if name != "secrets"}
+        lists = {"scopes": list(key.scopes), "networks": list(key.networks), "secrets": list(key.hints)}
+        return cls.model_validate(fields | lists).model_dump(mode="json")
+
+
+class CallerAnswer(BaseModel):
+    """The answer of `GET /access/me`: `key` and `name` are null where no key was asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Literal["open", "loopback", "keys"]
+    key: int | None
+    name: str | None
+    scopes: list[Scope]
+    expires_at: str | None
+
+    @classmethod
+    def of(cls, caller: Caller, mode: Mode) -> dict[str, Any]:
+        """The JSON-ready form of a caller."""
+        return {
+            "mode": mode.value,
+            "key": caller.key,
+            "name": caller.name,
+            "scopes": sorted(scope.value for scope in caller.scopes),
+            "expires_at": None
+            if caller.expires_at is None
+            else iso(datetime.fromtimestamp(caller.expires_at, UTC)),
+        }

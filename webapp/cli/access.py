@@ -1,0 +1,181 @@
+"""`flask --app wsgi access`: make the first key, and make, list, rotate, revoke and find keys.
+
+A secret is printed by itself on standard output, once; what is said about it goes to standard error, so that a secret store can be fed.
+"""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from typing import Any, cast
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+
+from webapp.access.model import AccessKey, Issued, Role, Scope
+from webapp.access.service import Access
+from webapp.api.access_schemas import AccessKeyAnswer, AccessKeyRequest, AccessKeysQuery, RotateRequest
+from webapp.cli.console import (
+    json_option,
+    say,
+    show_fields,
+    show_json,
+    show_table,
+    with_options,
+    with_plain_errors,
+)
+
+group = AppGroup("access", help="Keys of the API: who may do what.")
+keys = AppGroup("key", help="Make, list, rotate, revoke and find keys.")
+group.add_command(keys)
+
+DAY = 86_400.0
+#: How long a key lives that is made without saying, days.
+DAYS = 365.0
+_COLUMNS = (
+    "id",
+    "name",
+    "state",
+    "role",
+    "scopes",
+    "secrets",
+    "expires_at",
+    "last_used_at",
+    "last_used_from",
+)
+#: Longest text that is read as a key, characters: what comes is pasted.
+_LONGEST_PASTE = 1_000
+
+by_option = click.option(
+    "--by", default=getpass.getuser, help="Who does this; the user of this shell by default."
+)
+_NEW = (
+    click.option("--role", type=click.Choice([one.value for one in Role]), help="Whose scopes it has."),
+    click.option(
+        "--scope",
+        "scopes",
+        multiple=True,
+        type=click.Choice([one.value for one in Scope]),
+        help="A scope of its own; may be given more than once.",
+    ),
+    click.option(
+        "--network",
+        "networks",
+        multiple=True,
+        help="From where it may be used, as 10.0.0.0/8; may be given more than once.",
+    ),
+    click.option("--days", type=float, default=DAYS, show_default=True, help="How long it is good."),
+    click.option("--never", is_flag=True, help="It is good until it is revoked."),
+)
+
+
+def _access() -> Access:
+    return cast("Access", current_app.extensions["access"])
+
+
+@group.command("init")
+@click.option("--again", is_flag=True, help="Also where there is an admin key already.")
+@by_option
+@json_option
+@with_plain_errors
+def init(*, again: bool, by: str, as_json: bool) -> None:
+    """Makes the first key, with the role admin, and prints it once. It is good until it is revoked."""
+    _show_issued(_access().init(by=by, again=again), as_json=as_json)
+
+
+@keys.command("create")
+@click.argument("name")
+@with_options(*_NEW, by_option)
+@json_option
+@with_plain_errors
+def create(name: str, *, days: float, never: bool, by: str, as_json: bool, **given: Any) -> None:
+    """Makes a key and prints it, once."""
+    asked = {
+        "name": name,
+        "role": given["role"],
+        "scopes": list(given["scopes"]),
+        "networks": list(given["networks"]),
+        "lifetime": None if never else days * DAY,
+    }
+    _show_issued(_access().create(AccessKeyRequest.model_validate(asked).wanted(), by=by), as_json=as_json)
+
+
+@keys.command("list")
+@click.option("--all", "ended", is_flag=True, help="Also those that are revoked or have expired.")
+@click.option("--limit", type=int, default=100, show_default=True, help="How many at most.")
+@click.option("--cursor", type=int, help="The last key of the page before.")
+@json_option
+@with_plain_errors
+def list_keys(*, ended: bool, limit: int, cursor: int | None, as_json: bool) -> None:
+    """Keys, the newest first; `secrets` are the last characters of what is good for each."""
+    query = AccessKeysQuery.model_validate({"limit": limit, "cursor": cursor})
+    found = _access().page(ended=ended, before=query.cursor, limit=query.limit)
+    answers = [AccessKeyAnswer.of(key) for key in found]
+    if as_json:
+        show_json(
+            {"items": answers, "next_cursor": answers[-1]["id"] if len(answers) == query.limit else None}
+        )
+    else:
+        show_table(answers, _COLUMNS, nothing="no keys")
+
+
+@keys.command("rotate")
+@click.argument("number", type=int)
+@click.option(
+    "--overlap",
+    type=float,
+    default=DAY,
+    show_default=True,
+    help="How long the secret before is good, seconds.",
+)
+@by_option
+@json_option
+@with_plain_errors
+def rotate(number: int, *, overlap: float, by: str, as_json: bool) -> None:
+    """Gives a key another secret and prints it, once; the one before is good for a while more."""
+    asked = RotateRequest.model_validate({"overlap": overlap})
+    _show_issued(_access().rotate(number, overlap=asked.overlap, by=by), as_json=as_json)
+
+
+@keys.command("revoke")
+@click.argument("number", type=int)
+@by_option
+@json_option
+@with_plain_errors
+def revoke(number: int, *, by: str, as_json: bool) -> None:
+    """Makes a key good for nothing, in every process within two and a half seconds."""
+    _show(_access().revoke(number, by=by), as_json=as_json)
+
+
+@keys.command("find")
+@json_option
+@with_plain_errors
+def find(*, as_json: bool) -> None:
+    """Says whose key it is that is typed or pasted into standard input, where it is not shown."""
+    text = getpass.getpass("key: ") if sys.stdin.isatty() else sys.stdin.read(_LONGEST_PASTE)
+    key, is_good = _access().of_secret(text)
+    if as_json:
+        show_json(AccessKeyAnswer.of(key) | {"is_good": is_good and key.is_live})
+        return
+    _show(key, as_json=False)
+    if key.is_live:
+        say(
+            f"this secret is {'good' if is_good else 'no longer good'} for it; `access key revoke {key.id}` ends the key"
+        )
+
+
+def _show_issued(issued: Issued, *, as_json: bool) -> None:
+    if as_json:
+        show_json(AccessKeyAnswer.of(issued.key) | {"secret": issued.secret})
+        return
+    say(f"key {issued.key.id} ({issued.key.name}); this is shown once:", err=True)
+    say(issued.secret)
+
+
+def _show(key: AccessKey, *, as_json: bool) -> None:
+    answer = AccessKeyAnswer.of(key)
+    if as_json:
+        show_json(answer)
+    else:
+        show_fields(answer)
