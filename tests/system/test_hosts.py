@@ -108,6 +108,7 @@ class Site:
                            env={**os.environ, **self.addresses}, capture_output=True, timeout=60)  # fmt: skip
         for (host, name), command in self.commands.items():
             own = {"DJPS_DATA_DIR": str(self.folder / host), "API_HOST": self.network.addresses[host]}
+            own["API_AUTH"] = "open"
             own["PROMETHEUS_MULTIPROC_DIR"] = str(self.folder / host / "metrics")
             own["WORKER_METRICS_PORT"] = str(METRICS_PORT if host in WORKERS else 0)
             own["WORKER_METRICS_HOST"] = "0.0.0.0"  # noqa: S104 - its network is the test's own

@@ -122,6 +122,10 @@ class Access:
             raise UnknownKey
         return found
 
+    def disconnect(self) -> None:
+        """Closes the connections that are not in use."""
+        self._engine.dispose()
+
     def has_keys(self) -> bool:
         """True if a key is live."""
         return in_one_trip(self._engine, store.live_number) > 0

@@ -6,10 +6,12 @@ about once a second whether keys have changed.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, cast
 
 from flask import Flask, current_app, g, request
+from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.access.book import KeyBook
 from webapp.access.errors import NoGoodKey, NoKey, NotFromHere, ScopeMissing
@@ -27,12 +29,19 @@ from webapp.access.model import (
 from webapp.access.secret import checked, hash_of, sent_in
 from webapp.access.uses import KeyUses
 from webapp.api.needs import needs_of
+from webapp.infra.postgres import database_errors, deadlines
+from webapp.settings.group import LOOPBACK, SettingsError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from webapp.access.service import Access
     from webapp.settings import Settings
 
+logger = logging.getLogger(__name__)
+
+#: How long a server that starts waits for the database to say whether there is a key, seconds.
+START_BUDGET = 3.0
 #: What sends a key.
 _BEARER = "bearer "
 #: What a proxy says of those that it speaks for.
@@ -94,6 +103,49 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     app.extensions["needs"] = needs_of(app)
     mode = mode_of(settings.api_auth, is_loopback=settings.is_on_loopback)
     app.extensions["doorkeeper"] = Doorkeeper(mode, KeyBook(engine), KeyUses(engine))
+
+
+def is_open_to_all(settings: Settings) -> bool:
+    """True if no key is asked for, and others than this host reach the API."""
+    mode = mode_of(settings.api_auth, is_loopback=settings.is_on_loopback)
+    return mode is Mode.OPEN and not settings.is_on_loopback
+
+
+def check_start(app: Flask) -> None:
+    """Looks whether a server may start: beyond loopback with a key, or where it was said that none is asked for, which is logged.
+
+    While the database does not say whether there is a key, a server starts: it lets no one in without one.
+
+    Raises:
+        SettingsError: others than this host reach the API, keys are asked for, and there is none.
+    """
+    settings: Settings = app.extensions["settings"]
+    if settings.is_on_loopback:
+        return
+    if is_open_to_all(settings):
+        logger.warning("API is open to all who reach it", extra={"api_host": settings.api_host})
+        return
+    access: Access = app.extensions["access"]
+    try:
+        with deadlines.within(START_BUDGET):
+            has_keys = access.has_keys()
+    except SQLAlchemyError as error:
+        logger.warning("whether there is a key is not known", extra=database_errors.fields_of(error))
+        return
+    finally:
+        # Server processes are forked from this one, and share no connection.
+        access.disconnect()
+    if not has_keys:
+        raise SettingsError(
+            f"{_whom_it_reaches(settings)} and there is no API key: make one with `flask --app wsgi access init`,"
+            " or set API_AUTH=open if something in front of DJPS asks who is there"
+        )
+
+
+def _whom_it_reaches(settings: Settings) -> str:
+    if settings.api_host in LOOPBACK:
+        return f"TRUSTED_PROXIES {settings.trusted_proxies} lets others than this host reach the API"
+    return f"API_HOST {settings.api_host} is not loopback"
 
 
 def judge() -> None:

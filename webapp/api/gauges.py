@@ -94,6 +94,10 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "worker_busy_children": ("Those of them that are running one.", ("worker",)),
     "worker_last_claim_age_seconds": ("Since it last took a message.", ("worker",)),
     "beat_last_tick_age_seconds": ("Since beat last ticked; an hour when that is not known.", ()),
+    "djps_auth_open": (
+        "1 where no key is asked for and the API is not on loopback: all who reach it may do everything.",
+        (),
+    ),
     "djps_build_info": ("1, with what runs as labels.", ("version", "python")),
 }
 
@@ -208,10 +212,14 @@ class LiveGauges(Collector):
         engine: the database.
         redis: a client that gives up after `SCRAPE_TIMEOUT`.
         replica: the read replica, where one is set.
+        is_open: no key is asked for, and the API is not on loopback.
     """
 
-    def __init__(self, engine: Engine, redis: Redis, replica: ReadReplica | None = None) -> None:
+    def __init__(
+        self, engine: Engine, redis: Redis, replica: ReadReplica | None = None, *, is_open: bool = False
+    ) -> None:
         self._engine = engine
+        self._is_open = is_open
         self._redis = redis
         self._replica = replica
         #: What each question to PostgreSQL was last answered.
@@ -222,6 +230,7 @@ class LiveGauges(Collector):
         build = _gauge("djps_build_info")
         build.add_metric([VERSION, platform.python_version()], 1)
         yield build
+        yield _single("djps_auth_open", self._is_open)
         yield from self._database()
         if self._replica is not None:
             yield from _of_replica(self._replica.look())

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_flask_exporter import PrometheusMetrics
 
 from webapp.access.model import Scope
-from webapp.api import examples
+from webapp.api import callers, examples
 from webapp.api.gauges import SCRAPE_TIMEOUT, LiveGauges
 from webapp.api.openapi import documented
 from webapp.infra.broker import heartbeats
@@ -29,7 +29,10 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     """Gives the gauges their connections, and counts requests from here on."""
     app.extensions["gauges"] = LiveGauges(
-        engine, heartbeats.connect(settings.redis_url, SCRAPE_TIMEOUT), app.extensions["replica"]
+        engine,
+        heartbeats.connect(settings.redis_url, SCRAPE_TIMEOUT),
+        app.extensions["replica"],
+        is_open=callers.is_open_to_all(settings),
     )
     app.before_request(_leave_out)
     # A registry for each application: values go through shared files, and two applications in one process
