@@ -58,7 +58,7 @@ NEW_GROUND = _files("system", "hosts", "hostile_clients", "testing_plugin", "tls
 KNOWN_GROUND = (
     *_files("integration", "store_machine", "migrations", "statement_plans", "lane_plans", "history_plans"),
     *_files("integration", "order_plans", "take_mutants", "store", "store_races", "balance", "control"),
-    *_files("integration", "callbacks", "numbers", "job_keys", "chaos_checker", "batch"),
+    *_files("integration", "callbacks", "numbers", "job_keys", "chaos_checker", "batch", "access_costs"),
     *_files("unit", "suite", "command_line", "jsontext", "new_handler", "ops_logs", "testing_page"),
     *_files("unit", "example_signatures", "chaos_spans", "chaos_following", "load_figures", "capacity"),
     *_files("unit", "bench_peers", "bench_figures", "prometheus_install", "stack_ownership", "ports"),

@@ -76,7 +76,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     app.before_request(_open_request)
     guard.init_app(app, settings)
     # Before a slot is taken: a request that is refused holds none.
-    app.before_request(callers.judge)
+    callers.init_app(app, settings, engine)
     listen_url = settings.database_listen_url or settings.database_url
     following.init_app(app, listen_url, waiters=settings.max_waiters)
     app.before_request(_begin_time)
@@ -100,7 +100,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     searching.init_app(app)
     reads.init_app(app, settings, engine)
     openapi.init_app(app)
-    callers.init_app(app, settings, engine)
+    callers.check_views(app)
     errors.init_app(app)
     limiter.init_app(app)
     health.init_app(app, settings, engine)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from flask import Flask, current_app, g, request
+from flask import Flask, Request, g, request
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.access.book import KeyBook
@@ -61,33 +62,47 @@ class Doorkeeper:
         self.mode = mode
         self.book = book
         self.uses = uses
+        #: What each view needs, by its endpoint.
+        self.needs: Mapping[str, Need] = {}
 
-    def caller(self) -> Caller:
-        """Who asks for what this request does.
+    def judge(self) -> None:
+        """Refuses a request whose caller may not make it.
 
         Raises:
             NoGoodKey: they have shown no good key where one is needed.
             NotFromHere: they must not ask from there.
+            ScopeMissing: their key lacks the scope.
             KeysUnknown: the database does not say which keys there are.
         """
+        # Each look through the proxy costs as much as the rest.
+        given: Request = request._get_current_object()  # type: ignore[attr-defined] # noqa: SLF001 - werkzeug's own way
+        need = self.needs.get(given.endpoint or "")
+        if need is None or need is Openness.PUBLIC:
+            # What is not there, or is for all.
+            return
+        g.caller = found = self._caller(given)
+        refused = None if found is ANYONE else refusal_of(need, found)
+        if refused is not None and refused.missing is not None:
+            raise ScopeMissing(refused.missing, found.name)
+
+    def _caller(self, given: Request) -> Caller:
         if self.mode is Mode.OPEN:
             return ANYONE
-        sent: str | None = request.environ.get("HTTP_AUTHORIZATION")
+        sent: str | None = given.environ.get("HTTP_AUTHORIZATION")
         if self.mode is Mode.LOOPBACK:
-            _check_local()
+            _check_local(given)
             if sent is None or not sent.lower().startswith(_BEARER):
                 return ANYONE
         if sent is None:
             raise NoKey
-        return self._holder_of(sent_in(sent))
+        return self._holder_of(sent_in(sent), given.remote_addr)
 
-    def _holder_of(self, secret: str) -> Caller:
-        digest = hash_of(secret)
+    def _holder_of(self, secret: str, address: str | None) -> Caller:
         # One that is known has the form of a key; only what is not known must be looked at for that.
-        found = self.book.find(digest) or self.book.find_new(hash_of(checked(secret)))
+        found = self.book.find(hash_of(secret)) or self.book.find_new(hash_of(checked(secret)))
         if found is None:
             raise NoGoodKey("the key is unknown, or was revoked")
-        now, address = time.time(), request.remote_addr
+        now = time.time()
         found.check(now, address)
         if found.caller.key is not None:
             self.uses.note(found.caller.key, now, address)
@@ -95,14 +110,19 @@ class Doorkeeper:
 
 
 def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
-    """Has every request judged from here on, and every view say what it needs; comes after all views.
+    """Has every request judged before what is done from here on."""
+    mode = mode_of(settings.api_auth, is_loopback=settings.is_on_loopback)
+    doorkeeper = app.extensions["doorkeeper"] = Doorkeeper(mode, KeyBook(engine), KeyUses(engine))
+    app.before_request(doorkeeper.judge)
+
+
+def check_views(app: Flask) -> None:
+    """Looks what each view needs; comes after all views.
 
     Raises:
         UndeclaredNeed: one does not say it.
     """
-    app.extensions["needs"] = needs_of(app)
-    mode = mode_of(settings.api_auth, is_loopback=settings.is_on_loopback)
-    app.extensions["doorkeeper"] = Doorkeeper(mode, KeyBook(engine), KeyUses(engine))
+    app.extensions["doorkeeper"].needs = needs_of(app)
 
 
 def is_open_to_all(settings: Settings) -> bool:
@@ -148,26 +168,6 @@ def _whom_it_reaches(settings: Settings) -> str:
     return f"API_HOST {settings.api_host} is not loopback"
 
 
-def judge() -> None:
-    """Refuses a request whose caller may not make it.
-
-    Raises:
-        NoGoodKey, NotFromHere, KeysUnknown: as `Doorkeeper.caller`.
-        ScopeMissing: their key lacks the scope.
-    """
-    need: Need | None = current_app.extensions["needs"].get(request.endpoint)
-    if need is None or need is Openness.PUBLIC:
-        # What is not there, or is for all.
-        return
-    doorkeeper: Doorkeeper = current_app.extensions["doorkeeper"]
-    g.caller = found = doorkeeper.caller()
-    if found is ANYONE:
-        return
-    refused = refusal_of(need, found)
-    if refused is not None and refused.missing is not None:
-        raise ScopeMissing(refused.missing, found.name)
-
-
 def caller() -> Caller:
     """Who asks for what this request does.
 
@@ -187,14 +187,14 @@ def require(scope: Scope) -> None:
         raise ScopeMissing(scope, caller().name)
 
 
-def _check_local() -> None:
+def _check_local(given: Request) -> None:
     """Looks whether a request comes from this host: a server may listen elsewhere than API_HOST says.
 
     Raises:
         NotFromHere: it does not.
     """
-    is_forwarded = any(name in request.environ for name in _FORWARDED)
-    if not is_local(request.remote_addr, is_forwarded=is_forwarded):
+    is_forwarded = any(name in given.environ for name in _FORWARDED)
+    if not is_local(given.remote_addr, is_forwarded=is_forwarded):
         raise NotFromHere(
             "API_HOST is loopback, and this request comes from elsewhere: set API_HOST to where the API listens and make a key with"
             " `flask --app wsgi access init`, or set API_AUTH=open if something in front of DJPS asks who is there"
