@@ -94,6 +94,7 @@ def redis(settings: Settings) -> Iterator[Redis]:
 def clean(application: Flask, engine: Engine, redis: Redis) -> None:
     """Empty tables and an empty broker."""
     application.extensions["jobs"].flush()
+    application.extensions["doorkeeper"].uses.flush()
     with engine.begin() as connection:
         # Autovacuum gives way after a second; on a busy machine that and the rest are longer than a request may wait.
         connection.execute(text("SET LOCAL statement_timeout = 60000; SET LOCAL lock_timeout = 60000"))

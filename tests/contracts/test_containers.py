@@ -12,6 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from deployed import DOCKER, ROLES, ROOT, command, compose, expected, known_settings, seconds
+from dotenv import dotenv_values
 
 BIN = Path(sys.prefix) / "bin"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
@@ -114,6 +115,15 @@ def test_the_record_and_the_broker_are_out_of_reach_and_durable():
 @pytest.mark.parametrize("role", [*ROLES, "migrate"])
 def test_a_service_is_given_settings_that_are_there(role):
     assert set(SERVICES[role]["environment"]) <= known_settings()
+
+
+def test_settings_of_the_user_come_before_those_that_hold_by_default():
+    files = [one["path"] for one in SERVICES["api"]["env_file"]]
+    assert files == ["defaults.env", "../../.env"]
+    by_default = dotenv_values(DOCKER / "defaults.env")
+    assert by_default == {"API_AUTH": "open"}
+    # What `environment` says cannot be set in .env.
+    assert not set(by_default) & set(SERVICES["api"]["environment"])
 
 
 def test_what_the_dockerfile_copies_reaches_the_builder():

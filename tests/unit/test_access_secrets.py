@@ -10,6 +10,7 @@ import pytest
 from webapp.access.errors import NoGoodKey, NotFromHere
 from webapp.access.model import Caller, LiveKey, Mode, Scope, is_local, is_within, mode_of
 from webapp.access.secret import checked, checksum, hash_of, hint_of, new_key, sent_in
+from webapp.settings import Settings, SettingsError
 
 KEY = "djps_k_" + "0" * 40 + "3i2RuQ"
 
@@ -149,3 +150,25 @@ def test_whether_keys_are_asked_for(api_auth, is_loopback, mode):
 )
 def test_who_comes_from_this_host(address, is_forwarded, local):
     assert is_local(address, is_forwarded=is_forwarded) is local
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_on_loopback"),
+    [
+        ({}, True),
+        ({"api_host": "::1"}, True),
+        ({"api_host": "localhost"}, True),
+        ({"api_host": "10.0.0.5"}, False),
+        ({"api_host": "0.0.0.0"}, False),  # noqa: S104 - nothing is bound here
+        # A proxy lets others in.
+        ({"trusted_proxies": 1}, False),
+    ],
+)
+def test_when_only_this_host_reaches_the_api(changes, is_on_loopback):
+    assert Settings(**changes).is_on_loopback is is_on_loopback
+
+
+def test_whether_keys_are_asked_for_is_one_of_three_words(monkeypatch):
+    monkeypatch.setenv("API_AUTH", "off")
+    with pytest.raises(SettingsError, match=r"^API_AUTH: must be one of auto, keys, open \(given: 'off'\)"):
+        Settings.load()

@@ -59,7 +59,7 @@ def sentence_of(item: ErrorDetails, fields: Mapping[str, FieldInfo]) -> str:
         given = "a URL that is not shown"
     elif name.endswith("_SECRETS"):
         given = "secrets that are not shown"
-    elif name.endswith("_AUTH"):
+    elif name.endswith("_BASIC_AUTH"):
         given = "a password that is not shown"
     return f"{name}: {words} (given: {given})"
 
