@@ -14,7 +14,7 @@ from typing import Any
 import psycopg2
 import requests
 
-from ops.stack import addresses, ports, postgres, preflight, processes, prometheus, readiness
+from ops.stack import addresses, first_key, ports, postgres, preflight, processes, prometheus, readiness
 from ops.stack.supervisor import Supervisor, SupervisorError
 from ops.stack.valkey_start import ASIDE
 from ops.stack.venv import ROOT
@@ -160,6 +160,7 @@ class Stack:
                 self._start_servers()
             with _step("migrating the database"):
                 self._migrate()
+            self._make_first_key()
             with _step("starting DJPS"):
                 for process in self._applications:
                     self.supervisor.launch(process.name)
@@ -259,6 +260,17 @@ class Stack:
             pid = states.get(one.name, {}).get("pid")
             if one.port is not None and not (pid and readiness.listens(pid, one.port[0])):
                 raise StackError(str(ports.PortInUse(*one.port)))
+
+    def _make_first_key(self) -> None:
+        """An API that others reach does not start without a key."""
+        if not first_key.is_needed(self.settings):
+            return
+        try:
+            file = first_key.make(self.data, self.environment())
+        except (first_key.NoFirstKey, OSError) as error:
+            raise StackError(str(error)) from None
+        if file is not None:
+            print(f"no key was live: an admin key is in {file}")
 
     def _migrate(self) -> None:
         newest = max(

@@ -1,0 +1,42 @@
+"""`ops up` on an address that others reach: it makes the first key, and lets no one in without one."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+import requests
+from stacks import api_of, ops, surroundings
+
+pytestmark = pytest.mark.system
+
+
+def test_up_beyond_loopback_makes_a_key_once_and_asks_for_it(eventually):
+    with surroundings() as environment:
+        environment["API_HOST"] = "0.0.0.0"  # noqa: S104 - on a port of the test's own
+        file = Path(environment["DJPS_DATA_DIR"]) / "secrets" / "admin.key"
+        try:
+            assert f"an admin key is in {file}" in ops(environment, "up", "--detach")
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            headers = {"Authorization": f"Bearer {file.read_text().strip()}"}
+            api = api_of(environment)
+            assert requests.get(f"{api}/jobs", timeout=10).status_code == 401
+            me = requests.get(f"{api}/access/me", headers=headers, timeout=10).json()
+            assert (me["mode"], me["name"]) == ("keys", "admin")
+            made = requests.post(
+                f"{api}/jobs", json={"payload": {"task": "noop"}}, headers=headers, timeout=10
+            ).json()
+            done = requests.get(f"{api}/jobs/{made['id']}?wait=30", headers=headers, timeout=40).json()
+            assert done["status"] == "completed"
+            # The commands of the stack reach it as before.
+            assert "admin" in ops(environment, "access", "key", "list")
+            kept = file.read_text()
+            assert "DJPS is down" in ops(environment, "down")
+            assert "an admin key is in" not in ops(environment, "up", "--detach")
+            assert file.read_text() == kept
+            assert requests.get(f"{api}/jobs", headers=headers, timeout=10).status_code == 200
+            ops(environment, "access", "key", "revoke", str(me["key"]))
+            eventually(lambda: requests.get(f"{api}/jobs", headers=headers, timeout=10).status_code == 401)
+        finally:
+            ops(environment, "down", expect=None)
