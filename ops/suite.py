@@ -103,6 +103,7 @@ QUICK = (
 #: Settings of a developer's own that must not reach the tests.
 FOREIGN = (
     *("DATABASE_URL", "DATABASE_READ_URL", "REDIS_URL", "HANDLERS", "DEFAULT_HANDLER", "RATE_LIMIT"),
+    *("API_AUTH", "API_HOST", "TRUSTED_PROXIES"),
     *("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
 )
 

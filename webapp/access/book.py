@@ -92,9 +92,10 @@ class KeyBook:
             asked = self._clock()
             if asked - self._asked_at < (REST if self._is_away else age):
                 return
-            self._asked_at = asked
             self._read(asked)
-            self._look_at = asked + (REST if self._is_away else LOOK_EVERY)
+            # A look in vain may have taken its time: those who wait for it do not begin the next one at once.
+            self._asked_at = self._clock() if self._is_away else asked
+            self._look_at = self._asked_at + (REST if self._is_away else LOOK_EVERY)
         finally:
             self._lock.release()
 
