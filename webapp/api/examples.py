@@ -12,7 +12,8 @@ from typing import Any
 from uuid import UUID
 
 from webapp import VERSION
-from webapp.access.errors import NoKey
+from webapp.access.errors import NoKey, ScopeMissing
+from webapp.access.model import Scope
 from webapp.api.errors import DATABASE_AWAY, SEARCH_TOO_LONG
 from webapp.flow.errors import StaleVersion
 from webapp.flow.model import Kind, Target
@@ -135,7 +136,8 @@ def conflict(error: JobError) -> dict[str, Any]:
 PROBLEMS = {
     400: problem(400, "Idempotency-Key must have 1 to 255 characters; given: 300"),
     401: problem(401, str(NoKey())),
-    403: problem(403, "a page of another site must not do this (given: Sec-Fetch-Site: cross-site)"),
+    403: problem(403, str(ScopeMissing(Scope.JOBS_CONTROL, "dashboard")))
+    | {"missing_scope": Scope.JOBS_CONTROL.value},
     404: problem(404, str(JobNotFound(UUID(JOB_ID)))),
     408: problem(408, "the body did not arrive in time: 1024 of 4096 bytes in 10 s"),
     410: problem(410, str(JobGone(UUID(JOB_ID)))),
