@@ -51,12 +51,12 @@ def away(engine):
     def refuse(*_):
         raise psycopg2.OperationalError("connection refused, says the test")
 
-    event.listen(engine, "do_connect", refuse, insert=True)
     engine.dispose()
+    connect, engine.pool._creator = engine.pool._creator, refuse
     try:
         yield
     finally:
-        event.remove(engine, "do_connect", refuse)
+        engine.pool._creator = connect
 
 
 @contextmanager
