@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import os
 import subprocess
 import sys
@@ -24,6 +24,19 @@ SENTENCE = "and there is no API key: make one with `flask --app wsgi access init
 def key(app):
     """There is a key."""
     return app.extensions["access"].create(NewKey("a test's", Role.ADMIN), by="a test")
+
+
+@pytest.fixture
+def said(capfd):
+    """What was logged, by level and message; an application takes the handlers of others from the log."""
+
+    def read():
+        text = capfd.readouterr().err
+        assert "sesame" not in text
+        lines = (json.loads(line) for line in text.splitlines())
+        return [(line["level"], line["message"]) for line in lines]
+
+    return read
 
 
 def engine_of(app):
@@ -51,11 +64,11 @@ def test_a_server_that_others_reach_does_not_start_without_a_key(another_app, ch
 
 
 @pytest.mark.parametrize("changes", [{"api_host": EVERYWHERE}, {"trusted_proxies": 1}])
-def test_with_a_key_it_starts_and_holds_no_connection(another_app, key, changes, caplog):
+def test_with_a_key_it_starts_and_holds_no_connection(another_app, key, changes, said):
     app = another_app(**changes)
     check_start(app)
     assert engine_of(app).pool.checkedin() == 0
-    assert caplog.text == ""
+    assert said() == []
     client = app.test_client()
     assert client.get("/jobs").status_code == 401
     assert client.get("/jobs", headers={"Authorization": f"Bearer {key.secret}"}).status_code == 200
@@ -68,12 +81,12 @@ def test_a_key_that_is_revoked_is_none(another_app, app, key):
 
 
 @pytest.mark.parametrize("changes", [{}, {"api_auth": "keys"}, {"api_auth": "open"}, {"api_host": "::1"}])
-def test_on_loopback_nothing_is_asked_and_nothing_said(another_app, changes, caplog):
+def test_on_loopback_nothing_is_asked_and_nothing_said(another_app, changes, said):
     app = another_app(**changes)
     sent = []
     event.listen(engine_of(app), "before_cursor_execute", lambda *given: sent.append(given[2]))
     check_start(app)
-    assert (sent, caplog.text) == ([], "")
+    assert (sent, said()) == ([], [])
     assert not is_open(app)
 
 
@@ -83,23 +96,19 @@ def is_open(app):
     return found["djps_auth_open"].samples[0].value == 1
 
 
-def test_one_that_is_open_elsewhere_says_so_at_each_start_and_in_a_metric(another_app, caplog):
+def test_one_that_is_open_elsewhere_says_so_at_each_start_and_in_a_metric(another_app, said):
     app = another_app(api_host=EVERYWHERE, api_auth="open")
-    with caplog.at_level(logging.WARNING):
-        check_start(app)
-    assert [(one.levelname, one.message) for one in caplog.records] == [
-        ("WARNING", "API is open to all who reach it")
-    ]
+    check_start(app)
+    assert said() == [("WARNING", "API is open to all who reach it")]
     assert is_open(app)
     assert app.test_client().get("/jobs").status_code == 200
 
 
-def test_while_the_database_is_away_a_server_starts_and_lets_no_one_in(another_app, closed_port, caplog):
+def test_while_the_database_is_away_a_server_starts_and_lets_no_one_in(another_app, closed_port, said):
     url = f"postgresql://djps:sesame@127.0.0.1:{closed_port}/djps"
     app = another_app(api_host=EVERYWHERE, database_url=url)
     check_start(app)
-    assert "whether there is a key is not known" in caplog.text
-    assert "sesame" not in caplog.text
+    assert said() == [("WARNING", "whether there is a key is not known")]
     client = app.test_client()
     assert client.get("/jobs").status_code == 401
     assert client.get("/health").status_code == 200
