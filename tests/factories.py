@@ -19,6 +19,7 @@ from uuid_utils.compat import uuid7
 from tasks.execution import JobsFailed
 from tasks.presence import lost_jobs
 from tasks.runtime import runtime
+from webapp.access.attempts import FailedAttempts
 from webapp.access.book import KeyBook
 from webapp.dead_letters.model import NewDeadLetter
 from webapp.dead_letters.store import move_to_dead_letters
@@ -55,10 +56,11 @@ LEASE = 60.0
 ERROR = ErrorReport("E", "broken", "Traceback")
 
 
-def books(application: Flask) -> list[FlowBook | Looks | KeyBook]:
-    """What this process knows of rules: the book of the application and that of the worker whose code runs here, its looks, its keys."""
+def books(application: Flask) -> list[FlowBook | Looks | KeyBook | FailedAttempts]:
+    """What this process knows of rules: the book of the application and that of the worker whose code runs here, its looks, its keys, failed attempts."""
     return [
         application.extensions["doorkeeper"].book,
+        application.extensions["doorkeeper"].attempts,
         application.extensions["flow"]._book,
         runtime().book,
         application.extensions["jobs"].admission.looks,

@@ -222,12 +222,21 @@ def _http() -> list[object]:
                     "{{method}} {{route}} {{status}}",
                 )
             ],
+            width=8,
         ),
         graph(
             "How long POST /jobs takes",
             "s",
             "Percentiles of the answer's time inside the API.",
             quantiles("flask_http_request_duration_seconds", '{method="POST",route="/jobs"}'),
+            width=8,
+        ),
+        graph(
+            "Refused for who asks",
+            "reqps",
+            "Requests without a key that is good, or beyond its scopes; too_many: an address tries keys, and is not looked at for a while.",
+            [Line("sum by (reason) (rate(auth_refusals_total[$__rate_interval]))", "{{reason}}")],
+            width=8,
         ),
     ]
 

@@ -14,11 +14,13 @@ from factories import completed, dead_lettered
 from sqlalchemy import event, text
 
 from webapp.access import store
+from webapp.access.attempts import MOST_ATTEMPTS, WINDOW
 from webapp.access.book import GRACE, LONGEST_AGE, LOOK_BUDGET, LOOK_EVERY, LOOK_FOR_UNKNOWN, REST, KeyBook
 from webapp.access.errors import KeysUnknown
 from webapp.access.model import SCOPES_OF, NewKey, Role, Scope
 from webapp.access.secret import hash_of, new_key
 from webapp.api.openapi import document
+from webapp.infra.telemetry import metrics
 
 #: How soon a key that is revoked is refused everywhere, seconds.
 REVOKED_WITHIN = 2.5
@@ -239,6 +241,72 @@ def test_where_access_is_open_no_key_is_looked_at(another_app):
     with statements(engine_of(app)) as sent:
         told = client.get("/access/me", headers={"Authorization": "Bearer sesame", "X-Forwarded-For": "1.2.3.4"})  # fmt: skip
     assert (told.status_code, told.json["mode"], sent) == (200, "open", [])
+
+
+# Those who try keys
+
+
+def test_an_address_that_tries_keys_is_refused_before_they_are_looked_up_and_no_other_is(guarded, make):
+    _, headers = make(Scope.JOBS_READ)
+    client, engine = guarded.test_client(), engine_of(guarded)
+    here, elsewhere = {"REMOTE_ADDR": "10.0.0.9"}, {"REMOTE_ADDR": "10.0.0.10"}
+
+    def tried(secret, base=here):
+        return client.get("/access/me", headers={"Authorization": f"Bearer {secret}"}, environ_base=base)
+
+    assert client.get("/access/me", headers=headers, environ_base=here).status_code == 200
+    answers = [tried(new_key()) for _ in range(300)]
+    assert [one.status_code for one in answers] == [401] * MOST_ATTEMPTS + [429] * (300 - MOST_ATTEMPTS)
+    assert all(1 <= int(one.headers["Retry-After"]) <= WINDOW for one in answers[MOST_ATTEMPTS:])
+    assert answers[-1].mimetype == "application/problem+json"
+    assert "20 keys that are not good" in answers[-1].json["detail"]
+    # Also what has not the form of a key is not read.
+    assert tried("sesame").status_code == 429
+    with away(engine):
+        # A look for the key would end in 503.
+        assert tried(new_key()).status_code == 429
+    assert tried(new_key(), elsewhere).status_code == 401
+    assert client.get("/access/me", headers=headers, environ_base=here).status_code == 200
+    assert client.get("/access/me", environ_base=here).status_code == 401
+
+
+def test_all_addresses_of_a_site_count_as_one(guarded):
+    client = guarded.test_client()
+    codes = [
+        client.get(
+            "/access/me",
+            headers={"Authorization": f"Bearer {new_key()}"},
+            environ_base={"REMOTE_ADDR": f"2001:db8::{number:x}"},
+        ).status_code
+        for number in range(1, 100)
+    ]
+    assert codes == [401] * MOST_ATTEMPTS + [429] * (99 - MOST_ATTEMPTS)
+
+
+def test_a_key_made_a_moment_ago_is_good_also_from_an_address_that_tries_keys(guarded, make, eventually):
+    client = guarded.test_client()
+    for _ in range(MOST_ATTEMPTS):
+        assert client.get("/jobs", headers={"Authorization": f"Bearer {new_key()}"}).status_code == 401
+    _, headers = make(Scope.JOBS_READ)
+    eventually(lambda: client.get("/jobs", headers=headers).status_code == 200)
+
+
+def test_what_is_refused_is_counted_by_its_reason(guarded, make):
+    def counts():
+        return {
+            labels[0]: one.get()
+            for labels, one in ((k, v._value) for k, v in metrics.auth_refusals._metrics.items())
+        }
+
+    client, before = guarded.test_client(), counts()
+    _, reader = make(Scope.JOBS_READ)
+    _, inside = make(Scope.JOBS_READ, networks=("10.0.0.0/8",))
+    for headers in ({}, {"Authorization": "Bearer sesame"}, {"Authorization": f"Bearer {new_key()}"}, inside):
+        client.get("/jobs", headers=headers)
+    client.get("/dlq", headers=reader)
+    after = counts()
+    rise = {reason: after[reason] - before[reason] for reason in after if after[reason] != before[reason]}
+    assert rise == {"no_key": 1, "malformed": 1, "unknown": 1, "address": 1, "scope": 1}
 
 
 # As time goes by

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from webapp.access.model import AccessKey, Scope
@@ -15,8 +15,17 @@ class AccessError(Exception):
     """The base of every error that access control raises."""
 
 
-class NoGoodKey(AccessError):
+class NotLetIn(AccessError):
+    """A request is refused for who asks, before anything is done for it."""
+
+    #: What it is counted as.
+    reason: ClassVar[str]
+
+
+class NoGoodKey(NotLetIn):
     """A key is needed, and there was none, or one that is not good."""
+
+    reason = "unknown"
 
     def __init__(self, what: str = "this needs a key") -> None:
         super().__init__(f"{what}: {HOW_TO_SEND}")
@@ -25,13 +34,48 @@ class NoGoodKey(AccessError):
 class NoKey(NoGoodKey):
     """A key is needed, and none was sent."""
 
+    reason = "no_key"
 
-class NotFromHere(AccessError):
+
+class MalformedKey(NoGoodKey):
+    """What was sent does not have the form of a key."""
+
+    reason = "malformed"
+
+
+class KeyExpired(NoGoodKey):
+    """The key was good, and is no longer."""
+
+    reason = "expired"
+
+
+class TooManyAttempts(NotLetIn):
+    """Too many keys that are not good came from an address, so further ones are not looked at for a while.
+
+    Args:
+        retry_after: until they are, seconds.
+    """
+
+    reason = "too_many"
+
+    def __init__(self, most: int, window: float, retry_after: int) -> None:
+        super().__init__(
+            f"{most} keys that are not good came from this address within {window:.0f} seconds, so another one is not looked at yet;"
+            f" try again in {retry_after} seconds"
+        )
+        self.retry_after = retry_after
+
+
+class NotFromHere(NotLetIn):
     """The request comes from an address from which it must not come."""
 
+    reason = "address"
 
-class ScopeMissing(AccessError):
+
+class ScopeMissing(NotLetIn):
     """The caller's key lacks a scope."""
+
+    reason = "scope"
 
     def __init__(self, missing: Scope, name: str | None) -> None:
         whose = "the caller" if name is None else f"the key {name!r}"
@@ -39,8 +83,10 @@ class ScopeMissing(AccessError):
         self.missing = missing
 
 
-class KeysUnknown(AccessError):
+class KeysUnknown(NotLetIn):
     """Which keys there are cannot be said: the database does not answer."""
+
+    reason = "database_away"
 
     def __init__(self) -> None:
         super().__init__(

@@ -13,7 +13,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 
-from webapp.access.errors import NoGoodKey, NotFromHere
+from webapp.access.errors import KeyExpired, NotFromHere
 
 #: The tenant to which everything belongs as long as there is one.
 DEFAULT_TENANT = 1
@@ -220,12 +220,12 @@ class LiveKey:
             address: the client's.
 
         Raises:
-            NoGoodKey: it has expired.
+            KeyExpired: it has expired.
             NotFromHere: it must not be shown from there.
         """
         expires_at = self.caller.expires_at
         if expires_at is not None and now >= expires_at:
-            raise NoGoodKey(f"the key {self.caller.name!r} has expired")
+            raise KeyExpired(f"the key {self.caller.name!r} has expired")
         if self.networks and not is_within(address, self.networks):
             raise NotFromHere(f"the key {self.caller.name!r} may not be used from {address or 'there'}")
 

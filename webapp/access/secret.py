@@ -12,7 +12,7 @@ import string
 from binascii import crc32
 from hashlib import sha256
 
-from webapp.access.errors import NoGoodKey
+from webapp.access.errors import MalformedKey
 
 #: What every key begins with.
 PREFIX = "djps_k_"
@@ -64,13 +64,13 @@ def checked(key: str) -> str:
     """A text that has the form of a key.
 
     Raises:
-        NoGoodKey: it does not; the message does not repeat it.
+        MalformedKey: it does not; the message does not repeat it.
     """
     if _KEY.fullmatch(key) is None:
         characters = RANDOM_CHARACTERS + CHECKSUM_CHARACTERS
-        raise NoGoodKey(f"the key must be {PREFIX} and {characters} letters and digits")
+        raise MalformedKey(f"the key must be {PREFIX} and {characters} letters and digits")
     if checksum(key[:-CHECKSUM_CHARACTERS]) != key[-CHECKSUM_CHARACTERS:]:
-        raise NoGoodKey("the key was mistyped or cut: its checksum is wrong")
+        raise MalformedKey("the key was mistyped or cut: its checksum is wrong")
     return key
 
 
@@ -78,12 +78,12 @@ def sent_in(authorization: str) -> str:
     """What an `Authorization` header gives as a key; whether it has the form of one is for `checked` to say.
 
     Raises:
-        NoGoodKey: the header is of another scheme, or too long.
+        MalformedKey: the header is of another scheme, or too long.
 
     Example:
         >>> sent_in("Bearer djps_k_1")
         'djps_k_1'
     """
     if len(authorization) > LONGEST_HEADER or authorization[: len(_SCHEME)].lower() != _SCHEME:
-        raise NoGoodKey("the header Authorization has no key")
+        raise MalformedKey("the header Authorization has no key")
     return authorization[len(_SCHEME) :].strip()

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, cast
 from flask import Flask, Request, g, request
 from sqlalchemy.exc import SQLAlchemyError
 
+from webapp.access.attempts import FailedAttempts
 from webapp.access.book import KeyBook
 from webapp.access.errors import NoGoodKey, NoKey, NotFromHere, ScopeMissing
 from webapp.access.model import (
     ANYONE,
     Caller,
+    LiveKey,
     Mode,
     Need,
     Openness,
@@ -62,6 +64,7 @@ class Doorkeeper:
         self.mode = mode
         self.book = book
         self.uses = uses
+        self.attempts = FailedAttempts()
         #: What each view needs, by its endpoint.
         self.needs: Mapping[str, Need] = {}
 
@@ -72,6 +75,7 @@ class Doorkeeper:
             NoGoodKey: they have shown no good key where one is needed.
             NotFromHere: they must not ask from there.
             ScopeMissing: their key lacks the scope.
+            TooManyAttempts: too many keys that are not good came from their address.
             KeysUnknown: the database does not say which keys there are.
         """
         # Each look through the proxy costs as much as the rest.
@@ -98,15 +102,21 @@ class Doorkeeper:
         return self._holder_of(sent_in(sent), given.remote_addr)
 
     def _holder_of(self, secret: str, address: str | None) -> Caller:
-        # One that is known has the form of a key; only what is not known must be looked at for that.
-        found = self.book.find(hash_of(secret)) or self.book.find_new(hash_of(checked(secret)))
-        if found is None:
-            raise NoGoodKey("the key is unknown, or was revoked")
+        # One that is known is let in before attempts are asked after: who tries keys shuts out no one at the same address.
+        found = self.book.find(hash_of(secret)) or self._new(secret, address)
         now = time.time()
         found.check(now, address)
         if found.caller.key is not None:
             self.uses.note(found.caller.key, now, address)
         return found.caller
+
+    def _new(self, secret: str, address: str | None) -> LiveKey:
+        """The key of a secret that this process does not know yet, if there is one."""
+        with self.attempts.attempt(address):
+            found = self.book.find_new(hash_of(checked(secret)))
+            if found is None:
+                raise NoGoodKey("the key is unknown, or was revoked")
+            return found
 
 
 def init_app(app: Flask, settings: Settings, engine: Engine) -> None:

@@ -49,12 +49,13 @@ stored just now; `Retry-After` says when to come back.
 ## Rate limits
 
 Submissions are limited per client address (`RATE_LIMIT`); a batch counts as one. Beyond the limit the answer is 429 with
-`Retry-After`. Other calls have no such limit.
+`Retry-After`. Other calls have no such limit, but for keys that are not good.
 
 ## Keys
 
 Where keys are asked for (`API_AUTH`), send yours as `Authorization: Bearer djps_k_...`; nothing is taken from a query. Each operation names in
-`security` the scope that it needs. Without a good key the answer is 401, without the scope 403, and `missing_scope` names it. Without `jobs:content`
+`security` the scope that it needs. Without a good key the answer is 401, without the scope 403, and `missing_scope` names it; after 20 keys
+that are not good within a minute, 429. Without `jobs:content`
 a job is shown without its payload, result and error words: they are null, and `redacted` is true.
 
 ## Links

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
-from webapp.access.errors import AccessError, KeysUnknown, NoGoodKey, NoKey, ScopeMissing
+from webapp.access.errors import KeysUnknown, NoGoodKey, NoKey, NotLetIn, ScopeMissing, TooManyAttempts
 from webapp.api import outcomes
 from webapp.api.extensions import limiter
 from webapp.api.schemas import SHAPES, Breach, Problem
@@ -176,7 +176,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(JobError, _job_error)
     app.register_error_handler(SubmissionRefused, _submission_refused)
     app.register_error_handler(FlowError, _flow_error)
-    app.register_error_handler(AccessError, _not_let_in)
+    app.register_error_handler(NotLetIn, _not_let_in)
     app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(TooManyWaiters, _too_many_waiters)
     app.register_error_handler(TooManySearches, _too_many_searches)
@@ -269,9 +269,13 @@ def _flow_error(error: FlowError) -> Response:
     )
 
 
-def _not_let_in(error: AccessError) -> Response:
+def _not_let_in(error: NotLetIn) -> Response:
+    metrics.auth_refusals.labels(error.reason).inc()
     if isinstance(error, KeysUnknown):
         return problem(503, str(error), retry_after=RETRY_AFTER_DATABASE)
+    if isinstance(error, TooManyAttempts):
+        outcomes.name_refusal(error)
+        return problem(429, str(error), retry_after=error.retry_after)
     if isinstance(error, NoGoodKey):
         answer = problem(401, str(error))
         # RFC 6750: what is wrong is said only to those who have sent something.

@@ -57,8 +57,8 @@ _IN_PATH: dict[str, dict[str, Any]] = {
 ANYWHERE = (400, 408, 413, 414, 417, 421, 431, 501, 503)
 #: What is only said to requests that change something.
 TO_CHANGES = (403,)
-#: What is said to those who have shown no key that is good, or lack a scope.
-TO_STRANGERS = (401, 403)
+#: What is said to those who have shown no key that is good, lack a scope, or tried too many keys.
+TO_STRANGERS = (401, 403, 429)
 #: The way to show who one is, as the description names it, and what OpenAPI says of it.
 KEY_SCHEME = "key"
 _SECURITY_SCHEMES = {

@@ -100,6 +100,11 @@ database_refusals = Counter(
     "Requests answered 503 for the database's sake: away, read_only, busy, slow, full, refused, no_connection.",
     ["reason"],
 )
+auth_refusals = Counter(
+    "auth_refusals_total",
+    "Requests refused for who asks: no_key, malformed, unknown, expired, too_many (attempts of an address), address, scope, database_away.",
+    ["reason"],
+)
 list_reads = Counter(
     "database_list_reads_total",
     "Lists where a read replica is set, by the server that was read; reason: why not the replica.",
@@ -134,6 +139,8 @@ for _reason in ("database_away", "error"):
     submissions.labels("refused", _reason)
 for _reason in ("away", "busy", "full", "no_connection", "read_only", "refused", "slow"):
     database_refusals.labels(_reason)
+for _reason in ("address", "database_away", "expired", "malformed", "no_key", "scope", "too_many", "unknown"):
+    auth_refusals.labels(_reason)
 
 for _sweep in SWEEPS:
     sweep_seconds.labels(_sweep)
