@@ -86,7 +86,13 @@ def engine_of(app):
 
 def operations(app):
     """Every operation as (method, path, scopes that it needs), with paths of what is not there."""
-    given = {"job_id": str(uuid4()), "queue": "no-such-queue", "task": "no-such-task", "key": "acme"}
+    given = {
+        "job_id": str(uuid4()),
+        "queue": "no-such-queue",
+        "task": "no-such-task",
+        "key": "acme",
+        "number": "999999",
+    }
     return [
         (
             method.upper(),

@@ -9,6 +9,7 @@ import pytest
 from factories import claimed, completed, dead_lettered, queued
 from jsonschema import Draft202012Validator
 
+from webapp.access.model import NewKey, Role
 from webapp.api.openapi import document
 
 #: Operations whose example needs a job in a certain state.
@@ -123,18 +124,22 @@ def requests_of(described):
             yield operation["operationId"], name, path, method, query_of(operation), body
 
 
-def test_every_example_of_a_request_is_taken(described, client, engine):
-    sent = 0
+def test_every_example_of_a_request_is_taken(described, client, engine, app):
+    sent, access = 0, app.extensions["access"]
+    # Keys are changed by who shows one.
+    secret = access.init(by="a test").secret
     for operation, name, path, method, query, body in requests_of(described):
         job = STATES.get(operation, queued)(engine, task="noop")
+        number = access.create(NewKey("an example's", Role.VIEWER), by="a test").key.id
         request = {
+            "headers": {"Authorization": f"Bearer {secret}"},
             "method": method.upper(),
             "query_string": query,
             **({} if body is None else {"json": body}),
         }
         # Closed, for a stream of events holds a place until it is.
         with client.open(
-            path.format(job_id=job.id, queue="default", task="noop", key="acme"), **request
+            path.format(job_id=job.id, queue="default", task="noop", key="acme", number=number), **request
         ) as answer:
             assert 200 <= answer.status_code < 300, (operation, name, answer.text)
         sent += 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from webapp.access.model import AccessKey, Scope
 
 #: How a key is sent.
@@ -124,3 +126,17 @@ class AdminExists(AccessError):
         super().__init__(
             f"there is an admin key already: {key.id} ({key.name!r}, ends in {', '.join(key.hints)}); --again makes another one"
         )
+
+
+class CannotGive(AccessError):
+    """A key would get what the one that asks for it does not have."""
+
+    def __init__(self, giver: AccessKey, lacking: Iterable[str]) -> None:
+        super().__init__(f"the key {giver.name!r} cannot give what it does not have: {'; '.join(lacking)}")
+
+
+class OnCommandLine(AccessError):
+    """This is done on the command line alone."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}: use `flask --app wsgi access key`")

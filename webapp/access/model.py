@@ -40,7 +40,7 @@ class Scope(StrEnum):
     QUEUES_MANAGE = "queues:manage"
     #: Read metrics, which are about all tenants.
     METRICS_READ = "metrics:read"
-    #: Make and revoke keys; no call needs it yet, the command line does this.
+    #: Look at keys, make, rotate and revoke them.
     ACCESS_MANAGE = "access:manage"
 
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from functools import partial
 
 from sqlalchemy import Connection, Engine
 
 from webapp.access import store
-from webapp.access.errors import AdminExists, KeyEnded, TooManyKeys, UnknownKey
-from webapp.access.model import AccessKey, Issued, NewKey, Role
+from webapp.access.errors import (
+    AdminExists,
+    CannotGive,
+    KeyEnded,
+    NoGoodKey,
+    OnCommandLine,
+    TooManyKeys,
+    UnknownKey,
+)
+from webapp.access.grants import Grant, grant_of, grant_of_new, lacking
+from webapp.access.model import AccessKey, Issued, NewKey, Role, Scope
 from webapp.access.secret import checked, new_key
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 
@@ -26,17 +36,21 @@ class Access:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def create(self, wanted: NewKey, *, by: str | None) -> Issued:
+    def create(self, wanted: NewKey, *, by: str | None, giver: int | None = None) -> Issued:
         """Makes a key.
 
         Args:
             by: who asks, for the record.
+            giver: the key that asks, which gives nothing that it does not have; None: the command line.
 
         Raises:
             TooManyKeys: as many are live as may.
+            CannotGive: the giver lacks what it would give.
+            OnCommandLine: the new key could make keys, and a key asks for it.
+            NoGoodKey: the giver was revoked a moment ago.
         """
         secret = new_key()
-        key = in_transaction(self._engine, partial(_create, wanted=wanted, secret=secret, by=by))
+        key = in_transaction(self._engine, partial(_create, wanted=wanted, secret=secret, by=by, giver=giver))
         logger.info("key was made", extra={"key": key.id, "by": by})
         return Issued(key, secret)
 
@@ -63,16 +77,18 @@ class Access:
         logger.info("key was made", extra={"key": key.id, "by": by})
         return Issued(key, secret)
 
-    def rotate(self, key_id: int, *, overlap: float, by: str | None) -> Issued:
+    def rotate(self, key_id: int, *, overlap: float, by: str | None, giver: int | None = None) -> Issued:
         """Gives a key another secret; the one that it had is good for a while more.
 
         Args:
             overlap: how long, seconds; 0: no longer.
             by: who asks, for the log.
+            giver: the key that asks, which gets no secret of a key that may more than itself; None: the command line.
 
         Raises:
             UnknownKey: there is no such key.
             KeyEnded: it is revoked, or has expired.
+            CannotGive, OnCommandLine, NoGoodKey: as for `create`.
         """
         secret = new_key()
 
@@ -81,6 +97,7 @@ class Access:
             found = _known(connection, key_id)
             if not found.is_live:
                 raise KeyEnded(found)
+            _check_giver(connection, giver, grant_of(found))
             store.date_secrets(connection, key_id, overlap=overlap)
             store.add_secret(connection, key_id, secret)
             return _known(connection, key_id)
@@ -104,6 +121,14 @@ class Access:
         key = in_transaction(self._engine, once)
         logger.info("key was revoked", extra={"key": key.id, "by": by})
         return key
+
+    def find(self, key_id: int) -> AccessKey:
+        """A key on record.
+
+        Raises:
+            UnknownKey: there is no such key.
+        """
+        return in_one_trip(self._engine, partial(_known, key_id=key_id))
 
     def page(self, *, ended: bool, before: int | None, limit: int) -> list[AccessKey]:
         """Keys on record, the newest first; arguments as for `store.page`."""
@@ -131,11 +156,29 @@ class Access:
         return in_one_trip(self._engine, store.live_number) > 0
 
 
-def _create(connection: Connection, *, wanted: NewKey, secret: str, by: str | None) -> AccessKey:
+def _create(
+    connection: Connection, *, wanted: NewKey, secret: str, by: str | None, giver: int | None
+) -> AccessKey:
     store.stamp(connection)
+    _check_giver(connection, giver, grant_of_new(wanted, datetime.now(UTC)))
     if store.live_number(connection) >= store.MOST_KEYS:
         raise TooManyKeys(store.MOST_KEYS)
     return store.add(connection, wanted, secret, by=by)
+
+
+def _check_giver(connection: Connection, giver: int | None, wanted: Grant) -> None:
+    """Looks whether a key may give what is wanted; by its row, which no one changes meanwhile."""
+    if giver is None:
+        return
+    if wanted.makes_keys:
+        raise OnCommandLine(
+            f"keys with the scope {Scope.ACCESS_MANAGE} are made and rotated on the command line alone"
+        )
+    found = store.find(connection, giver)
+    if found is None or not found.is_live:
+        raise NoGoodKey("the key is unknown, or was revoked")
+    if lacks := lacking(grant_of(found), wanted):
+        raise CannotGive(found, lacks)
 
 
 def _known(connection: Connection, key_id: int) -> AccessKey:

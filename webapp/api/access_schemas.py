@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from webapp.access.model import AccessKey, Caller, Mode, NewKey, Role, Scope
+from webapp.access.model import AccessKey, Caller, Issued, Mode, NewKey, Role, Scope
 from webapp.api.schemas import Moment, printable
 from webapp.infra.jsontext import iso
 
 #: Most networks from which one key may be used.
 MAX_NETWORKS = 20
+#: How long a key lives of which nothing is said, seconds.
+LIFETIME = 365 * 86_400.0
 #: Longest that a key lives, and longest that the secret before is good while one is rotated, seconds.
 MAX_LIFETIME, MAX_OVERLAP = 3_650 * 86_400.0, 30 * 86_400.0
 
@@ -37,7 +40,7 @@ class AccessKeyRequest(BaseModel):
     role: Annotated[Role, Field(strict=False)] | None = None
     scopes: Annotated[list[Annotated[Scope, Field(strict=False)]], Field(max_length=len(Scope))] = []
     networks: Annotated[list[Network], Field(max_length=MAX_NETWORKS)] = []
-    lifetime: float | None = Field(None, ge=1, le=MAX_LIFETIME)
+    lifetime: float | None = Field(LIFETIME, ge=1, le=MAX_LIFETIME)
 
     @model_validator(mode="after")
     def _may_do_something(self) -> Self:
@@ -60,10 +63,11 @@ class RotateRequest(BaseModel):
 
 
 class AccessKeysQuery(BaseModel):
-    """Which keys are listed."""
+    """Which keys are listed; with `ended` also those that are revoked or have expired."""
 
     model_config = ConfigDict(extra="forbid")
 
+    ended: bool = False
     limit: int = Field(100, ge=1, le=1_000)
     cursor: int | None = Field(None, ge=1, le=2**31 - 1)
 
@@ -93,6 +97,32 @@ class AccessKeyAnswer(BaseModel):
         fields = {name: getattr(key, name) for name in cls.model_fields if name != "secrets"}
         lists = {"scopes": list(key.scopes), "networks": list(key.networks), "secrets": list(key.hints)}
         return cls.model_validate(fields | lists).model_dump(mode="json")
+
+
+class IssuedAnswer(AccessKeyAnswer):
+    """A key with a secret that was just made: it is shown this once."""
+
+    secret: str
+
+    @classmethod
+    def of_issued(cls, issued: Issued) -> dict[str, Any]:
+        """The JSON-ready form of a key with its secret."""
+        return AccessKeyAnswer.of(issued.key) | {"secret": issued.secret}
+
+
+class AccessKeyPage(BaseModel):
+    """A page of keys, the newest first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: list[AccessKeyAnswer]
+    next_cursor: int | None
+
+    @classmethod
+    def of(cls, keys: Sequence[AccessKey], limit: int) -> dict[str, Any]:
+        """The JSON-ready form of a page that may have so many."""
+        next_cursor = keys[-1].id if len(keys) == limit else None
+        return {"items": [AccessKeyAnswer.of(key) for key in keys], "next_cursor": next_cursor}
 
 
 class CallerAnswer(BaseModel):

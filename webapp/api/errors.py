@@ -13,7 +13,20 @@ from pydantic_core import ErrorDetails
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
-from webapp.access.errors import KeysUnknown, NoGoodKey, NoKey, NotLetIn, ScopeMissing, TooManyAttempts
+from webapp.access.errors import (
+    AccessError,
+    CannotGive,
+    KeyEnded,
+    KeysUnknown,
+    NoGoodKey,
+    NoKey,
+    NotLetIn,
+    OnCommandLine,
+    ScopeMissing,
+    TooManyAttempts,
+    TooManyKeys,
+    UnknownKey,
+)
 from webapp.api import outcomes
 from webapp.api.extensions import limiter
 from webapp.api.schemas import SHAPES, Breach, Problem
@@ -133,6 +146,13 @@ _STATUS_OF_FLOW: dict[type[FlowError], HTTPStatus] = {
     UnknownTarget: HTTPStatus.NOT_FOUND,
     WorkersUnknown: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+_STATUS_OF_ACCESS: dict[type[AccessError], HTTPStatus] = {
+    CannotGive: HTTPStatus.FORBIDDEN,
+    KeyEnded: HTTPStatus.CONFLICT,
+    OnCommandLine: HTTPStatus.FORBIDDEN,
+    TooManyKeys: HTTPStatus.CONFLICT,
+    UnknownKey: HTTPStatus.NOT_FOUND,
+}
 
 
 def problem(
@@ -177,6 +197,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(SubmissionRefused, _submission_refused)
     app.register_error_handler(FlowError, _flow_error)
     app.register_error_handler(NotLetIn, _not_let_in)
+    app.register_error_handler(AccessError, _access_error)
     app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(TooManyWaiters, _too_many_waiters)
     app.register_error_handler(TooManySearches, _too_many_searches)
@@ -267,6 +288,10 @@ def _flow_error(error: FlowError) -> Response:
     return problem(
         status, str(error), retry_after=RETRY_AFTER_RACE if status == HTTPStatus.SERVICE_UNAVAILABLE else None
     )
+
+
+def _access_error(error: AccessError) -> Response:
+    return problem(_STATUS_OF_ACCESS[type(error)], str(error))
 
 
 def _not_let_in(error: NotLetIn) -> Response:

@@ -309,17 +309,6 @@ EXPLAIN = Examples(
         }
     }
 )
-ME = Examples(
-    answers={
-        200: {
-            "mode": "keys",
-            "key": 7,
-            "name": "dashboard",
-            "scopes": ["dlq:read", "jobs:read", "queues:read"],
-            "expires_at": "2027-11-24T05:02:36Z",
-        }
-    }
-)
 HEALTH = Examples(answers={200: {"status": "ok"}})
 READY = Examples(
     answers={

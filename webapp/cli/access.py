@@ -15,7 +15,14 @@ from flask.cli import AppGroup
 
 from webapp.access.model import AccessKey, Issued, Role, Scope
 from webapp.access.service import Access
-from webapp.api.access_schemas import AccessKeyAnswer, AccessKeyRequest, AccessKeysQuery, RotateRequest
+from webapp.api.access_schemas import (
+    AccessKeyAnswer,
+    AccessKeyPage,
+    AccessKeyRequest,
+    AccessKeysQuery,
+    IssuedAnswer,
+    RotateRequest,
+)
 from webapp.cli.console import (
     json_option,
     say,
@@ -111,13 +118,11 @@ def list_keys(*, ended: bool, limit: int, cursor: int | None, as_json: bool) -> 
     """Keys, the newest first; `secrets` are the last characters of what is good for each."""
     query = AccessKeysQuery.model_validate({"limit": limit, "cursor": cursor})
     found = _access().page(ended=ended, before=query.cursor, limit=query.limit)
-    answers = [AccessKeyAnswer.of(key) for key in found]
+    page = AccessKeyPage.of(found, query.limit)
     if as_json:
-        show_json(
-            {"items": answers, "next_cursor": answers[-1]["id"] if len(answers) == query.limit else None}
-        )
+        show_json(page)
     else:
-        show_table(answers, _COLUMNS, nothing="no keys")
+        show_table(page["items"], _COLUMNS, nothing="no keys")
 
 
 @keys.command("rotate")
@@ -167,7 +172,7 @@ def find(*, as_json: bool) -> None:
 
 def _show_issued(issued: Issued, *, as_json: bool) -> None:
     if as_json:
-        show_json(AccessKeyAnswer.of(issued.key) | {"secret": issued.secret})
+        show_json(IssuedAnswer.of_issued(issued))
         return
     say(f"key {issued.key.id} ({issued.key.name}); this is shown once:", err=True)
     say(issued.secret)
