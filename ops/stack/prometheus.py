@@ -5,6 +5,7 @@ No wheel ships it. `install` unpacks Debian's package into `.venv`, which needs 
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import tempfile
@@ -77,12 +78,20 @@ def _apt(folder: str, *words: str) -> str | None:
     return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
-def configuration(api_port: int, flower_port: int, *, interval: str = "5s") -> str:
+def configuration(
+    api_port: int, flower_port: int, *, interval: str = "5s", credentials: Path | None = None
+) -> str:
     """The configuration that scrapes one machine's stack.
 
     Args:
+        credentials: the file with the key that the API asks for; None: it asks for none.
         interval: time between two scrapes, and between two looks at the rules of no interval of their own.
     """
+    shown = (
+        ""
+        if credentials is None
+        else f"    authorization: {{credentials_file: {json.dumps(str(credentials))}}}\n"
+    )
     return f"""\
 global:
   scrape_interval: {interval}
@@ -91,7 +100,7 @@ global:
 rule_files: ["{RULES}/*.yml"]
 scrape_configs:
   - job_name: djps-api
-    static_configs: [{{targets: ["{LOOPBACK}:{api_port}"]}}]
+{shown}    static_configs: [{{targets: ["{LOOPBACK}:{api_port}"]}}]
   - job_name: flower
     static_configs: [{{targets: ["{LOOPBACK}:{flower_port}"]}}]
     metric_relabel_configs:

@@ -14,7 +14,17 @@ from typing import Any
 import psycopg2
 import requests
 
-from ops.stack import addresses, first_key, ports, postgres, preflight, processes, prometheus, readiness
+from ops.stack import (
+    addresses,
+    first_key,
+    metrics_key,
+    ports,
+    postgres,
+    preflight,
+    processes,
+    prometheus,
+    readiness,
+)
 from ops.stack.supervisor import Supervisor, SupervisorError
 from ops.stack.valkey_start import ASIDE
 from ops.stack.venv import ROOT
@@ -149,7 +159,11 @@ class Stack:
             else:
                 (self.data / "redis").mkdir(exist_ok=True)
         (self.data / "run" / "prometheus.yml").write_text(
-            prometheus.configuration(self.settings.api_port, self.settings.flower_port)
+            prometheus.configuration(
+                self.settings.api_port,
+                self.settings.flower_port,
+                credentials=self.data / metrics_key.FILE if metrics_key.is_needed(self.settings) else None,
+            )
         )
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -160,7 +174,7 @@ class Stack:
                 self._start_servers()
             with _step("migrating the database"):
                 self._migrate()
-            self._make_first_key()
+            self._make_keys()
             with _step("starting DJPS"):
                 for process in self._applications:
                     self.supervisor.launch(process.name)
@@ -261,12 +275,14 @@ class Stack:
             if one.port is not None and not (pid and readiness.listens(pid, one.port[0])):
                 raise StackError(str(ports.PortInUse(*one.port)))
 
-    def _make_first_key(self) -> None:
-        """An API that others reach does not start without a key."""
-        if not first_key.is_needed(self.settings):
-            return
+    def _make_keys(self) -> None:
+        """An API that others reach does not start without a key, and where keys are asked for Prometheus needs one."""
+        file = None
         try:
-            file = first_key.make(self.data, self.environment())
+            if first_key.is_needed(self.settings):
+                file = first_key.make(self.data, self.environment())
+            if self._watchers and metrics_key.is_needed(self.settings):
+                metrics_key.make(self.data, self.environment())
         except (first_key.NoFirstKey, OSError) as error:
             raise StackError(str(error)) from None
         if file is not None:
