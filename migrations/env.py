@@ -8,23 +8,25 @@ import re
 from alembic import context
 from flask import current_app
 
-import webapp.access.tables  # noqa: F401 - its tables are part of the metadata
+import webapp.access.tables
+import webapp.audit.tables
+import webapp.flow.tables  # noqa: F401 - their tables are part of the metadata
 from webapp.jobs.tables import Base
 
 logger = logging.getLogger("alembic.env")
 
 #: Longest a migration waits for a lock before it gives up, so that it never blocks production: milliseconds.
 LOCK_TIMEOUT_MS = 5_000
-#: The tables of history's days.
-DAY = re.compile(r"jobs_\d{8}")
+#: The tables of history's days and of the record's months.
+PARTITION = re.compile(r"jobs_\d{8}|audit_events_(\d{6}|rest)")
 
 migrate = current_app.extensions["migrate"]
 database = migrate.db
 
 
 def is_ours(name: str | None, kind: str, _parents: object) -> bool:
-    """True for what the models name; days of history are made as time goes on."""
-    return kind != "table" or name is None or DAY.fullmatch(name) is None
+    """True for what the models name; partitions are made as time goes on."""
+    return kind != "table" or name is None or PARTITION.fullmatch(name) is None
 
 
 def run() -> None:

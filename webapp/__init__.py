@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flask import Flask
     from sqlalchemy import Engine
 
+    from webapp.audit.service import AuditRecord
     from webapp.flow.book import FlowBook
     from webapp.settings import Settings
 
@@ -42,10 +43,10 @@ def create_app(
     from werkzeug.middleware.proxy_fix import ProxyFix
 
     from webapp import api
-    from webapp.access.service import Access
+    from webapp.api.actors import current_actor
     from webapp.api.extensions import QuickJSON, db
     from webapp.api.work_slots import WorkSlots
-    from webapp.dead_letters.service import DeadLetters
+    from webapp.audit.service import AuditRecord
     from webapp.flow.book import FlowBook
     from webapp.infra.broker.client import bind_celery
     from webapp.infra.broker.publish import Broker
@@ -100,19 +101,28 @@ def create_app(
     )
     rules = Rules(handlers.registry, Limits.of(settings))
     book = FlowBook(engine)
+    audit = app.extensions["audit"] = AuditRecord(engine, current_actor)
     slots = app.extensions["work_slots"] = WorkSlots(settings.api_threads)
     app.extensions["jobs"] = Jobs(
-        engine, rules, Outbox(broker, partial(hand_back, engine)), book, slot=slots.slot
+        engine, rules, Outbox(broker, partial(hand_back, engine)), book, slot=slots.slot, audit=audit
     )
     _bind_flow(app, engine, book, settings)
-    app.extensions["dead_letters"] = DeadLetters(engine)
-    app.extensions["access"] = Access(engine)
+    _bind_records(app, engine, audit)
     api.init_app(app, settings, engine)
     if command_line if command_line is not None else os.environ.get("FLASK_RUN_FROM_CLI") == "true":
         _bind_commands(app)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies)  # type: ignore[method-assign]
     return app
+
+
+def _bind_records(app: Flask, engine: Engine, audit: AuditRecord) -> None:
+    """Gives it the front doors of dead letters and of keys."""
+    from webapp.access.service import Access
+    from webapp.dead_letters.service import DeadLetters
+
+    app.extensions["dead_letters"] = DeadLetters(engine, audit=audit)
+    app.extensions["access"] = Access(engine, audit)
 
 
 def _bind_flow(app: Flask, engine: Engine, book: FlowBook, settings: Settings) -> None:
@@ -126,7 +136,7 @@ def _bind_flow(app: Flask, engine: Engine, book: FlowBook, settings: Settings) -
 
     redis = heartbeats.connect(settings.redis_url, HEARTBEATS_TIMEOUT)
     older = partial(heartbeats.running_without, redis, heartbeats.LIMITS)
-    flow = app.extensions["flow"] = Flow(engine, book, registry.known, older)
+    flow = app.extensions["flow"] = Flow(engine, book, registry.known, older, app.extensions["audit"])
     app.extensions["queue_keys"] = Keys(engine, flow)
 
 

@@ -1,4 +1,6 @@
-"""The sweep that keeps history: makes the partitions of the next days, and drops those that are older than RETENTION_DAYS."""
+"""The sweep that keeps history: makes the partitions of the next days, and drops those that are older than RETENTION_DAYS;
+and does the same for the record of acts.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from functools import partial
 from tasks.runtime import Runtime, runtime
 from tasks.sweeps.base import Each, sweep
 from tasks.sweeps.prune import in_batches
+from webapp.audit import months
 from webapp.infra.postgres.engine import in_transaction
 from webapp.jobs import history
 from webapp.jobs.history import Period
@@ -40,6 +43,7 @@ def run_keep_history(parts: Runtime, now: datetime | None = None, batch: int = P
         made = each.do("ahead", partial(history.make_ahead, parts.engine, now, days))
         if made:
             logger.info("history's next days were made", extra={"first": made[0].name, "last": made[-1].name})
+        each.do("audit", partial(_keep_audit, parts, now))
         with parts.engine.connect() as connection:
             existing = history.periods(connection)
         for period in existing:
@@ -48,6 +52,11 @@ def run_keep_history(parts: Runtime, now: datetime | None = None, batch: int = P
         with parts.engine.connect() as connection:
             gone = history.taken_off(connection)
         return [name for name in gone if each.do(name, partial(_drop, parts, name, batch))]
+
+
+def _keep_audit(parts: Runtime, now: datetime) -> None:
+    for name in months.keep(parts.engine, now, parts.settings.audit_days):
+        logger.info("acts on record are gone for their age", extra={"partition": name})
 
 
 def _take_off(parts: Runtime, period: Period) -> None:

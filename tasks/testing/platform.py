@@ -27,7 +27,8 @@ from tasks.runtime import forget_parent, runtime
 from tasks.sweeps.callbacks import run_callbacks
 from tasks.sweeps.expire import run_expiry
 from webapp import create_app
-from webapp.flow.tables import Base
+from webapp.audit.tables import AuditEventRow
+from webapp.infra.postgres.base import Base
 from webapp.jobs.service import Jobs
 from webapp.jobs.tables import Job, LivingJob
 from webapp.settings import Settings, use
@@ -286,8 +287,9 @@ def _waits_its_turn() -> ColumnElement[bool]:
 
 
 def _tables() -> list[Table]:
-    """What holds rows; a partition's are its table's."""
-    return [table for table in Base.metadata.sorted_tables if table is not LivingJob.__table__]
+    """What holds rows that may be changed; a partition's are its table's. The record of acts is only added to."""
+    left_out = {LivingJob.__tablename__, AuditEventRow.__tablename__}
+    return [table for table in Base.metadata.sorted_tables if table.name not in left_out]
 
 
 def made(database_url: str, redis_url: str) -> Platform:

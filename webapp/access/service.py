@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 
@@ -21,6 +22,8 @@ from webapp.access.errors import (
 from webapp.access.grants import Grant, grant_of, grant_of_new, lacking
 from webapp.access.model import AccessKey, Issued, NewKey, Role, Scope
 from webapp.access.secret import checked, new_key
+from webapp.audit.model import Act, Event, Named
+from webapp.audit.service import AuditRecord
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 
 logger = logging.getLogger(__name__)
@@ -31,10 +34,12 @@ class Access:
 
     Args:
         engine: the database.
+        audit: notes who makes and ends keys; None: DJPS itself does.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, audit: AuditRecord | None = None) -> None:
         self._engine = engine
+        self._audit = audit or AuditRecord(engine)
 
     def create(self, wanted: NewKey, *, by: str | None, giver: int | None = None) -> Issued:
         """Makes a key.
@@ -50,7 +55,13 @@ class Access:
             NoGoodKey: the giver was revoked a moment ago.
         """
         secret = new_key()
-        key = in_transaction(self._engine, partial(_create, wanted=wanted, secret=secret, by=by, giver=giver))
+
+        def once(connection: Connection) -> AccessKey:
+            made = _create(connection, wanted=wanted, secret=secret, by=by, giver=giver)
+            self._note(connection, Event.KEY_CREATE, made, None if giver else by, **_rights_of(made))
+            return made
+
+        key = in_transaction(self._engine, once)
         logger.info("key was made", extra={"key": key.id, "by": by})
         return Issued(key, secret)
 
@@ -71,7 +82,9 @@ class Access:
             found = store.admin(connection)
             if found is not None and not again:
                 raise AdminExists(found)
-            return store.add(connection, NewKey("admin", Role.ADMIN), secret, by=by)
+            made = store.add(connection, NewKey("admin", Role.ADMIN), secret, by=by)
+            self._note(connection, Event.KEY_INIT, made, by, **_rights_of(made))
+            return made
 
         key = in_transaction(self._engine, once)
         logger.info("key was made", extra={"key": key.id, "by": by})
@@ -100,14 +113,19 @@ class Access:
             _check_giver(connection, giver, grant_of(found))
             store.date_secrets(connection, key_id, overlap=overlap)
             store.add_secret(connection, key_id, secret)
+            self._note(connection, Event.KEY_ROTATE, found, None if giver else by, overlap=overlap)
             return _known(connection, key_id)
 
         key = in_transaction(self._engine, once)
         logger.info("key was rotated", extra={"key": key.id, "by": by, "overlap": overlap})
         return Issued(key, secret)
 
-    def revoke(self, key_id: int, *, by: str | None) -> AccessKey:
+    def revoke(self, key_id: int, *, by: str | None, giver: int | None = None) -> AccessKey:
         """Makes a key good for nothing; one that was revoked before stays as it is.
+
+        Args:
+            by: who asks, for the log.
+            giver: the key that asks, which may be any; None: the command line.
 
         Raises:
             UnknownKey: there is no such key.
@@ -115,7 +133,11 @@ class Access:
 
         def once(connection: Connection) -> AccessKey:
             store.stamp(connection)
+            found = _known(connection, key_id)
+            if found.revoked_at is not None:
+                return found
             store.revoke(connection, key_id)
+            self._note(connection, Event.KEY_REVOKE, found, None if giver else by)
             return _known(connection, key_id)
 
         key = in_transaction(self._engine, once)
@@ -151,9 +173,21 @@ class Access:
         """Closes the connections that are not in use."""
         self._engine.dispose()
 
+    def _note(
+        self, connection: Connection, event: Event, key: AccessKey, by: str | None, **details: Any
+    ) -> None:
+        target = Named("key", str(key.id))
+        act = Act(event, target, on_behalf_of=by, details={"name": key.name} | details)
+        self._audit.note(connection, act)
+
     def has_keys(self) -> bool:
         """True if a key is live."""
         return in_one_trip(self._engine, store.live_number) > 0
+
+
+def _rights_of(key: AccessKey) -> dict[str, Any]:
+    """What goes on record of a new key."""
+    return {"role": key.role, "scopes": list(key.scopes), "networks": list(key.networks)}
 
 
 def _create(

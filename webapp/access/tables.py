@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from webapp.flow.tables import TIME, Base
+from webapp.infra.postgres.base import TIME, Base
 
 
 class AccessKeyRow(Base):

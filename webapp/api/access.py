@@ -123,7 +123,8 @@ def rotate(number: int) -> Response:
 @documented({200: AccessKeyAnswer}, 404, need=Scope.ACCESS_MANAGE, examples=access_examples.REVOKE)
 def revoke(number: int) -> Response:
     """Makes a key good for nothing, in every process within two and a half seconds; it may be any key, also the caller's."""
-    return jsonify(AccessKeyAnswer.of(access().revoke(number, by=_named(_giver()))))
+    giver = _giver()
+    return jsonify(AccessKeyAnswer.of(access().revoke(number, by=_named(giver), giver=giver.key)))
 
 
 def _giver() -> Caller:

@@ -46,8 +46,8 @@ def cancel(job_id: str) -> tuple[Response, int]:
 )
 def retry(job_id: str) -> Response:
     """Queues a failed or cancelled job again, with a fresh budget of retries; 409 when it is neither."""
-    RetryRequest.model_validate(json_body_if_any())
-    return jsonify(shown(JobAnswer.of(job_service().requeue(job_id_of(job_id)))))
+    wanted = RetryRequest.model_validate(json_body_if_any())
+    return jsonify(shown(JobAnswer.of(job_service().requeue(job_id_of(job_id), wanted.reason))))
 
 
 @bp.get("/jobs/<job_id>/attempts")

@@ -10,6 +10,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from webapp.access.model import Scope
 from webapp.api import dlq_examples, reads
+from webapp.api.actors import name_of_actor
 from webapp.api.answers import Groups, Jobs, LetterPage, Resolving
 from webapp.api.bodies import json_body, json_body_if_any
 from webapp.api.dlq_schemas import (
@@ -132,7 +133,7 @@ def requeue_many() -> Response:
     wanted = RequeueRequest.model_validate(json_body())
     deadlines.bound(RESOLVE_BUDGET)
     return jsonify(
-        ReportAnswer.of(dead_letters().requeue(wanted.request(request.remote_addr)), dry_run=wanted.dry_run)
+        ReportAnswer.of(dead_letters().requeue(wanted.request(name_of_actor())), dry_run=wanted.dry_run)
     )
 
 
@@ -152,7 +153,7 @@ def discard_many() -> Response:
     wanted = DiscardRequest.model_validate(json_body())
     deadlines.bound(RESOLVE_BUDGET)
     return jsonify(
-        ReportAnswer.of(dead_letters().discard(wanted.request(request.remote_addr)), dry_run=wanted.dry_run)
+        ReportAnswer.of(dead_letters().discard(wanted.request(name_of_actor())), dry_run=wanted.dry_run)
     )
 
 
@@ -205,7 +206,7 @@ def _one(given: str, resolve: Callable[[ResolveRequest], Report]) -> dict[str, A
     """
     job_id = job_id_of(given)
     body = ResolveOne.model_validate(json_body_if_any())
-    by = body.by or request.remote_addr
+    by = body.by or name_of_actor()
     report = resolve(ResolveRequest(DeadLetterFilter(ids=(job_id,)), by=by, why=body.why))
     job = job_service().get(job_id)
     if not report.changed:

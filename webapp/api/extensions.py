@@ -10,8 +10,8 @@ from flask_limiter.util import get_remote_address
 from flask_sqlalchemy import SQLAlchemy
 from limits.storage.redis import RedisStorage
 
-from webapp.flow.tables import Base
 from webapp.infra.jsontext import text_of
+from webapp.infra.postgres.base import Base
 
 db = SQLAlchemy(model_class=Base)
 #: Counts submissions per client address in Redis; `webapp.api` configures it and names its routes.

@@ -10,6 +10,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from webapp.access.model import Scope
 from webapp.api import flow_examples
+from webapp.api.actors import name_of_actor
 from webapp.api.bodies import json_body, json_body_if_any
 from webapp.api.flow_schemas import (
     ChangeAnswer,
@@ -185,7 +186,7 @@ def _turned(target: Target, turn: Callable[..., FlowState]) -> Response:
     """Pauses or resumes a target as the request says."""
     wanted = PauseRequest.model_validate(json_body_if_any())
     deadlines.bound(CHANGE_BUDGET)
-    by = wanted.by or request.remote_addr
+    by = wanted.by or name_of_actor()
     state = turn(target, by=by, why=wanted.why, expected=request.headers.get("If-Match"))
     return _tagged(FlowAnswer.of(state), state)
 
@@ -194,7 +195,7 @@ def _limited(target: Target, body: type[LimitsRequest]) -> Response:
     """Gives a target the limits of the request."""
     wanted = body.model_validate(json_body())
     deadlines.bound(CHANGE_BUDGET)
-    by = wanted.by or request.remote_addr
+    by = wanted.by or name_of_actor()
     state = flow().limit(
         target, wanted.given(), by=by, why=wanted.why, expected=request.headers.get("If-Match")
     )
@@ -205,7 +206,7 @@ def _unlimited(target: Target) -> Response:
     """Takes the limits of a target away."""
     deadlines.bound(CHANGE_BUDGET)
     expected = request.headers.get("If-Match")
-    state = flow().limit(target, NO_LIMITS, by=request.remote_addr, why=None, expected=expected)
+    state = flow().limit(target, NO_LIMITS, by=name_of_actor(), why=None, expected=expected)
     return _tagged(FlowAnswer.of(state), state)
 
 

@@ -10,6 +10,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from webapp.access.model import Scope
 from webapp.api import queue_key_examples
+from webapp.api.actors import name_of_actor
 from webapp.api.bodies import json_body
 from webapp.api.flow import CHANGE_BUDGET, ETAG, IF_MATCH
 from webapp.api.jobs import query_values
@@ -74,7 +75,7 @@ def put(queue: str, key: str) -> Response:
     deadlines.bound(CHANGE_BUDGET)
     state = keys().put(
         wanted.state(KeyTarget(queue, key_of(key)), datetime.now(UTC)),
-        by=wanted.by or request.remote_addr,
+        by=wanted.by or name_of_actor(),
         why=wanted.why,
         expected=request.headers.get("If-Match"),
     )
@@ -87,7 +88,7 @@ def forget(queue: str, key: str) -> Response:
     """Makes a key like every key of its queue; where it was paused, its jobs start again."""
     target, expected = KeyTarget(queue, key_of(key)), request.headers.get("If-Match")
     deadlines.bound(CHANGE_BUDGET)
-    state = keys().forget(target, by=request.remote_addr, why=None, expected=expected)
+    state = keys().forget(target, by=name_of_actor(), why=None, expected=expected)
     return _tagged(state, KeyAnswer.of(state))
 
 

@@ -202,20 +202,23 @@ class BatchRequest(BaseModel):
     jobs: Annotated[list[Any], Field(min_length=1, max_length=MAX_BATCH)]
 
 
+Reason = Annotated[str, Field(min_length=1, max_length=MAX_REASON), AfterValidator(printable)]
+
+
 class CancelRequest(BaseModel):
     """The body of `POST /jobs/{id}/cancel`; it may be left out."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    reason: Annotated[str, Field(min_length=1, max_length=MAX_REASON), AfterValidator(printable)] | None = (
-        None
-    )
+    reason: Reason | None = None
 
 
 class RetryRequest(BaseModel):
-    """The body of `POST /jobs/{id}/retry`: it says nothing, and may be left out."""
+    """The body of `POST /jobs/{id}/retry`; it may be left out."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    reason: Reason | None = None
 
 
 #: Longest wait for a job to be final, seconds.

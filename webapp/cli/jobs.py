@@ -11,7 +11,7 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from webapp.api.page_schemas import PageQuery
-from webapp.api.schemas import AttemptAnswer, JobAnswer, JobFields
+from webapp.api.schemas import AttemptAnswer, CancelRequest, JobAnswer, JobFields, RetryRequest
 from webapp.cli.console import (
     json_option,
     say,
@@ -122,7 +122,7 @@ def show(job_id: UUID, *, with_attempts: bool, as_json: bool) -> None:
 @with_plain_errors
 def cancel(job_id: UUID, *, reason: str | None, as_json: bool) -> None:
     """Cancels a job that waits, and asks one that runs to stop."""
-    job, answer = job_service().cancel(job_id, reason)
+    job, answer = job_service().cancel(job_id, CancelRequest(reason=reason).reason)
     if as_json:
         show_json({**JobAnswer.of(job), "cancel": answer.value})
     else:
@@ -131,11 +131,12 @@ def cancel(job_id: UUID, *, reason: str | None, as_json: bool) -> None:
 
 @group.command()
 @click.argument("job_id", type=click.UUID)
+@click.option("--reason", help="Kept on record.")
 @json_option
 @with_plain_errors
-def retry(job_id: UUID, *, as_json: bool) -> None:
+def retry(job_id: UUID, *, reason: str | None, as_json: bool) -> None:
     """Queues a failed or cancelled job again, with a fresh budget of retries."""
-    job = job_service().requeue(job_id)
+    job = job_service().requeue(job_id, RetryRequest(reason=reason).reason)
     if as_json:
         show_json(JobAnswer.of(job))
     else:

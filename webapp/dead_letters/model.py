@@ -8,7 +8,11 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from webapp.audit.model import Act, Event, Named
 from webapp.infra.postgres.literals import array_of
+
+#: Most jobs of a selection that are named on record; the dead letters themselves say by whom each was dealt with.
+MOST_NAMED = 100
 
 
 class DeadLetterState(StrEnum):
@@ -124,6 +128,27 @@ class ResolveRequest:
     def gap(self) -> float:
         """Seconds between one job and the next to be due."""
         return 0.0 if self.rate is None else 1.0 / self.rate
+
+
+def act_of(event: Event, request: ResolveRequest, matched: int, changed: int) -> Act:
+    """What goes on record of a request that was dealt with, or of one batch of it. Pure.
+
+    Args:
+        matched: how many it was about.
+        changed: how many were dealt with.
+    """
+    ids = request.wanted.ids
+    details: dict[str, Any] = {
+        one.name: value.isoformat() if isinstance(value, datetime) else value
+        for one in fields(request.wanted)
+        if one.name not in {"ids", "state"} and (value := getattr(request.wanted, one.name)) is not None
+    }
+    if ids is not None and len(ids) > 1:
+        details = {"ids": [str(one) for one in ids[:MOST_NAMED]], "selected": len(ids)}
+    elif ids is None:
+        details = {"filter": details}
+    target = Named("job", str(ids[0])) if ids is not None and len(ids) == 1 else None
+    return Act(event, target, matched, changed, request.why, request.by, details)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from webapp.audit.model import Event
+from webapp.audit.service import AuditRecord
 from webapp.dead_letters import store
 from webapp.dead_letters.model import (
     DeadLetter,
@@ -25,6 +27,7 @@ from webapp.dead_letters.model import (
     Report,
     Resolved,
     ResolveRequest,
+    act_of,
 )
 from webapp.infra.postgres.engine import Read, in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
@@ -47,10 +50,17 @@ class DeadLetters:
     Args:
         engine: the database.
         clock: seconds that only grow.
+        audit: notes who deals with them; None: DJPS itself does.
     """
 
-    def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Callable[[], float] = time.monotonic,
+        audit: AuditRecord | None = None,
+    ) -> None:
         self._engine = engine
+        self._audit = audit or AuditRecord(engine)
         self._clock = clock
 
     def jobs(
@@ -110,7 +120,7 @@ class DeadLetters:
             first = wanted.start_at if last is None else last + timedelta(seconds=wanted.gap)
             return store.requeue(connection, wanted, limit=limit, first=first)
 
-        report = self._resolve(request, batch, "dead letters were requeued")
+        report = self._resolve(request, batch, Event.DLQ_REQUEUE, "dead letters were requeued")
         metrics.jobs_requeued.inc(report.changed)
         if report.last_run_at is None or request.rate is None:
             return report
@@ -124,30 +134,39 @@ class DeadLetters:
         ) -> Resolved:
             return store.discard(connection, wanted, limit=limit)
 
-        return self._resolve(request, batch, "dead letters were discarded")
+        return self._resolve(request, batch, Event.DLQ_DISCARD, "dead letters were discarded")
 
     def _resolve(
         self,
         request: ResolveRequest,
         batch: Callable[[ResolveRequest, int, datetime | None, Connection], Resolved],
+        event: Event,
         done: str,
     ) -> Report:
-        """Deals with what matches now, batch after batch.
+        """Deals with what matches now, batch after batch. Each batch is a transaction, which has its line in the record.
 
         Args:
             batch: deals with so many; it is told when the last job of the batch before is due.
+            event: what goes on record.
             done: what is logged.
         """
         request = replace(request, wanted=replace(request.wanted, state=DeadLetterState.OPEN))
         matched = in_one_trip(self._engine, lambda connection: store.count(connection, request.wanted))
         if request.dry_run:
             return Report(matched, 0, more=False)
+
+        def once(connection: Connection, *, limit: int, last: datetime | None) -> Resolved:
+            resolved = batch(request, limit, last, connection)
+            if resolved.count:
+                self._audit.note(connection, act_of(event, request, matched, resolved.count))
+            return resolved
+
         end = self._clock() + WINDOW
         changed, last = 0, None
         # What dies meanwhile is left alone: a job that fails at once would be requeued again and again.
         while changed < matched and (changed == 0 or self._clock() < end):
             limit = min(BATCH, matched - changed)
-            resolved = in_transaction(self._engine, partial(batch, request, limit, last))
+            resolved = in_transaction(self._engine, partial(once, limit=limit, last=last))
             changed += resolved.count
             last = resolved.last_run_at or last
             if resolved.count == 0:

@@ -7,7 +7,7 @@ from functools import partial
 
 from sqlalchemy import Connection, Engine
 
-from webapp.flow import key_store, store
+from webapp.flow import key_store
 from webapp.flow.errors import NotInOrder, StaleVersion
 from webapp.flow.model import KeyFigures, KeyRank, KeyState, KeyTarget, Kind, RankedKeys, Target
 from webapp.flow.service import Flow, fits
@@ -141,5 +141,5 @@ class Keys:
         else:
             after = key_store.put(connection, wanted, by=by, why=why)
         key_store.note_queue(connection, wanted.queue, queue.limits)
-        store.note_change(connection, target, who=by, old=before.document(), new=after.document(), why=why)
+        self._flow.put_on_record(connection, target, before.document(), after.document(), by=by, why=why)
         return before, after

@@ -10,6 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
+from webapp.audit.model import Act, Event, Named
+from webapp.audit.service import AuditRecord
 from webapp.flow import key_store, lanes, look_store, store
 from webapp.flow.book import LONGEST_AGE, FlowBook
 from webapp.flow.errors import NotInOrder, OlderRelease, StaleVersion, UnknownTarget, WorkersUnknown
@@ -56,6 +58,7 @@ class Flow:
         book: of this process.
         known: the names of a kind that there are.
         older_workers: names the live workers that know no limits; None while that cannot be said.
+        audit: notes who changes what; None: DJPS itself does.
     """
 
     def __init__(
@@ -64,11 +67,13 @@ class Flow:
         book: FlowBook,
         known: Callable[[Kind], Iterable[str]],
         older_workers: Callable[[], Sequence[str] | None],
+        audit: AuditRecord | None = None,
     ) -> None:
         self._engine = engine
         self._book = book
         self._known = known
         self._older_workers = older_workers
+        self._audit = audit or AuditRecord(engine)
 
     def state(self, target: Target) -> FlowState:
         """How a target stands.
@@ -166,6 +171,24 @@ class Flow:
                 extra={"target": str(target), "limits": dict(new), "by": by, "why": why},
             )
 
+    def put_on_record(
+        self,
+        connection: Connection,
+        target: Target | KeyTarget,
+        old: Mapping[str, Any],
+        new: Mapping[str, Any],
+        *,
+        by: str | None,
+        why: str | None,
+    ) -> None:
+        """Puts a change on record, in its transaction: what was changed, by whom in their words, and who they are."""
+        store.note_change(connection, target, who=by, old=old, new=new, why=why)
+        details = {"old": dict(old), "new": dict(new)}
+        named = Named("flow", str(target))
+        self._audit.note(
+            connection, Act(Event.FLOW_CHANGE, named, reason=why, on_behalf_of=by, details=details)
+        )
+
     @staticmethod
     def wait_for_books() -> None:
         """Waits until every process goes by what has just been changed."""
@@ -208,7 +231,7 @@ class Flow:
         if limits.bounds != before.limits.bounds:
             look_store.forget(connection, target.name)
         old, new = before.limits.document(), limits.document()
-        store.note_change(connection, target, who=by, old=old, new=new, why=why)
+        self.put_on_record(connection, target, old, new, by=by, why=why)
         return before, after
 
     def changes(self, target: str | None, *, before: int | None, limit: int) -> list[FlowChange]:
@@ -256,7 +279,7 @@ class Flow:
             connection, target, paused=paused, by=by if paused else None, why=why if paused else None
         )
         old, new = {"paused": not paused}, {"paused": paused}
-        store.note_change(connection, target, who=by, old=old, new=new, why=why)
+        self.put_on_record(connection, target, old, new, by=by, why=why)
         return after, True
 
     def _found(self, connection: Connection, target: Target) -> FlowState:

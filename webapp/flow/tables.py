@@ -1,20 +1,16 @@
-"""The tables of flow control: what is paused and limited, lanes, and the record of changes; and the base of all tables."""
+"""The tables of flow control: what is paused and limited, lanes, and the record of changes."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Boolean, Column, DateTime, Double, Identity, Index, Integer, Table, Text, func, text
+from sqlalchemy import Boolean, Column, Double, Identity, Index, Integer, Table, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import BigInteger
 
-TIME = DateTime(timezone=True)
-
-
-class Base(DeclarativeBase):
-    """The declarative base of every table."""
+from webapp.infra.postgres.base import TIME, Base
 
 
 class _Paused:

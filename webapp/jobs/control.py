@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -30,7 +31,23 @@ _REQUEUE, _CLOSE_DEAD_LETTERS = (
 )
 
 
+class Asked(NamedTuple):
+    """What became of a request to cancel.
+
+    Args:
+        is_new: it changed something: the job was not asked to stop before.
+    """
+
+    answer: CancelAnswer
+    is_new: bool
+
+
 def ask_cancel(connection: Connection, job_id: UUID, reason: str = REQUESTED) -> CancelAnswer:
+    """What `cancel` comes to, whether it was asked before or not."""
+    return cancel(connection, job_id, reason).answer
+
+
+def cancel(connection: Connection, job_id: UUID, reason: str = REQUESTED) -> Asked:
     """Cancels a job that waits, and asks the attempt of one that runs to stop; its lease goes on.
 
     Two statements of one transaction: an attempt's end that is being written meanwhile is waited for by the first, and
@@ -42,11 +59,11 @@ def ask_cancel(connection: Connection, job_id: UUID, reason: str = REQUESTED) ->
     connection.execute(_LOCK, {"id": job_id})
     asked = connection.execute(_ASK, {"id": job_id, "reason": reason}).first()
     if asked is None:
-        return CancelAnswer.NOTHING
+        return Asked(CancelAnswer.NOTHING, is_new=False)
     if asked.status != "cancelled":
-        return CancelAnswer.ASKED
+        return Asked(CancelAnswer.ASKED, is_new=asked.is_new)
     lanes.call_after(connection, [asked.lane])
-    return CancelAnswer.CANCELLED
+    return Asked(CancelAnswer.CANCELLED, is_new=True)
 
 
 def is_cancel_asked(connection: Connection, job_id: UUID, attempt: int) -> bool:

@@ -15,10 +15,12 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from uuid_utils.compat import uuid7
 
+from webapp.audit.model import Act, Event, Named
+from webapp.audit.service import AuditRecord
 from webapp.flow.book import FlowBook
 from webapp.flow.model import FlowRules, lane_of
 from webapp.infra.broker.hints import Hint, Ticket
@@ -87,6 +89,7 @@ class Jobs(Lookup):
         hints: tells the workers.
         book: knows what is paused; None: one of its own.
         slot: held while a submission works on the database; waits for it where too many do.
+        audit: notes who steers jobs; None: DJPS itself does.
     """
 
     def __init__(
@@ -97,12 +100,14 @@ class Jobs(Lookup):
         book: FlowBook | None = None,
         *,
         slot: Callable[[], AbstractContextManager[None]] = nullcontext,
+        audit: AuditRecord | None = None,
     ) -> None:
         super().__init__(engine, rules.limits.retention_days)
         self._rules = rules
         self._hints = hints
         self._book = book or FlowBook(engine)
         self._slot = slot
+        self._audit = audit or AuditRecord(engine)
         self.admission = Admission(engine, slot)
         self._groups = Groups[insert.Stored](self._store_group)
         self._unique = UniqueSubmissions(engine, self.get, slot, rules.limits.key_ttl)
@@ -300,13 +305,17 @@ class Jobs(Lookup):
             JobGone: it was deleted for its age.
             JobEnded: it completed or failed before, or its last attempt did.
         """
-        answer, job = in_transaction(
-            self._engine,
-            lambda connection: (
-                control.ask_cancel(connection, job_id, reason or control.REQUESTED),
-                self.found(connection, job_id),
-            ),
-        )
+
+        def once(connection: Connection) -> tuple[CancelAnswer, JobRow]:
+            asked = control.cancel(connection, job_id, reason or control.REQUESTED)
+            found = self.found(connection, job_id)
+            if asked.is_new:
+                details = {"answer": asked.answer.value}
+                act = Act(Event.JOB_CANCEL, Named("job", str(job_id)), reason=reason, details=details)
+                self._audit.note(connection, act)
+            return asked.answer, found
+
+        answer, job = in_transaction(self._engine, once)
         if answer is CancelAnswer.NOTHING:
             if job.status != JobStatus.CANCELLED:
                 raise JobEnded(job_id, job.status)
@@ -316,18 +325,26 @@ class Jobs(Lookup):
         logger.info("job's cancellation was asked", extra={"job_id": str(job_id), "answer": answer.value})
         return job, answer
 
-    def requeue(self, job_id: UUID) -> JobRow:
+    def requeue(self, job_id: UUID, reason: str | None = None) -> JobRow:
         """Queues a failed or cancelled job again with a fresh budget of retries; the dispatcher sends it.
+
+        Args:
+            reason: why, for the record.
 
         Raises:
             JobNotFound: there is none with this id.
             JobGone: it was deleted for its age.
             NotForRetry: it is neither failed nor cancelled.
         """
-        changed, job = in_transaction(
-            self._engine,
-            lambda connection: (control.requeue(connection, job_id), self.found(connection, job_id)),
-        )
+
+        def once(connection: Connection) -> tuple[bool, JobRow]:
+            changed, found = control.requeue(connection, job_id), self.found(connection, job_id)
+            if changed:
+                act = Act(Event.JOB_RETRY, Named("job", str(job_id)), reason=reason)
+                self._audit.note(connection, act)
+            return changed, found
+
+        changed, job = in_transaction(self._engine, once)
         if not changed:
             raise NotForRetry(job_id, job.status)
         metrics.jobs_requeued.inc()

@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import BigInteger
 
-from webapp.flow.tables import TIME, Base
+from webapp.infra.postgres.base import TIME, Base
 
 #: Longest idempotency key, characters.
 MAX_KEY_LENGTH = 255

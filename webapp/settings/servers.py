@@ -58,6 +58,9 @@ class ServerSettings(Group):
         description="Seconds that the read replica may be behind; beyond that DATABASE_URL is read.",
     )
     retention_days: int = Field(30, ge=0, le=36_500, description="Days a final job is kept; 0: for ever.")
+    audit_days: int = Field(
+        400, ge=1, le=36_500, description="Days that acts are on record, at least; months go as a whole."
+    )
     idempotency_ttl: float = Field(
         86_400.0, ge=1, le=2_592_000, description="Seconds an idempotency key lives."
     )

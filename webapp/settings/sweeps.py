@@ -74,7 +74,7 @@ PRUNE = SweepPlan(
 )
 KEEP_HISTORY = SweepPlan(
     "keep_history",
-    "makes history's next days, and drops those older than `RETENTION_DAYS`",
+    "makes history's next days, and drops those older than `RETENTION_DAYS`; the same of the months of the record of acts, by `AUDIT_DAYS`",
     period=60.0,
     batch=1_000,
     seconds=20.0,

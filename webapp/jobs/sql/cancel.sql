@@ -8,7 +8,7 @@
 SELECT FROM jobs_living WHERE id = :id AND status IN ('queued', 'processing') FOR NO KEY UPDATE;
 
 -- name: ask
--- The first reason that was given stays.
+-- The first reason that was given stays. `is_new`: this is the first time that it is asked.
 UPDATE jobs
    SET status = CASE status WHEN 'queued' THEN 'cancelled' ELSE status END,
        finished_at = CASE status WHEN 'queued' THEN now() END,
@@ -17,7 +17,7 @@ UPDATE jobs
        updated_at = now()
  WHERE id = :id AND finished_at IS NULL AND (status = 'queued' OR (status = 'processing' AND NOT EXISTS (
        SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs.id AND ended.attempt = jobs.attempt)))
-RETURNING status, lane;
+RETURNING status, lane, coalesce(cancel_requested_at = now(), true) AS is_new;
 
 -- name: is_asked
 -- No row: it is not this attempt's job any more.
