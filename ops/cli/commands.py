@@ -13,7 +13,7 @@ from ops.logs.lines import LEVELS
 from webapp import VERSION
 
 #: Commands that `flask --app wsgi` has, too; here they reach the stack that runs.
-FORWARDED = ("jobs", "dlq", "queues", "tasks", "workers", "access", "db")
+FORWARDED = ("jobs", "dlq", "queues", "tasks", "workers", "access", "audit", "db")
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -50,6 +50,7 @@ def parser() -> Parser:
         tasks="look at tasks; pause and resume them",
         workers="show which workers are alive",
         access="keys of the API: make, list, rotate, revoke and find them",
+        audit="the record of acts: who did what, when and why",
         db="migrations: current, history, upgrade",
     )
     root.group(

@@ -1,4 +1,4 @@
-"""`ops jobs|dlq|queues|tasks|workers|access|db`: the commands of `flask --app wsgi`, in the environment of the stack that runs."""
+"""`ops jobs|dlq|queues|tasks|workers|access|audit|db`: the commands of `flask --app wsgi`, in the environment of the stack that runs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ READING = frozenset(
     | {(kind, name) for kind in ("queues", "tasks") for name in ("list", "show", "history")}
     | {("workers", "list")}
     | {("access", name) for name in ("init", "key")}
+    | {("audit", "list")}
 )
 WITHOUT_HANDLERS = {"HANDLERS": "", "DEFAULT_HANDLER": str(Settings.model_fields["default_handler"].default)}
 

@@ -69,7 +69,7 @@ def test_each_role_may_what_the_one_below_may():
         (None, ["jobs:submit"], {Scope.JOBS_SUBMIT}),
         ("viewer", ["jobs:submit"], SCOPES_OF[Role.VIEWER] | {Scope.JOBS_SUBMIT}),
         # A later release may have roles and scopes of which this one knows nothing.
-        ("auditor", ["jobs:submit", "audit:read"], {Scope.JOBS_SUBMIT}),
+        ("auditor", ["jobs:submit", "invoices:read"], {Scope.JOBS_SUBMIT}),
         ("", ["*", "JOBS:READ", "PUBLIC"], set()),
     ],
 )

@@ -40,6 +40,8 @@ class Scope(StrEnum):
     QUEUES_MANAGE = "queues:manage"
     #: Read metrics, which are about all tenants.
     METRICS_READ = "metrics:read"
+    #: Read the record of acts.
+    AUDIT_READ = "audit:read"
     #: Look at keys, make, rotate and revoke them.
     ACCESS_MANAGE = "access:manage"
 

@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid7
 
 from webapp.api import (
     access,
+    audit,
     batch,
     bodies,
     callers,
@@ -91,6 +92,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
         flow.bp,
         queue_keys.bp,
         access.bp,
+        audit.bp,
         health.bp,
         metrics.bp,
         docs.index_bp,

@@ -16,7 +16,7 @@ TAGS = {
     BATCHES: "Submit many jobs in one request and one transaction.",
     DEAD_LETTERS: "Jobs that failed for good: look at them, group them by error, queue them again or put them aside.",
     FLOW: "Queues and tasks: how much waits, pause and resume them, see who did.",
-    ACCESS: "Keys: who the caller is and what they may do; make, rotate and revoke keys.",
+    ACCESS: "Keys: who the caller is and what they may do; make, rotate and revoke keys; and the record of what was done.",
     OPERATIONS: "For those who run DJPS: health, metrics, and this description.",
 }
 
@@ -113,6 +113,7 @@ NAMES = {
     "access.one": Name("getAccessKey", ACCESS),
     "access.rotate": Name("rotateAccessKey", ACCESS),
     "access.revoke": Name("revokeAccessKey", ACCESS),
+    "audit.index": Name("listAuditEvents", ACCESS),
     "health.alive": Name("checkHealth", OPERATIONS),
     "health.ready": Name("checkReadiness", OPERATIONS),
     "metrics.exposition": Name("getMetrics", OPERATIONS),

@@ -273,10 +273,38 @@ CANCEL = Examples(
     },
 )
 RETRY = Examples(
-    bodies={"nothing to say": {}},
+    bodies={"with a reason": {"reason": "the address was mended"}, "without one": {}},
     answers={
         200: FAILED | {"status": "queued", "retry_count": 0, "finished_at": None},
         409: conflict(NotForRetry(UUID(JOB_ID), "completed")),
+    },
+)
+AUDIT = Examples(
+    query={"event": "job.cancel", "actor": "key:7", "limit": 20},
+    answers={
+        200: {
+            "items": [
+                {
+                    "id": 42,
+                    "at": "2026-11-24T05:02:40.120331Z",
+                    "event": "job.cancel",
+                    "success": True,
+                    "actor_kind": "key",
+                    "actor_id": "7",
+                    "actor_name": "shop",
+                    "address": "10.0.0.5",
+                    "request_id": REQUEST_ID,
+                    "target_kind": "job",
+                    "target_id": JOB_ID,
+                    "matched": None,
+                    "changed": None,
+                    "reason": "not needed any more",
+                    "details": {"answer": "cancelled"},
+                }
+            ],
+            "next_cursor": None,
+        },
+        422: invalid("limit", "must be at most 100", "'1000'"),
     },
 )
 ATTEMPTS = Examples(

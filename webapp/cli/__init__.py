@@ -1,4 +1,4 @@
-"""The command line, in Flask's own convention: `flask --app wsgi jobs|dlq|queues|tasks|workers|access ...`.
+"""The command line, in Flask's own convention: `flask --app wsgi jobs|dlq|queues|tasks|workers|access|audit ...`.
 
 Tables for people, `--json` for programs. Exit codes: 0 done, 1 refused or not as hoped, 2 wrong usage, 4 no such job,
 5 a server is away, 124 waited too long.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from flask import Flask
 
-from webapp.cli import access, dlq, examples, flow, follow, jobs, limits, submit, workers
+from webapp.cli import access, audit, dlq, examples, flow, follow, jobs, limits, submit, workers
 
 #: Ours; `db` is Flask-Migrate's.
-GROUPS = (jobs.group, dlq.group, flow.queues, flow.tasks, workers.group, access.group)
+GROUPS = (jobs.group, dlq.group, flow.queues, flow.tasks, workers.group, access.group, audit.group)
 
 for command in (submit.submit, follow.wait, follow.tail, follow.watch):
     jobs.group.command()(command)

@@ -24,7 +24,7 @@ EXAMPLES = {
     "jobs tail": (f"jobs tail {_ID}",),
     "jobs watch": ("jobs watch --queue mail", "jobs watch --status processing --every 5"),
     "jobs cancel": (f"jobs cancel {_ID} --reason 'ordered twice'",),
-    "jobs retry": (f"jobs retry {_ID}",),
+    "jobs retry": (f"jobs retry {_ID} --reason 'the address was mended'",),
     "dlq groups": ("dlq groups", "dlq groups --task send-email --dead-after 2026-11-24T00:00:00Z"),
     "dlq list": ("dlq list --error-type smtplib.SMTPServerDisconnected --limit 50",),
     "dlq requeue": (
@@ -64,6 +64,7 @@ EXAMPLES = {
     "access key rotate": ("access key rotate 7", "access key rotate 7 --overlap 3600"),
     "access key revoke": ("access key revoke 7",),
     "access key find": ("access key find < pasted.txt",),
+    "audit list": ("audit list --event key.create", f"audit list --target job:{_ID} --json"),
     "workers list": ("workers list --json",),
 }
 
