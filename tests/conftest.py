@@ -95,6 +95,7 @@ def clean(application: Flask, engine: Engine, redis: Redis) -> None:
     """Empty tables and an empty broker."""
     application.extensions["jobs"].flush()
     application.extensions["doorkeeper"].uses.flush()
+    application.extensions["refusals"].flush()
     with engine.begin() as connection:
         # Autovacuum gives way after a second; on a busy machine that and the rest are longer than a request may wait.
         connection.execute(text("SET LOCAL statement_timeout = 60000; SET LOCAL lock_timeout = 60000"))

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import os
 import pwd
+from typing import TYPE_CHECKING
 
 import click
-from flask import g, has_request_context, request
+from flask import current_app, g, has_request_context, request
 
-from webapp.access.model import Caller
+from webapp.access.model import ANYONE, Caller
 from webapp.audit.model import SYSTEM, Actor, ActorKind
+
+if TYPE_CHECKING:
+    from webapp.audit.refusals import Refusals
 
 #: Where a request comes from that has no address: a socket in this host's file system.
 SOCKET = "socket"
@@ -37,7 +41,6 @@ def actor_of(caller: Caller, address: str | None, request_id: str | None) -> Act
         request_id: of the request.
 
     Example:
-        >>> from webapp.access.model import ANYONE
         >>> actor_of(ANYONE, "127.0.0.1", None).name
         '127.0.0.1'
     """
@@ -51,6 +54,17 @@ def actor_of(caller: Caller, address: str | None, request_id: str | None) -> Act
 def name_of_actor() -> str:
     """What people call who acts now."""
     return current_actor().name
+
+
+def note_refusal(reason: str, missing: str | None) -> None:
+    """Counts that this request was refused.
+
+    Args:
+        reason: why, in a word.
+        missing: the scope that its key lacks.
+    """
+    refusals: Refusals = current_app.extensions["refusals"]
+    refusals.note(actor_of(g.get("caller", ANYONE), request.remote_addr, None), reason, missing)
 
 
 def user_of_shell() -> str:

@@ -32,6 +32,7 @@ from webapp.access.model import (
 from webapp.access.secret import checked, hash_of, sent_in
 from webapp.access.uses import KeyUses
 from webapp.api.needs import needs_of
+from webapp.audit.refusals import Refusals
 from webapp.infra.postgres import database_errors, deadlines
 from webapp.settings.group import LOOPBACK, SettingsError
 
@@ -123,6 +124,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     """Has every request judged before what is done from here on."""
     mode = mode_of(settings.api_auth, is_loopback=settings.is_on_loopback)
     doorkeeper = app.extensions["doorkeeper"] = Doorkeeper(mode, KeyBook(engine), KeyUses(engine))
+    app.extensions["refusals"] = Refusals(engine)
     app.before_request(doorkeeper.judge)
 
 

@@ -28,6 +28,7 @@ from webapp.access.errors import (
     UnknownKey,
 )
 from webapp.api import outcomes
+from webapp.api.actors import note_refusal
 from webapp.api.extensions import limiter
 from webapp.api.schemas import SHAPES, Breach, Problem
 from webapp.api.searching import TooManySearches
@@ -298,6 +299,8 @@ def _not_let_in(error: NotLetIn) -> Response:
     metrics.auth_refusals.labels(error.reason).inc()
     if isinstance(error, KeysUnknown):
         return problem(503, str(error), retry_after=RETRY_AFTER_DATABASE)
+    missing = error.missing if isinstance(error, ScopeMissing) else None
+    note_refusal(error.reason, missing)
     if isinstance(error, TooManyAttempts):
         outcomes.name_refusal(error)
         return problem(429, str(error), retry_after=error.retry_after)
@@ -308,7 +311,7 @@ def _not_let_in(error: NotLetIn) -> Response:
             "Bearer" if isinstance(error, NoKey) else 'Bearer error="invalid_token"'
         )
         return answer
-    return problem(403, str(error), missing_scope=error.missing if isinstance(error, ScopeMissing) else None)
+    return problem(403, str(error), missing_scope=missing)
 
 
 def _too_many(error: RateLimitExceeded) -> Response:

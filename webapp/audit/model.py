@@ -30,6 +30,8 @@ class Event(StrEnum):
     KEY_ROTATE = "key.rotate"
     #: A key was ended.
     KEY_REVOKE = "key.revoke"
+    #: Calls were refused for want of a key or a scope; counted, and not let happen.
+    CALL_REFUSED = "call.refused"
 
 
 class ActorKind(StrEnum):
