@@ -1,4 +1,4 @@
-"""Runs the statements about the record. Functions take a connection and never commit."""
+"""Runs the statements about the record of acts. Functions take a connection and never commit."""
 
 from __future__ import annotations
 
