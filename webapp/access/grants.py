@@ -56,14 +56,19 @@ def lacking(has: Grant, wanted: Grant) -> list[str]:
     found = [f"the scope {scope}" for scope in wanted.scopes if scope not in may]
     if wanted.role is not None and not _includes(has.role, wanted.role):
         found.append(f"the role {wanted.role}")
-    if has.networks and not wanted.networks:
-        found.append(f"use from other networks than {', '.join(has.networks)}")
-    found += [
-        f"the network {one}" for one in wanted.networks if has.networks and not _within(one, has.networks)
-    ]
+    found += _beyond(has.networks, wanted.networks)
     if has.until is not None and (wanted.until is None or wanted.until > has.until):
         found.append(f"a life beyond {has.until:%Y-%m-%dT%H:%M:%SZ}")
     return found
+
+
+def _beyond(has: tuple[str, ...], wanted: tuple[str, ...]) -> list[str]:
+    """The networks that are wanted and not had; none stands for everywhere."""
+    if not has:
+        return []
+    if not wanted:
+        return [f"use from other networks than {', '.join(has)}"]
+    return [f"the network {one}" for one in wanted if not _within(one, has)]
 
 
 def _includes(role: str | None, other: str) -> bool:
