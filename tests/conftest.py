@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import books
+from factories import books, preparing
 from flask import Flask
 from flask.testing import FlaskClient
 from flask_migrate import upgrade
@@ -96,9 +96,8 @@ def clean(application: Flask, engine: Engine, redis: Redis) -> None:
     application.extensions["jobs"].flush()
     application.extensions["doorkeeper"].uses.flush()
     application.extensions["refusals"].flush()
-    with engine.begin() as connection:
-        # Autovacuum gives way after a second; on a busy machine that and the rest are longer than a request may wait.
-        connection.execute(text("SET LOCAL statement_timeout = 60000; SET LOCAL lock_timeout = 60000"))
+    # Autovacuum gives way after a second; on a busy machine that and the rest are longer than a request may wait.
+    with preparing(engine) as connection:
         # The record of acts is only added to; triggers are off for who replays what was done elsewhere.
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         if written := connection.execute(_WRITTEN).scalar():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -48,6 +49,14 @@ def ended(task: Any, *arguments: object) -> None:
     """Has a message's task run to its end, whatever became of its jobs."""
     with suppress(*ENDS):
         task.run(*arguments)
+
+
+@contextmanager
+def preparing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that prepares a test, or clears up after it: with more time than a request has, for the machine may be busy."""
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL statement_timeout = 60000; SET LOCAL lock_timeout = 60000"))
+        yield connection
 
 
 WORKER = "host:1:boot/2"

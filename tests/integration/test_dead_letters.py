@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import uuid4
 
 import pytest
-from factories import ERROR, completed, dead_lettered, letters_of, queued, row_of, tables
+from factories import ERROR, completed, dead_lettered, letters_of, preparing, queued, row_of, tables
 from sqlalchemy import text
 
 from webapp.dead_letters import service as dead_letters
@@ -37,9 +37,7 @@ def ids(answer):
 
 def many(engine, count):
     """Jobs in the dead letter queue, made at once."""
-    with engine.begin() as connection:
-        # On a busy machine it takes longer than a statement of a request may.
-        connection.execute(text("SET LOCAL statement_timeout = 60000"))
+    with preparing(engine) as connection:
         connection.execute(
             text(
                 "WITH made AS (INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint, status,"

@@ -4,7 +4,7 @@ import json
 import threading
 
 import pytest
-from factories import age, queued, row_of, waiting
+from factories import age, preparing, queued, row_of, waiting
 from sqlalchemy import text
 
 from tasks.sweeps.dispatch import run_dispatch
@@ -150,7 +150,7 @@ def test_two_dispatchers_at_once_send_every_job_once(dispatcher, broker, engine,
 
 
 def test_a_thousand_jobs_fit_through_one_pipeline(dispatcher, broker, clock, engine, redis):
-    with engine.begin() as connection:
+    with preparing(engine) as connection:
         connection.execute(
             text(
                 "INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
@@ -433,12 +434,11 @@ def test_cancel_against_claim_never_starts_a_cancelled_job(engine):
         assert row.status == ("cancelled" if not claims else "processing")
 
 
-def test_of_two_retries_one_queues_the_job(client, engine, app):
+def test_of_two_retries_one_queues_the_job(engine, app, answered):
     for _ in range(RACES):
         claim = dead_lettered(engine)
-        answers = together(
-            *[lambda claim=claim: app.test_client().post(f"/jobs/{claim.id}/retry").status_code] * 2
-        )
+        retry = partial(app.test_client().post, f"/jobs/{claim.id}/retry")
+        answers = together(*[lambda retry=retry: answered(retry).status_code] * 2)
         assert sorted(answers) == [200, 409]
         assert row_of(engine, claim.id).status == "queued"
         assert len([one for one in letters_of(engine, claim.id) if one["requeued_at"]]) == 1

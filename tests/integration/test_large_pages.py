@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from factories import completed, dead_lettered, queued
+from factories import completed, dead_lettered, preparing, queued
 from sqlalchemy import text
 
 from webapp.jobs import pages
@@ -26,7 +26,7 @@ def payload(number=0, size=LARGE):
 
 def fill(engine, count, *, dead=False, size=LARGE):
     """Large jobs that wait, or are in the dead letter queue."""
-    with engine.begin() as connection:
+    with preparing(engine) as connection:
         connection.execute(
             text("""
             INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint, status, attempt,
@@ -170,7 +170,7 @@ def test_a_field_that_is_none_is_named(client, path, fields):
 
 def test_attempts_with_long_tracebacks_come_in_pages_that_are_not_too_large(client, engine):
     job = queued(engine)
-    with engine.begin() as connection:
+    with preparing(engine) as connection:
         connection.execute(
             text("""
             INSERT INTO job_attempts (job_id, attempt, worker_id, started_at, outcome, traceback)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from factories import completed, dead_lettered, queued, row_of
+from factories import completed, dead_lettered, preparing, queued, row_of
 from sqlalchemy import text
 
 from webapp.api import searching
@@ -29,7 +29,7 @@ BOUND = 2.0
 @pytest.fixture
 def backlog(engine):
     """Jobs that wait, one a millisecond, the newest of them now."""
-    with engine.begin() as connection:
+    with preparing(engine) as connection:
         connection.execute(
             text("""
             INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint, created_at, tags)
@@ -42,7 +42,7 @@ def backlog(engine):
         )
         connection.execute(text("ANALYZE jobs"))
     yield
-    with engine.begin() as connection:
+    with preparing(engine) as connection:
         connection.execute(text("TRUNCATE jobs CASCADE"))
 
 
@@ -211,7 +211,7 @@ def test_a_search_that_waits_too_long_for_its_turn_is_refused(client, monkeypatc
 
 @pytest.mark.parametrize("priority", [0, 5, 9])
 def test_what_is_ahead_of_a_job_is_counted_without_reading_what_is_behind_it(engine, priority):
-    with engine.begin() as connection:
+    with preparing(engine) as connection:
         connection.execute(
             text("""
             INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint, run_at, priority)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 
 import pytest
-from factories import claimed, completed, dead_lettered, queued
+from factories import claimed, completed, dead_lettered, preparing, queued
 from sqlalchemy import text
 
 from webapp.jobs import search
@@ -103,7 +103,7 @@ MANY = 20_000
 @pytest.fixture
 def crowded(engine):
     """A table full of finished jobs, and the statistics that the planner would have of it."""
-    with engine.begin() as connection:
+    with preparing(engine) as connection:
         connection.execute(
             text("""
             INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint, status, attempt,
@@ -116,7 +116,7 @@ def crowded(engine):
         )
         connection.execute(text("ANALYZE jobs"))
     yield
-    with engine.begin() as connection:
+    with preparing(engine) as connection:
         connection.execute(text("TRUNCATE jobs CASCADE"))
         connection.execute(text("ANALYZE jobs"))
 

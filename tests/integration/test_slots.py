@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from factories import ended, row_of, waiting
@@ -11,15 +10,14 @@ from factories import ended, row_of, waiting
 from tasks import chunk
 from tasks.attempt import claims
 from tasks.chunk import execute_due
+from tasks.runtime import runtime
 from webapp.flow.limits import Limits, QueueLimits
 from webapp.infra.broker.hints import Ticket
-from webapp.infra.broker.pace import WORK_IN_A_SLOT, chunk_size
+from webapp.infra.broker.pace import WORK_IN_A_MESSAGE, WORK_IN_A_SLOT, chunk_size
 from webapp.infra.broker.transport import list_at
 from webapp.queues.plan import MOST_TICKETS
 
 LONGEST = 300.0
-#: Shorter than a job of these tests takes, seconds.
-WINDOW = 0.05
 
 
 @pytest.mark.parametrize(("jobs", "tickets"), [(3, 3), (40, MOST_TICKETS)])
@@ -30,36 +28,31 @@ def test_a_batch_calls_as_many_children_as_have_work(client, limit, redis, jobs,
 
 
 @pytest.fixture
-def slow(handle, monkeypatch):
-    """A task whose jobs outlast a ticket's window."""
-    monkeypatch.setattr(chunk, "TICKET_WINDOW", WINDOW)
-    return handle(lambda payload, context: time.sleep(WINDOW * 1.2))
-
-
-@pytest.fixture
-def four(client, limit, redis, slow):
-    """Four such jobs of which one may run, and no message about them."""
+def four(client, limit, redis, monkeypatch):
+    """Four jobs of which one may run, no message about them, and tickets whose window is over at once."""
+    monkeypatch.setattr(chunk, "TICKET_WINDOW", 0.0)
     limit(QueueLimits(Limits(concurrency=1)))
-    ids = [client.post("/jobs", json={"payload": {"task": slow}}).json["id"] for _ in range(4)]
+    monkeypatch.setattr(runtime().broker.paces, "chunk_size", lambda task, work=0.0: 1)
+    ids = [client.post("/jobs", json={"payload": {"task": "noop"}}).json["id"] for _ in range(4)]
     redis.flushdb()
     return ids
 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["alone", "another waits"])
-def test_a_child_keeps_its_slot_while_no_message_waits(four, engine, redis, slow, waits):
+def test_a_child_keeps_its_slot_while_no_message_waits(four, engine, redis, waits):
     if waits:
         redis.lpush(list_at("default", 9), "a message")
-    ended(execute_due, "default", slow, LONGEST)
+    ended(execute_due, "default", "noop", LONGEST)
     done = [row_of(engine, one).status == "completed" for one in four]
-    assert done == ([True, True, False, False] if waits else [True] * 4)
+    assert done == ([True, False, False, False] if waits else [True] * 4)
     # Others had to wait, so the slot goes on with a ticket.
     assert len(waiting(redis)) == (2 if waits else 0)
 
 
-def test_a_child_does_not_keep_its_slot_for_ever(four, engine, redis, slow, monkeypatch):
-    monkeypatch.setattr(chunk, "LONGEST_TICKET", WINDOW)
-    ended(execute_due, "default", slow, LONGEST)
-    assert [row_of(engine, one).status for one in four] == ["completed", "completed", "queued", "queued"]
+def test_a_child_does_not_keep_its_slot_for_ever(four, engine, redis, monkeypatch):
+    monkeypatch.setattr(chunk, "LONGEST_TICKET", 0.0)
+    ended(execute_due, "default", "noop", LONGEST)
+    assert [row_of(engine, one).status for one in four] == ["completed", "queued", "queued", "queued"]
     assert len(waiting(redis)) == 1
 
 
@@ -70,9 +63,10 @@ def test_with_a_slot_of_a_limit_more_is_claimed_at_once(parts):
     assert claims.terms_of(parts, ticket, WORK_IN_A_SLOT).limit == chunk_size(0.1, work=WORK_IN_A_SLOT) == 2
 
 
-def test_a_slot_goes_on_with_two_jobs_of_a_tenth_of_a_second(engine, limit, parts, client):
+def test_a_slot_goes_on_with_more_jobs_than_a_message_carries(limit, parts, client, monkeypatch):
     limit(QueueLimits(Limits(concurrency=1)))
-    parts.broker.paces.tell("noop", 0.1)
+    sizes = {WORK_IN_A_MESSAGE: 1, WORK_IN_A_SLOT: 2}
+    monkeypatch.setattr(parts.broker.paces, "chunk_size", lambda task, work: sizes[work])
     for _ in range(4):
         client.post("/jobs", json={"payload": {"task": "noop"}})
     ticket = Ticket("default", "noop", LONGEST)

@@ -15,6 +15,7 @@ from factories import (
     dead_lettered,
     letters_of,
     new_job,
+    preparing,
     queued,
     row_of,
     tables,
@@ -105,7 +106,7 @@ def test_jobs_are_counted_exactly_up_to_a_bound_and_reckoned_above(engine, monke
 
 
 def test_many_jobs_are_reckoned_and_the_answer_says_so(engine, client):
-    with engine.begin() as connection:
+    with preparing(engine) as connection:
         connection.execute(
             text(
                 "INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint)"

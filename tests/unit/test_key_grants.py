@@ -29,7 +29,7 @@ def grant(role=None, *scopes, networks=(), until=None):
         (grant("viewer"), grant(None, "jobs:read"), []),
         (grant(None, "jobs:read"), grant(None, "jobs:read", "jobs:submit"), ["the scope jobs:submit"]),
         # What this release does not know, no key has.
-        (grant("admin"), grant(None, "audit:read"), ["the scope audit:read"]),
+        (grant("admin"), grant(None, "moon:read"), ["the scope moon:read"]),
         (grant("admin"), grant("auditor"), ["the role auditor"]),
         (grant("auditor", "jobs:read"), grant(None, "jobs:read"), []),
         (grant("admin"), grant("viewer", networks=("0.0.0.0/0",)), []),
