@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from pathlib import Path
 from ops.cli.parser import meant
 from ops.logs.selection import Selection
 from ops.logs.show import AT_FIRST, printer, show
-from ops.stack import prometheus, reload
+from ops.stack import first_key, metrics_key, prometheus, reload
 from ops.stack.stack import NAMES, Stack, StackError
 from webapp.infra.terminal import console, show_table
 from webapp.settings.local import read_note
@@ -48,6 +49,8 @@ def up(stack: Stack, *, detach: bool, reloads: bool = False) -> int:
         print("Prometheus is not installed; `python3 -m ops prometheus` brings it for the next `up`\n")
     print("Try it:\n")
     print(f"  curl -s {stack.urls['api_url']}/jobs -H 'Content-Type: application/json' \\")
+    if metrics_key.is_needed(stack.settings):
+        print(f'       -H "Authorization: Bearer {_key_shown(stack.data / first_key.FILE)}" \\')
     print('       -d \'{"payload": {"task": "sleep", "seconds": 2}}\'\n')
     if detach:
         print("Stop it: python3 -m ops down")
@@ -62,6 +65,11 @@ def up(stack: Stack, *, detach: bool, reloads: bool = False) -> int:
     finally:
         stack.down()
     return 0 if ended == 0 else 1
+
+
+def _key_shown(file: Path) -> str:
+    """The admin key that `up` has made, in the words of a shell; another key where it has made none."""
+    return f"$(cat {shlex.quote(str(file))})" if file.exists() else "djps_k_..."
 
 
 def _interrupt(number: int, _frame: object) -> None:

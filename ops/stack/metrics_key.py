@@ -18,7 +18,7 @@ NAME = "prometheus"
 
 
 def is_needed(settings: Settings) -> bool:
-    """True if a scrape without a key is answered 401."""
+    """True if a call without a key is answered 401, so a scrape is."""
     return mode_of(settings.api_auth, is_loopback=settings.is_on_loopback) is Mode.KEYS
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
 from pathlib import Path
 
@@ -26,7 +27,9 @@ def test_up_beyond_loopback_makes_a_key_once_and_asks_for_it(eventually):
         environment["API_HOST"] = "0.0.0.0"  # noqa: S104 - on a port of the test's own
         file = Path(environment["DJPS_DATA_DIR"]) / "secrets" / "admin.key"
         try:
-            assert f"an admin key is in {file}" in ops(environment, "up", "--detach")
+            said = ops(environment, "up", "--detach")
+            assert f"an admin key is in {file}" in said
+            assert f'-H "Authorization: Bearer $(cat {shlex.quote(str(file))})"' in said
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
             headers = {"Authorization": f"Bearer {file.read_text().strip()}"}
             api = api_of(environment)
