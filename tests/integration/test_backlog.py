@@ -117,7 +117,7 @@ def test_millions_cost_no_more_than_a_bound(engine, scrape, millions, monkeypatc
     began = time.monotonic()
     slow = scrape()
     assert time.monotonic() - began < SCRAPE_WITHIN
-    assert found.keys() <= slow.keys()
+    assert {name for name, *_ in found} <= {name for name, *_ in slow}
     assert (slow["database_up",], slow["database_gauges_kept",]) == (1, 1)
     assert slow["job_queue_depth", "default", "queued"] == pytest.approx(millions, rel=0.1)
 
@@ -134,7 +134,8 @@ def test_a_locked_table_costs_no_gauge(scrape, engine, settings):
         connection.rollback()
     finally:
         connection.close()
-    assert before.keys() <= during.keys()
+    # Which processes are connected, and how, is not for this test to say.
+    assert {name for name, *_ in before} <= {name for name, *_ in during}
     assert (during["database_up",], during["database_gauges_kept",]) == (1, 1)
     assert during["job_queue_depth", "default", "queued"] == 1
     assert scrape()["database_gauges_kept",] == 0
