@@ -41,7 +41,7 @@ GONE_WITHIN = 1.0
 #: All slots run again within a lease, a sweep and this after the last fault, seconds.
 BACK_WITHIN = 4.0
 #: How long the slots are watched then, seconds, the share of that time for which they must be busy, and the share of claims that
-#: must come with the settle of the job before: a ticket is good for half a second, which is four or five of these jobs.
+#: must come with the settle of the job before: a ticket is good for three seconds, in which a process ends thirty of these jobs.
 WATCHED, BUSY, HANDED_ON = 4.0, 0.5, 0.5
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from ops.stack import ports, postgres
+from ops.stack import passwords, ports, postgres, valkey
 from webapp.settings import Settings
 from webapp.settings.local import note_of, read_note
 
@@ -45,10 +45,10 @@ def of(settings: Settings) -> dict[str, str]:
     return {
         "database_url": settings.database_url
         if "database_url" in given
-        else postgres.url(settings.postgres_port),
+        else postgres.url(settings.postgres_port, passwords.kept(settings.data_dir, "postgres")),
         "redis_url": settings.redis_url
         if "redis_url" in given
-        else f"redis://{local}:{settings.redis_port}/0",
+        else valkey.url(settings.redis_port, passwords.kept(settings.data_dir, "redis")),
         "api_url": f"http://{reached(settings.api_host)}:{settings.api_port}",
         "flower_url": f"http://{reached(settings.flower_host)}:{settings.flower_port}",
         "prometheus_url": f"http://{local}:{settings.prometheus_port}",

@@ -15,10 +15,13 @@ from typing import Any
 import psycopg2
 import psycopg2.errors
 
+from ops.stack import passwords
 from ops.stack.ports import LOOPBACK
 
 VERSION = 18
-USER = PASSWORD = DATABASE = "djps"
+USER = DATABASE = "djps"
+#: Of a server that lives for as long as a test; an installation's own is made at random.
+PASSWORD = "djps"
 #: Longest a server may take to start, seconds.
 START_PATIENCE = 60.0
 #: Longest a connection may take to be made, seconds.
@@ -41,9 +44,9 @@ def binary(name: str) -> Path:
     return Path(POSTGRES_VERSIONS[VERSION]) / name
 
 
-def url(port: int) -> str:
+def url(port: int, password: str = PASSWORD) -> str:
     """The address of the server's `djps` database."""
-    return f"postgresql+psycopg2://{USER}:{PASSWORD}@{LOOPBACK}:{port}/{DATABASE}"
+    return f"postgresql+psycopg2://{USER}:{password}@{LOOPBACK}:{port}/{DATABASE}"
 
 
 def account() -> str | None:
@@ -65,13 +68,14 @@ def account() -> str | None:
     )
 
 
-def prepare(data: Path) -> None:
+def prepare(data: Path, password: str = PASSWORD) -> None:
     """Makes the data folder of a new server; an existing one is left as it is.
 
     It is made beside its place and moved there when it is whole, so a half-made one is never taken for a server's.
 
     Args:
         data: the folder, owned by `account()` afterwards.
+        password: that of the one user of a new server.
 
     Raises:
         PostgresError: initdb failed, or the place is taken.
@@ -83,7 +87,7 @@ def prepare(data: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     _hand_over(draft)
     try:
-        _init(draft)
+        _init(draft, password)
         draft.rename(data)
     except OSError as error:
         raise PostgresError(f"no database can be made in {data}: {error.strerror or error}") from error
@@ -102,15 +106,40 @@ def _hand_over(folder: Path) -> None:
         _let_pass(binary("postgres"))
 
 
-def _init(folder: Path) -> None:
-    password = folder.with_name("initdb.password")
-    password.write_text(PASSWORD)
-    password.chmod(0o644)
-    command = [str(binary("initdb")), "-D", str(folder), "-U", USER, f"--pwfile={password}"]
+def _init(folder: Path, password: str) -> None:
+    file = folder.with_name("initdb.password")
+    passwords.write(file, password + "\n")
+    command = [str(binary("initdb")), "-D", str(folder), "-U", USER, f"--pwfile={file}"]
     command += ["--auth=scram-sha-256", "--encoding=UTF8", "--no-locale"]
     try:
-        made = subprocess.run(
+        if (user := account()) is not None:
+            os.chown(file, pwd.getpwnam(user).pw_uid, -1)
+        _run_as_account(command)
+    finally:
+        file.unlink()
+
+
+def set_password(data: Path, password: str) -> None:
+    """Sets the password of a server that does not run; one from before passwords were made, or whose own was lost, is let in again.
+
+    Args:
+        data: its folder.
+        password: of letters, digits, - and _.
+
+    Raises:
+        PostgresError: the server cannot be started on its data, or refuses.
+    """
+    command = [str(binary("postgres")), "--single", "-D", str(data), "-c", "exit_on_error=on", "postgres"]
+    _run_as_account(command, f"ALTER ROLE {USER} PASSWORD '{password}'\n")
+
+
+def _run_as_account(command: list[str], given: str = "") -> None:
+    """Runs a program of the server as whom the server runs; what it reads does not stand among its arguments."""
+    name = Path(command[0]).name
+    try:
+        done = subprocess.run(
             command,
+            input=given,
             capture_output=True,
             text=True,
             cwd="/",
@@ -119,11 +148,9 @@ def _init(folder: Path) -> None:
             **_as(account()),
         )
     except subprocess.TimeoutExpired:
-        raise PostgresError(f"initdb took longer than {START_PATIENCE:g} s") from None
-    finally:
-        password.unlink()
-    if made.returncode != 0:
-        raise PostgresError(f"initdb failed: {made.stderr.strip()[-500:]}")
+        raise PostgresError(f"{name} took longer than {START_PATIENCE:g} s") from None
+    if done.returncode != 0:
+        raise PostgresError(f"{name} failed: {done.stderr.strip()[-500:]}")
 
 
 def _as(user: str | None) -> dict[str, Any]:
@@ -186,7 +213,7 @@ def wait_and_create(port: int) -> None:
             return
 
 
-def connect(port: int) -> Any:
+def connect(port: int, password: str = PASSWORD) -> Any:
     """A connection to the server's own database.
 
     Raises:
@@ -196,19 +223,19 @@ def connect(port: int) -> Any:
         host=LOOPBACK,
         port=port,
         user=USER,
-        password=PASSWORD,
+        password=password,
         dbname="postgres",
         connect_timeout=CONNECT_TIMEOUT,
     )
 
 
-def create(port: int) -> None:
+def create(port: int, password: str = PASSWORD) -> None:
     """Makes the `djps` database if there is none.
 
     Raises:
         psycopg2.Error: the server does not answer.
     """
-    connection = connect(port)
+    connection = connect(port, password)
     connection.autocommit = True
     try:
         with connection.cursor() as cursor:

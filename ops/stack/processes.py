@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.stack import postgres, prometheus, valkey
+from ops.stack import passwords, postgres, prometheus, valkey
 from ops.stack.ports import LOOPBACK
 from webapp.settings import Settings
 
@@ -59,7 +59,9 @@ def servers(settings: Settings, data: Path) -> list[Process]:
             Process(
                 "redis",
                 [sys.executable, "-m", "ops.stack.valkey_start", str(data / "redis")]
-                + valkey.command(data / "redis", settings.redis_port),
+                + valkey.command(
+                    data / "redis", settings.redis_port, configuration=data / passwords.FOLDER / "redis.conf"
+                ),
                 "Valkey 9, the broker",
                 port=(settings.redis_port, "REDIS_PORT"),
             )

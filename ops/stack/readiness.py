@@ -15,7 +15,7 @@ import requests
 from redis import Redis
 from redis.exceptions import RedisError
 
-from ops.stack import addresses, postgres
+from ops.stack import addresses, passwords, postgres, valkey
 from ops.stack.ports import LOOPBACK
 from ops.stack.supervisor import LIVE
 from tasks import liveness
@@ -65,12 +65,13 @@ def _answers(path: str, url: str) -> Callable[..., None]:
     return look
 
 
-def _postgres(settings: Settings, *_: object) -> None:
-    postgres.connect(settings.postgres_port).close()
+def _postgres(settings: Settings, data: Path, _name: str) -> None:
+    postgres.connect(settings.postgres_port, passwords.kept(data, "postgres")).close()
 
 
-def _redis(settings: Settings, *_: object) -> None:
-    with Redis(host=LOOPBACK, port=settings.redis_port, socket_timeout=LOOK_TIMEOUT) as client:
+def _redis(settings: Settings, data: Path, _name: str) -> None:
+    address = valkey.url(settings.redis_port, passwords.kept(data, "redis"))
+    with Redis.from_url(address, socket_timeout=LOOK_TIMEOUT) as client:
         client.ping()
 
 

@@ -18,12 +18,14 @@ from ops.stack import (
     addresses,
     first_key,
     metrics_key,
+    passwords,
     ports,
     postgres,
     preflight,
     processes,
     prometheus,
     readiness,
+    valkey,
 )
 from ops.stack.supervisor import Supervisor, SupervisorError
 from ops.stack.valkey_start import ASIDE
@@ -153,11 +155,11 @@ class Stack:
         readiness.forget_all(self.data)
         for process in self._servers:
             if process.name == "postgres":
-                if not (self.data / "postgres" / "PG_VERSION").exists():
-                    print("making a new database")
-                postgres.prepare(self.data / "postgres")
+                self._prepare_postgres()
             else:
                 (self.data / "redis").mkdir(exist_ok=True)
+                password = passwords.kept(self.data, "redis") or passwords.make(self.data, "redis")
+                valkey.configure(self.data / passwords.FOLDER / "redis.conf", password)
         (self.data / "run" / "prometheus.yml").write_text(
             prometheus.configuration(
                 self.settings.api_port,
@@ -165,6 +167,19 @@ class Stack:
                 credentials=self.data / metrics_key.FILE if metrics_key.is_needed(self.settings) else None,
             )
         )
+
+    def _prepare_postgres(self) -> None:
+        folder = self.data / "postgres"
+        is_new = not (folder / "PG_VERSION").exists()
+        if is_new:
+            print("making a new database")
+        password = passwords.kept(self.data, "postgres")
+        if not password:
+            password = passwords.make(self.data, "postgres")
+            if not is_new:
+                print("giving the database a new password")
+                postgres.set_password(folder, password)
+        postgres.prepare(folder, password)
 
     def _start(self) -> subprocess.Popen[bytes]:
         started = self.supervisor.start(self._everything, self.environment(), ROOT)
@@ -221,7 +236,7 @@ class Stack:
                 return f"{process.name}: {reason}"
         if any(process.name == "postgres" for process in self._servers):
             try:
-                postgres.create(self.settings.postgres_port)
+                postgres.create(self.settings.postgres_port, passwords.kept(self.data, "postgres"))
             except psycopg2.Error as error:
                 return f"postgres: {error}"
         return None

@@ -59,7 +59,8 @@ def _trial(command: Sequence[str]) -> str | None:
     with tempfile.TemporaryDirectory() as place:
         door = Path(place) / "trial.sock"
         tried = subprocess.Popen(
-            [*command, "--port", "0", "--unixsocket", str(door)],
+            # Without its password: who is asked for one is not told that files are being read.
+            [*command, "--port", "0", "--requirepass", "", "--unixsocket", str(door)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -8,21 +8,23 @@ from contextlib import contextmanager
 
 import pytest
 from redis import Redis
+from redis.exceptions import AuthenticationError
 
 from ops.stack import ports, valkey
 from ops.stack.valkey_start import ASIDE, DIED_BEFORE, FILES, mend
 
+PASSWORD = "of-a-test_only"
 ROOT = valkey.__file__.rsplit("/ops/", 1)[0]
 
 
 @contextmanager
-def running(command, port, **environment):
+def running(command, port, *, password=None, **environment):
     with subprocess.Popen(
         command, cwd=ROOT, env={"PYTHONPATH": ROOT, **environment}, stdout=subprocess.PIPE, text=True
     ) as process:
         try:
-            valkey.wait(port)
-            with Redis(port=port, decode_responses=True) as client:
+            valkey.wait(port, password)
+            with Redis(port=port, password=password, decode_responses=True) as client:
                 yield client
         finally:
             process.terminate()
@@ -93,6 +95,22 @@ def test_a_healthy_file_is_left_alone(stopped):
     assert mend(folder, command) is None
     with running(command, port) as client:
         assert client.dbsize() == 100
+
+
+def test_one_with_a_password_is_mended_as_well_and_asks_for_it(tmp_path):
+    port = ports.free()
+    valkey.configure(tmp_path / "redis.conf", PASSWORD)
+    command = valkey.command(tmp_path, port, configuration=tmp_path / "redis.conf")
+    with running(command, port, password=PASSWORD) as client:
+        client.set("key", 1)
+        with pytest.raises(AuthenticationError), Redis(port=port) as stranger:
+            stranger.ping()
+    assert PASSWORD not in " ".join(command)
+    assert mend(tmp_path, command) is None
+    spoil_end(tmp_path)
+    assert "Bad file format" in mend(tmp_path, command)
+    with running(command, port, password=PASSWORD) as client:
+        assert client.dbsize() == 0
 
 
 def test_a_file_that_was_cut_short_keeps_what_is_whole(stopped):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psycopg2
 
-from ops.stack import ports, postgres
+from ops.stack import passwords, ports, postgres, valkey
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What is not copied into a clone.
@@ -91,9 +91,17 @@ class Clone:
             check=False,
         )
 
+    def servers(self) -> dict[str, str]:
+        """Where the stack's servers are, once it has run."""
+        data = self.folder / ".djps"
+        return {
+            "DATABASE_URL": postgres.url(int(self.ports["5432"]), passwords.kept(data, "postgres")),
+            "REDIS_URL": valkey.url(int(self.ports["6379"]), passwords.kept(data, "redis")),
+        }
+
     def execute(self, statement: str, *values: object) -> list[tuple]:
         """Runs a statement in the stack's database; returns its rows."""
-        address = postgres.url(int(self.ports["5432"])).replace("+psycopg2", "")
+        address = self.servers()["DATABASE_URL"].replace("+psycopg2", "")
         connection = psycopg2.connect(address, connect_timeout=5)
         try:
             with connection, connection.cursor() as cursor:

@@ -15,8 +15,6 @@ import incidents
 import pytest
 from shell import Clone, Shell, clone
 
-from ops.stack import postgres, valkey
-
 pytestmark = pytest.mark.system
 
 #: The page that starts and stops everything by itself.
@@ -67,10 +65,7 @@ def prepare(made: Clone) -> None:
             write_files(page, made)
     done = made.ops("up", "--detach")
     assert done.returncode == 0, done.stdout + done.stderr
-    made.environment |= {
-        "DATABASE_URL": postgres.url(int(made.ports["5432"])),
-        "REDIS_URL": valkey.url(int(made.ports["6379"])),
-    }
+    made.environment |= made.servers()
 
 
 def write_files(page: console.Page, made: Clone) -> None:

@@ -7,13 +7,17 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import psutil
+import psycopg2
 import pytest
 import requests
+from redis import Redis
+from redis.exceptions import AuthenticationError
 from stacks import PATIENCE, api_of, ops, start, status, surroundings
 
-from ops.stack import ports
+from ops.stack import passwords, ports, postgres
 
 pytestmark = pytest.mark.system
 
@@ -55,16 +59,37 @@ def test_up_status_restart_of_the_dead_down_and_up_again(environment, eventually
         killed = beat()["pid"]
         psutil.Process(killed).kill()
         eventually(lambda: beat()["state"] == "RUNNING" and beat()["pid"] != killed)
+        _its_servers_ask_for_a_password_of_their_own(environment)
         assert "DJPS is down" in ops(environment, "down")
         assert not any(psutil.pid_exists(pid) for pid in pids)
+        # As a folder of a release that made none, and as one whose passwords were lost.
+        for name in ("postgres", "redis"):
+            passwords.file_of(Path(environment["DJPS_DATA_DIR"]), name).unlink()
         began = time.monotonic()
-        ops(environment, "up", "--detach")
+        assert "giving the database a new password" in ops(environment, "up", "--detach")
         # The suite's parts run side by side; alone it takes seven.
         assert time.monotonic() - began < 60
         again = requests.get(f"{api}/jobs/{job['id']}", timeout=5)
         assert again.json()["status"] == "completed"
     finally:
         ops(environment, "down")
+
+
+def _its_servers_ask_for_a_password_of_their_own(environment):
+    """One that is made at random, that no other user of the machine may read, and that no list of processes shows."""
+    data = Path(environment["DJPS_DATA_DIR"])
+    kept = {name: passwords.kept(data, name) for name in ("postgres", "redis")}
+    assert len({*kept.values(), "djps"}) == 3
+    modes = {file.stat().st_mode & 0o777 for file in (data / "secrets").iterdir()}
+    assert modes == {0o600}
+    shown = " ".join(" ".join(one.info["cmdline"] or []) for one in psutil.process_iter(["cmdline"]))
+    assert not any(password in shown for password in kept.values())
+    port = int(environment["POSTGRES_PORT"])
+    postgres.connect(port, kept["postgres"]).close()
+    with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+        postgres.connect(port, "djps")
+    with pytest.raises(AuthenticationError), Redis(port=int(environment["REDIS_PORT"])) as stranger:
+        stranger.ping()
 
 
 def _its_commands_reach_it(environment, job_id):

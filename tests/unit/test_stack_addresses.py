@@ -60,6 +60,13 @@ def test_a_port_of_the_shells_own_comes_first(load):
     assert load(NOTE, POSTGRES_PORT="7003", REDIS_PORT="7004")[1] == "redis://localhost:7004/0"
 
 
+def test_the_running_stacks_own_port_is_the_running_stack(load):
+    """It has a password that is in its note, and not in the defaults."""
+    note = {**NOTE, "places": {"postgres_port": 7001, "redis_port": 7002}}
+    assert load(note, POSTGRES_PORT="7001", REDIS_PORT="7002") == (NOTE["database_url"], NOTE["redis_url"])
+    assert load(note, POSTGRES_PORT="7003")[0] == "postgresql+psycopg2://djps:djps@localhost:7003/djps"
+
+
 def test_an_address_of_the_shells_own_comes_before_everything(load):
     given = {"DATABASE_URL": "postgresql://u:p@there/d", "REDIS_URL": "redis://there/1"}
     assert load(NOTE, **given, POSTGRES_PORT="7003", REDIS_PORT="7004") == (

@@ -106,10 +106,11 @@ def use(settings: Settings) -> None:
 def reaching_stack(settings: Settings) -> Settings:
     """Settings that reach the servers of `ops up`, where they name none themselves.
 
-    DATABASE_URL and REDIS_URL come first, then POSTGRES_PORT and REDIS_PORT, then what the running stack says of itself in
-    its data folder, then the defaults. So `flask --app wsgi` in any shell looks at the stack of this clone.
+    DATABASE_URL and REDIS_URL come first, then POSTGRES_PORT and REDIS_PORT where they are not the running stack's, then what that
+    says of itself in its data folder, then the defaults. So `flask --app wsgi` in any shell looks at the stack of this clone.
     """
     note = read_note(settings.data_dir)
+    places = note.get("places") or {}
     found = {}
     for name, port, by_default in (
         ("database_url", "postgres_port", 5432),
@@ -117,8 +118,9 @@ def reaching_stack(settings: Settings) -> Settings:
     ):
         if name in settings.model_fields_set:
             continue
-        if port in settings.model_fields_set:
-            found[name] = getattr(settings, name).replace(f":{by_default}/", f":{getattr(settings, port)}/")
+        given = getattr(settings, port)
+        if port in settings.model_fields_set and given != places.get(port):
+            found[name] = getattr(settings, name).replace(f":{by_default}/", f":{given}/")
         elif isinstance(note.get(name), str):
             found[name] = note[name]
             if name == "redis_url" and "redis_prefix" not in settings.model_fields_set:
