@@ -12,7 +12,6 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 
 from ops.chaos.stage import Broken, Stage
-from ops.chaos.system import await_that
 from ops.stack import postgres
 from webapp.jobs import history
 from webapp.jobs.history import Period
@@ -74,7 +73,7 @@ def drop_read_day(stage: Stage) -> None:
             reader.start()
         stage.hold(0.5)
         try:
-            await_that(lambda: _taken_off(engine, period), DROP_PATIENCE, "an old day to be dropped")
+            stage.await_that(lambda: _taken_off(engine, period), DROP_PATIENCE, "an old day to be dropped")
             history.drop(engine, f"{period.name}_gone")
         finally:
             over.set()

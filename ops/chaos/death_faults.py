@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from ops.chaos.posts import Posts
 from ops.chaos.stage import Broken, Stage
-from ops.chaos.system import await_that
 from ops.stack import postgres
 from webapp.infra.broker.messages import HARD_LIMIT_GRACE
 
@@ -134,7 +133,7 @@ def limits_while_away(stage: Stage) -> None:
         ("asleep", {"task": "sleep", "seconds": RUNS}, {"timeout": SHORT_LIMIT, "max_retries": 0})
     ] * 2
     ids = posts.post(sleepers)
-    await_that(
+    stage.await_that(
         lambda: (
             stage.system.rows(
                 "SELECT count(*) FROM jobs WHERE id = ANY(%s::uuid[]) AND status = 'processing'", ids
@@ -154,7 +153,7 @@ def limits_while_away(stage: Stage) -> None:
         stage.system.start("postgres")
         postgres.wait_and_create(stage.system.postgres_port)
     hasty = {"timeout": HASTY_LIMIT, "max_retries": 0}
-    await_that(lambda: stage.system.ready() == "ok", 30, "the API to be ready")
+    stage.await_that(lambda: stage.system.ready() == "ok", 30, "the API to be ready")
     ids += posts.post([("asleep", {"task": "noop"}, hasty)] * HASTY)
     posts.await_final(ids, BATCH_PATIENCE)
     if (found := posts.outcomes(ids)) != {"completed": len(ids)}:

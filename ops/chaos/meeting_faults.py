@@ -10,7 +10,6 @@ from ops.chaos.clients import Line
 from ops.chaos.database_faults import slow_statements
 from ops.chaos.posts import Posts
 from ops.chaos.stage import Broken, Stage
-from ops.chaos.system import await_that
 from ops.stack import postgres
 from webapp.jobs import ends
 from webapp.jobs.error_report import ErrorReport
@@ -62,14 +61,16 @@ def two_ends(stage: Stage) -> None:
 
 def _end_first(stage: Stage, engine: Engine, job_id: str) -> None:
     """Ends the attempt that runs, and commits once its own process waits to end it as well."""
-    await_that(lambda: stage.system.rows(_HELD, job_id), MEETS_WITHIN, "the job to run", GLANCE)
+    stage.await_that(lambda: stage.system.rows(_HELD, job_id), MEETS_WITHIN, "the job to run", GLANCE)
     held = LeasedJob(*stage.system.rows(_HELD, job_id)[0])
     error = ErrorReport("chaos.Meeting", "another one has ended it")
     with engine.begin() as connection:
         (pid,) = connection.exec_driver_sql("SELECT pg_backend_pid()").one()
         if ends.end_attempt(connection, ends.last(held, AttemptOutcome.LOST, error)) is None:
             raise Broken("a job's process was quicker, so nothing was tested")
-        await_that(lambda: stage.system.rows(_WAITS, pid), MEETS_WITHIN, "its process to end it", GLANCE)
+        stage.await_that(
+            lambda: stage.system.rows(_WAITS, pid), MEETS_WITHIN, "its process to end it", GLANCE
+        )
 
 
 def cancels_at_the_end(stage: Stage) -> None:
@@ -91,10 +92,10 @@ def cancels_at_the_end(stage: Stage) -> None:
 
 def _cancel_at_the_end(stage: Stage, job_id: str) -> int:
     """Cancels a job whose end is written and not committed; returns what was answered."""
-    await_that(lambda: stage.system.rows(_HELD, job_id), MEETS_WITHIN, "the job to run", GLANCE)
+    stage.await_that(lambda: stage.system.rows(_HELD, job_id), MEETS_WITHIN, "the job to run", GLANCE)
     # Only now: with slow statements all along, a job would wait for its turn for many seconds.
     with slow_statements(stage):
-        await_that(lambda: stage.system.rows(_ENDS, job_id), MEETS_WITHIN, "the job to end", GLANCE)
+        stage.await_that(lambda: stage.system.rows(_ENDS, job_id), MEETS_WITHIN, "the job to end", GLANCE)
         line = Line(stage.system.api_port)
         status, _, _ = line.ask("POST", f"/jobs/{job_id}/cancel")
         line.close()

@@ -13,7 +13,6 @@ from ops.chaos.limit_changes import LimitChanges
 from ops.chaos.limit_faults import flush_once, forge_tickets, kill_some
 from ops.chaos.posts import Posted, Posts
 from ops.chaos.stage import Broken, Stage
-from ops.chaos.system import await_that
 
 #: Jobs that may run at once, all keys together, and the jobs of each key.
 SLOTS, KEYS, EACH = 4, 12, 14
@@ -94,9 +93,9 @@ def keys_in_order(stage: Stage) -> None:
             fault(stage)
             posts.post(_jobs(stage))
         like = f"{stage.prefix}-%"
-        await_that(
+        stage.await_that(
             lambda: stage.system.rows(_LEFT, like) == [(0,)],
-            DONE_WITHIN * stage.slack,
+            DONE_WITHIN,
             "the jobs of keys in order to be final",
             0.2,
         )
@@ -128,9 +127,8 @@ def _cancel_what_blocks(stage: Stage, posts: Posts) -> None:
                 *([("held", follows, {"key": key})] * BEHIND),
             ]
         )
-        patience = DONE_WITHIN * stage.slack
-        await_that(
-            lambda job=blocks: stage.system.rows(_WAITS_AGAIN, job), patience, "a job to wait again", 0.02
+        stage.await_that(
+            lambda job=blocks: stage.system.rows(_WAITS_AGAIN, job), DONE_WITHIN, "a job to wait again", 0.02
         )
         with stage.fault("what a key in order waits for is cancelled"):
             line = Line(stage.system.api_port)
@@ -139,7 +137,7 @@ def _cancel_what_blocks(stage: Stage, posts: Posts) -> None:
         if status != HTTPStatus.OK:
             raise Broken(f"the cancel of a job that waits was answered {status}")
         cancelled = time.time()
-        posts.await_final([after], patience)
+        posts.await_final([after], DONE_WITHIN)
         waited = time.time() - cancelled
         if waited > GOES_ON_WITHIN * stage.slack:
             stage.broken["L11 a key stood still"] = (

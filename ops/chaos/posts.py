@@ -10,7 +10,6 @@ from typing import Any
 from ops.chaos.clients import Line
 from ops.chaos.history import Event, Exchange
 from ops.chaos.stage import Broken, Stage
-from ops.chaos.system import await_that
 
 #: Their sequence numbers, apart from those of the load and of followers.
 FIRST = 20_000_000
@@ -56,12 +55,12 @@ class Posts:
         return [one["id"] for one in answers]
 
     def await_final(self, ids: list[str], patience: float) -> None:
-        """Waits until these jobs are final.
+        """Waits until these jobs are final; `patience` is in seconds, on a machine that is not busy.
 
         Raises:
             TimeoutError: they are not in time.
         """
-        await_that(
+        self._stage.await_that(
             lambda: (
                 self._stage.system.rows(
                     "SELECT count(*) FROM jobs WHERE id = ANY(%s::uuid[]) AND status IN ('queued', 'processing')",

@@ -66,7 +66,7 @@ def hurry_worker(stage: Stage) -> None:
         TimeoutError: a job of it was lost, which uses up a retry; it should have been given back.
     """
     for _ in range(3):
-        await_that(stage.busy_children, 10, "a child to be busy", 0.01)
+        stage.await_that(stage.busy_children, 10, "a child to be busy", 0.01)
         with stage.fault("SIGQUIT to the worker"):
             stage.system.stop("worker", signal.SIGQUIT)
             stage.system.start("worker")
@@ -114,7 +114,7 @@ def die_at(*places: str) -> Fault:
             marker = stage.system.folder / f"die-{place}"
             with stage.fault(f"die {place}"):
                 marker.touch()
-                await_that(lambda path=marker: not path.exists(), 20, f"a process to die {place}", 0.01)
+                stage.await_that(lambda path=marker: not path.exists(), 20, f"a process to die {place}", 0.01)
             stage.hold(1)
 
     return inject
@@ -147,7 +147,7 @@ def stop_children(stage: Stage) -> None:
 
 def _start_second_worker(stage: Stage) -> None:
     stage.system.start("second-worker")
-    await_that(lambda: stage.system.live_workers() == WORKERS + 1, 30, "the second worker")
+    stage.await_that(lambda: stage.system.live_workers() == WORKERS + 1, 30, "the second worker")
 
 
 def among_two_workers(fault: Fault) -> Fault:
@@ -166,7 +166,7 @@ def among_two_workers(fault: Fault) -> Fault:
 def stop_worker(stage: Stage) -> None:
     """The whole worker is stopped for longer than a lease while another goes on, and then wakes in the old world."""
     _start_second_worker(stage)
-    await_that(stage.busy_children, 10, "a child to be busy", 0.01)
+    stage.await_that(stage.busy_children, 10, "a child to be busy", 0.01)
     pids = [stage.system.pid("worker"), *stage.system.children("worker")]
     with stage.fault(f"worker stopped for {2 * LEASE} s"), stage.stopped(*pids):
         stage.hold(2 * LEASE)

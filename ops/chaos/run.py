@@ -20,7 +20,7 @@ from ops.chaos.report import Row, percentile
 from ops.chaos.scenario import Scenario
 from ops.chaos.scenarios import SCENARIOS
 from ops.chaos.stage import Broken, Stage
-from ops.chaos.system import System, await_that
+from ops.chaos.system import System
 
 #: Load before the first fault, seconds.
 WARM_UP = 1.0
@@ -147,7 +147,7 @@ class Runner:
             load.stop()
             followers.stop()
         try:
-            await_that(
+            stage.await_that(
                 lambda: checker.unfinished(system, prefix) == 0, self._quiet, "every job to be final", 0.2
             )
         except TimeoutError:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ops.chaos.history import History
-from ops.chaos.system import System
+from ops.chaos.system import System, await_that
 
 
 class Broken(Exception):
@@ -21,7 +21,7 @@ class Stage:
     """Where a fault plays: the system, and what is noted about the fault.
 
     Args:
-        slack: factor on the bars for response times.
+        slack: factor on the bars for times.
         faults: begin and end of each fault, seconds since the epoch.
         broken: promises about the fault itself that were broken, and how.
     """
@@ -55,6 +55,16 @@ class Stage:
         finally:
             self.system.thaw(*pids)
             self.history.stopped(pids, began, time.time())
+
+    def await_that(
+        self, condition: Callable[[], object], patience: float, what: str, pause: float = 0.1
+    ) -> None:
+        """Waits for a condition; on a busy machine for longer.
+
+        Raises:
+            TimeoutError: it did not come true in time.
+        """
+        await_that(condition, patience * self.slack, what, pause)
 
     def hold(self, seconds: float) -> None:
         """Lets the system go on for a while."""

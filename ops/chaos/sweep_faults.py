@@ -10,7 +10,6 @@ from ops.chaos.message_faults import worker_held
 from ops.chaos.redis_faults import redis_command
 from ops.chaos.stage import Stage
 from ops.chaos.switches import QUEUE_THAT_RAISES, SWEEPS_RAISE
-from ops.chaos.system import await_that
 
 #: How long a queue goes on raising, seconds: longer than a mutant gets to finish its jobs.
 LASTING = 40.0
@@ -27,7 +26,7 @@ def sweeps_raise(stage: Stage) -> None:
     with worker_held(stage), stage.fault("FLUSHALL, while dispatch of another queue raises"):
         redis_command(stage, "FLUSHALL")
     stage.hold(2)
-    await_that(lambda: failures(stage) > before, 10, "sweeps that failed to be counted")
+    stage.await_that(lambda: failures(stage) > before, 10, "sweeps that failed to be counted")
 
 
 def _raise_until(stage: Stage, place: str, seconds: float) -> None:
