@@ -56,7 +56,7 @@ def parser() -> Parser:
     root.group(
         "Develop",
         commands,
-        new="write a handler and its test, to begin with",
+        new="write a handler and its test, or secrets for containers, to begin with",
         test="run the checks and the test suite",
         chaos="break a whole system in every way we know, and check its promises",
         bench="measure this system and others, in the same run",
@@ -133,9 +133,11 @@ def _logs(commands: dict[str, Parser]) -> None:
 
 def _develop(commands: dict[str, Parser]) -> None:
     new = commands["new"]
-    new.add_argument("what", choices=("handler",), help="what to write")
-    new.add_argument("name", help="what a payload's `task` will say, such as send-email")
-    _examples(new, "new handler send-email")
+    written = new.add_subparsers(dest="what", metavar="WHAT", required=True)
+    handler = written.add_parser("handler", help="a handler and its test")
+    handler.add_argument("name", help="what a payload's `task` will say, such as send-email")
+    written.add_parser("secrets", help="passwords and keys for containers, as lines of .env")
+    _examples(new, "new handler send-email", "new secrets > .env")
     test = commands["test"]
     test.add_argument("--check", action="store_true", help="only lint, types and import contracts")
     test.add_argument(

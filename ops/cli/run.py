@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ops import new_handler
+from ops import new_handler, new_secrets
 from ops.cli import commands, completion, forward, stack
 from ops.new_handler import CannotWrite
 from ops.stack import postgres, prometheus
@@ -32,14 +32,21 @@ def run(wanted: argparse.Namespace) -> int:
         if (command := _OF_STACK.get(wanted.command)) is not None:
             return command(Stack(Settings.load()), wanted)
         if wanted.command == "new":
-            print(new_handler.told(*new_handler.write(wanted.name, here)))
-            return 0
+            return _new(wanted, here)
         return _DEVELOPING[wanted.command](wanted)
     except KeyboardInterrupt:
         return 130
     except REFUSALS as error:
         print(f"ops: {error}", file=sys.stderr)
         return 1
+
+
+def _new(wanted: argparse.Namespace, here: Path) -> int:
+    if wanted.what == "secrets":
+        new_secrets.write()
+    else:
+        print(new_handler.told(*new_handler.write(wanted.name, here)))
+    return 0
 
 
 def _load(running: Stack, wanted: argparse.Namespace) -> int:

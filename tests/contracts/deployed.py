@@ -19,6 +19,7 @@ BESIDE_SETTINGS = {"PROMETHEUS_MULTIPROC_DIR"}
 #: What runs in containers under the name it has in `ops up`.
 ROLES = ("api", "worker", "maintenance", "beat", "flower")
 _GIVEN = re.compile(r"\$\{(?P<name>\w+):-(?P<default>[^}]*)\}")
+_ASKED_FOR = re.compile(r"\$\{(\w+):\?[^}]*\}")
 
 
 def expected() -> dict[str, processes.Process]:
@@ -34,8 +35,14 @@ def command(process: processes.Process) -> list[str]:
 
 
 def compose(name: str) -> dict[str, Any]:
-    """A compose file with the defaults of its variables."""
-    return yaml.safe_load(_GIVEN.sub(lambda found: found["default"], (DOCKER / name).read_text()))
+    """A compose file with the defaults of its variables; those that must be given stand as <NAME>."""
+    text = _GIVEN.sub(lambda found: found["default"], (DOCKER / name).read_text())
+    return yaml.safe_load(_ASKED_FOR.sub(r"<\1>", text))
+
+
+def asked_for(name: str) -> set[str]:
+    """The variables without which a compose file starts nothing."""
+    return set(_ASKED_FOR.findall((DOCKER / name).read_text()))
 
 
 def manifests() -> list[dict[str, Any]]:

@@ -7,12 +7,27 @@ import re
 import subprocess
 import sys
 from importlib import resources
+from io import StringIO
 from pathlib import Path
 
 import jsonschema
 import pytest
-from deployed import DOCKER, ROLES, ROOT, command, compose, expected, known_settings, seconds
+import yaml
+from deployed import (
+    DOCKER,
+    ROLES,
+    ROOT,
+    asked_for,
+    command,
+    compose,
+    expected,
+    known_settings,
+    seconds,
+)
 from dotenv import dotenv_values
+
+from ops import new_secrets
+from webapp.access.secret import new_key
 
 BIN = Path(sys.prefix) / "bin"
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
@@ -121,9 +136,35 @@ def test_settings_of_the_user_come_before_those_that_hold_by_default():
     files = [one["path"] for one in SERVICES["api"]["env_file"]]
     assert files == ["defaults.env", "../../.env"]
     by_default = dotenv_values(DOCKER / "defaults.env")
-    assert by_default == {"API_AUTH": "open"}
+    assert by_default == {"API_AUTH": "keys"}
     # What `environment` says cannot be set in .env.
     assert not set(by_default) & set(SERVICES["api"]["environment"])
+
+
+def test_no_password_has_a_default_and_ops_makes_every_one_that_is_asked_for():
+    secret = re.compile(r"PASSWORD|_AUTH$|SECRET|_KEY$")
+    with_default = set(re.findall(r"\$\{(\w+):-", (DOCKER / "compose.yaml").read_text()))
+    assert not [name for name in with_default if secret.search(name)]
+    made = dotenv_values(stream=StringIO("\n".join(new_secrets.lines(new_key(), new_key()))))
+    assert asked_for("compose.yaml") | {"METRICS_KEY"} == set(made) & (
+        asked_for("compose.yaml") | {"METRICS_KEY"}
+    )
+    assert set(made) - asked_for("compose.yaml") - {"METRICS_KEY"} <= known_settings()
+    assert all(made.values())
+
+
+def test_the_servers_ask_for_passwords_and_prometheus_has_its_key():
+    words = SERVICES["redis"]["command"]
+    assert words[words.index("--requirepass") + 1] == "<REDIS_PASSWORD>"
+    assert "<REDIS_PASSWORD>" in SERVICES["api"]["environment"]["REDIS_URL"]
+    assert "<POSTGRES_PASSWORD>" in SERVICES["api"]["environment"]["DATABASE_URL"]
+    assert SERVICES["postgres"]["environment"]["POSTGRES_PASSWORD"] == "<POSTGRES_PASSWORD>"
+    assert compose("compose.yaml")["secrets"] == {"metrics-key": {"environment": "METRICS_KEY"}}
+    read = yaml.safe_load((ROOT / "ops" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    (api,) = [job for job in read if job["job_name"] == "djps-api"]
+    assert api["authorization"] == {
+        "credentials_file": f"/run/secrets/{SERVICES['prometheus']['secrets'][0]}"
+    }
 
 
 def test_what_the_dockerfile_copies_reaches_the_builder():

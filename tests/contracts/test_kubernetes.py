@@ -28,7 +28,8 @@ def test_an_object_follows_kubernetes_schema(one):
 def test_the_example_secret_follows_the_schema_holds_nothing_and_is_not_applied():
     example = yaml.safe_load((KUBERNETES / "secret.example.yaml").read_text())
     kubernetes_validate.validate(example, kubernetes_validate.latest_version(), strict=True)
-    assert all("USER:PASSWORD" in value for value in example["stringData"].values())
+    assert all("USER:PASSWORD" in value or not value for value in example["stringData"].values())
+    assert set(example["stringData"]) <= known_settings()
     assert not of_kind("Secret")
 
 

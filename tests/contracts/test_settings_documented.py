@@ -10,7 +10,7 @@ from webapp.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / ".env.example"
-_DOCUMENTED = re.compile(r"^# (?P<words>.+)\n#(?P<name>[A-Z_]+)=(?P<value>.*)$", re.MULTILINE)
+_DOCUMENTED = re.compile(r"^# (?P<words>.+)\n#(?P<name>[A-Z0-9_]+)=(?P<value>.*)$", re.MULTILINE)
 FIELDS = {(info.alias or field).upper(): info for field, info in Settings.model_fields.items()}
 
 
@@ -21,7 +21,7 @@ def documented():
 
 def test_every_setting_is_in_the_example_and_nothing_else_is(documented):
     assert set(documented) == set(FIELDS)
-    assert len(re.findall(r"^#?[A-Z_]+=", EXAMPLE.read_text(), re.MULTILINE)) == len(FIELDS)
+    assert len(re.findall(r"^#?[A-Z0-9_]+=", EXAMPLE.read_text(), re.MULTILINE)) == len(FIELDS)
 
 
 @pytest.mark.parametrize("name", list(FIELDS))
@@ -34,7 +34,7 @@ def test_the_example_with_every_line_in_force_is_what_holds_without_it(tmp_path,
     for name in FIELDS:
         monkeypatch.delenv(name, raising=False)
     in_force = tmp_path / "env"
-    in_force.write_text(re.sub(r"^#(?=[A-Z_]+=)", "", EXAMPLE.read_text(), flags=re.MULTILINE))
+    in_force.write_text(re.sub(r"^#(?=[A-Z0-9_]+=)", "", EXAMPLE.read_text(), flags=re.MULTILINE))
     assert set(dotenv_values(in_force)) == set(FIELDS)
     monkeypatch.setenv("DJPS_ENV_FILE", str(in_force))
     from_example = Settings.load()

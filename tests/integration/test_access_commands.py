@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 
 import pytest
 
 from webapp.access import store
-from webapp.access.secret import checked, new_key
+from webapp.access.secret import checked, hash_of, new_key
+from webapp.settings import Settings, SettingsError
 
 
 def said(result, code=0):
@@ -51,6 +53,38 @@ def test_a_key_is_made_with_what_was_asked_for(flask):
     assert (key["state"], key["secrets"]) == ("live", [key["secret"][-4:]])
     assert made(flask, "worker", "--scope", "jobs:read", "--never")["expires_at"] is None
     assert made(flask, "worker", "--scope", "jobs:read")["expires_at"] is not None
+
+
+def test_keys_of_the_settings_are_made_known_once_by_their_hashes(
+    client, app, flask, settings, monkeypatch, eventually
+):
+    admin, metrics = new_key(), new_key()
+    hashes = {"bootstrap_key_sha256": hash_of(admin).hex(), "metrics_key_sha256": hash_of(metrics).hex()}
+
+    def bootstrap():
+        with monkeypatch.context() as patch:
+            patch.setitem(app.extensions, "settings", settings.model_copy(update=hashes))
+            return flask("access", "bootstrap")
+
+    first, second = said(bootstrap()).splitlines()
+    assert re.fullmatch(r"key \d+ \(bootstrap\) is known now", first)
+    assert re.fullmatch(r"key \d+ \(metrics\) is known now", second)
+    assert status_of(client, admin, "/access/keys") == 200
+    assert (status_of(client, metrics, "/metrics"), status_of(client, metrics, "/jobs")) == (200, 403)
+    assert said(flask("access", "key", "revoke", first.split()[1]))
+    again = [line.partition("(")[2] for line in said(bootstrap()).splitlines()]
+    assert again == ["bootstrap) is revoked", "metrics) is live"]
+    eventually(lambda: status_of(client, admin, "/access/keys") == 401)
+    # Without settings there is nothing to do.
+    assert said(flask("access", "bootstrap")) == ""
+
+
+@pytest.mark.parametrize("name", ["bootstrap_key_sha256", "metrics_key_sha256"])
+def test_what_is_no_hash_is_refused_at_the_start(monkeypatch, name):
+    monkeypatch.setenv(name.upper(), new_key())
+    with pytest.raises(SettingsError, match=f"{name.upper()}: must match") as refused:
+        Settings.load()
+    assert "djps_k_" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

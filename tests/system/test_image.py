@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import requests
+import yaml
 from image import USER, CannotBuild, Workshop
 
 from ops.stack import ports, processes
+from webapp.access.secret import hash_of, new_key
 from webapp.settings import Settings
 
 pytestmark = pytest.mark.system
@@ -31,6 +33,10 @@ TEMPO = {
 }
 #: What the image's processes are in `ops up`, by name; Flower keeps nothing and needs no drain.
 ROLES = ("api", "worker", "maintenance", "beat")
+#: What runs before them: the compose file's own command.
+MIGRATE = yaml.safe_load((Path(__file__).parents[2] / "ops/docker/compose.yaml").read_text())["services"][
+    "migrate"
+]["command"]
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +64,18 @@ class Containers:
         self.folder = folder
         self.api_port = ports.free()
         self.url = f"http://{ports.LOOPBACK}:{self.api_port}"
+        key = new_key()
         self.environment = {
             **TEMPO,
             "DATABASE_URL": database_url,
             "REDIS_URL": os.environ["REDIS_URL"],
             "API_PORT": str(self.api_port),
             "API_HOST": ports.LOOPBACK,
+            "API_AUTH": "keys",
+            "BOOTSTRAP_KEY_SHA256": hash_of(key).hex(),
         }
+        self.http = requests.Session()
+        self.http.headers["Authorization"] = f"Bearer {key}"
         self.running = {}
 
     def start(self, name, words):
@@ -102,12 +113,12 @@ class Containers:
             return False
 
     def post(self, **payload):
-        answer = requests.post(f"{self.url}/jobs", json={"payload": payload}, timeout=10)
+        answer = self.http.post(f"{self.url}/jobs", json={"payload": payload}, timeout=10)
         assert answer.status_code == 201, answer.text
         return answer.json()["id"]
 
     def job(self, job_id):
-        return requests.get(f"{self.url}/jobs/{job_id}", timeout=10).json()
+        return self.http.get(f"{self.url}/jobs/{job_id}", timeout=10).json()
 
     def end(self):
         for process in self.running.values():
@@ -126,7 +137,7 @@ def containers(image, empty_database, tmp_path_factory, eventually):
     }
     made = Containers(image, empty_database("djps_image"), tmp_path_factory.mktemp("containers"))
     try:
-        migration = made.start("migrate", ["flask", "--app", "wsgi", "db", "upgrade"])
+        migration = made.start("migrate", MIGRATE)
         assert migration.wait(PATIENCE) == 0, made.logs()
         for name in ROLES:
             made.start(name, commands[name])
@@ -134,6 +145,12 @@ def containers(image, empty_database, tmp_path_factory, eventually):
         yield made
     finally:
         made.end()
+
+
+def test_the_key_whose_hash_the_migration_was_given_is_let_in_and_no_one_else(containers):
+    assert containers.http.get(f"{containers.url}/access/me", timeout=10).json()["name"] == "bootstrap"
+    assert requests.get(f"{containers.url}/jobs", timeout=10).status_code == 401
+    assert "(bootstrap) is known now" in containers.log("migrate").read_text()
 
 
 def test_a_job_completes(containers, eventually):

@@ -11,6 +11,7 @@ import secrets
 import string
 from binascii import crc32
 from hashlib import sha256
+from typing import NamedTuple
 
 from webapp.access.errors import MalformedKey
 
@@ -50,8 +51,25 @@ def checksum(body: str) -> str:
     return digits
 
 
-def hash_of(key: str) -> bytes:
+class Kept(NamedTuple):
+    """What is kept of a key.
+
+    Args:
+        hash: SHA-256 of its text.
+        hint: its last characters; empty where its text was never seen.
+    """
+
+    hash: bytes
+    hint: str
+
+
+def kept(key: str) -> Kept:
     """What is kept of a key."""
+    return Kept(hash_of(key), hint_of(key))
+
+
+def hash_of(key: str) -> bytes:
+    """What a key is known by."""
     return sha256(key.encode()).digest()
 
 

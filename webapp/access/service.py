@@ -21,7 +21,7 @@ from webapp.access.errors import (
 )
 from webapp.access.grants import Grant, grant_of, grant_of_new, lacking
 from webapp.access.model import AccessKey, Issued, NewKey, Role, Scope
-from webapp.access.secret import checked, new_key
+from webapp.access.secret import Kept, checked, hash_of, kept, new_key
 from webapp.audit.model import Act, Event, Named
 from webapp.audit.service import AuditRecord
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
@@ -82,13 +82,38 @@ class Access:
             found = store.admin(connection)
             if found is not None and not again:
                 raise AdminExists(found)
-            made = store.add(connection, NewKey("admin", Role.ADMIN), secret, by=by)
+            made = store.add(connection, NewKey("admin", Role.ADMIN), kept(secret), by=by)
             self._note(connection, Event.KEY_INIT, made, by, **_rights_of(made))
             return made
 
         key = in_transaction(self._engine, once)
         logger.info("key was made", extra={"key": key.id, "by": by})
         return Issued(key, secret)
+
+    def adopt(self, sha256: str, wanted: NewKey, *, by: str) -> tuple[AccessKey, bool]:
+        """Makes a key known that was made elsewhere, by its hash; one that is or was known stays as it is.
+
+        So a file of settings may name the first key of an installation, and does not bring one back that was revoked.
+
+        Args:
+            sha256: of the key's text, 64 hexadecimal digits.
+            by: who asks, for the record.
+
+        Returns:
+            The key, and whether it was made known now.
+        """
+        secret = Kept(bytes.fromhex(sha256), "")
+
+        def once(connection: Connection) -> tuple[AccessKey, bool]:
+            store.stamp(connection)
+            found = store.of_secret(connection, secret.hash)
+            if found is not None:
+                return found[0], False
+            made = store.add(connection, wanted, secret, by=by)
+            self._note(connection, Event.KEY_INIT, made, by, **_rights_of(made))
+            return made, True
+
+        return in_transaction(self._engine, once)
 
     def rotate(self, key_id: int, *, overlap: float, by: str | None, giver: int | None = None) -> Issued:
         """Gives a key another secret; the one that it had is good for a while more.
@@ -112,7 +137,7 @@ class Access:
                 raise KeyEnded(found)
             _check_giver(connection, giver, grant_of(found))
             store.date_secrets(connection, key_id, overlap=overlap)
-            store.add_secret(connection, key_id, secret)
+            store.add_secret(connection, key_id, kept(secret))
             self._note(connection, Event.KEY_ROTATE, found, None if giver else by, overlap=overlap)
             return _known(connection, key_id)
 
@@ -164,7 +189,7 @@ class Access:
             UnknownKey: no key has it.
         """
         wanted = checked(secret.strip())
-        found = in_one_trip(self._engine, partial(store.of_secret, secret=wanted))
+        found = in_one_trip(self._engine, partial(store.of_secret, secret=hash_of(wanted)))
         if found is None:
             raise UnknownKey
         return found
@@ -197,7 +222,7 @@ def _create(
     _check_giver(connection, giver, grant_of_new(wanted, datetime.now(UTC)))
     if store.live_number(connection) >= store.MOST_KEYS:
         raise TooManyKeys(store.MOST_KEYS)
-    return store.add(connection, wanted, secret, by=by)
+    return store.add(connection, wanted, kept(secret), by=by)
 
 
 def _check_giver(connection: Connection, giver: int | None, wanted: Grant) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, text
 
 from webapp.access.model import AccessKey, Caller, LiveKey, NewKey, scopes_of
-from webapp.access.secret import hash_of, hint_of
+from webapp.access.secret import Kept
 from webapp.infra.postgres.sql_files import read_sql
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def live_number(connection: Connection) -> int:
     return int(connection.execute(_LIVE_NUMBER, {"most": MOST_KEYS}).scalar_one())
 
 
-def add(connection: Connection, wanted: NewKey, secret: str, *, by: str | None) -> AccessKey:
+def add(connection: Connection, wanted: NewKey, secret: Kept, *, by: str | None) -> AccessKey:
     """Puts a new key on record, with the hash of its secret."""
     values = {
         "name": wanted.name,
@@ -87,9 +87,9 @@ def add(connection: Connection, wanted: NewKey, secret: str, *, by: str | None) 
     return _known(connection, key_id)
 
 
-def add_secret(connection: Connection, key_id: int, secret: str) -> None:
+def add_secret(connection: Connection, key_id: int, secret: Kept) -> None:
     """Puts the hash of another secret of a key on record."""
-    connection.execute(_ADD_SECRET, {"id": key_id, "hash": hash_of(secret), "hint": hint_of(secret)})
+    connection.execute(_ADD_SECRET, {"id": key_id, "hash": secret.hash, "hint": secret.hint})
 
 
 def date_secrets(connection: Connection, key_id: int, *, overlap: float) -> None:
@@ -112,9 +112,13 @@ def _known(connection: Connection, key_id: int) -> AccessKey:
     return _key(connection.execute(_FIND, {"id": key_id}).one())
 
 
-def of_secret(connection: Connection, secret: str) -> tuple[AccessKey, bool] | None:
-    """The key that a secret is or was good for, and whether the secret is still good for it; None: there is none."""
-    row = connection.execute(_OF_SECRET, {"hash": hash_of(secret)}).first()
+def of_secret(connection: Connection, secret: bytes) -> tuple[AccessKey, bool] | None:
+    """The key that a secret is or was good for, and whether the secret is still good for it; None: there is none.
+
+    Args:
+        secret: its hash.
+    """
+    row = connection.execute(_OF_SECRET, {"hash": secret}).first()
     return None if row is None else (_known(connection, row[0]), row[1])
 
 

@@ -13,7 +13,7 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
-from webapp.access.model import AccessKey, Issued, Role, Scope
+from webapp.access.model import AccessKey, Issued, NewKey, Role, Scope
 from webapp.access.service import Access
 from webapp.api.access_schemas import (
     AccessKeyAnswer,
@@ -32,6 +32,7 @@ from webapp.cli.console import (
     with_options,
     with_plain_errors,
 )
+from webapp.settings import Settings
 
 group = AppGroup("access", help="Keys of the API: who may do what.")
 keys = AppGroup("key", help="Make, list, rotate, revoke and find keys.")
@@ -89,6 +90,20 @@ def _access() -> Access:
 def init(*, again: bool, by: str, as_json: bool) -> None:
     """Makes the first key, with the role admin, and prints it once. It is good until it is revoked."""
     _show_issued(_access().init(by=by, again=again), as_json=as_json)
+
+
+@group.command("bootstrap")
+@with_plain_errors
+def bootstrap() -> None:
+    """Makes the keys known whose hashes BOOTSTRAP_KEY_SHA256 and METRICS_KEY_SHA256 are. Each once: one that was revoked stays so."""
+    settings: Settings = current_app.extensions["settings"]
+    for sha256, wanted in (
+        (settings.bootstrap_key_sha256, NewKey("bootstrap", Role.ADMIN)),
+        (settings.metrics_key_sha256, NewKey("metrics", scopes=(Scope.METRICS_READ,))),
+    ):
+        if sha256:
+            key, is_new = _access().adopt(sha256, wanted, by="access bootstrap")
+            say(f"key {key.id} ({key.name}) is {'known now' if is_new else key.state}")
 
 
 @keys.command("create")

@@ -56,6 +56,7 @@ EXAMPLES = {
     "tasks resume": ("tasks resume send-email",),
     "tasks history": ("tasks history send-email",),
     "access init": ("access init", "access init --again"),
+    "access bootstrap": ("access bootstrap",),
     "access key create": (
         "access key create dashboard --role viewer",
         "access key create shop --scope jobs:submit --scope jobs:read --network 10.0.0.0/8 --days 90",

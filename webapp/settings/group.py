@@ -61,6 +61,9 @@ def sentence_of(item: ErrorDetails, fields: Mapping[str, FieldInfo]) -> str:
         given = "secrets that are not shown"
     elif name.endswith("_BASIC_AUTH"):
         given = "a password that is not shown"
+    elif name.endswith("_SHA256"):
+        # It may be the key itself.
+        given = "a text that is not shown"
     return f"{name}: {words} (given: {given})"
 
 
