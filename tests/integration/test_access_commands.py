@@ -56,14 +56,14 @@ def test_a_key_is_made_with_what_was_asked_for(flask):
 
 
 def test_keys_of_the_settings_are_made_known_once_by_their_hashes(
-    client, app, flask, settings, monkeypatch, eventually
+    client, flask, settings, monkeypatch, eventually
 ):
     admin, metrics = new_key(), new_key()
     hashes = {"bootstrap_key_sha256": hash_of(admin).hex(), "metrics_key_sha256": hash_of(metrics).hex()}
 
     def bootstrap():
         with monkeypatch.context() as patch:
-            patch.setitem(app.extensions, "settings", settings.model_copy(update=hashes))
+            patch.setitem(client.application.extensions, "settings", settings.model_copy(update=hashes))
             return flask("access", "bootstrap")
 
     first, second = said(bootstrap()).splitlines()

@@ -434,6 +434,33 @@ def test_the_limit_is_per_client_address(another_app):
         assert submit(client, environ_base={"REMOTE_ADDR": address}).status_code == 429
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "is_one_client"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+    ],
+)
+def test_the_limit_is_per_site_of_ipv6(another_app, one, other, is_one_client):
+    client = another_app(rate_limit="1 per minute", api_auth="open").test_client()
+    assert submit(client, environ_base={"REMOTE_ADDR": one}).status_code == 201
+    code = submit(client, environ_base={"REMOTE_ADDR": other}).status_code
+    assert code == (429 if is_one_client else 201)
+
+
+def test_who_shows_a_key_is_limited_by_it_and_not_with_their_address(another_app, flask):
+    client = another_app(rate_limit="1 per minute").test_client()
+    words = ("access", "key", "create", "shop", "--scope", "jobs:submit")
+    one, other = ({"Authorization": f"Bearer {flask(*words).stdout.strip()}"} for _ in range(2))
+
+    def code(address, headers=None):
+        return submit(client, environ_base={"REMOTE_ADDR": address}, headers=headers).status_code
+
+    assert [code("127.0.0.1", one), code("127.0.0.2", one)] == [201, 429]
+    assert [code("127.0.0.1", other), code("127.0.0.1")] == [201, 201]
+
+
 def test_a_forwarded_address_is_not_believed_by_default(another_app):
     client = another_app(rate_limit="1 per minute", api_auth="open").test_client()
     codes = [submit(client, headers={"X-Forwarded-For": f"10.0.0.{n}"}).status_code for n in range(3)]

@@ -48,7 +48,7 @@ stored just now; `Retry-After` says when to come back.
 
 ## Rate limits
 
-Submissions are limited per client address (`RATE_LIMIT`); a batch counts as one. Beyond the limit the answer is 429 with
+Submissions are limited by key, and without one by client address (`RATE_LIMIT`); a batch counts as one. Beyond the limit the answer is 429 with
 `Retry-After`. Other calls have no such limit, but for keys that are not good.
 
 ## Keys

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from flask import g, request
 from flask.json.provider import DefaultJSONProvider
 from flask_limiter import Limiter
-from flask_limiter.util import get_remote_address
 from flask_sqlalchemy import SQLAlchemy
 from limits.storage.redis import RedisStorage
 
+from webapp.access.attempts import site_of
+from webapp.access.model import ANYONE, Caller
 from webapp.infra.jsontext import text_of
 from webapp.infra.postgres.base import Base
 
+
+def submitter() -> str:
+    """Whose submissions are counted together: those by one key, whatever the address, and without a key those of one address or IPv6 site."""
+    caller: Caller = g.get("caller", ANYONE)
+    return site_of(request.remote_addr) if caller.key is None else f"key {caller.key}"
+
+
 db = SQLAlchemy(model_class=Base)
-#: Counts submissions per client address in Redis; `webapp.api` configures it and names its routes.
-limiter = Limiter(key_func=get_remote_address)
+#: Counts submissions in Redis; `webapp.api` configures it and names its routes.
+limiter = Limiter(key_func=submitter)
 
 #: How Flask asks for an answer's JSON outside debug mode.
 _COMPACT = {"separators": (",", ":")}

@@ -35,12 +35,12 @@ def job_service() -> Jobs:
 
 
 def rate_limit() -> str:
-    """The limit on submissions per client address."""
+    """The limit on submissions of one key or address."""
     return cast("str", current_app.extensions["settings"].rate_limit)
 
 
 def limited(view: Callable[[], T]) -> Callable[[], T]:
-    """Limits a view's calls per client address to RATE_LIMIT; without one the limiter is not even asked."""
+    """Limits a view's calls by one key or address to RATE_LIMIT; without one the limiter is not even asked."""
     counted: Callable[[], T] = limiter.limit(rate_limit)(view)
 
     @wraps(view)

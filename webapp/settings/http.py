@@ -44,7 +44,8 @@ class HttpSettings(Group):
         description="SHA-256 of a key with the scope metrics:read alone that `access bootstrap` makes known; empty: of none.",
     )
     rate_limit: str = Field(
-        "10 per minute", description="Submissions per client address; off (or empty): no limit."
+        "10 per minute",
+        description="Submissions by one key, and without a key by one client address (/64 of IPv6); off (or empty): no limit.",
     )
     trusted_proxies: int = Field(0, ge=0, le=10, description="Proxies whose X-Forwarded-For is believed.")
     trusted_hosts: str = Field(
