@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ops.bench import (
+    access,
     bloat,
     installation,
     machine,
@@ -27,9 +28,21 @@ from ops.bench.progress import Record
 from ops.bench.servers import Servers
 
 #: What `only` may name besides the keys of peers.
-SCENARIOS = ("post", "ours", "peers", "size", "waiting", "prune", "size-huge", "upgrade", "bloat", "settings")
-#: What a full run leaves out unless it is asked for: they take ten minutes each, and 20 GB.
-ON_REQUEST = ("size-huge", "upgrade", "bloat", "settings")
+SCENARIOS = (
+    "post",
+    "ours",
+    "peers",
+    "size",
+    "waiting",
+    "prune",
+    "size-huge",
+    "upgrade",
+    "bloat",
+    "settings",
+    "access",
+)
+#: What a full run leaves out unless it is asked for: some take ten minutes, and 20 GB.
+ON_REQUEST = ("size-huge", "upgrade", "bloat", "settings", "access")
 #: What a quick run leaves out as well.
 NOT_QUICK = ("waiting", "prune")
 #: What ends a run early.
@@ -136,6 +149,7 @@ def _once(plan: Plan, servers: Servers, record: Record, wanted: _Wanted) -> None
         ("upgrade", "the upgrade that brings history, under load", upgrade.measure),
         ("size-huge", "cost with twenty-one million rows", size.measure_huge),
         ("settings", "a backlog with other settings of PostgreSQL", postgres_settings.measure),
+        ("access", "POST with keys and without", access.measure),
         ("bloat", "size of the living table while jobs go through it", bloat.measure),
     ):
         if name in wanted.scenarios:
