@@ -133,7 +133,7 @@ def _logs(commands: dict[str, Parser]) -> None:
 
 def _develop(commands: dict[str, Parser]) -> None:
     new = commands["new"]
-    written = new.add_subparsers(dest="what", metavar="WHAT", required=True)
+    written = new.add_subparsers(dest="what", metavar="WHAT", required=True, help="what to write")
     handler = written.add_parser("handler", help="a handler and its test")
     handler.add_argument("name", help="what a payload's `task` will say, such as send-email")
     written.add_parser("secrets", help="passwords and keys for containers, as lines of .env")

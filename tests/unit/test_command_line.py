@@ -86,7 +86,7 @@ def test_an_example_of_the_applications_commands_can_be_typed(line):
         command = command.commands[name]
     assert line in command.epilog
     with command.make_context(name, words) as parsed:
-        assert parsed.params
+        assert bool(parsed.params) == bool(command.params)
 
 
 def test_help_says_defaults_and_examples(capsys):

@@ -12,8 +12,6 @@ from webapp.settings.group import LOOPBACK, Group, items_of
 _HOST_NAME = re.compile(r"\.?[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]?")
 
 
-#: A hash as `sha256sum` prints it, or none.
-_SHA256 = "^([0-9a-f]{64})?$"
 #: Submissions that a gunicorn worker answers at once, beside `API_THREADS` other requests: those that come while one is being
 #: stored are stored together.
 MOST_SUBMISSIONS = 16
@@ -35,12 +33,12 @@ class HttpSettings(Group):
     )
     bootstrap_key_sha256: str = Field(
         "",
-        pattern=_SHA256,
+        pattern="^([0-9a-f]{64})?$",
         description="SHA-256 of an admin key that `access bootstrap` makes known; empty: of none.",
     )
     metrics_key_sha256: str = Field(
         "",
-        pattern=_SHA256,
+        pattern="^([0-9a-f]{64})?$",
         description="SHA-256 of a key with the scope metrics:read alone that `access bootstrap` makes known; empty: of none.",
     )
     rate_limit: str = Field(
