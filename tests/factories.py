@@ -26,6 +26,7 @@ from webapp.dead_letters.model import NewDeadLetter
 from webapp.dead_letters.store import move_to_dead_letters
 from webapp.flow.book import FlowBook
 from webapp.flow.looks import Looks
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.background import Clock
 from webapp.infra.broker.publish import Broker
 from webapp.infra.broker.transport import lists_of
@@ -152,7 +153,7 @@ def dead_lettered(
 def row_of(engine: Engine, job_id: UUID | str) -> JobRow:
     """The job as it stands."""
     with engine.connect() as connection:
-        row = store.find(connection, UUID(str(job_id)))
+        row = store.find(connection, UUID(str(job_id)), EVERYTHING)
     assert row is not None
     return row
 

@@ -28,6 +28,7 @@ from tasks.sweeps.callbacks import run_callbacks
 from tasks.sweeps.expire import run_expiry
 from webapp import create_app
 from webapp.audit.tables import AuditEventRow
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.postgres.base import Base
 from webapp.jobs.service import Jobs
 from webapp.jobs.tables import Job, LivingJob
@@ -273,7 +274,7 @@ class Platform:
             return
         except JobsFailed:
             jobs: Jobs = self._app.extensions["jobs"]
-            dead_letter.move(runtime().engine, job_id, jobs.get(job_id).attempt)
+            dead_letter.move(runtime().engine, job_id, jobs.get(job_id, EVERYTHING).attempt)
 
 
 def _waits_its_turn() -> ColumnElement[bool]:

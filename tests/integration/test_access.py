@@ -193,7 +193,13 @@ def test_a_caller_learns_who_they_are(guarded, make):
     key_id, headers = make(Scope.JOBS_SUBMIT, lifetime=3_600)
     told = guarded.test_client().get("/access/me", headers=headers).json
     assert told.pop("expires_at") is not None
-    assert told == {"mode": "keys", "key": key_id, "name": "a test's", "scopes": ["jobs:submit"]}
+    assert told == {
+        "mode": "keys",
+        "key": key_id,
+        "name": "a test's",
+        "scopes": ["jobs:submit"],
+        "queues": None,
+    }
 
 
 def test_a_key_whose_row_was_changed_by_hand_is_good_for_nothing_and_harms_no_other(guarded, make, engine):

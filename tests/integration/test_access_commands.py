@@ -97,6 +97,7 @@ def test_what_is_no_hash_is_refused_at_the_start(monkeypatch, name):
         (("shop", "--role", "viewer", "--days", "0"), "must be at least 1"),
         (("shop", "--role", "viewer", "--days", "100000"), "must be at most"),
         ((" ", "--role", "viewer"), "must"),
+        (("shop", "--role", "viewer", "--queue", "no queue"), "--queue.0: "),
         (("x" * 101, "--role", "viewer"), "must have at most 100 characters"),
     ],
 )

@@ -19,6 +19,7 @@ from webapp.flow.admission import Bounds
 from webapp.flow.limits import QueueLimits
 from webapp.flow.looks import Looks
 from webapp.flow.model import Kind, Target
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.broker import heartbeats
 from webapp.infra.postgres.literals import array_of
 from webapp.infra.telemetry import metrics
@@ -369,7 +370,7 @@ def test_what_was_found_outlives_processes_and_redis(client, engine, bound, redi
     looked = run(engine, text("UPDATE queue_looks SET took = 60 RETURNING at")).scalar_one()
     redis.flushall()
     with pytest.raises(QueueFull):
-        service_over(engine, broker).submit(Submission({"task": "noop"}))
+        service_over(engine, broker).submit(Submission({"task": "noop"}), EVERYTHING)
     # Another process goes by the same look.
     assert run(engine, text("SELECT at FROM queue_looks")).scalar_one() == looked
 
@@ -389,7 +390,7 @@ def test_several_processes_go_beyond_a_depth_by_what_comes_in_a_second(engine, b
 
     def submit(number):
         try:
-            services[number % 2].submit(Submission({"task": "noop"}))
+            services[number % 2].submit(Submission({"task": "noop"}), EVERYTHING)
         except QueueFull:
             return 0
         return 1

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from webapp.access.model import NewKey, Role
 from webapp.audit import months, store
 from webapp.audit.model import SYSTEM, Act, AuditFilter, Event, Named
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.postgres.engine import in_transaction
 
 USER = pwd.getpwuid(os.getuid()).pw_name
@@ -175,6 +176,7 @@ def test_acts_on_keys_are_on_record_without_their_secrets(flask, events):
         "role": "viewer",
         "scopes": [],
         "networks": [],
+        "queues": [],
         "on_behalf_of": "ada",
     }
     assert flask("access", "init").exit_code == 1
@@ -189,8 +191,8 @@ def test_what_cannot_be_recorded_is_not_done(client, flask, engine, service):
         assert client.post(path).status_code >= 500, path
     assert client.post("/queues/default/pause").status_code >= 500
     assert flask("access", "init").exit_code != 0
-    assert service.get(job.id).status == "queued"
-    assert service.get(letter.id).status == "failed"
+    assert service.get(job.id, EVERYTHING).status == "queued"
+    assert service.get(letter.id, EVERYTHING).status == "failed"
     assert client.get("/queues/default").json["paused"] is False
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM access_keys")).scalar() == 0

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
+from webapp.flow.reach import EVERYTHING
 from webapp.queues import backlog
 from webapp.queues.backlog import Depth
 
@@ -23,7 +24,7 @@ SCRAPE_WITHIN = 5.0
 def look(engine):
     with engine.begin() as connection:
         backlog.bound(connection)
-        return backlog.depths(connection), backlog.open_dead_letters(connection)
+        return backlog.depths(connection, EVERYTHING), backlog.open_dead_letters(connection)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from factories import age, preparing, queued, row_of, waiting
 from sqlalchemy import text
 
 from tasks.sweeps.dispatch import run_dispatch
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.broker.pace_table import TTL
 from webapp.infra.broker.publish import Broker
 from webapp.infra.broker.transport import list_of, lists_of
@@ -188,18 +189,19 @@ def test_a_pass_waits_calmly_when_a_queue_is_full(parts, engine, redis):
 
 
 def test_jobs_whose_messages_were_flushed_are_sent_again_at_once(service, parts, redis, engine):
-    accepted = [service.submit(Submission({"task": "noop", "n": n})).job for n in range(5)]
+    accepted = [service.submit(Submission({"task": "noop", "n": n}), EVERYTHING).job for n in range(5)]
     assert parts.dispatcher.refill() == 5  # The first look at a Redis knows nothing of its past.
     run_dispatch(parts)
     assert parts.dispatcher.refill() == 0
     redis.flushdb()
     assert run_dispatch(parts) == 5
     assert len(sent(redis)) == 5
-    assert {row.dispatched_at is not None for row in (service.get(one.id) for one in accepted)} == {True}
+    rows = [service.get(one.id, EVERYTHING) for one in accepted]
+    assert {row.dispatched_at is not None for row in rows} == {True}
 
 
 def test_another_redis_under_the_same_name_is_filled_anew(service, parts, redis):
-    service.submit(Submission({"task": "noop"}))
+    service.submit(Submission({"task": "noop"}), EVERYTHING)
     run_dispatch(parts)
     redis.set("djps:epoch", "the id of a run before")
     assert run_dispatch(parts) == 1
@@ -207,6 +209,6 @@ def test_another_redis_under_the_same_name_is_filled_anew(service, parts, redis)
 
 def test_without_redis_nothing_is_taken_back(service, engine, closed_port):
     away = Broker(f"redis://127.0.0.1:{closed_port}", buffer=10)
-    service.submit(Submission({"task": "noop"}))
+    service.submit(Submission({"task": "noop"}), EVERYTHING)
     assert Dispatcher(engine, away).refill() == 0
     away.epoch.begin()

@@ -19,12 +19,14 @@ from uuid_utils.compat import uuid7
 from webapp.dead_letters import store as dead_letters
 from webapp.dead_letters.model import DeadLetterFilter, ResolveRequest
 from webapp.flow import look_store
+from webapp.flow.reach import EVERYTHING, Reach
 from webapp.infra.postgres.engine import Statement
 from webapp.jobs import callbacks, control, ends, pages, search, store
 from webapp.jobs.filters import Filter, first_id
 from webapp.jobs.history import Period
 from webapp.jobs.model import Claim
 from webapp.jobs.search import COUNTED_UP_TO
+from webapp.jobs.unseen import unseen
 
 #: Days of history before today; the tables have tomorrow as well.
 DAYS = 60
@@ -138,7 +140,7 @@ BOUNDED = {
     "first page of a day": listed(created_after=NOW - timedelta(days=1)),
     "what waits": listed(status="queued"),
     "second page": lambda connection, job: pages.page(connection, Filter(), limit=100, before=job),
-    "jobs/find_job find": store.find,
+    "jobs/find_job find": lambda connection, job: store.find(connection, job, EVERYTHING),
     "jobs/callbacks take_ended": lambda connection, _: callbacks.take_ended(connection, 10, RECENT),
     "jobs/attempts": lambda connection, job: store.attempts(
         connection, job, RECENT, before=9, limit=9, room=9
@@ -156,11 +158,13 @@ BOUNDED = {
 #: What looks at every day, and why that is borne.
 EVERY_DAY = {
     # A question about a job that is not there, or ended long after it was made.
-    "jobs/find_job find": lambda connection, _: store.find(connection, uuid7()),
+    "jobs/find_job find": lambda connection, _: store.find(connection, uuid7(), EVERYTHING),
     # After a lost answer to a submission.
     "jobs/find_job find_ended": store.find_ended,
     # After a lost answer to an end.
     "jobs/status_after": lambda connection, job: ends.status_after(connection, claim_of(job)),
+    # A key of queues meets a key of a job that is taken: it may be by one of any day.
+    "jobs/reached": lambda connection, job: unseen(connection, [job], Reach(frozenset({"video"}))),
     # Once a minute.
     "jobs/callbacks take_ended": lambda connection, _: callbacks.take_ended(connection, 10),
     # Tags have no order, so the few jobs that have them may be of any day.

@@ -13,6 +13,7 @@ from factories import completed, dead_lettered, preparing, queued, row_of
 from sqlalchemy import text
 
 from webapp.api import searching
+from webapp.flow.reach import EVERYTHING
 from webapp.jobs import explain, filters, search
 from webapp.jobs.filters import Filter
 from webapp.jobs.options import PLAIN
@@ -227,7 +228,7 @@ def test_what_is_ahead_of_a_job_is_counted_without_reading_what_is_behind_it(eng
             text("UPDATE jobs SET run_at = now() - interval '1 day' WHERE id = :id"), {"id": first.id}
         )
     with engine.connect() as connection:
-        ahead = explain.situation(connection, row_of(engine, first.id), 1).ahead
+        ahead = explain.situation(connection, row_of(engine, first.id), 1, EVERYTHING).ahead
     # Of each priority every other job is due; those of odd numbers are.
     assert ahead == BACKLOG // 10 * len([one for one in range(priority + 1, 10) if one % 2])
     values = {name: getattr(row_of(engine, first.id), name) for name in ("id", "attempt", "queue", "run_at")}

@@ -14,6 +14,7 @@ from redis import Redis
 
 from tasks.sweeps import dispatch
 from webapp import settings as settings_module
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.broker import heartbeats, pace_table, redis_keys
 from webapp.infra.broker.publish import Broker
 from webapp.infra.broker.redis_keys import EPOCH, PACE
@@ -177,7 +178,7 @@ def test_with_a_prefix_no_other_key_is_touched(another_app, engine, redis, monke
     service = client.application.extensions["jobs"]
     broker = service._hints._broker
     assert client.post("/jobs", json={"payload": {"task": "noop"}}).status_code == 201
-    service.submit_many([Submission({"task": "noop"})] * 3)
+    service.submit_many([Submission({"task": "noop"})] * 3, EVERYTHING)
     broker.paces.tell("noop", 0.01)
     Dispatcher(engine, broker).refill()
     heartbeats.beat(redis, "w", 30, "{}")

@@ -26,6 +26,7 @@ from sqlalchemy.exc import IntegrityError
 from webapp.dead_letters import store as dead_letters
 from webapp.dead_letters.model import DeadLetterFilter
 from webapp.dead_letters.store import move_to_dead_letters
+from webapp.flow.reach import EVERYTHING
 from webapp.jobs import insert, pages, retention, search, store
 from webapp.jobs.ends import status_after
 from webapp.jobs.filters import Filter
@@ -72,7 +73,7 @@ def test_jobs_without_a_key_never_collide(engine):
 
 def test_what_is_not_there_is_not_found(engine):
     with engine.connect() as connection:
-        assert store.find(connection, uuid4()) is None
+        assert store.find(connection, uuid4(), EVERYTHING) is None
 
 
 def test_a_page_has_the_newest_first(engine):
@@ -386,7 +387,7 @@ def test_only_old_final_jobs_are_pruned_with_all_that_belongs_to_them(engine):
     age(engine, "created_at", 99 * 86_400)
     with engine.begin() as connection:
         assert retention.prune(connection, days=30, limit=1) == 1
-        assert store.find(connection, dead.id) is None
+        assert store.find(connection, dead.id, EVERYTHING) is None
         assert retention.prune(connection, days=30, limit=10) == 1
         assert retention.prune(connection, days=30, limit=10) == 0
         left = {row.id for row in pages.page(connection, Filter(), limit=100).jobs}

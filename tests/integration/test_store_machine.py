@@ -35,6 +35,7 @@ from sqlalchemy.exc import OperationalError
 from uuid_utils.compat import uuid7
 
 from webapp.dead_letters.model import NewDeadLetter
+from webapp.flow.reach import EVERYTHING
 from webapp.jobs import control, insert, store
 from webapp.jobs.model import CancelAnswer, Claim
 from webapp.jobs.states import FINAL, AttemptOutcome, JobStatus
@@ -369,7 +370,7 @@ class StoreMachine(RuleBasedStateMachine):
                 return {hint.id for hint in statement(connection)}
             before = set(self.seen_by(side))
             count = statement(connection)
-            left = {job for job in before if store.find(connection, job)}
+            left = {job for job in before if store.find(connection, job, EVERYTHING)}
             assert count == len(before - left)
             return before - left
 

@@ -28,6 +28,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from webapp.dead_letters.store import move_to_dead_letters
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.postgres.database_errors import met_a_moved_row
 from webapp.jobs import control, ends, insert, retention, store
 from webapp.jobs.model import CancelAnswer, Claim
@@ -88,7 +89,8 @@ MOVES: dict[str, Move] = {
         store.renew(connection, [case.id], workers=[case.held.worker_id], lease=LEASE)
     ),
     "prune": lambda connection, case: (
-        retention.prune(connection, days=30, limit=MANY) > 0 and store.find(connection, case.id) is None
+        retention.prune(connection, days=30, limit=MANY) > 0
+        and store.find(connection, case.id, EVERYTHING) is None
     ),
     "take_due": lambda connection, case: (
         case.id in {hint.id for hint in queue_store.take_due(connection, "default", MANY)}

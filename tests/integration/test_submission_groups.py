@@ -13,6 +13,7 @@ from factories import new_job, row_of, tables
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.postgres import deadlines
 from webapp.infra.postgres.database_errors import is_lock_of
 from webapp.jobs import groups, insert
@@ -40,7 +41,7 @@ def meet(service, eventually, monkeypatch) -> Meet:
 
     def submit(submission: Submission) -> Accepted:
         with deadlines.within(BUDGET):
-            return service.submit(submission)
+            return service.submit(submission, EVERYTHING)
 
     def submit_all(*submissions: Submission) -> list[Future[Accepted]]:
         waiting = service._groups._waiting
@@ -117,7 +118,7 @@ def test_the_same_key_twice_is_one_job_and_another_request_under_it_is_refused(e
 
 
 def test_a_key_that_was_used_before_answers_its_job_and_costs_the_others_nothing(service, engine, meet):
-    before = service.submit(plain("k", 1))
+    before = service.submit(plain("k", 1), EVERYTHING)
     again, free = meet(plain("k", 1), plain("l", 2))
     assert (again.result().created, again.result().job) == (False, before.job)
     assert free.result().created
@@ -197,7 +198,7 @@ def test_a_lone_submission_waits_for_no_one(service, monkeypatch):
     monkeypatch.setattr(insert, "insert_group", None)
     began = time.monotonic()
     for n in range(5):
-        assert service.submit(plain(n=n)).created
+        assert service.submit(plain(n=n), EVERYTHING).created
     assert time.monotonic() - began < PATIENCE
     assert not service._groups._waiting
     assert service._groups._is_free
@@ -206,4 +207,4 @@ def test_a_lone_submission_waits_for_no_one(service, monkeypatch):
 def test_a_large_job_is_stored_by_itself(service, engine, monkeypatch):
     monkeypatch.setattr(service._groups, "add", None)
     large = Submission({"task": "noop", "text": "x" * groups.LONGEST_PAYLOAD})
-    assert row_of(engine, service.submit(large).job.id).payload == large.payload
+    assert row_of(engine, service.submit(large, EVERYTHING).job.id).payload == large.payload

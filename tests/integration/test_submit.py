@@ -11,6 +11,7 @@ from factories import age, row_of, service_over, tables, waiting
 from prometheus_client import generate_latest
 from sqlalchemy import create_engine, text
 
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.broker.client import PAUSE_AFTER_FAILURE
 from webapp.infra.broker.messages import CLAIM_AND_SETTLE
 from webapp.infra.broker.publish import Broker
@@ -36,7 +37,7 @@ def messages(redis, queue="default"):
 
 
 def submitted(service, key=None, **payload):
-    return service.submit(Submission({"task": "noop"} | payload, key))
+    return service.submit(Submission({"task": "noop"} | payload, key), EVERYTHING)
 
 
 def created_total():
@@ -136,7 +137,7 @@ def test_a_handlers_own_limits_and_queue_are_the_jobs(service, handle, redis):
 def test_without_a_default_an_unknown_name_is_refused_before_anything_is_stored(engine):
     service = service_over(engine, Broker("redis://127.0.0.1:1/0", buffer=1), default_handler="")
     with pytest.raises(UnknownTask, match=r"given: 'nobody'"):
-        service.submit(Submission({"task": "nobody"}))
+        service.submit(Submission({"task": "nobody"}), EVERYTHING)
     assert tables(engine) == []
 
 

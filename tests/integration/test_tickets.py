@@ -12,6 +12,7 @@ from sqlalchemy import text
 from tasks import chunk
 from tasks.chunk import execute_due
 from tasks.runtime import child_name
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.broker import transport
 from webapp.infra.broker.hints import Ticket
 from webapp.infra.broker.pace_table import FIRST_TTL
@@ -140,7 +141,7 @@ def test_quick_jobs_that_come_in_a_crowd_are_left_for_tickets_and_slow_ones_are_
     service = submitting
 
     def post(task):
-        return service.get(service.submit(Submission({"task": task, "n": 0})).job.id)
+        return service.get(service.submit(Submission({"task": task, "n": 0}), EVERYTHING).job.id, EVERYTHING)
 
     redis.lpush(transport.list_of("default", 0), *["a message"] * (MOST_TICKETS - 1))
     assert post(quick[0]).dispatched_at

@@ -18,6 +18,7 @@ from tasks.chunk import execute_jobs
 from tasks.execution import execute_job
 from tasks.presence import lost_jobs
 from tasks.sweeps import callbacks
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.telemetry import traceparent, traces
 from webapp.infra.telemetry.logs import bound_field
 from webapp.infra.telemetry.traceparent import of_attempt
@@ -196,7 +197,7 @@ def test_each_job_of_a_chunk_has_a_span_as_if_it_had_come_alone(engine, handle, 
 
 
 def test_what_a_handler_submits_belongs_to_its_attempt(engine, handle, service, collector):
-    name = handle(lambda payload, context: service.submit(Submission({"task": "noop"})) and None)
+    name = handle(lambda payload, context: service.submit(Submission({"task": "noop"}), EVERYTHING) and None)
     attempt(queued(engine, task=name, traceparent=TRACEPARENT).id)
     (span,) = told(collector)
     assert tables(engine)[1]["traceparent"] == f"00-{TRACE}-{span.span_id}-01"

@@ -139,7 +139,7 @@ def test_names_of_spans_are_few(client, collector, asked, name, known):
 
 
 def test_an_answer_5xx_is_an_error(app, client, collector, monkeypatch):
-    monkeypatch.setattr(app.extensions["jobs"], "submit", lambda _: 1 / 0)
+    monkeypatch.setattr(app.extensions["jobs"], "submit", lambda *_: 1 / 0)
     assert submit(client).status_code == 500
     (span,) = told(collector)
     assert (span.error, span.attributes["error.type"]) == ("", "500")

@@ -21,6 +21,7 @@ from uuid_utils.compat import uuid7
 
 from tasks.sweeps import prune
 from webapp.dead_letters.store import move_to_dead_letters
+from webapp.flow.reach import EVERYTHING
 from webapp.jobs import insert, store, unique_keys
 from webapp.jobs.errors import UniqueHeld, UniqueOfPruned, UniqueRace
 from webapp.jobs.options import Options
@@ -40,7 +41,9 @@ def post(client, *given, **asked):
 
 
 def asked_of(service, *given, **unique):
-    return service.submit(Submission({"task": "noop"}, options=Options(unique=Unique(*given, **unique))))
+    return service.submit(
+        Submission({"task": "noop"}, options=Options(unique=Unique(*given, **unique))), EVERYTHING
+    )
 
 
 def keys_of(engine):
@@ -129,7 +132,7 @@ def test_one_that_waited_for_the_key_sees_who_took_it(service, engine, eventuall
     )
     with connection.begin():
         row, _ = unique_keys.insert_unique(
-            connection, job, job.unique, dispatched=False, key_ttl=60.0, again=False
+            connection, job, job.unique, EVERYTHING, dispatched=False, key_ttl=60.0, again=False
         )
         assert row is not None
         with ThreadPoolExecutor(1) as pool:

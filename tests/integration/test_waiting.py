@@ -147,12 +147,12 @@ def test_a_database_that_is_away_for_a_moment_ends_no_wait(waiting, app, engine,
     jobs = app.extensions["jobs"]
     real, failed = jobs.get, []
 
-    def get(job_id):
+    def get(*given):
         if threading.current_thread() is not threading.main_thread() and len(failed) == 1:
             failed.append(1)
             create_engine("postgresql+psycopg2://x@127.0.0.1:1/x").connect()
         failed.append(1)
-        return real(job_id)
+        return real(*given)
 
     monkeypatch.setattr(jobs, "get", get)
     answer = waiting(f"/jobs/{claim.id}?wait=30")
@@ -373,7 +373,7 @@ def test_an_unknown_job_has_no_events(client, job_id, watchers):
 
 
 def test_a_job_that_cannot_be_watched_leaves_no_watch(client, app, engine, watchers, monkeypatch):
-    monkeypatch.setattr(app.extensions["jobs"], "watch", lambda job_id: 1 / 0)
+    monkeypatch.setattr(app.extensions["jobs"], "watch", lambda *_: 1 / 0)
     assert client.get(f"/jobs/{queued(engine).id}/events").status_code == 500
     assert watchers.count == 0
 
@@ -384,7 +384,7 @@ def test_a_job_that_cannot_be_watched_leaves_no_watch(client, app, engine, watch
     ids=["away", "no connection"],
 )
 def test_a_job_that_could_not_be_marked_in_time_is_waited_for(error, client, engine, watchers, monkeypatch):
-    def watch(self, job_id):
+    def watch(self, *_):
         raise error
 
     monkeypatch.setattr(Jobs, "watch", watch)

@@ -20,9 +20,10 @@ from webapp.access.model import (
 from webapp.api.needs import UndeclaredNeed, need_of, needs, needs_of
 from webapp.api.openapi import documented, operation_of, security_of
 from webapp.api.redaction import NOT_SHOWN, without_content, without_error
+from webapp.flow.reach import EVERYTHING
 
-NO_ONE = Caller(frozenset())
-READER = Caller(frozenset({Scope.JOBS_READ}), key=7, name="dashboard")
+NO_ONE = Caller(frozenset(), EVERYTHING)
+READER = Caller(frozenset({Scope.JOBS_READ}), EVERYTHING, key=7, name="dashboard")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_a_caller_has_a_tenant_and_cannot_be_changed():
 
 def test_who_sees_content_is_a_scope_of_its_own():
     assert not READER.sees_content
-    assert Caller(frozenset({Scope.JOBS_CONTENT})).sees_content
+    assert Caller(frozenset({Scope.JOBS_CONTENT}), EVERYTHING).sees_content
 
 
 class TestNeeds:

@@ -10,6 +10,7 @@ import pytest
 from webapp.access.errors import NoGoodKey, NotFromHere
 from webapp.access.model import Caller, LiveKey, Mode, Scope, is_local, is_within, mode_of
 from webapp.access.secret import checked, checksum, hash_of, hint_of, new_key, sent_in
+from webapp.flow.reach import EVERYTHING
 from webapp.settings import Settings, SettingsError
 
 KEY = "djps_k_" + "0" * 40 + "3i2RuQ"
@@ -74,7 +75,7 @@ def test_a_header_of_another_form_has_no_key(header):
 
 
 def key(*networks, expires_at=None):
-    caller = Caller(frozenset({Scope.JOBS_READ}), key=7, name="dashboard", expires_at=expires_at)
+    caller = Caller(frozenset({Scope.JOBS_READ}), EVERYTHING, key=7, name="dashboard", expires_at=expires_at)
     return LiveKey(caller, tuple(map(ip_network, networks)))
 
 

@@ -12,10 +12,11 @@ from webapp.api.actors import actor_of
 from webapp.audit.model import SYSTEM, Act, Actor, ActorKind, Event, Named
 from webapp.audit.months import is_over, months_to_make
 from webapp.dead_letters.model import MOST_NAMED, DeadLetterFilter, ResolveRequest, act_of
+from webapp.flow.reach import EVERYTHING
 
 NOV, DEC, JAN, FEB = date(2026, 11, 1), date(2026, 12, 1), date(2027, 1, 1), date(2027, 2, 1)
 JOB = UUID("018f3a5e-1111-7222-8333-444455556666")
-SHOP = Caller(frozenset(), key=7, name="shop")
+SHOP = Caller(frozenset(), EVERYTHING, key=7, name="shop")
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,8 @@ BEGUN = replace(HOLDER, status="processing", attempt=1)
         ([(None, REPLACING)], {"one": replace(BEGUN, lasts=True)}, {}, {}, {}),
         ([(None, REPLACING)], {"one": replace(HOLDER, lasts=True)}, {0: "holder"}, {"holder": 0}, {}),
         ([(None, REPLACING)], {"one": replace(HOLDER, attempt=1)}, {}, {}, {0: 0}),
+        # What the caller does not reach is left alone, and is in the way of all that ask for its key.
+        ([("a", REPLACING), ("a", REPLACING)], {"one": replace(HOLDER, is_reached=False)}, {}, {}, {}),
         # One that replaces has used its idempotency key.
         ([("a", REPLACING), ("a", REPLACING)], {"one": HOLDER}, {0: "holder"}, {"holder": 0}, {1: 1}),
         ([("a", ONE), ("b", REPLACING)], {}, {1: 0}, {}, {0: 1}),

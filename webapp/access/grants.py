@@ -1,6 +1,7 @@
 """What a key may give to another: nothing that it does not have itself. Pure.
 
-A role or scope that this release does not know is nothing that a key has, so it cannot be given.
+A role or scope that this release does not know is nothing that a key has, so it cannot be given. A key that gives is good for all
+queues, so of queues nothing is asked.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 
 from webapp.access.errors import KeyExpired, NotFromHere
+from webapp.flow.reach import EVERYTHING, Reach
 
 #: The tenant to which everything belongs as long as there is one.
 DEFAULT_TENANT = 1
@@ -76,6 +77,8 @@ _OPERATOR = _VIEWER | {
     Scope.QUEUES_MANAGE,
     Scope.METRICS_READ,
 }
+#: What these scopes are for is about all queues, so no key that is kept to some has one of them.
+OF_ALL_QUEUES = frozenset({Scope.METRICS_READ, Scope.AUDIT_READ, Scope.ACCESS_MANAGE})
 #: The scopes of each role.
 SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
     Role.VIEWER: _VIEWER,
@@ -102,6 +105,7 @@ class Caller:
 
     Args:
         scopes: what they may.
+        reach: of which queues.
         tenant: whose rows they may reach.
         key: the number of the key that they have shown; None: none was asked for.
         name: the name of that key.
@@ -109,6 +113,7 @@ class Caller:
     """
 
     scopes: frozenset[Scope]
+    reach: Reach
     tenant: int = DEFAULT_TENANT
     key: int | None = None
     name: str | None = None
@@ -121,7 +126,7 @@ class Caller:
 
 
 #: A caller where no key is asked for: may everything.
-ANYONE = Caller(frozenset(Scope))
+ANYONE = Caller(frozenset(Scope), EVERYTHING)
 
 
 class Mode(StrEnum):
@@ -184,7 +189,7 @@ def refusal_of(need: Need, caller: Caller | None) -> Refused | None:
         caller: None for one who has shown no key where one is needed.
 
     Example:
-        >>> refusal_of(Scope.JOBS_SUBMIT, Caller(frozenset({Scope.JOBS_READ})))
+        >>> refusal_of(Scope.JOBS_SUBMIT, Caller(frozenset({Scope.JOBS_READ}), EVERYTHING))
         Refused(missing=<Scope.JOBS_SUBMIT: 'jobs:submit'>)
     """
     if need is Openness.PUBLIC:
@@ -259,6 +264,7 @@ class NewKey:
         scopes: its own.
         networks: from where it may be shown, such as 10.0.0.0/8; none stands for everywhere.
         lifetime: how long it is good, seconds; None: until it is revoked.
+        queues: of which queues it may see and steer jobs; none stands for all.
     """
 
     name: str
@@ -266,6 +272,7 @@ class NewKey:
     scopes: tuple[Scope, ...] = ()
     networks: tuple[str, ...] = ()
     lifetime: float | None = None
+    queues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +282,7 @@ class AccessKey:
     Args:
         state: `live`, `revoked` or `expired`, by the database's clock.
         hints: the last characters of the secrets that are good for it, the older first; one, and two while it is rotated.
+        queues: of which queues it may see and steer jobs; none stands for all.
     """
 
     id: int
@@ -291,6 +299,7 @@ class AccessKey:
     last_used_from: str | None
     state: str
     hints: tuple[str, ...]
+    queues: tuple[str, ...]
 
     @property
     def is_live(self) -> bool:

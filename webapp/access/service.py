@@ -212,7 +212,12 @@ class Access:
 
 def _rights_of(key: AccessKey) -> dict[str, Any]:
     """What goes on record of a new key."""
-    return {"role": key.role, "scopes": list(key.scopes), "networks": list(key.networks)}
+    return {
+        "role": key.role,
+        "scopes": list(key.scopes),
+        "networks": list(key.networks),
+        "queues": list(key.queues),
+    }
 
 
 def _create(

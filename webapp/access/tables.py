@@ -37,6 +37,8 @@ class AccessKeyRow(Base):
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
     #: From where it may be shown; empty: from everywhere.
     networks: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    #: Of which queues it may see and steer jobs; NULL: of all.
+    queues: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     created_by: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
     #: NULL: it is good until it is revoked.

@@ -16,6 +16,7 @@ _KEY: dict[str, Any] = {
     "role": "viewer",
     "scopes": [],
     "networks": ["10.0.0.0/8"],
+    "queues": [],
     "created_by": "key 1 (admin)",
     "created_at": "2026-11-24T05:02:36.120331Z",
     "expires_at": "2027-11-24T05:02:36.120331Z",
@@ -46,6 +47,7 @@ ME = Examples(
             "key": 7,
             "name": "dashboard",
             "scopes": ["dlq:read", "jobs:read", "queues:read"],
+            "queues": None,
             "expires_at": "2027-11-24T05:02:36Z",
         }
     }
@@ -61,6 +63,7 @@ CREATE = Examples(
     bodies={
         "looks at everything": {"name": "dashboard", "role": "viewer", "networks": ["10.0.0.0/8"]},
         "submits, for ninety days": {"name": "shop", "scopes": ["jobs:submit"], "lifetime": 7_776_000},
+        "of one queue": {"name": "video", "scopes": ["jobs:submit", "jobs:read"], "queues": ["video"]},
     },
     answers={
         201: _NEW | {"secret": _SECRET},

@@ -9,12 +9,25 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from webapp.access.model import AccessKey, Caller, Issued, Mode, NewKey, Role, Scope
+from webapp.access.model import (
+    OF_ALL_QUEUES,
+    AccessKey,
+    Caller,
+    Issued,
+    Mode,
+    NewKey,
+    Role,
+    Scope,
+    scopes_of,
+)
 from webapp.api.schemas import Moment, printable
 from webapp.infra.jsontext import iso
+from webapp.jobs.handlers import NAME
 
 #: Most networks from which one key may be used.
 MAX_NETWORKS = 20
+#: Most queues of one key.
+MAX_QUEUES = 100
 #: How long a key lives of which nothing is said, seconds.
 LIFETIME = 365 * 86_400.0
 #: Longest that a key lives, and longest that the secret before is good while one is rotated, seconds.
@@ -28,6 +41,7 @@ def _network(value: str) -> str:
         raise ValueError(f"must be a network or an address, such as 10.0.0.0/8; {error}") from None
 
 
+QueueName = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
 Network = Annotated[str, Field(min_length=1, max_length=50), AfterValidator(_network)]
 
 
@@ -40,18 +54,26 @@ class AccessKeyRequest(BaseModel):
     role: Annotated[Role, Field(strict=False)] | None = None
     scopes: Annotated[list[Annotated[Scope, Field(strict=False)]], Field(max_length=len(Scope))] = []
     networks: Annotated[list[Network], Field(max_length=MAX_NETWORKS)] = []
+    queues: Annotated[list[QueueName], Field(max_length=MAX_QUEUES)] = []
     lifetime: float | None = Field(LIFETIME, ge=1, le=MAX_LIFETIME)
 
     @model_validator(mode="after")
     def _may_do_something(self) -> Self:
         if self.role is None and not self.scopes:
             raise ValueError("must have a role, or scopes, or both")
+        refused = sorted(OF_ALL_QUEUES & scopes_of(self.role, self.scopes))
+        if self.queues and refused:
+            raise ValueError(
+                f"cannot have queues and {', '.join(refused)}: metrics, the record of acts and keys are about all queues;"
+                " leave the role out and give it other scopes"
+            )
         return self
 
     def wanted(self) -> NewKey:
         """What the domain is asked for."""
         scopes = tuple(dict.fromkeys(self.scopes))
-        return NewKey(self.name, self.role, scopes, tuple(self.networks), self.lifetime)
+        queues = tuple(dict.fromkeys(self.queues))
+        return NewKey(self.name, self.role, scopes, tuple(self.networks), self.lifetime, queues)
 
 
 class RotateRequest(BaseModel):
@@ -83,6 +105,7 @@ class AccessKeyAnswer(BaseModel):
     role: str | None
     scopes: list[str]
     networks: list[str]
+    queues: list[str]
     created_by: str | None
     created_at: Moment
     expires_at: Moment | None
@@ -95,7 +118,12 @@ class AccessKeyAnswer(BaseModel):
     def of(cls, key: AccessKey) -> dict[str, Any]:
         """The JSON-ready form of a key."""
         fields = {name: getattr(key, name) for name in cls.model_fields if name != "secrets"}
-        lists = {"scopes": list(key.scopes), "networks": list(key.networks), "secrets": list(key.hints)}
+        lists = {
+            "scopes": list(key.scopes),
+            "networks": list(key.networks),
+            "queues": list(key.queues),
+            "secrets": list(key.hints),
+        }
         return cls.model_validate(fields | lists).model_dump(mode="json")
 
 
@@ -126,7 +154,7 @@ class AccessKeyPage(BaseModel):
 
 
 class CallerAnswer(BaseModel):
-    """The answer of `GET /access/me`: `key` and `name` are null where no key was asked for."""
+    """The answer of `GET /access/me`: `key` and `name` are null where no key was asked for; `queues` where it is good for all."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -134,6 +162,7 @@ class CallerAnswer(BaseModel):
     key: int | None
     name: str | None
     scopes: list[Scope]
+    queues: list[str] | None
     expires_at: str | None
 
     @classmethod
@@ -144,6 +173,7 @@ class CallerAnswer(BaseModel):
             "key": caller.key,
             "name": caller.name,
             "scopes": sorted(scope.value for scope in caller.scopes),
+            "queues": None if caller.reach.queues is None else sorted(caller.reach.queues),
             "expires_at": None
             if caller.expires_at is None
             else iso(datetime.fromtimestamp(caller.expires_at, UTC)),

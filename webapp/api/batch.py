@@ -13,6 +13,7 @@ from webapp.access.model import Scope
 from webapp.api import examples, outcomes
 from webapp.api.answers import BatchAnswer
 from webapp.api.bodies import json_body, largest_batch
+from webapp.api.callers import reach
 from webapp.api.errors import breaches_of, broken_option
 from webapp.api.jobs import job_service, limited
 from webapp.api.keys import HEADER
@@ -22,11 +23,12 @@ from webapp.infra.jsontext import size_of
 from webapp.infra.postgres import deadlines
 from webapp.jobs.errors import (
     JobError,
-    KeyReused,
+    KeyElsewhere,
+    KeyTaken,
     OptionRefused,
+    OutOfReach,
     PayloadRefused,
     SubmissionRefused,
-    UniqueHeld,
 )
 from webapp.jobs.submission import Placed, Submission
 
@@ -75,7 +77,7 @@ def submit_many() -> Response:
                 answers[number] = _invalid([_too_large(size, largest)])
                 continue
             valid[number] = wanted.submission(wanted.idempotency_key)
-    for number, placed in zip(valid, job_service().submit_many(list(valid.values())), strict=True):
+    for number, placed in zip(valid, job_service().submit_many(list(valid.values()), reach()), strict=True):
         answers[number] = _answer(placed, named)
         named += len(answers[number].get("errors", ()))
     counts = dict.fromkeys(("created", "existing", "invalid"), 0)
@@ -91,9 +93,8 @@ def _answer(placed: Placed | JobError, named: int) -> dict[str, Any]:
             answer = {"outcome": "created" if created else "existing", "id": str(job_id)}
             said = {"held": placed.held, "replaced": placed.replaced}
             return answer | {name: True for name, is_so in said.items() if is_so}
-        case KeyReused() | UniqueHeld():
-            field = "unique.key" if isinstance(placed, UniqueHeld) else "idempotency_key"
-            return _invalid([{"field": field, "rule": str(placed), "given": placed.key}])
+        case KeyTaken() | OutOfReach() | KeyElsewhere():
+            return _invalid([{"field": placed.field, "rule": str(placed), "given": placed.given}])
         case SubmissionRefused():
             breach = {"field": "queue", "rule": str(placed), "given": placed.queue}
             return _invalid([breach]) | {"reason": placed.code, "retry_after": placed.retry_after}

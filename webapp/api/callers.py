@@ -33,6 +33,7 @@ from webapp.access.secret import checked, hash_of, sent_in
 from webapp.access.uses import KeyUses
 from webapp.api.needs import needs_of
 from webapp.audit.refusals import Refusals
+from webapp.flow.reach import Reach
 from webapp.infra.postgres import database_errors, deadlines
 from webapp.settings.group import LOOPBACK, SettingsError
 
@@ -187,6 +188,11 @@ def caller() -> Caller:
         AttributeError: they were not judged, as outside of a request's work.
     """
     return cast("Caller", g.caller)
+
+
+def reach() -> Reach:
+    """Of which queues the caller may see and steer jobs."""
+    return caller().reach
 
 
 def require(scope: Scope) -> None:

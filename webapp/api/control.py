@@ -8,6 +8,7 @@ from webapp.access.model import Scope
 from webapp.api import examples
 from webapp.api.answers import AttemptPage, Cancelling, Explained
 from webapp.api.bodies import json_body_if_any
+from webapp.api.callers import reach
 from webapp.api.jobs import job_id_of, job_service, query_values
 from webapp.api.openapi import documented
 from webapp.api.redaction import all_shown, explanation, shown
@@ -30,7 +31,7 @@ bp = Blueprint("control", __name__)
 def cancel(job_id: str) -> tuple[Response, int]:
     """Cancels a job: 200 when it is cancelled, 202 when it runs and was asked to stop, 409 when it ended otherwise."""
     wanted = CancelRequest.model_validate(json_body_if_any())
-    job, answer = job_service().cancel(job_id_of(job_id), wanted.reason)
+    job, answer = job_service().cancel(job_id_of(job_id), reach(), wanted.reason)
     status = 202 if answer is CancelAnswer.ASKED else 200
     return jsonify({**shown(JobAnswer.of(job)), "cancel": answer.value}), status
 
@@ -47,7 +48,7 @@ def cancel(job_id: str) -> tuple[Response, int]:
 def retry(job_id: str) -> Response:
     """Queues a failed or cancelled job again, with a fresh budget of retries; 409 when it is neither."""
     wanted = RetryRequest.model_validate(json_body_if_any())
-    return jsonify(shown(JobAnswer.of(job_service().requeue(job_id_of(job_id), wanted.reason))))
+    return jsonify(shown(JobAnswer.of(job_service().requeue(job_id_of(job_id), reach(), wanted.reason))))
 
 
 @bp.get("/jobs/<job_id>/attempts")
@@ -64,7 +65,7 @@ def retry(job_id: str) -> Response:
 def attempts(job_id: str) -> Response:
     """A job's attempts from the newest on, with errors and tracebacks; the one that runs has no outcome yet."""
     query = AttemptsQuery.model_validate(query_values())
-    rows, goes_on = job_service().attempts(job_id_of(job_id), before=query.before, limit=query.limit)
+    rows, goes_on = job_service().attempts(job_id_of(job_id), reach(), before=query.before, limit=query.limit)
     return jsonify(
         {
             "items": all_shown(AttemptAnswer.of(row) for row in rows),
@@ -78,5 +79,7 @@ def attempts(job_id: str) -> Response:
 def explain(job_id: str) -> Response:
     """Why a job is not running now: `state` for machines, one sentence for people, and the facts behind it."""
     _, redis = current_app.extensions["health"]
-    found = job_service().explain(job_id_of(job_id), lambda queue: heartbeats.listening_to(redis, queue))
+    found = job_service().explain(
+        job_id_of(job_id), lambda queue: heartbeats.listening_to(redis, queue), reach()
+    )
     return jsonify(explanation({"state": found.state, "sentence": found.sentence, "facts": found.facts}))

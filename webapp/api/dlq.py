@@ -13,6 +13,7 @@ from webapp.api import dlq_examples, reads
 from webapp.api.actors import name_of_actor
 from webapp.api.answers import Groups, Jobs, LetterPage, Resolving
 from webapp.api.bodies import json_body, json_body_if_any
+from webapp.api.callers import reach
 from webapp.api.dlq_schemas import (
     DeadLetterQuery,
     DiscardRequest,
@@ -31,6 +32,7 @@ from webapp.api.redaction import all_shown, shown
 from webapp.api.schemas import MAX_OFFSET, JobAnswer
 from webapp.dead_letters.model import DeadLetterFilter, Report, ResolveRequest
 from webapp.dead_letters.service import DeadLetters
+from webapp.flow.reach import Reach
 from webapp.infra.postgres import deadlines
 from webapp.jobs.errors import JobBusy, NoOpenLetter
 
@@ -64,6 +66,7 @@ def index() -> Response:
     query = DeadLetterQuery.model_validate(query_values())
     jobs, goes_on = dead_letters().jobs(
         query.filter(),
+        reach(),
         limit=query.limit,
         offset=query.offset,
         large=large_of(query.fields),
@@ -90,7 +93,9 @@ def letters() -> Response:
     """A page of dead letters, the newest first, with who dealt with them and why."""
     query = LettersQuery.model_validate(query_values())
     read = reads.reader(goes_on=query.cursor is not None)
-    rows, total = dead_letters().page(query.wanted, limit=query.limit, before=query.cursor, read=read)
+    rows, total = dead_letters().page(
+        query.wanted, reach(), limit=query.limit, before=query.cursor, read=read
+    )
     return jsonify(
         {
             "items": all_shown(LetterAnswer.of(row) for row in rows),
@@ -113,7 +118,7 @@ def letters() -> Response:
 def groups() -> Response:
     """Open letters by what they died of, the largest group first, each with a sample."""
     query = GroupsQuery.model_validate(query_values())
-    found = dead_letters().groups(query.filter(), limit=query.limit, read=reads.reader())
+    found = dead_letters().groups(query.filter(), reach(), limit=query.limit, read=reads.reader())
     return jsonify({"items": all_shown(GroupAnswer.of(group) for group in found)})
 
 
@@ -133,7 +138,9 @@ def requeue_many() -> Response:
     wanted = RequeueRequest.model_validate(json_body())
     deadlines.bound(RESOLVE_BUDGET)
     return jsonify(
-        ReportAnswer.of(dead_letters().requeue(wanted.request(name_of_actor())), dry_run=wanted.dry_run)
+        ReportAnswer.of(
+            dead_letters().requeue(wanted.request(name_of_actor()), reach()), dry_run=wanted.dry_run
+        )
     )
 
 
@@ -153,7 +160,9 @@ def discard_many() -> Response:
     wanted = DiscardRequest.model_validate(json_body())
     deadlines.bound(RESOLVE_BUDGET)
     return jsonify(
-        ReportAnswer.of(dead_letters().discard(wanted.request(name_of_actor())), dry_run=wanted.dry_run)
+        ReportAnswer.of(
+            dead_letters().discard(wanted.request(name_of_actor()), reach()), dry_run=wanted.dry_run
+        )
     )
 
 
@@ -197,7 +206,7 @@ def discard_one(job_id: str) -> Response:
     return jsonify(_one(job_id, dead_letters().discard))
 
 
-def _one(given: str, resolve: Callable[[ResolveRequest], Report]) -> dict[str, Any]:
+def _one(given: str, resolve: Callable[[ResolveRequest, Reach], Report]) -> dict[str, Any]:
     """Deals with one dead letter, and gives its job.
 
     Raises:
@@ -207,8 +216,8 @@ def _one(given: str, resolve: Callable[[ResolveRequest], Report]) -> dict[str, A
     job_id = job_id_of(given)
     body = ResolveOne.model_validate(json_body_if_any())
     by = body.by or name_of_actor()
-    report = resolve(ResolveRequest(DeadLetterFilter(ids=(job_id,)), by=by, why=body.why))
-    job = job_service().get(job_id)
+    report = resolve(ResolveRequest(DeadLetterFilter(ids=(job_id,)), by=by, why=body.why), reach())
+    job = job_service().get(job_id, reach())
     if not report.changed:
         # What another session has locked is left out.
         raise JobBusy(job_id) if report.matched else NoOpenLetter(job_id, job.status)

@@ -12,6 +12,7 @@ from webapp.access.model import Scope
 from webapp.api import flow_examples
 from webapp.api.actors import name_of_actor
 from webapp.api.bodies import json_body, json_body_if_any
+from webapp.api.callers import reach
 from webapp.api.flow_schemas import (
     ChangeAnswer,
     ChangePage,
@@ -77,8 +78,8 @@ def flow() -> Flow:
 @documented({200: Queues}, 503, need=Scope.QUEUES_READ, examples=flow_examples.QUEUES)
 def queues() -> Response:
     """All queues, with what waits and runs in each, and whether it is paused."""
-    found = depths(current_app.extensions["sqlalchemy"].engine)
-    items = [QueueAnswer.of_queue(one) for one in queue_states(flow().states(Kind.QUEUE), found)]
+    found = depths(current_app.extensions["sqlalchemy"].engine, reach())
+    items = [QueueAnswer.of_queue(one) for one in queue_states(flow().states(Kind.QUEUE, reach()), found)]
     return jsonify({"items": items, "counts_are_estimates": found.estimated})
 
 
@@ -88,8 +89,8 @@ def queues() -> Response:
 )
 def queue(queue: str) -> Response:
     """One queue."""
-    state = flow().state(Target(Kind.QUEUE, queue))
-    found = depths(current_app.extensions["sqlalchemy"].engine)
+    state = flow().state(Target(Kind.QUEUE, queue), reach())
+    found = depths(current_app.extensions["sqlalchemy"].engine, reach())
     return _tagged(QueueAnswer.of_queue(queue_state(state, found)), state)
 
 
@@ -125,7 +126,7 @@ def resume_queue(queue: str) -> Response:
 @documented({200: Tasks}, 503, need=Scope.QUEUES_READ, examples=flow_examples.TASKS)
 def tasks() -> Response:
     """All tasks, and whether they are paused."""
-    return jsonify({"items": [FlowAnswer.of(one) for one in flow().states(Kind.TASK).values()]})
+    return jsonify({"items": [FlowAnswer.of(one) for one in flow().states(Kind.TASK, reach()).values()]})
 
 
 @bp.get("/tasks/<task>")
@@ -134,7 +135,7 @@ def tasks() -> Response:
 )
 def task(task: str) -> Response:
     """One task."""
-    state = flow().state(Target(Kind.TASK, task))
+    state = flow().state(Target(Kind.TASK, task), reach())
     return _tagged(FlowAnswer.of(state), state)
 
 
@@ -173,7 +174,7 @@ def resume_task(task: str) -> Response:
 def changes() -> Response:
     """Who paused and resumed what, when and why, the newest first."""
     query = ChangesQuery.model_validate(query_values())
-    rows = flow().changes(query.target, before=query.cursor, limit=query.limit)
+    rows = flow().changes(query.target, reach(), before=query.cursor, limit=query.limit)
     return jsonify(
         {
             "items": [ChangeAnswer.of(row) for row in rows],
@@ -187,7 +188,7 @@ def _turned(target: Target, turn: Callable[..., FlowState]) -> Response:
     wanted = PauseRequest.model_validate(json_body_if_any())
     deadlines.bound(CHANGE_BUDGET)
     by = wanted.by or name_of_actor()
-    state = turn(target, by=by, why=wanted.why, expected=request.headers.get("If-Match"))
+    state = turn(target, reach(), by=by, why=wanted.why, expected=request.headers.get("If-Match"))
     return _tagged(FlowAnswer.of(state), state)
 
 
@@ -197,7 +198,7 @@ def _limited(target: Target, body: type[LimitsRequest]) -> Response:
     deadlines.bound(CHANGE_BUDGET)
     by = wanted.by or name_of_actor()
     state = flow().limit(
-        target, wanted.given(), by=by, why=wanted.why, expected=request.headers.get("If-Match")
+        target, wanted.given(), reach(), by=by, why=wanted.why, expected=request.headers.get("If-Match")
     )
     return _tagged(FlowAnswer.of(state), state)
 
@@ -206,7 +207,7 @@ def _unlimited(target: Target) -> Response:
     """Takes the limits of a target away."""
     deadlines.bound(CHANGE_BUDGET)
     expected = request.headers.get("If-Match")
-    state = flow().limit(target, NO_LIMITS, by=name_of_actor(), why=None, expected=expected)
+    state = flow().limit(target, NO_LIMITS, reach(), by=name_of_actor(), why=None, expected=expected)
     return _tagged(FlowAnswer.of(state), state)
 
 

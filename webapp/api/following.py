@@ -15,12 +15,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.access.model import Scope
 from webapp.api import examples
-from webapp.api.callers import caller
+from webapp.api.callers import caller, reach
 from webapp.api.jobs import job_id_of, job_service, query_values
 from webapp.api.openapi import documented
 from webapp.api.redaction import shown, without_content
 from webapp.api.schemas import JobAnswer, ShowQuery
 from webapp.api.work_slots import WorkSlots, work_slots
+from webapp.flow.reach import Reach
 from webapp.infra.postgres import database_errors, deadlines
 from webapp.infra.postgres.database_errors import Trouble
 from webapp.jobs.errors import JobError
@@ -57,7 +58,7 @@ def show(job_id: str) -> Response:
     """One job; with `wait` as soon as it is final, or as it is after so many seconds; 410 when it was deleted for its age."""
     wait = ShowQuery.model_validate(query_values()).wait if request.args else 0.0
     wanted = job_id_of(job_id)
-    job = until_final(wanted, wait) if wait else job_service().get(wanted)
+    job = until_final(wanted, wait) if wait else job_service().get(wanted, reach())
     return jsonify(shown(JobAnswer.of(job)))
 
 
@@ -70,25 +71,26 @@ def until_final(job_id: UUID, seconds: float) -> JobRow:
     """
     jobs = job_service()
     slots = work_slots()
-    job = jobs.get(job_id)
+    within = reach()
+    job = jobs.get(job_id, within)
     if job.status in FINAL:
         return job
     end = time.monotonic() + seconds
     with closing_watch(job_id) as watch:
-        job = _watched(jobs, job)
+        job = _watched(jobs, job, within)
         slots.leave()
         while job.status not in FINAL and watch.wait(end - time.monotonic()):
-            job = _look(jobs, slots, watch, job)
+            job = _look(jobs, slots, watch, job, within)
         if job.status not in FINAL and watch.is_open():
             # What is answered is true now, whatever became of those who should have woken us.
-            job = _look(jobs, slots, watch, job)
+            job = _look(jobs, slots, watch, job, within)
     return job
 
 
-def _watched(jobs: Jobs, job: JobRow) -> JobRow:
+def _watched(jobs: Jobs, job: JobRow, within: Reach) -> JobRow:
     """The job, which tells of its changes from now on; where it cannot be marked, `Watchers` looks at it every second."""
     try:
-        return jobs.watch(job.id)
+        return jobs.watch(job.id, within)
     except SQLAlchemyError as error:
         if database_errors.trouble_of(error) is Trouble.DEFECT:
             raise
@@ -109,11 +111,11 @@ def closing_watch(job_id: UUID) -> Iterator[Watch]:
         watch.leave()
 
 
-def _look(jobs: Jobs, slots: WorkSlots, watch: Watch, before: JobRow) -> JobRow:
+def _look(jobs: Jobs, slots: WorkSlots, watch: Watch, before: JobRow, within: Reach) -> JobRow:
     """The job as it stands; while PostgreSQL is away, as it was: the client goes on waiting, and it is looked at again soon."""
     try:
         with slots.slot(), deadlines.within(LOOK_BUDGET):
-            return jobs.get(before.id)
+            return jobs.get(before.id, within)
     except SQLAlchemyError:
         watch.miss()
         return before
@@ -157,18 +159,19 @@ def events(job_id: str) -> Response:
     `EventSource` connects no more then.
     """
     jobs = job_service()
-    job = jobs.get(job_id_of(job_id))
+    within = reach()
+    job = jobs.get(job_id_of(job_id), within)
     known = request.headers.get("Last-Event-ID", "")
     if job.status in FINAL and known == event_id(job):
         return Response(status=204)
     watch = _enter(job.id)
     slots = work_slots()
     try:
-        job = _watched(jobs, job)
+        job = _watched(jobs, job, within)
     except BaseException:
         watch.leave()
         raise
-    stream = _stream(jobs, slots, watch, job, known, with_content=caller().sees_content)
+    stream = _stream(jobs, slots, watch, job, known, within=within, with_content=caller().sees_content)
     answer = Response(stream, mimetype="text/event-stream")
     answer.headers["Cache-Control"] = "no-cache"
     answer.headers["X-Accel-Buffering"] = "no"
@@ -178,7 +181,7 @@ def events(job_id: str) -> Response:
 
 
 def _stream(
-    jobs: Jobs, slots: WorkSlots, watch: Watch, job: JobRow, known: str, *, with_content: bool
+    jobs: Jobs, slots: WorkSlots, watch: Watch, job: JobRow, known: str, *, within: Reach, with_content: bool
 ) -> Iterator[str]:
     end = time.monotonic() + EVENTS_LIMIT
     yield f"retry: {RECONNECT_MS}\n\n"
@@ -195,7 +198,7 @@ def _stream(
         woken = watch.wait(min(PING_EVERY, left))
         try:
             # Woken or not: what is told does not hang on those who should have woken us.
-            job = _look(jobs, slots, watch, job)
+            job = _look(jobs, slots, watch, job, within)
         except JobError:
             # It was pruned meanwhile: a client that connects again is told so.
             return

@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from webapp import VERSION
 from webapp.flow import lanes
 from webapp.flow import store as flow_store
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.broker import heartbeats
 from webapp.infra.broker.room import waiting_in
 from webapp.infra.postgres import deadlines
@@ -133,7 +134,7 @@ class Found:
 
 
 def _depths(connection: Connection) -> Found:
-    found = backlog.depths(connection)
+    found = backlog.depths(connection, EVERYTHING)
     queues = {*map(queue_label, (*registry.queues(), *found.queues, *found.processing))}
     depth = Counter({(queue, status): 0 for queue in queues for status in ("queued", "processing")})
     due, oldest = Counter({(queue,): 0 for queue in queues}), {(queue,): 0.0 for queue in queues}

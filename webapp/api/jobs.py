@@ -14,7 +14,7 @@ from webapp.access.model import Scope
 from webapp.api import examples, reads
 from webapp.api.answers import JobPage
 from webapp.api.bodies import json_body
-from webapp.api.callers import require
+from webapp.api.callers import reach, require
 from webapp.api.extensions import limiter
 from webapp.api.keys import ANSWER_HEADERS, HEADER, HELD, REPLACED, REPLAYED, one_key
 from webapp.api.openapi import documented
@@ -92,7 +92,7 @@ def submit() -> tuple[Response, int]:
     """
     wanted = SubmitRequest.model_validate(json_body())
     key = one_key(request.headers.get(HEADER), wanted.idempotency_key)
-    accepted = job_service().submit(wanted.submission(key))
+    accepted = job_service().submit(wanted.submission(key), reach())
     if accepted.created:
         return jsonify(JobAnswer.of_new(accepted.job)), 201
     answer = jsonify(shown(JobAnswer.of(accepted.job)))
@@ -121,9 +121,11 @@ def index() -> Response:
     query = PageQuery.model_validate(query_values())
     if query.payload is not None:
         require(Scope.JOBS_CONTENT)
-    with searching(query.wanted):
+    wanted = query.wanted.within(reach())
+    with searching(wanted):
         page = job_service().page(
-            query.wanted,
+            wanted,
+            reach(),
             limit=query.limit,
             offset=query.offset,
             before=query.cursor,

@@ -12,6 +12,7 @@ from webapp.access.model import Scope
 from webapp.api import queue_key_examples
 from webapp.api.actors import name_of_actor
 from webapp.api.bodies import json_body
+from webapp.api.callers import reach
 from webapp.api.flow import CHANGE_BUDGET, ETAG, IF_MATCH
 from webapp.api.jobs import query_values
 from webapp.api.openapi import documented
@@ -43,8 +44,8 @@ def page(queue: str) -> Response:
     """
     query = KeysQuery.model_validate(query_values())
     if query.order is not None:
-        return jsonify(KeyPage.of_ranked(keys().ranked(queue, query.order, limit=query.limit)))
-    found = keys().page(queue, after=query.cursor, limit=query.limit)
+        return jsonify(KeyPage.of_ranked(keys().ranked(queue, query.order, reach(), limit=query.limit)))
+    found = keys().page(queue, reach(), after=query.cursor, limit=query.limit)
     next_cursor = found[-1].key if len(found) == query.limit else None
     return jsonify({"items": [KeyAnswer.of(one) for one in found], "next_cursor": next_cursor})
 
@@ -61,7 +62,7 @@ def page(queue: str) -> Response:
 )
 def one(queue: str, key: str) -> Response:
     """One key of a queue, with what waits and runs of it."""
-    figures = keys().figures(KeyTarget(queue, key_of(key)))
+    figures = keys().figures(KeyTarget(queue, key_of(key)), reach())
     return _tagged(figures.state, KeyFiguresAnswer.of_figures(figures))
 
 
@@ -75,6 +76,7 @@ def put(queue: str, key: str) -> Response:
     deadlines.bound(CHANGE_BUDGET)
     state = keys().put(
         wanted.state(KeyTarget(queue, key_of(key)), datetime.now(UTC)),
+        reach(),
         by=wanted.by or name_of_actor(),
         why=wanted.why,
         expected=request.headers.get("If-Match"),
@@ -88,7 +90,7 @@ def forget(queue: str, key: str) -> Response:
     """Makes a key like every key of its queue; where it was paused, its jobs start again."""
     target, expected = KeyTarget(queue, key_of(key)), request.headers.get("If-Match")
     deadlines.bound(CHANGE_BUDGET)
-    state = keys().forget(target, by=name_of_actor(), why=None, expected=expected)
+    state = keys().forget(target, reach(), by=name_of_actor(), why=None, expected=expected)
     return _tagged(state, KeyAnswer.of(state))
 
 

@@ -47,6 +47,7 @@ _COLUMNS = (
     "state",
     "role",
     "scopes",
+    "queues",
     "secrets",
     "expires_at",
     "last_used_at",
@@ -72,6 +73,12 @@ _NEW = (
         "networks",
         multiple=True,
         help="From where it may be used, as 10.0.0.0/8; may be given more than once.",
+    ),
+    click.option(
+        "--queue",
+        "queues",
+        multiple=True,
+        help="A queue whose jobs alone it may see and steer; may be given more than once.",
     ),
     click.option("--days", type=float, default=DAYS, show_default=True, help="How long it is good."),
     click.option("--never", is_flag=True, help="It is good until it is revoked."),
@@ -118,6 +125,7 @@ def create(name: str, *, days: float, never: bool, by: str, as_json: bool, **giv
         "role": given["role"],
         "scopes": list(given["scopes"]),
         "networks": list(given["networks"]),
+        "queues": list(given["queues"]),
         "lifetime": None if never else days * DAY,
     }
     _show_issued(_access().create(AccessKeyRequest.model_validate(asked).wanted(), by=by), as_json=as_json)

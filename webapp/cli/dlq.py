@@ -24,6 +24,7 @@ from webapp.api.dlq_schemas import (
 from webapp.cli.console import json_option, say, show_json, show_table, with_options, with_plain_errors
 from webapp.dead_letters.model import Report, ResolveRequest
 from webapp.dead_letters.service import DeadLetters
+from webapp.flow.reach import EVERYTHING, Reach
 
 group = AppGroup("dlq", help="The dead letter queue: look, group, requeue, discard.")
 
@@ -65,7 +66,9 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 def groups(*, as_json: bool, **options: Any) -> None:
     """Open letters by what they died of, the largest group first."""
     query = GroupsQuery.model_validate(_given(options))
-    answers = [GroupAnswer.of(one) for one in _dead_letters().groups(query.filter(), limit=query.limit)]
+    answers = [
+        GroupAnswer.of(one) for one in _dead_letters().groups(query.filter(), EVERYTHING, limit=query.limit)
+    ]
     if as_json:
         show_json({"items": answers})
         return
@@ -98,7 +101,7 @@ def groups(*, as_json: bool, **options: Any) -> None:
 def list_letters(*, as_json: bool, **options: Any) -> None:
     """Dead letters, the newest first."""
     query = LettersQuery.model_validate(_given(options))
-    letters, total = _dead_letters().page(query.wanted, limit=query.limit, before=query.cursor)
+    letters, total = _dead_letters().page(query.wanted, EVERYTHING, limit=query.limit, before=query.cursor)
     answers = [LetterAnswer.of(one) for one in letters]
     if as_json:
         show_json({"items": answers, "total": total})
@@ -140,16 +143,18 @@ def _request(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _carry_out(
-    request: ResolveRequest, resolve: Callable[[ResolveRequest], Report], *, as_json: bool
+    request: ResolveRequest, resolve: Callable[[ResolveRequest, Reach], Report], *, as_json: bool
 ) -> None:
     """Repeats a request until all that matched is dealt with, with a progress bar on stderr."""
-    first = report = resolve(request)
+    first = report = resolve(request, EVERYTHING)
     changed = report.changed
     if report.more:
         with click.progressbar(length=first.matched, label="letters", file=sys.stderr) as bar:
             bar.update(report.changed)
             while report.more and report.changed and changed < first.matched:
-                report = resolve(replace(request, start_at=report.next_start_at or request.start_at))
+                report = resolve(
+                    replace(request, start_at=report.next_start_at or request.start_at), EVERYTHING
+                )
                 changed += report.changed
                 bar.update(report.changed)
     total = replace(report, matched=first.matched, changed=changed)

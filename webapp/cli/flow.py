@@ -20,6 +20,7 @@ from webapp.cli.console import (
     with_plain_errors,
 )
 from webapp.flow.model import FlowState, Kind, Target
+from webapp.flow.reach import EVERYTHING
 from webapp.flow.service import Flow
 from webapp.queues.listing import depths, queue_state, queue_states
 
@@ -48,8 +49,10 @@ def _flow() -> Flow:
 @with_plain_errors
 def list_queues(*, as_json: bool) -> None:
     """All queues, with what waits and runs in each."""
-    found = depths(current_app.extensions["sqlalchemy"].engine)
-    answers = [QueueAnswer.of_queue(one) for one in queue_states(_flow().states(Kind.QUEUE), found)]
+    found = depths(current_app.extensions["sqlalchemy"].engine, EVERYTHING)
+    answers = [
+        QueueAnswer.of_queue(one) for one in queue_states(_flow().states(Kind.QUEUE, EVERYTHING), found)
+    ]
     if as_json:
         show_json({"items": answers, "counts_are_estimates": found.estimated})
         return
@@ -61,7 +64,7 @@ def list_queues(*, as_json: bool) -> None:
 @with_plain_errors
 def list_tasks(*, as_json: bool) -> None:
     """All tasks, and whether they are paused."""
-    answers = [FlowAnswer.of(one) for one in _flow().states(Kind.TASK).values()]
+    answers = [FlowAnswer.of(one) for one in _flow().states(Kind.TASK, EVERYTHING).values()]
     if as_json:
         show_json({"items": answers})
         return
@@ -74,8 +77,8 @@ def list_tasks(*, as_json: bool) -> None:
 @with_plain_errors
 def show_queue(name: str, *, as_json: bool) -> None:
     """One queue."""
-    state = _flow().state(Target(Kind.QUEUE, name))
-    found = depths(current_app.extensions["sqlalchemy"].engine)
+    state = _flow().state(Target(Kind.QUEUE, name), EVERYTHING)
+    found = depths(current_app.extensions["sqlalchemy"].engine, EVERYTHING)
     _show(QueueAnswer.of_queue(queue_state(state, found)), as_json=as_json)
 
 
@@ -85,7 +88,7 @@ def show_queue(name: str, *, as_json: bool) -> None:
 @with_plain_errors
 def show_task(name: str, *, as_json: bool) -> None:
     """One task."""
-    _show(FlowAnswer.of(_flow().state(Target(Kind.TASK, name))), as_json=as_json)
+    _show(FlowAnswer.of(_flow().state(Target(Kind.TASK, name), EVERYTHING)), as_json=as_json)
 
 
 def _show(answer: dict[str, Any], *, as_json: bool) -> None:
@@ -106,7 +109,7 @@ def _turning(kind: Kind, verb: str, help_text: str) -> click.Command:
     def turn(name: str, *, by: str | None, why: str | None, as_json: bool) -> None:
         words = PauseRequest.model_validate({"by": by, "why": why})
         method = _flow().pause if verb == "pause" else _flow().resume
-        _tell(kind, method(Target(kind, name), by=words.by, why=words.why), as_json=as_json)
+        _tell(kind, method(Target(kind, name), EVERYTHING, by=words.by, why=words.why), as_json=as_json)
 
     return turn
 
@@ -129,7 +132,7 @@ def _history(kind: Kind) -> click.Command:
     def history(name: str, *, as_json: bool, limit: int, cursor: int | None) -> None:
         target = str(Target(kind, name))
         query = ChangesQuery.model_validate({"target": target, "limit": limit, "cursor": cursor})
-        rows = _flow().changes(query.target, before=query.cursor, limit=query.limit)
+        rows = _flow().changes(query.target, EVERYTHING, before=query.cursor, limit=query.limit)
         answers = [ChangeAnswer.of(row) for row in rows]
         if as_json:
             show_json({"items": answers})

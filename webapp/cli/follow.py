@@ -25,6 +25,7 @@ from webapp.cli.console import (
     with_plain_errors,
 )
 from webapp.cli.jobs import COLUMNS, filtered, job_service, query_of
+from webapp.flow.reach import EVERYTHING
 from webapp.infra import terminal
 from webapp.jobs.model import JobRow
 from webapp.jobs.states import FINAL, JobStatus
@@ -97,7 +98,7 @@ def watch(*, every: float, seconds: float | None, as_json: bool, tag: tuple[str,
     on_terminal = sys.stdout.isatty() and not as_json
     with leaving_with(0), terminal.redrawn(enabled=on_terminal) as draw:
         while True:
-            jobs = job_service().page(query.wanted, limit=query.limit, before=None).jobs
+            jobs = job_service().page(query.wanted, EVERYTHING, limit=query.limit, before=None).jobs
             if on_terminal:
                 draw([JobFields.of(job) for job in jobs], COLUMNS)
             for job in reversed(jobs):
@@ -158,10 +159,10 @@ def _changes(job_id: UUID, seconds: float) -> Iterator[JobRow]:
     jobs = job_service()
     watch = cast("Watchers", current_app.extensions["watchers"]).enter(job_id)
     try:
-        job = jobs.watch(job_id)
+        job = jobs.watch(job_id, EVERYTHING)
         yield job
         while job.status not in FINAL and watch.wait(end - time.monotonic()):
-            before, job = job, jobs.get(job_id)
+            before, job = job, jobs.get(job_id, EVERYTHING)
             if _told(job) != _told(before):
                 yield job
     finally:

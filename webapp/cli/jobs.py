@@ -21,6 +21,7 @@ from webapp.cli.console import (
     with_options,
     with_plain_errors,
 )
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.broker import heartbeats
 from webapp.jobs.service import Jobs
 from webapp.jobs.states import JobStatus
@@ -73,7 +74,7 @@ def query_of(given: Mapping[str, Any], tags: tuple[str, ...]) -> PageQuery:
 def list_jobs(*, as_json: bool, tag: tuple[str, ...], **given: Any) -> None:
     """Jobs, the newest first."""
     query = query_of(given, tag)
-    page = job_service().page(query.wanted, limit=query.limit, before=query.cursor)
+    page = job_service().page(query.wanted, EVERYTHING, limit=query.limit, before=query.cursor)
     answers = [JobFields.of(row) for row in page.jobs]
     if as_json:
         show_json({"items": answers, "total": page.total, "total_is_estimate": page.is_estimate})
@@ -96,8 +97,12 @@ def list_jobs(*, as_json: bool, tag: tuple[str, ...], **given: Any) -> None:
 @with_plain_errors
 def show(job_id: UUID, *, with_attempts: bool, as_json: bool) -> None:
     """One job."""
-    answer = JobAnswer.of(job_service().get(job_id))
-    rows, _ = job_service().attempts(job_id, before=None, limit=ATTEMPTS) if with_attempts else ([], False)
+    answer = JobAnswer.of(job_service().get(job_id, EVERYTHING))
+    rows, _ = (
+        job_service().attempts(job_id, EVERYTHING, before=None, limit=ATTEMPTS)
+        if with_attempts
+        else ([], False)
+    )
     attempts = [AttemptAnswer.of(row) for row in rows]
     if as_json:
         show_json(answer | ({"attempts": attempts} if with_attempts else {}))
@@ -122,7 +127,7 @@ def show(job_id: UUID, *, with_attempts: bool, as_json: bool) -> None:
 @with_plain_errors
 def cancel(job_id: UUID, *, reason: str | None, as_json: bool) -> None:
     """Cancels a job that waits, and asks one that runs to stop."""
-    job, answer = job_service().cancel(job_id, CancelRequest(reason=reason).reason)
+    job, answer = job_service().cancel(job_id, EVERYTHING, CancelRequest(reason=reason).reason)
     if as_json:
         show_json({**JobAnswer.of(job), "cancel": answer.value})
     else:
@@ -136,7 +141,7 @@ def cancel(job_id: UUID, *, reason: str | None, as_json: bool) -> None:
 @with_plain_errors
 def retry(job_id: UUID, *, reason: str | None, as_json: bool) -> None:
     """Queues a failed or cancelled job again, with a fresh budget of retries."""
-    job = job_service().requeue(job_id, RetryRequest(reason=reason).reason)
+    job = job_service().requeue(job_id, EVERYTHING, RetryRequest(reason=reason).reason)
     if as_json:
         show_json(JobAnswer.of(job))
     else:
@@ -150,7 +155,7 @@ def retry(job_id: UUID, *, reason: str | None, as_json: bool) -> None:
 def explain(job_id: UUID, *, as_json: bool) -> None:
     """Says why a job is not running now."""
     _, redis = current_app.extensions["health"]
-    found = job_service().explain(job_id, lambda queue: heartbeats.listening_to(redis, queue))
+    found = job_service().explain(job_id, lambda queue: heartbeats.listening_to(redis, queue), EVERYTHING)
     if as_json:
         show_json({"state": found.state, "sentence": found.sentence, "facts": found.facts})
         return

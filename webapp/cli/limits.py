@@ -21,6 +21,7 @@ from webapp.cli.console import json_option, say, show_json, show_table, with_opt
 from webapp.flow.keys import Keys
 from webapp.flow.limits import KeyOrder
 from webapp.flow.model import KeyRank, KeyTarget, Kind, RankedKeys, Target
+from webapp.flow.reach import EVERYTHING
 from webapp.flow.service import Flow
 
 #: Largest file of limits, bytes.
@@ -134,7 +135,7 @@ def _check_any(given: Mapping[str, Any]) -> None:
 
 
 def _set(target: Target, body: LimitsRequest, *, as_json: bool) -> None:
-    state = _flow().limit(target, body.given(), by=body.by, why=body.why)
+    state = _flow().limit(target, body.given(), EVERYTHING, by=body.by, why=body.why)
     if as_json:
         show_json({"name": state.name, "limits": state.limits.document(), "version": state.version})
     else:
@@ -156,9 +157,10 @@ def list_keys(name: str, *, as_json: bool, limit: int, cursor: str | None, order
     """Keys of a queue that have limits of their own, or are paused; with --order those of which most waits or runs."""
     query = KeysQuery.model_validate({"limit": limit, "cursor": cursor, "order": order})
     if query.order is not None:
-        _show_ranked(_keys().ranked(name, query.order, limit=query.limit), as_json=as_json)
+        _show_ranked(_keys().ranked(name, query.order, EVERYTHING, limit=query.limit), as_json=as_json)
         return
-    answers = [KeyAnswer.of(one) for one in _keys().page(name, after=query.cursor, limit=query.limit)]
+    found = _keys().page(name, EVERYTHING, after=query.cursor, limit=query.limit)
+    answers = [KeyAnswer.of(one) for one in found]
     if as_json:
         show_json({"items": answers})
     else:
@@ -194,9 +196,10 @@ def set_key(name: str, key: str, *, as_json: bool, by: str, why: str | None, **g
     body = KeyRequest.model_validate(_limits(given) | of_key)
     target = KeyTarget(name, key_of(key))
     if nothing:
-        state = _keys().forget(target, by=body.by, why=body.why, expected=None)
+        state = _keys().forget(target, EVERYTHING, by=body.by, why=body.why, expected=None)
     else:
-        state = _keys().put(body.state(target, datetime.now(UTC)), by=body.by, why=body.why, expected=None)
+        wanted = body.state(target, datetime.now(UTC))
+        state = _keys().put(wanted, EVERYTHING, by=body.by, why=body.why, expected=None)
     if as_json:
         show_json(KeyAnswer.of(state))
     else:
@@ -264,12 +267,12 @@ def _changes(wanted: LimitsFile, *, by: str, why: str | None) -> list[_Change]:
 
 
 def _change(target: Target, body: LimitsRequest, *, by: str, why: str | None) -> _Change:
-    limits, old = body.given(), _flow().state(target).limits
-    make = partial(_flow().limit, target, limits, by=body.by or by, why=body.why or why)
+    limits, old = body.given(), _flow().state(target, EVERYTHING).limits
+    make = partial(_flow().limit, target, limits, EVERYTHING, by=body.by or by, why=body.why or why)
     return _Change(target.words, old.document(), limits.document(), make)
 
 
 def _change_of_key(target: KeyTarget, body: KeyRequest, *, by: str, why: str | None) -> _Change:
-    state, old = body.state(target, datetime.now(UTC)), _keys().figures(target).state
-    make = partial(_keys().put, state, by=body.by or by, why=body.why or why, expected=None)
+    state, old = body.state(target, datetime.now(UTC)), _keys().figures(target, EVERYTHING).state
+    make = partial(_keys().put, state, EVERYTHING, by=body.by or by, why=body.why or why, expected=None)
     return _Change(target.words, old.document(), state.document(), make)

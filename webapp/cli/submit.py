@@ -14,6 +14,7 @@ from webapp.api.strictjson import BadBody, read_json
 from webapp.cli.console import INTERRUPTED, json_option, say, show_json, with_plain_errors
 from webapp.cli.follow import LONGEST_WAIT, leaving_with, show_end, until_final
 from webapp.cli.jobs import job_service
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.telemetry.printable import escaped
 from webapp.jobs.errors import TaskNotJudged
 from webapp.jobs.unique import OnConflict, While
@@ -74,7 +75,7 @@ def submit(
     )
     if not job_service().can_judge(wanted.payload):
         raise TaskNotJudged(wanted.payload["task"])
-    accepted = job_service().submit(wanted.submission(wanted.idempotency_key))
+    accepted = job_service().submit(wanted.submission(wanted.idempotency_key), EVERYTHING)
     job_service().flush()
     if not (as_json and wait):
         if as_json:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from webapp.audit.model import Act, Event, Named
-from webapp.infra.postgres.literals import array_of
+from webapp.flow.reach import Reach
+from webapp.infra.postgres.literals import array_of, text_array_of
 
 #: Most jobs of a selection that are named on record; the dead letters themselves say by whom each was dealt with.
 MOST_NAMED = 100
@@ -49,6 +50,7 @@ class DeadLetterFilter:
         dead_after: at this moment or later.
         dead_before: earlier than this moment.
         ids: of jobs.
+        queues: of jobs of one of these; of none, nothing is wanted.
     """
 
     state: DeadLetterState | None = DeadLetterState.OPEN
@@ -60,11 +62,21 @@ class DeadLetterFilter:
     dead_after: datetime | None = None
     dead_before: datetime | None = None
     ids: tuple[UUID, ...] | None = None
+    queues: tuple[str, ...] | None = None
+
+    def within(self, reach: Reach) -> DeadLetterFilter:
+        """The same, of what a caller reaches."""
+        queue, queues = reach.narrowed(self.queue)
+        return self if queue == self.queue and queues is None else replace(self, queue=queue, queues=queues)
 
     def values(self) -> dict[str, Any]:
         """The values of its conditions, by name."""
         given = {one.name: getattr(self, one.name) for one in fields(self)}
         given["state"] = "any" if self.state is None else self.state.value
+        if self.queues is None:
+            del given["queues"]
+        else:
+            given["queues"] = text_array_of(self.queues)
         given["ids"] = None if self.ids is None else array_of(self.ids)
         return given
 

@@ -29,6 +29,7 @@ from webapp.dead_letters.model import (
     ResolveRequest,
     act_of,
 )
+from webapp.flow.reach import Reach
 from webapp.infra.postgres.engine import Read, in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
 from webapp.jobs import pages
@@ -45,7 +46,7 @@ WINDOW = 8.0
 
 
 class DeadLetters:
-    """Looks at dead letters, and deals with them.
+    """Looks at dead letters, and deals with them: those of the queues that a caller reaches.
 
     Args:
         engine: the database.
@@ -66,6 +67,7 @@ class DeadLetters:
     def jobs(
         self,
         wanted: DeadLetterFilter,
+        reach: Reach,
         *,
         limit: int,
         offset: int,
@@ -77,38 +79,49 @@ class DeadLetters:
         Args:
             read: reads them; None: from the primary.
         """
+        within = wanted.within(reach)
         return self._read(
-            read, lambda connection: store.jobs(connection, wanted, limit=limit, offset=offset, large=large)
+            read, lambda connection: store.jobs(connection, within, limit=limit, offset=offset, large=large)
         )
 
     def page(
-        self, wanted: DeadLetterFilter, *, limit: int, before: int | None, read: Read | None = None
+        self,
+        wanted: DeadLetterFilter,
+        reach: Reach,
+        *,
+        limit: int,
+        before: int | None,
+        read: Read | None = None,
     ) -> tuple[list[DeadLetter], int]:
         """A page of dead letters from the newest on, and how many match in all.
 
         Args:
             read: reads them; None: from the primary.
         """
+        within = wanted.within(reach)
         return self._read(
             read,
             lambda connection: (
-                store.page(connection, wanted, limit=limit, before=before),
-                store.count(connection, wanted),
+                store.page(connection, within, limit=limit, before=before),
+                store.count(connection, within),
             ),
         )
 
-    def groups(self, wanted: DeadLetterFilter, *, limit: int, read: Read | None = None) -> list[Group]:
+    def groups(
+        self, wanted: DeadLetterFilter, reach: Reach, *, limit: int, read: Read | None = None
+    ) -> list[Group]:
         """Dead letters of the same error, the largest group first.
 
         Args:
             read: reads them; None: from the primary.
         """
-        return self._read(read, lambda connection: store.groups(connection, wanted, limit=limit))
+        within = wanted.within(reach)
+        return self._read(read, lambda connection: store.groups(connection, within, limit=limit))
 
     def _read(self, read: Read | None, work: Callable[[Connection], T]) -> T:
         return in_one_trip(self._engine, work) if read is None else read(work)
 
-    def requeue(self, request: ResolveRequest) -> Report:
+    def requeue(self, request: ResolveRequest, reach: Reach) -> Report:
         """Queues the jobs of open dead letters again; their attempts are kept, the budget of retries is fresh.
 
         Their messages are sent by the dispatcher as they become due.
@@ -120,13 +133,13 @@ class DeadLetters:
             first = wanted.start_at if last is None else last + timedelta(seconds=wanted.gap)
             return store.requeue(connection, wanted, limit=limit, first=first)
 
-        report = self._resolve(request, batch, Event.DLQ_REQUEUE, "dead letters were requeued")
+        report = self._resolve(request, reach, batch, Event.DLQ_REQUEUE, "dead letters were requeued")
         metrics.jobs_requeued.inc(report.changed)
         if report.last_run_at is None or request.rate is None:
             return report
         return replace(report, next_start_at=report.last_run_at + timedelta(seconds=request.gap))
 
-    def discard(self, request: ResolveRequest) -> Report:
+    def discard(self, request: ResolveRequest, reach: Reach) -> Report:
         """Puts open dead letters aside; their jobs stay failed, for final rows never change."""
 
         def batch(
@@ -134,11 +147,12 @@ class DeadLetters:
         ) -> Resolved:
             return store.discard(connection, wanted, limit=limit)
 
-        return self._resolve(request, batch, Event.DLQ_DISCARD, "dead letters were discarded")
+        return self._resolve(request, reach, batch, Event.DLQ_DISCARD, "dead letters were discarded")
 
     def _resolve(
         self,
         request: ResolveRequest,
+        reach: Reach,
         batch: Callable[[ResolveRequest, int, datetime | None, Connection], Resolved],
         event: Event,
         done: str,
@@ -150,7 +164,7 @@ class DeadLetters:
             event: what goes on record.
             done: what is logged.
         """
-        request = replace(request, wanted=replace(request.wanted, state=DeadLetterState.OPEN))
+        request = replace(request, wanted=replace(request.wanted.within(reach), state=DeadLetterState.OPEN))
         matched = in_one_trip(self._engine, lambda connection: store.count(connection, request.wanted))
         if request.dry_run:
             return Report(matched, 0, more=False)

@@ -28,12 +28,18 @@ from webapp.jobs.retry import DeathReason
 from webapp.jobs.search import Seen
 
 
-def _statement(name: str) -> TextClause:
-    return text(read_sql(__file__, "dead_letters", name))
+def _statement(name: str) -> tuple[TextClause, TextClause]:
+    """A statement of those who reach all queues, and that of others."""
+    whole = read_sql(__file__, "dead_letters", name)
+    return text(read_sql(__file__, "dead_letters", name, without=["reach"])), text(whole)
+
+
+def _of(statements: tuple[TextClause, TextClause], wanted: DeadLetterFilter) -> TextClause:
+    return statements[wanted.queues is not None]
 
 
 _PAGE, _COUNT, _JOBS, _GROUPS = (_statement(name) for name in ("page", "count", "jobs", "groups"))
-_TAKE, _DISCARD = _statement("take"), _statement("discard")
+_TAKE, (_DISCARD, _) = _statement("take"), _statement("discard")
 _LAST_ATTEMPT, _MOVE = (text(read_sql(__file__, "move", name)) for name in ("last_attempt", "move"))
 
 #: A job fails in the transaction that writes its dead letter; in databases of releases before, about then.
@@ -52,12 +58,12 @@ def page(
         before: only those with a smaller number.
     """
     given = wanted.values() | {"limit": limit, "before": before}
-    return [DeadLetter(*row) for row in connection.execute(_PAGE, given)]
+    return [DeadLetter(*row) for row in connection.execute(_of(_PAGE, wanted), given)]
 
 
 def count(connection: Connection, wanted: DeadLetterFilter) -> int:
     """How many dead letters match."""
-    return int(connection.execute(_COUNT, wanted.values()).scalar_one())
+    return int(connection.execute(_of(_COUNT, wanted), wanted.values()).scalar_one())
 
 
 def jobs(
@@ -74,7 +80,7 @@ def jobs(
         large: fields that may be large and are wanted.
     """
     given = wanted.values() | {"limit": limit, "offset": offset}
-    rows = connection.execute(_JOBS, given).all()
+    rows = connection.execute(_of(_JOBS, wanted), given).all()
     if not rows:
         return [], False
     died = [row[1] for row in rows]
@@ -85,7 +91,9 @@ def jobs(
 
 def groups(connection: Connection, wanted: DeadLetterFilter, *, limit: int) -> list[Group]:
     """Dead letters by task, queue, error class and fingerprint, the largest group first."""
-    return [Group(*row) for row in connection.execute(_GROUPS, wanted.values() | {"limit": limit})]
+    return [
+        Group(*row) for row in connection.execute(_of(_GROUPS, wanted), wanted.values() | {"limit": limit})
+    ]
 
 
 def requeue(
@@ -118,7 +126,7 @@ def discard(connection: Connection, request: ResolveRequest, *, limit: int) -> R
 
 def _take(connection: Connection, request: ResolveRequest, limit: int) -> dict[UUID, datetime]:
     """Locks the oldest open dead letters that match, and returns their jobs in that order, each with when it ended."""
-    rows = connection.execute(_TAKE, request.wanted.values() | {"limit": limit})
+    rows = connection.execute(_of(_TAKE, request.wanted), request.wanted.values() | {"limit": limit})
     return {row[0]: row[1] for row in rows}
 
 

@@ -26,10 +26,19 @@ class UnknownTarget(FlowError):
     """There is no such queue or task."""
 
     def __init__(self, target: Target, known: Iterable[str]) -> None:
-        super().__init__(
-            f"there is no {target.words}; there are {', '.join(sorted(known))}; " + _HOW_TO_MAKE[target.kind]
-        )
+        names = ", ".join(sorted(known))
+        there_are = f"there are {names}; " if names else ""
+        super().__init__(f"there is no {target.words}; {there_are}{_HOW_TO_MAKE[target.kind]}")
         self.target = target
+
+
+class TasksOutOfReach(FlowError):
+    """A task runs in all queues, so who reaches only some changes nothing of it."""
+
+    def __init__(self, target: Target, queues: Iterable[str]) -> None:
+        super().__init__(
+            f"{target.words} runs in all queues, and this key is for {', '.join(sorted(queues))} alone"
+        )
 
 
 class StaleVersion(FlowError):

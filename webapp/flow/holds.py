@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 
 from webapp.flow.limits import Rate
 from webapp.flow.model import Pause
+from webapp.flow.reach import Reach
 from webapp.infra.jsontext import iso
 from webapp.infra.postgres.sql_files import read_sql
 
@@ -22,13 +23,15 @@ MOST_HOLDERS = 10
 
 _AROUND = text(read_sql(__file__, "holds", "around"))
 _HOLDERS = {
-    of: text(read_sql(__file__, "holds", name))
+    of: text(read_sql(__file__, "holds", name, without=["reach"]))
     for of, name in (
         ("queue", "holders_of_queue"),
         ("task", "holders_of_task"),
         ("key", "holders_of_key"),
     )
 }
+#: For those who do not reach all queues.
+_HOLDERS_WITHIN = _HOLDERS | {"task": text(read_sql(__file__, "holds", "holders_of_task"))}
 
 
 class Slots(NamedTuple):
@@ -82,7 +85,8 @@ class Surroundings:
         lanes_before: lanes whose turn comes before its own, counted to `COUNTED_UP_TO`.
         jobs_before: jobs of its lane before it, counted so as well.
         now: PostgreSQL's clock, seconds of the epoch.
-        holders: process and job of those that hold a limit that is reached, by what is limited.
+        holders: process and job of those that hold a limit that is reached, by what is limited, as far as they may be named: of a
+            task fewer than its slots that are taken, where some run jobs of queues that the caller does not reach.
         ahead: what must be final before it starts; None where its key has no order, or it comes first.
     """
 
@@ -206,11 +210,19 @@ def _counted(count: int, noun: str) -> str:
 
 
 def surroundings(
-    connection: Connection, job_id: UUID, *, queue: str, task: str, key: str | None, highest: int
+    connection: Connection,
+    job_id: UUID,
+    reach: Reach,
+    *,
+    queue: str,
+    task: str,
+    key: str | None,
+    highest: int,
 ) -> Surroundings | None:
     """Reads what is around a queued job; None where nothing limits it.
 
     Args:
+        reach: of the caller, who reaches the job: all else that is named is of its queue, but for a task's holders.
         queue, task, key: whose job it is.
         highest: the highest priority.
     """
@@ -223,7 +235,7 @@ def surroundings(
     pause = None if row[20] is None else Pause(row[20], row[21], row[22])
     full = next((of for of, one in zip(LIMITED, slots, strict=True) if one.is_full), None)
     names = {"queue": queue, "task": task, "key": key or ""}
-    holders = _holders(connection, full, names) if full is not None else []
+    holders = _holders(connection, full, names, reach) if full is not None else []
     return Surroundings(
         **names, to_be_filed=row[0], slots=slots, rates=rates, pause=pause, lanes_before=row[23],
         jobs_before=row[24] or 0, now=row[25], holders=holders,
@@ -236,5 +248,10 @@ def _standing(columns: Sequence[Any]) -> Standing:
     return Standing(None if limit is None else Rate.of(limit, per, burst), next_start or 0.0)
 
 
-def _holders(connection: Connection, of: str, names: dict[str, str]) -> list[tuple[str, UUID]]:
-    return [(row[0], row[1]) for row in connection.execute(_HOLDERS[of], names | {"most": MOST_HOLDERS})]
+def _holders(connection: Connection, of: str, names: dict[str, str], reach: Reach) -> list[tuple[str, UUID]]:
+    values: dict[str, Any] = {**names, "most": MOST_HOLDERS}
+    if reach.queues is None:
+        rows = connection.execute(_HOLDERS[of], values)
+    else:
+        rows = connection.execute(_HOLDERS_WITHIN[of], values | {"queues": list(reach.queues)})
+    return [(row[0], row[1]) for row in rows]

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine
 from webapp.flow import key_store
 from webapp.flow.errors import NotInOrder, StaleVersion
 from webapp.flow.model import KeyFigures, KeyRank, KeyState, KeyTarget, Kind, RankedKeys, Target
+from webapp.flow.reach import Reach
 from webapp.flow.service import Flow, fits
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 
@@ -22,7 +23,7 @@ MOST_RANKED = 50_000
 
 
 class Keys:
-    """Limits and pauses of single keys, and answers for them.
+    """Limits and pauses of single keys, and answers for them; of a queue that a caller does not reach there are none.
 
     Args:
         engine: the database.
@@ -33,13 +34,13 @@ class Keys:
         self._engine = engine
         self._flow = flow
 
-    def figures(self, target: KeyTarget) -> KeyFigures:
+    def figures(self, target: KeyTarget, reach: Reach) -> KeyFigures:
         """How a key stands, and what waits and runs of it.
 
         Raises:
-            UnknownTarget: there is no such queue.
+            UnknownTarget: there is no such queue, or it is not reached.
         """
-        self._flow.state(Target(Kind.QUEUE, target.queue))
+        self._flow.state(Target(Kind.QUEUE, target.queue), reach)
         return in_one_trip(
             self._engine,
             lambda connection: KeyFigures(
@@ -47,21 +48,21 @@ class Keys:
             ),
         )
 
-    def page(self, queue: str, *, after: str | None, limit: int) -> list[KeyState]:
+    def page(self, queue: str, reach: Reach, *, after: str | None, limit: int) -> list[KeyState]:
         """Keys of a queue that have limits of their own, in their order.
 
         Args:
             after: the last key of the page before.
 
         Raises:
-            UnknownTarget: there is no such queue.
+            UnknownTarget: there is no such queue, or it is not reached.
         """
-        self._flow.state(Target(Kind.QUEUE, queue))
+        self._flow.state(Target(Kind.QUEUE, queue), reach)
         return in_one_trip(
             self._engine, lambda connection: key_store.page(connection, queue, after=after, limit=limit)
         )
 
-    def ranked(self, queue: str, order: KeyRank, *, limit: int) -> RankedKeys:
+    def ranked(self, queue: str, order: KeyRank, reach: Reach, *, limit: int) -> RankedKeys:
         """The keys of which most waits or runs in a queue, with and without limits of their own; jobs without a key are left out.
 
         Args:
@@ -69,15 +70,17 @@ class Keys:
             limit: most keys.
 
         Raises:
-            UnknownTarget: there is no such queue.
+            UnknownTarget: there is no such queue, or it is not reached.
         """
-        self._flow.state(Target(Kind.QUEUE, queue))
+        self._flow.state(Target(Kind.QUEUE, queue), reach)
         return in_one_trip(
             self._engine,
             lambda connection: key_store.ranked(connection, queue, order, limit=limit, most=MOST_RANKED),
         )
 
-    def put(self, wanted: KeyState, *, by: str | None, why: str | None, expected: str | None) -> KeyState:
+    def put(
+        self, wanted: KeyState, reach: Reach, *, by: str | None, why: str | None, expected: str | None
+    ) -> KeyState:
         """Gives a key limits in the place of those it has, and has its queue's keys take turns.
 
         They hold from the return on, for whatever was submitted: of a key that is paused nothing starts.
@@ -89,24 +92,41 @@ class Keys:
             expected: versions that may be changed, as in If-Match; None: any.
 
         Raises:
-            UnknownTarget: there is no such queue.
+            UnknownTarget: there is no such queue, or it is not reached.
             StaleVersion: the key has another version by now; nothing was changed.
             NotInOrder: more than one of its jobs would run at once, and its queue's keys have an order; nothing was changed.
             OlderRelease: a worker is alive that knows no limits; nothing was changed.
         """
-        return self._change(wanted, by=by, why=why, expected=expected, forget=False)
+        return self._change(wanted, reach, by=by, why=why, expected=expected, forget=False)
 
-    def forget(self, target: KeyTarget, *, by: str | None, why: str | None, expected: str | None) -> KeyState:
+    def forget(
+        self, target: KeyTarget, reach: Reach, *, by: str | None, why: str | None, expected: str | None
+    ) -> KeyState:
         """Makes a key like every key of its queue. Arguments and errors as for `put`."""
-        return self._change(KeyState(*target), by=by, why=why, expected=expected, forget=True)
+        return self._change(KeyState(*target), reach, by=by, why=why, expected=expected, forget=True)
 
     def _change(
-        self, wanted: KeyState, *, by: str | None, why: str | None, expected: str | None, forget: bool
+        self,
+        wanted: KeyState,
+        reach: Reach,
+        *,
+        by: str | None,
+        why: str | None,
+        expected: str | None,
+        forget: bool,
     ) -> KeyState:
         queue = Target(Kind.QUEUE, wanted.queue)
         if not forget:
             self._flow.check_workers()
-        work = partial(self._change_once, wanted=wanted, by=by, why=why, expected=expected, forget=forget)
+        work = partial(
+            self._change_once,
+            wanted=wanted,
+            reach=reach,
+            by=by,
+            why=why,
+            expected=expected,
+            forget=forget,
+        )
         before, after = in_transaction(self._engine, work)
         self._flow.note(
             KeyTarget(wanted.queue, wanted.key), before.document(), after.document(), by=by, why=why
@@ -121,6 +141,7 @@ class Keys:
         connection: Connection,
         *,
         wanted: KeyState,
+        reach: Reach,
         by: str | None,
         why: str | None,
         expected: str | None,
@@ -128,7 +149,7 @@ class Keys:
     ) -> tuple[KeyState, KeyState]:
         """The change and its record; returns how the key stood and stands."""
         target = KeyTarget(wanted.queue, wanted.key)
-        queue = self._flow.lock(connection, Target(Kind.QUEUE, wanted.queue))
+        queue = self._flow.lock(connection, Target(Kind.QUEUE, wanted.queue), reach)
         before = key_store.find(connection, target)
         if not fits(expected, before.version):
             raise StaleVersion(target, expected or "", before.version)

@@ -14,9 +14,17 @@ from webapp.audit.model import Act, Event, Named
 from webapp.audit.service import AuditRecord
 from webapp.flow import key_store, lanes, look_store, store
 from webapp.flow.book import LONGEST_AGE, FlowBook
-from webapp.flow.errors import NotInOrder, OlderRelease, StaleVersion, UnknownTarget, WorkersUnknown
+from webapp.flow.errors import (
+    NotInOrder,
+    OlderRelease,
+    StaleVersion,
+    TasksOutOfReach,
+    UnknownTarget,
+    WorkersUnknown,
+)
 from webapp.flow.limits import QueueLimits
 from webapp.flow.model import FlowChange, FlowState, KeyTarget, Kind, Target
+from webapp.flow.reach import Reach
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 
 logger = logging.getLogger(__name__)
@@ -51,7 +59,7 @@ def fits(expected: str | None, version: int) -> bool:
 
 
 class Flow:
-    """Pauses and resumes, and answers for it.
+    """Pauses and resumes, and answers for it. A queue that a caller does not reach is not there; a task is for all to see.
 
     Args:
         engine: the database.
@@ -75,21 +83,22 @@ class Flow:
         self._older_workers = older_workers
         self._audit = audit or AuditRecord(engine)
 
-    def state(self, target: Target) -> FlowState:
+    def state(self, target: Target, reach: Reach) -> FlowState:
         """How a target stands.
 
         Raises:
-            UnknownTarget: there is none of this name.
+            UnknownTarget: there is none of this name, or it is not reached.
         """
-        return in_one_trip(self._engine, lambda connection: self._found(connection, target))
+        return in_one_trip(self._engine, lambda connection: self._found(connection, target, reach))
 
-    def states(self, kind: Kind) -> dict[str, FlowState]:
-        """How all of a kind stand, by name: those that are known, and those that were ever changed."""
+    def states(self, kind: Kind, reach: Reach) -> dict[str, FlowState]:
+        """How all of a kind stand, by name: those that are known, and those that were ever changed; queues as far as they are reached."""
         changed = in_one_trip(self._engine, lambda connection: store.changed(connection, kind))
-        return {name: changed.get(name, FlowState(name)) for name in sorted({*self._known(kind), *changed})}
+        names = sorted({*self._known(kind), *changed})
+        return {name: changed.get(name, FlowState(name)) for name in names if _sees(kind, name, reach)}
 
     def pause(
-        self, target: Target, *, by: str | None, why: str | None, expected: str | None = None
+        self, target: Target, reach: Reach, *, by: str | None, why: str | None, expected: str | None = None
     ) -> FlowState:
         """Pauses a target: from a second after this returns on, none of its jobs starts; those that run go on.
 
@@ -101,21 +110,23 @@ class Flow:
             expected: versions that may be changed, as in If-Match; None: any.
 
         Raises:
-            UnknownTarget: there is none of this name.
+            UnknownTarget: there is none of this name, or it is not reached.
+            TasksOutOfReach: it is a task, and not all queues are reached.
             StaleVersion: it has another version by now; nothing was changed.
         """
-        return self._turn(target, paused=True, by=by, why=why, expected=expected)
+        return self._turn(target, reach, paused=True, by=by, why=why, expected=expected)
 
     def resume(
-        self, target: Target, *, by: str | None, why: str | None, expected: str | None = None
+        self, target: Target, reach: Reach, *, by: str | None, why: str | None, expected: str | None = None
     ) -> FlowState:
         """Lets the jobs of a target start again; one that is not paused stays as it is. Arguments and errors as for `pause`."""
-        return self._turn(target, paused=False, by=by, why=why, expected=expected)
+        return self._turn(target, reach, paused=False, by=by, why=why, expected=expected)
 
     def limit(
         self,
         target: Target,
         limits: QueueLimits,
+        reach: Reach,
         *,
         by: str | None,
         why: str | None,
@@ -132,7 +143,9 @@ class Flow:
         """
         if limits.hold_jobs:
             self.check_workers()
-        work = partial(self._limit_once, target=target, limits=limits, by=by, why=why, expected=expected)
+        work = partial(
+            self._limit_once, target=target, limits=limits, reach=reach, by=by, why=why, expected=expected
+        )
         before, state = in_transaction(self._engine, work)
         self.note(target, before.limits.document(), limits.document(), by=by, why=why)
         if not before.limits.hold_jobs and limits.hold_jobs:
@@ -200,13 +213,16 @@ class Flow:
         queues, tasks = ([target.name], []) if target.kind is Kind.QUEUE else ([], [target.name])
         in_transaction(self._engine, lambda connection: lanes.file_running(connection, queues, tasks))
 
-    def lock(self, connection: Connection, target: Target) -> FlowState:
-        """How a target stands; until the transaction ends no one else changes it, and no job is claimed from its lanes.
+    def lock(self, connection: Connection, target: Target, reach: Reach) -> FlowState:
+        """How a target stands that is to be changed; until the transaction ends no one else changes it, and no job is claimed from its lanes.
 
         Raises:
-            UnknownTarget: there is none of this name.
+            UnknownTarget: there is none of this name, or it is not reached.
+            TasksOutOfReach: it is a task, and not all queues are reached.
         """
-        self._found(connection, target)
+        if target.kind is Kind.TASK and reach.queues is not None:
+            raise TasksOutOfReach(target, reach.queues)
+        self._found(connection, target, reach)
         return store.lock(connection, target)
 
     def _limit_once(
@@ -215,12 +231,13 @@ class Flow:
         *,
         target: Target,
         limits: QueueLimits,
+        reach: Reach,
         by: str | None,
         why: str | None,
         expected: str | None,
     ) -> tuple[FlowState, FlowState]:
         """The change and its record; returns how the target stood and stands."""
-        before = self.lock(connection, target)
+        before = self.lock(connection, target, reach)
         if not fits(expected, before.version):
             raise StaleVersion(target, expected or "", before.version)
         if limits == before.limits:
@@ -234,8 +251,10 @@ class Flow:
         self.put_on_record(connection, target, old, new, by=by, why=why)
         return before, after
 
-    def changes(self, target: str | None, *, before: int | None, limit: int) -> list[FlowChange]:
-        """The changes on record, the newest first.
+    def changes(
+        self, target: str | None, reach: Reach, *, before: int | None, limit: int
+    ) -> list[FlowChange]:
+        """The changes on record, the newest first; to queues and their keys as far as they are reached, to tasks where everything is.
 
         Args:
             target: only those of this one, such as `queues/default`.
@@ -243,13 +262,22 @@ class Flow:
         """
         return in_one_trip(
             self._engine,
-            lambda connection: store.changes(connection, target, before=before, limit=limit),
+            lambda connection: store.changes(connection, target, reach, before=before, limit=limit),
         )
 
     def _turn(
-        self, target: Target, *, paused: bool, by: str | None, why: str | None, expected: str | None
+        self,
+        target: Target,
+        reach: Reach,
+        *,
+        paused: bool,
+        by: str | None,
+        why: str | None,
+        expected: str | None,
     ) -> FlowState:
-        work = partial(self._turn_once, target=target, paused=paused, by=by, why=why, expected=expected)
+        work = partial(
+            self._turn_once, target=target, reach=reach, paused=paused, by=by, why=why, expected=expected
+        )
         state, is_new = in_transaction(self._engine, work)
         self._book.forget()
         if is_new:
@@ -264,13 +292,14 @@ class Flow:
         connection: Connection,
         *,
         target: Target,
+        reach: Reach,
         paused: bool,
         by: str | None,
         why: str | None,
         expected: str | None,
     ) -> tuple[FlowState, bool]:
         """The change and its record; returns how the target stands, and whether that is new."""
-        before = self.lock(connection, target)
+        before = self.lock(connection, target, reach)
         if not fits(expected, before.version):
             raise StaleVersion(target, expected or "", before.version)
         if paused == (before.pause is not None):
@@ -282,11 +311,16 @@ class Flow:
         self.put_on_record(connection, target, old, new, by=by, why=why)
         return after, True
 
-    def _found(self, connection: Connection, target: Target) -> FlowState:
-        state = store.find(connection, target)
+    def _found(self, connection: Connection, target: Target, reach: Reach) -> FlowState:
+        state = store.find(connection, target) if _sees(target.kind, target.name, reach) else None
         if state is not None:
             return state
-        known = tuple(self._known(target.kind))
+        known = tuple(name for name in self._known(target.kind) if _sees(target.kind, name, reach))
         if target.name not in known:
             raise UnknownTarget(target, known)
         return FlowState(target.name)
+
+
+def _sees(kind: Kind, name: str, reach: Reach) -> bool:
+    """True if a target may be looked at: a queue that is reached, and every task."""
+    return kind is Kind.TASK or reach.has(name)

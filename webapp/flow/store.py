@@ -15,6 +15,7 @@ from sqlalchemy import Connection, TextClause, text
 from webapp.flow.admission import Bounds
 from webapp.flow.limits import KeyOrder, Limits, QueueLimits, Rate
 from webapp.flow.model import FlowChange, FlowRules, FlowState, KeyTarget, Kind, Pause, Target
+from webapp.flow.reach import Reach
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.sql_files import read_sql
 
@@ -43,7 +44,10 @@ _PATIENCE = text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
 #: What a rule's row may say of its name.
 _RULE_SETS = tuple(FlowRules.__dataclass_fields__)
 _PAUSES = text(read_sql(__file__, "pauses"))
-_NOTE, _PAGE, _PRUNE = (text(read_sql(__file__, "changes", name)) for name in ("note", "page", "prune"))
+_NOTE, _PRUNE = (text(read_sql(__file__, "changes", name)) for name in ("note", "prune"))
+_PAGE = text(read_sql(__file__, "changes", "page", without=["reach"]))
+#: For those who do not reach all queues.
+_PAGE_WITHIN = text(read_sql(__file__, "changes", "page"))
 
 
 def rules(connection: Connection) -> FlowRules:
@@ -150,15 +154,19 @@ def note_change(
 
 
 def changes(
-    connection: Connection, target: str | None, *, before: int | None, limit: int
+    connection: Connection, target: str | None, reach: Reach, *, before: int | None, limit: int
 ) -> list[FlowChange]:
-    """The changes on record, the newest first.
+    """The changes on record, the newest first: to what is reached.
 
     Args:
         target: only those of this one.
         before: only those with a smaller id.
     """
-    rows = connection.execute(_PAGE, {"target": target, "before": before, "limit": limit})
+    values: dict[str, Any] = {"target": target, "before": before, "limit": limit}
+    if reach.queues is None:
+        rows = connection.execute(_PAGE, values)
+    else:
+        rows = connection.execute(_PAGE_WITHIN, values | {"queues": list(reach.queues)})
     return [FlowChange(*row) for row in rows]
 
 

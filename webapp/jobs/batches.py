@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from webapp.flow.reach import Reach
 from webapp.infra.postgres.database_errors import is_lock_of
 from webapp.jobs import insert, unique_keys
 from webapp.jobs.errors import JobError, KeyRace, KeyReused, UniqueHeld, UniqueRace
@@ -74,20 +75,21 @@ def named_races() -> Iterator[None]:
 
 
 def insert_batch(
-    connection: Connection, jobs: Sequence[NewJob], *, dispatched: bool, key_ttl: float
+    connection: Connection, jobs: Sequence[NewJob], reach: Reach, *, dispatched: bool, key_ttl: float
 ) -> Batch:
     """Stores jobs as `insert.insert_many` does, except those whose unique key is held, or that replace the job that holds it.
 
     Args:
         dispatched: as there.
         key_ttl: as there.
+        reach: of the caller; jobs beyond it are not replaced, and are named in the answer all the same.
 
     Raises:
         KeyRace: an idempotency key was taken or ran out meanwhile; what is stored so far must be taken back.
         UniqueRace: a job that is to be replaced has begun meanwhile; likewise.
     """
     insert.allow_time(connection)
-    placing = unique_keys.judge(connection, jobs)
+    placing = unique_keys.judge(connection, jobs, reach)
     changed = unique_keys.replace_all(connection, jobs, placing, dispatched=dispatched, key_ttl=key_ttl)
     wanted = list(placing.stored.values())
     created = insert.insert_many(connection, wanted, dispatched=dispatched, key_ttl=key_ttl) if wanted else {}

@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from webapp.flow import lanes
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.model import CancelAnswer
@@ -89,7 +90,7 @@ def overdue_holders(connection: Connection, family: str, *, grace: float) -> lis
 
 def requeue(connection: Connection, job_id: UUID) -> bool:
     """Queues a failed or cancelled job again with a fresh retry budget; False when it is neither."""
-    job = find(connection, job_id)
+    job = find(connection, job_id, EVERYTHING)
     return job is not None and bool(requeue_many(connection, [job_id], ended_from=job.finished_at))
 
 

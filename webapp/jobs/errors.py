@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from difflib import get_close_matches
 from uuid import UUID
@@ -173,22 +174,51 @@ class PayloadRefused(JobError):
         self.secret = secret
 
 
-class KeyReused(JobError):
+class OutOfReach(JobError):
+    """The caller may not submit to this queue."""
+
+    def __init__(self, queue: str, allowed: Collection[str]) -> None:
+        super().__init__(f"the queue {queue!r} is not one of this key's: {', '.join(sorted(allowed))}")
+        self.field, self.given = "queue", queue
+
+
+class KeyElsewhere(JobError):
+    """An idempotency key or unique key belongs to a job that the caller does not reach."""
+
+    def __init__(self, field: str, key: str) -> None:
+        super().__init__(f"{field} {key!r} belongs to a job of a queue that is not one of this key's")
+        self.field, self.given = field, key
+
+
+class KeyTaken(JobError):
+    """A key that a submission asks for belongs to another job.
+
+    Args:
+        job_id: which; None where who asks is not told.
+    """
+
+    #: Which kind of key.
+    field = "idempotency_key"
+
+    def __init__(self, sentence: str, key: str, job_id: UUID | None) -> None:
+        super().__init__(sentence)
+        self.key = self.given = key
+        self.job_id = job_id
+
+
+class KeyReused(KeyTaken):
     """The idempotency key belongs to a job with another request."""
 
-    def __init__(self, key: str, job_id: UUID) -> None:
-        super().__init__(f"idempotency_key {key!r} was used with another request, for job {job_id}")
-        self.key = key
-        self.job_id = job_id
+    def __init__(self, key: str, job_id: UUID | None) -> None:
+        used_for = "" if job_id is None else f", for job {job_id}"
+        super().__init__(f"idempotency_key {key!r} was used with another request{used_for}", key, job_id)
 
 
-class KeyOfPruned(JobError):
+class KeyOfPruned(KeyTaken):
     """The idempotency key was used for this very request, and its job was deleted since, for its age."""
 
-    def __init__(self, key: str, job_id: UUID) -> None:
-        super().__init__(f"idempotency_key {key!r} was used for job {job_id}, which was deleted for its age")
-        self.key = key
-        self.job_id = job_id
+    def __init__(self, key: str, job_id: UUID | None) -> None:
+        super().__init__(f"idempotency_key {key!r} was used for {_pruned(job_id)}", key, job_id)
 
 
 class KeyRace(JobError):
@@ -199,22 +229,28 @@ class KeyRace(JobError):
         self.key = key
 
 
-class UniqueHeld(JobError):
+class UniqueHeld(KeyTaken):
     """Another job holds the unique key."""
 
+    field = "unique.key"
+    job_id: UUID
+
     def __init__(self, key: str, job_id: UUID) -> None:
-        super().__init__(f"unique.key {key!r} is held by job {job_id}")
-        self.key = key
-        self.job_id = job_id
+        super().__init__(f"unique.key {key!r} is held by job {job_id}", key, job_id)
 
 
-class UniqueOfPruned(JobError):
+class UniqueOfPruned(KeyTaken):
     """The unique key is held for a job that was deleted since, for its age."""
 
-    def __init__(self, key: str, job_id: UUID) -> None:
-        super().__init__(f"unique.key {key!r} is held for job {job_id}, which was deleted for its age")
-        self.key = key
-        self.job_id = job_id
+    field = "unique.key"
+
+    def __init__(self, key: str, job_id: UUID | None) -> None:
+        super().__init__(f"unique.key {key!r} is held for {_pruned(job_id)}", key, job_id)
+
+
+def _pruned(job_id: UUID | None) -> str:
+    which = "a job that" if job_id is None else f"job {job_id}, which"
+    return f"{which} was deleted for its age"
 
 
 class UniqueRace(JobError):

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 from webapp.flow import store as flow_store
 from webapp.flow.holds import Hold, hold_of, surroundings
 from webapp.flow.model import Kind, Pause, Target
+from webapp.flow.reach import Reach
 from webapp.infra.jsontext import iso
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.model import JobRow
@@ -170,8 +171,8 @@ def _due(at: Situation) -> Explanation:
 _AROUND = text(read_sql(__file__, "around"))
 
 
-def situation(connection: Connection, job: JobRow, workers: int | None) -> Situation:
-    """Reads what is around a job.
+def situation(connection: Connection, job: JobRow, workers: int | None, reach: Reach) -> Situation:
+    """Reads what is around a job: of other queues no more than numbers, but where the caller reaches them.
 
     Args:
         workers: live workers that listen to its queue; None when that is not known.
@@ -188,7 +189,7 @@ def situation(connection: Connection, job: JobRow, workers: int | None) -> Situa
     now, asked, recorded, ahead = connection.execute(_AROUND, values).one()
     pauses = flow_store.pauses_of(connection, job.queue, job.task)
     around = surroundings(
-        connection, job.id, queue=job.queue, task=job.task, key=job.key, highest=HIGHEST_PRIORITY
+        connection, job.id, reach, queue=job.queue, task=job.task, key=job.key, highest=HIGHEST_PRIORITY
     )
     hold = hold_of(around) if around is not None else None
     return Situation(job, now, bool(asked), ahead, workers, recorded, pauses, hold)

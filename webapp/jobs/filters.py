@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from webapp.flow.reach import Reach
 from webapp.infra.postgres.literals import text_array_of
 
 #: What the clock of the process that made a job's id may be off from PostgreSQL's.
@@ -23,6 +24,7 @@ class Filter:
         created_after: at this moment or later.
         created_before: earlier than this moment.
         payload: JSON text that the payload must contain, as `@>` has it.
+        queues: it is in one of these; of none, nothing is wanted.
     """
 
     status: str | None = None
@@ -33,6 +35,12 @@ class Filter:
     created_before: datetime | None = None
     payload: str | None = None
     key: str | None = None
+    queues: tuple[str, ...] | None = None
+
+    def within(self, reach: Reach) -> Filter:
+        """The same, of what a caller reaches."""
+        queue, queues = reach.narrowed(self.queue)
+        return self if queue == self.queue and queues is None else replace(self, queue=queue, queues=queues)
 
     def values(self) -> dict[str, Any]:
         """The parameters of its conditions, by name."""
@@ -45,6 +53,7 @@ class Filter:
             "created_before": self.created_before,
             "payload": self.payload,
             "key": self.key,
+            "queues": None if self.queues is None else text_array_of(self.queues),
         }
         if self.created_after is not None:
             given["from_id"] = first_id(self.created_after, -CLOCK_SLACK)
@@ -68,6 +77,7 @@ CONDITIONS = {
     "created_before": "created_at < :created_before",
     "payload": "payload @> CAST(:payload AS jsonb)",
     "key": "key = :key",
+    "queues": "queue = ANY(CAST(:queues AS text[]))",
     "from_id": "id >= :from_id",
     "to_id": "id < :to_id",
     "ended_from": "(finished_at IS NULL OR finished_at >= :ended_from)",

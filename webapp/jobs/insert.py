@@ -18,6 +18,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, kept_as_sent, optional_array_of, text_array_of
 from webapp.infra.postgres.sql_files import of_rows, read_sql
@@ -202,7 +203,7 @@ _OWNER, _OWNERS, _OWN, _PRUNE_KEYS = (
 def find_by_key(connection: Connection, key: str) -> KeyOwner | None:
     """Who owns an idempotency key; None when it is free or has run out."""
     row = connection.execute(_OWNER, {"key": key}).first()
-    return None if row is None else KeyOwner(row[0], bytes(row[1]), find(connection, row[0]))
+    return None if row is None else KeyOwner(row[0], bytes(row[1]), find(connection, row[0], EVERYTHING))
 
 
 def insert_or_find(connection: Connection, job: NewJob, *, dispatched: bool, key_ttl: float) -> Stored:
@@ -212,7 +213,7 @@ def insert_or_find(connection: Connection, job: NewJob, *, dispatched: bool, key
         return inserted, None
     if job.idempotency_key is not None:
         return None, find_by_key(connection, job.idempotency_key)
-    row = find(connection, job.id)
+    row = find(connection, job.id, EVERYTHING)
     return None, KeyOwner(job.id, job.fingerprint, row) if row is not None else None
 
 

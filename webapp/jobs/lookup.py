@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
+from webapp.flow.reach import Reach
 from webapp.infra.postgres.engine import Read, in_one_trip
 from webapp.jobs import explain, pages, retention, store
 from webapp.jobs.errors import JobGone, JobNotFound
@@ -16,7 +17,7 @@ from webapp.jobs.model import MAX_ATTEMPT, AttemptRow, JobRow
 
 
 class Lookup:
-    """Looks jobs up, each time in one exchange with the database.
+    """Looks jobs up, each time in one exchange with the database. What a caller does not reach is not there.
 
     Args:
         engine: the database.
@@ -27,16 +28,16 @@ class Lookup:
         self._engine = engine
         self._retention_days = retention_days
 
-    def get(self, job_id: UUID) -> JobRow:
+    def get(self, job_id: UUID, reach: Reach) -> JobRow:
         """One job.
 
         Raises:
             JobNotFound: there is none with this id.
             JobGone: it was deleted for its age.
         """
-        return in_one_trip(self._engine, lambda connection: self.found(connection, job_id))
+        return in_one_trip(self._engine, lambda connection: self.found(connection, job_id, reach))
 
-    def watch(self, job_id: UUID) -> JobRow:
+    def watch(self, job_id: UUID, reach: Reach) -> JobRow:
         """One job, which from now on tells of its changes.
 
         Raises:
@@ -45,12 +46,15 @@ class Lookup:
         """
 
         def watched(connection: Connection) -> JobRow:
+            self.check(connection, job_id, reach)
             store.watch(connection, job_id)
-            return self.found(connection, job_id)
+            return self.found(connection, job_id, reach)
 
         return in_one_trip(self._engine, watched)
 
-    def explain(self, job_id: UUID, workers_of: Callable[[str], int | None]) -> explain.Explanation:
+    def explain(
+        self, job_id: UUID, workers_of: Callable[[str], int | None], reach: Reach
+    ) -> explain.Explanation:
         """Why a job is not running now.
 
         Args:
@@ -62,12 +66,14 @@ class Lookup:
         """
 
         def look(connection: Connection) -> explain.Situation:
-            job = self.found(connection, job_id)
-            return explain.situation(connection, job, workers_of(job.queue))
+            job = self.found(connection, job_id, reach)
+            return explain.situation(connection, job, workers_of(job.queue), reach)
 
         return explain.explain(in_one_trip(self._engine, look))
 
-    def attempts(self, job_id: UUID, *, before: int | None, limit: int) -> tuple[list[AttemptRow], bool]:
+    def attempts(
+        self, job_id: UUID, reach: Reach, *, before: int | None, limit: int
+    ) -> tuple[list[AttemptRow], bool]:
         """A job's attempts from the newest on, as many as fit into a page; and whether there may be more.
 
         Args:
@@ -80,7 +86,7 @@ class Lookup:
         newest = before if before is not None else MAX_ATTEMPT
 
         def look(connection: Connection) -> tuple[list[AttemptRow], bool]:
-            ended_at = self.found(connection, job_id).finished_at
+            ended_at = self.found(connection, job_id, reach).finished_at
             return store.attempts(
                 connection, job_id, ended_at, before=newest, limit=limit, room=pages.PAGE_BYTES
             )
@@ -90,6 +96,7 @@ class Lookup:
     def page(
         self,
         wanted: Filter,
+        reach: Reach,
         *,
         limit: int,
         offset: int = 0,
@@ -106,20 +113,33 @@ class Lookup:
             large: fields that may be large and are wanted.
             read: reads them; None: from the primary.
         """
+        within = wanted.within(reach)
+        if within.queues == ():
+            return pages.EMPTY
 
         def work(connection: Connection) -> pages.Page:
-            return pages.page(connection, wanted, limit=limit, offset=offset, before=before, large=large)
+            return pages.page(connection, within, limit=limit, offset=offset, before=before, large=large)
 
-        return in_one_trip(self._engine, work) if read is None else read(work)
+        found = in_one_trip(self._engine, work) if read is None else read(work)
+        return found if reach.queues is None else found.without_strangers()
 
-    def found(self, connection: Connection, job_id: UUID) -> JobRow:
-        """One job.
+    def check(self, connection: Connection, job_id: UUID, reach: Reach) -> None:
+        """Sees to it that a job is reached before it is touched; who reaches everything pays nothing for it.
+
+        Raises:
+            JobNotFound, JobGone: as for `found`.
+        """
+        if reach.queues is not None:
+            self.found(connection, job_id, reach)
+
+    def found(self, connection: Connection, job_id: UUID, reach: Reach) -> JobRow:
+        """One job; one that is not reached is not there.
 
         Raises:
             JobNotFound: there is none with this id.
             JobGone: there is none, and one of this age would have been deleted.
         """
-        row = store.find(connection, job_id)
+        row = store.find(connection, job_id, reach)
         if row is not None:
             return row
         past = retention.is_past(job_id, datetime.now(UTC), self._retention_days)

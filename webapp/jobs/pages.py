@@ -6,7 +6,7 @@ Like `webapp.jobs.store`, of which this is a part: functions take a connection a
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -22,6 +22,8 @@ from webapp.jobs.search import LONGEST_END, Seen, search
 
 #: Largest page, bytes of JSON; a first job that is larger is a page by itself.
 PAGE_BYTES = 2 * 1024 * 1024
+#: How many bits at the end of an id tell nothing but it from others.
+RANDOM_BITS = 32
 #: Jobs that are measured in one statement.
 MEASURED_AT_ONCE = 100
 
@@ -54,7 +56,7 @@ class Page:
         is_estimate: they were not counted to the end.
         next_before: the next page begins with what is older than this job; None after the last one.
         short: why there are fewer jobs than asked for although there may be more.
-        searched_until: what is older than this job was not looked at.
+        searched_until: what is older than this job was not looked at; it need not match.
     """
 
     jobs: list[JobRow]
@@ -64,6 +66,26 @@ class Page:
     short: Short | None = None
     searched_until: UUID | None = None
 
+    def without_strangers(self) -> Page:
+        """The same for a caller who may see no job but those of the page: how far a search came names no job. Pure."""
+        if self.searched_until is None:
+            return self
+        until = place_of(self.searched_until)
+        return replace(self, next_before=until, searched_until=until)
+
+
+def place_of(job_id: UUID) -> UUID:
+    """Where a job is in the order of ids, without its id: the last bits of an id are random, and before them no two are alike. Pure.
+
+    Example:
+        >>> str(place_of(UUID("01922d58-a3b8-7301-a3ad-b3e18ae54fa1")))
+        '01922d58-a3b8-7301-a3ad-b3e100000000'
+    """
+    return UUID(int=job_id.int >> RANDOM_BITS << RANDOM_BITS)
+
+
+#: Where nothing can match.
+EMPTY = Page([], 0, is_estimate=False, next_before=None)
 
 #: Where jobs lie that were seen a moment ago: only days between are planned.
 _SEEN = """(jobs.finished_at IS NULL OR (jobs.finished_at >= :seen_since AND jobs.finished_at <= :seen_until)

@@ -23,6 +23,7 @@ from webapp.audit.model import Act, Event, Named
 from webapp.audit.service import AuditRecord
 from webapp.flow.book import FlowBook
 from webapp.flow.model import FlowRules, lane_of
+from webapp.flow.reach import Reach
 from webapp.infra.broker.hints import Hint, Ticket
 from webapp.infra.postgres.database_errors import is_lock_of
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
@@ -35,10 +36,13 @@ from webapp.jobs.batches import Batch, insert_batch, named_races
 from webapp.jobs.errors import (
     JobEnded,
     JobError,
+    KeyElsewhere,
     KeyOfPruned,
     KeyRace,
+    KeyTaken,
     NotForRetry,
     OptionRefused,
+    OutOfReach,
     PayloadRefused,
 )
 from webapp.jobs.groups import Candidate, Groups, may_join
@@ -47,6 +51,7 @@ from webapp.jobs.model import CancelAnswer, JobRow
 from webapp.jobs.states import JobStatus
 from webapp.jobs.submission import Accepted, NewJob, Origin, Placed, Rules, Submission, fingerprint
 from webapp.jobs.unique_submissions import UniqueSubmissions
+from webapp.jobs.unseen import Unseen, check_reached, hidden, taken_keys, unseen
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +121,7 @@ class Jobs(Lookup):
         """True if this process knows what runs a job with this payload, whatever HANDLERS the workers have."""
         return self._rules.can_judge(payload)
 
-    def submit(self, submission: Submission) -> Accepted:
+    def submit(self, submission: Submission, reach: Reach) -> Accepted:
         """Stores a job, commits, and tells the workers.
 
         With Redis away the job stays undispatched and the answer is the same: the dispatcher sends it later.
@@ -132,22 +137,23 @@ class Jobs(Lookup):
             UniqueOfPruned: its unique key is held for a job that is gone.
             UniqueRace: another request with its unique key is not through yet.
             QueueFull, KeyFull: there is no room for it; it was not stored.
+            OutOfReach: its queue is not within reach.
+            KeyElsewhere: a job that is not within reach has one of its keys; which one is not said.
         """
+        check_reached(submission.options.queue, reach)
         try:
             job = self._rules.complete(submission, uuid7(), _origin(), datetime.now(UTC))
         except REFUSALS:
             # The first of two equal requests may have come in time, or before a deploy that changed what is taken.
-            if (before := self._answered_before(submission)) is not None:
+            if (before := self._answered_before(submission, reach)) is not None:
                 return before
             raise
+        check_reached(job.queue, reach)
         rules = self._book.rules()
         self.admission.admit(job, rules)
         job, is_open = in_lane(job, rules), not rules.closes(job.queue, job.task)
         send = is_open and job.lane is None and self._hints.wants(job.queue, job.task)
-        if job.unique is not None:
-            accepted = self._unique.store(job, job.unique, dispatched=send)
-        else:
-            accepted = self._store(job, dispatched=send)
+        accepted = self._store(job, reach, dispatched=send)
         if accepted.created:
             metrics.jobs_created.inc()
             self.admission.note([job])
@@ -158,7 +164,7 @@ class Jobs(Lookup):
                 self._hints.put([job.hint._replace(id=accepted.job.id)])
         return accepted
 
-    def submit_many(self, submissions: Sequence[Submission]) -> list[Placed | JobError]:
+    def submit_many(self, submissions: Sequence[Submission], reach: Reach) -> list[Placed | JobError]:
         """Stores many jobs in one transaction; each has its own answer, in the order they were given.
 
         One that cannot be stored (its task is unknown, its key belongs to another request) does not keep the
@@ -173,18 +179,24 @@ class Jobs(Lookup):
         origin, now = _origin(), datetime.now(UTC)
         for number, submission in enumerate(submissions):
             try:
-                wanted[number] = self._rules.complete(
+                check_reached(submission.options.queue, reach)
+                job = self._rules.complete(
                     submission, uuid7(), origin, now, suggest=len(answers) < MOST_SUGGESTIONS
                 )
-            except REFUSALS as error:
+                check_reached(job.queue, reach)
+                wanted[number] = job
+            except (*REFUSALS, OutOfReach) as error:
                 answers[number] = error
         self._answer_repeated(submissions, answers)
         refused = self.admission.judge(list(wanted.values()), self._book.rules())
-        batch = self._store_many([job for job in wanted.values() if job.id not in refused])
+        batch = self._store_many([job for job in wanted.values() if job.id not in refused], reach)
         answers |= {number: refused.get(job.id) or batch.answer(job) for number, job in wanted.items()}
+        if reach.queues is not None:
+            taken = taken_keys(submissions, answers)
+            answers |= hidden(taken, self._unseen([one.job_id for one in taken.values()], reach))
         return [answers[number] for number in range(len(submissions))]
 
-    def _store_many(self, jobs: Sequence[NewJob]) -> Batch:
+    def _store_many(self, jobs: Sequence[NewJob], reach: Reach) -> Batch:
         """Stores a batch in one transaction, and tells the workers."""
         if not jobs:
             return Batch()
@@ -193,7 +205,7 @@ class Jobs(Lookup):
         kinds = Counter((job.queue, job.task) for job in jobs if job.lane is None)
         send = not rules.close_any(kinds) and self._hints.wants_all(kinds)
         with named_races(), self._engine.begin() as connection:
-            batch = insert_batch(connection, jobs, dispatched=send, key_ttl=self._rules.limits.key_ttl)
+            batch = insert_batch(connection, jobs, reach, dispatched=send, key_ttl=self._rules.limits.key_ttl)
         metrics.jobs_created.inc(len(batch.created))
         self.admission.note(job for job in jobs if job.id in batch.created)
         self._tell(batch.told)
@@ -206,7 +218,7 @@ class Jobs(Lookup):
         if tickets := [job.ticket for job in jobs if job.lane is not None]:
             self._hints.call(tickets)
 
-    def _answered_before(self, submission: Submission) -> Accepted | None:
+    def _answered_before(self, submission: Submission, reach: Reach) -> Accepted | None:
         """The job of the same request under the same key, if there is one.
 
         Raises:
@@ -220,14 +232,15 @@ class Jobs(Lookup):
         if owner is None or owner.fingerprint != fingerprint(submission):
             return None
         if owner.job is None:
-            raise KeyOfPruned(key, owner.job_id)
-        return Accepted(owner.job, created=False)
+            raise self._told(KeyOfPruned(key, owner.job_id), reach)
+        return Accepted(owner.job, created=False) if reach.has(owner.job.queue) else None
 
     def _answer_repeated(
         self, submissions: Sequence[Submission], answers: dict[int, Placed | JobError]
     ) -> None:
         """Puts the job of the same request under the same key in the place of a refusal, where there is one."""
-        keys = {number: key for number in answers if (key := submissions[number].idempotency_key)}
+        refused = [number for number, answer in answers.items() if not isinstance(answer, OutOfReach)]
+        keys = {number: key for number in refused if (key := submissions[number].idempotency_key)}
         if not keys:
             return
         owners = in_one_trip(
@@ -238,13 +251,36 @@ class Jobs(Lookup):
             if job_id is not None and known == fingerprint(submissions[number]):
                 answers[number] = Placed(job_id, created=False)
 
-    def _store(self, job: NewJob, *, dispatched: bool) -> Accepted:
-        key = job.idempotency_key
+    def _store(self, job: NewJob, reach: Reach, *, dispatched: bool) -> Accepted:
+        """Stores a job, or finds the one that has a key of it."""
+        try:
+            if job.unique is not None:
+                accepted = self._unique.store(job, job.unique, reach, dispatched=dispatched)
+            else:
+                accepted = self._stored_or_found(job, dispatched=dispatched)
+        except KeyTaken as error:
+            raise self._told(error, reach) from None
+        if not reach.has(accepted.job.queue):
+            raise KeyElsewhere("idempotency_key", job.idempotency_key or "")
+        return accepted
+
+    def _told(self, taken: KeyTaken, reach: Reach) -> JobError:
+        """What is told of a key that another job has: which one only to who may see it."""
+        return self._unseen([taken.job_id], reach).told(taken)
+
+    def _unseen(self, ids: Collection[UUID | None], reach: Reach) -> Unseen:
+        named = [one for one in ids if one is not None]
+        if reach.queues is None or not named:
+            return Unseen()
+        with self._slot():
+            return in_one_trip(self._engine, lambda connection: unseen(connection, named, reach))
+
+    def _stored_or_found(self, job: NewJob, *, dispatched: bool) -> Accepted:
         try:
             stored = self._stored(job, dispatched=dispatched)
         except DBAPIError as error:
-            if key is not None and is_lock_of(error, insert.KEYS):
-                raise KeyRace(key) from error
+            if job.idempotency_key is not None and is_lock_of(error, insert.KEYS):
+                raise KeyRace(job.idempotency_key) from error
             raise
         return insert.accepted(job, *stored)
 
@@ -295,7 +331,7 @@ class Jobs(Lookup):
             )
             return [None] * len(group)
 
-    def cancel(self, job_id: UUID, reason: str | None = None) -> tuple[JobRow, CancelAnswer]:
+    def cancel(self, job_id: UUID, reach: Reach, reason: str | None = None) -> tuple[JobRow, CancelAnswer]:
         """Cancels a job that waits, or asks one that runs to stop; asking twice changes nothing.
 
         Returns the job as it stands, and what became of it: `CANCELLED` or `ASKED`.
@@ -307,8 +343,9 @@ class Jobs(Lookup):
         """
 
         def once(connection: Connection) -> tuple[CancelAnswer, JobRow]:
+            self.check(connection, job_id, reach)
             asked = control.cancel(connection, job_id, reason or control.REQUESTED)
-            found = self.found(connection, job_id)
+            found = self.found(connection, job_id, reach)
             if asked.is_new:
                 details = {"answer": asked.answer.value}
                 act = Act(Event.JOB_CANCEL, Named("job", str(job_id)), reason=reason, details=details)
@@ -325,7 +362,7 @@ class Jobs(Lookup):
         logger.info("job's cancellation was asked", extra={"job_id": str(job_id), "answer": answer.value})
         return job, answer
 
-    def requeue(self, job_id: UUID, reason: str | None = None) -> JobRow:
+    def requeue(self, job_id: UUID, reach: Reach, reason: str | None = None) -> JobRow:
         """Queues a failed or cancelled job again with a fresh budget of retries; the dispatcher sends it.
 
         Args:
@@ -338,7 +375,8 @@ class Jobs(Lookup):
         """
 
         def once(connection: Connection) -> tuple[bool, JobRow]:
-            changed, found = control.requeue(connection, job_id), self.found(connection, job_id)
+            self.check(connection, job_id, reach)
+            changed, found = control.requeue(connection, job_id), self.found(connection, job_id, reach)
             if changed:
                 act = Act(Event.JOB_RETRY, Named("job", str(job_id)), reason=reason)
                 self._audit.note(connection, act)

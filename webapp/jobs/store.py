@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from webapp.flow.model import OPEN, FlowRules
+from webapp.flow.reach import Reach
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
@@ -21,7 +22,10 @@ from webapp.jobs import retention
 from webapp.jobs.loss import SPARED
 from webapp.jobs.model import AttemptRow, Claim, JobRow, LeasedJob
 
-_FIND, _FIND_ENDED = (text(read_sql(__file__, "find_job", name)) for name in ("find", "find_ended"))
+_FIND = text(read_sql(__file__, "find_job", "find", without=["reach"]))
+#: For those who do not reach all queues.
+_FIND_WITHIN = text(read_sql(__file__, "find_job", "find"))
+_FIND_ENDED = text(read_sql(__file__, "find_job", "find_ended"))
 _CLAIM = Statement(read_sql(__file__, "claim", "claim", without=["paused"]))
 #: Where something is paused.
 _CLAIM_OPEN = Statement(read_sql(__file__, "claim", "claim"))
@@ -35,14 +39,21 @@ _WATCH = text(read_sql(__file__, "watch"))
 _NOTE_PROGRESS = text(read_sql(__file__, "note_progress"))
 
 
-def find(connection: Connection, job_id: UUID) -> JobRow | None:
+def find(connection: Connection, job_id: UUID, reach: Reach) -> JobRow | None:
     """One job, or None.
+
+    Args:
+        reach: one that is not within is not there.
 
     Of history the days after its submission are looked through, as its id says. Only where that finds none, all of it is: the job
     may have waited long, and the clock that made the id may have been wrong.
     """
     for since, until in (retention.ends_within(job_id), (retention.BEGINNING, retention.END)):
-        row = connection.execute(_FIND, {"id": job_id, "since": since, "until": until}).first()
+        values = {"id": job_id, "since": since, "until": until}
+        if reach.queues is None:
+            row = connection.execute(_FIND, values).first()
+        else:
+            row = connection.execute(_FIND_WITHIN, values | {"queues": list(reach.queues)}).first()
         if row is not None:
             return JobRow(*row)
     return None

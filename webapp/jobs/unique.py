@@ -96,12 +96,14 @@ class Holder:
         lasts: the time for which it was to hold the key has not passed.
         status: as its row has it; None where it is not among the jobs that live.
         attempt: its starts so far.
+        is_reached: it is of a queue that the caller reaches; one that is not is never replaced.
     """
 
     job_id: UUID
     lasts: bool
     status: str | None
     attempt: int | None
+    is_reached: bool = True
 
     @property
     def was_never_started(self) -> bool:
@@ -164,7 +166,7 @@ class Placing:
             self.takers[asked.key] = job
             self.takes.add(job.id)
             return Holder(job.id, asked.seconds is not None, JobStatus.QUEUED, attempt=0)
-        if asked.on_conflict is OnConflict.REPLACE and holder.was_never_started:
+        if asked.on_conflict is OnConflict.REPLACE and holder.was_never_started and holder.is_reached:
             self._replace(holder.job_id, job)
         else:
             self.held[job.id] = holder.job_id

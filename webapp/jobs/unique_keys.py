@@ -7,11 +7,13 @@ is one transaction: a key's row is locked, then its holder judged, then the job 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from webapp.flow.reach import EVERYTHING, Reach
 from webapp.infra.postgres.literals import array_of, text_array_of
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs import insert
@@ -20,6 +22,7 @@ from webapp.jobs.replacements import Changed, Replaced, hold, replace_jobs
 from webapp.jobs.store import find
 from webapp.jobs.submission import NewJob
 from webapp.jobs.unique import Holder, OnConflict, Placing, Unique, counts, place
+from webapp.jobs.unseen import unseen
 
 #: The table of unique keys.
 TABLE = "unique_keys"
@@ -32,7 +35,14 @@ _LOCK, _HOLDERS, _TAKE, _NEXT, _PRUNE = (
 
 
 def insert_unique(
-    connection: Connection, job: NewJob, asked: Unique, *, dispatched: bool, key_ttl: float, again: bool
+    connection: Connection,
+    job: NewJob,
+    asked: Unique,
+    reach: Reach,
+    *,
+    dispatched: bool,
+    key_ttl: float,
+    again: bool,
 ) -> insert.Stored | Replaced:
     """Stores a job unless its unique key is held, or has the job that holds it be what this one asks for; else as `insert.insert_or_find`.
 
@@ -40,15 +50,16 @@ def insert_unique(
         dispatched: as there.
         key_ttl: as there.
         again: an earlier try of this may have stored it.
+        reach: of the caller; a job beyond it is not replaced.
 
     Raises:
-        UniqueHeld: another job holds its key.
+        UniqueHeld: another job holds its key, reached or not.
         KeyRace: it replaces another job, and another request with its idempotency key was quicker.
     """
-    placing = judge(connection, [job])
+    placing = judge(connection, [job], reach)
     holder = placing.replacing.get(job.id) or placing.held.get(job.id)
     if holder == job.id:
-        return None, insert.KeyOwner(job.id, job.fingerprint, find(connection, job.id))
+        return None, insert.KeyOwner(job.id, job.fingerprint, find(connection, job.id, EVERYTHING))
     if job.id in placing.held:
         raise UniqueHeld(asked.key, placing.held[job.id])
     if holder is not None:
@@ -112,8 +123,12 @@ def _holders(connection: Connection, keys: Iterable[str]) -> dict[str, Holder]:
     return {row[0]: Holder(*row[1:]) for row in rows}
 
 
-def judge(connection: Connection, jobs: Sequence[NewJob]) -> Placing:
-    """Which of these jobs may be stored; until this transaction ends no one else takes their unique keys."""
+def judge(connection: Connection, jobs: Sequence[NewJob], reach: Reach) -> Placing:
+    """Which of these jobs may be stored; until this transaction ends no one else takes their unique keys.
+
+    Args:
+        reach: of the caller; jobs beyond it are not replaced.
+    """
     asking = {job.id: job.unique.key for job in jobs if job.unique is not None}
     if not asking:
         return Placing(stored={job.id: job for job in jobs})
@@ -125,7 +140,17 @@ def judge(connection: Connection, jobs: Sequence[NewJob]) -> Placing:
         hold(connection, replacing)
     used = [job.idempotency_key for job in jobs if job.idempotency_key is not None]
     owned = insert.find_by_keys(connection, used) if used else {}
-    return place(jobs, _holders(connection, asking.values()), owned)
+    return place(jobs, _holders_within(connection, asking.values(), replacing, reach), owned)
+
+
+def _holders_within(
+    connection: Connection, keys: Iterable[str], replacing: Iterable[str], reach: Reach
+) -> dict[str, Holder]:
+    """The jobs that hold these keys, and of those that are to be replaced whether they are reached; for others nothing is asked."""
+    found = _holders(connection, keys)
+    asked = {found[key].job_id for key in replacing if key in found}
+    elsewhere = unseen(connection, asked, reach).elsewhere
+    return {key: replace(one, is_reached=one.job_id not in elsewhere) for key, one in found.items()}
 
 
 def take(connection: Connection, jobs: Sequence[NewJob]) -> None:

@@ -11,10 +11,18 @@ from uuid import UUID
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from webapp.flow.reach import Reach
 from webapp.infra.postgres.database_errors import is_lock_of
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 from webapp.jobs import insert, unique_keys
-from webapp.jobs.errors import JobGone, JobNotFound, KeyRace, UniqueHeld, UniqueOfPruned, UniqueRace
+from webapp.jobs.errors import (
+    JobGone,
+    JobNotFound,
+    KeyRace,
+    UniqueHeld,
+    UniqueOfPruned,
+    UniqueRace,
+)
 from webapp.jobs.model import JobRow
 from webapp.jobs.replacements import Replaced
 from webapp.jobs.submission import Accepted, NewJob
@@ -34,7 +42,7 @@ class UniqueSubmissions:
     def __init__(
         self,
         engine: Engine,
-        get: Callable[[UUID], JobRow],
+        get: Callable[[UUID, Reach], JobRow],
         slot: Callable[[], AbstractContextManager[None]],
         key_ttl: float,
     ) -> None:
@@ -43,7 +51,7 @@ class UniqueSubmissions:
         self._slot = slot
         self._key_ttl = key_ttl
 
-    def store(self, job: NewJob, asked: Unique, *, dispatched: bool) -> Accepted:
+    def store(self, job: NewJob, asked: Unique, reach: Reach, *, dispatched: bool) -> Accepted:
         """Stores a job unless its unique key is held; else finds the job that holds it, or has that be what this one asks for.
 
         Args:
@@ -51,7 +59,7 @@ class UniqueSubmissions:
 
         Raises:
             UniqueHeld: another job holds its unique key, and it asks to be refused then.
-            UniqueOfPruned: the key is held for a job that is gone.
+            UniqueOfPruned: the key is held for a job that is gone, or is not reached.
             UniqueRace, KeyRace: another request with one of its keys is not through yet.
             KeyReused, KeyOfPruned: as for every submission.
         """
@@ -65,13 +73,13 @@ class UniqueSubmissions:
                 stored = in_transaction(
                     self._engine,
                     lambda connection: unique_keys.insert_unique(
-                        connection, job, asked, again=next(tries) > 0, **given
+                        connection, job, asked, reach, again=next(tries) > 0, **given
                     ),
                 )
         except UniqueHeld as held:
             if asked.on_conflict is OnConflict.REFUSE:
                 raise
-            return self._answer_held(held)
+            return self._answer_held(held, reach)
         except DBAPIError as error:
             if is_lock_of(error, unique_keys.TABLE):
                 raise UniqueRace(asked.key) from error
@@ -82,9 +90,9 @@ class UniqueSubmissions:
             return Accepted(stored.job, created=False, replaced=True, is_told=stored.is_told)
         return insert.accepted(job, *stored)
 
-    def _answer_held(self, held: UniqueHeld) -> Accepted:
+    def _answer_held(self, held: UniqueHeld, reach: Reach) -> Accepted:
         try:
             with self._slot():
-                return Accepted(self._get(held.job_id), created=False, held=True)
+                return Accepted(self._get(held.job_id, reach), created=False, held=True)
         except (JobNotFound, JobGone):
             raise UniqueOfPruned(held.key, held.job_id) from None

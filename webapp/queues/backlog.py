@@ -13,19 +13,23 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
+from webapp.flow.reach import Reach
 from webapp.infra.postgres.sql_files import read_sql
 
 #: Rows counted in one look, all queues or all tasks together, where there are few of them.
 COUNTED = 100_000
 #: The fewest and the most that are counted of one queue or task.
 COUNTED_OF_ONE = range(1_000, 20_000)
-_BOUND, _QUEUES, _TASKS, _DEPTHS, _RUNNING, _OPEN, _ESTIMATE_QUEUED, _ESTIMATE_DUE, _ESTIMATE_OPEN = (
+_BOUND, _QUEUES, _TASKS, _DEPTHS, _OPEN, _ESTIMATE_QUEUED, _ESTIMATE_DUE, _ESTIMATE_OPEN = (
     text(read_sql(__file__, "backlog", name))
     for name in (
-        *("bound", "queues", "tasks", "depths", "running", "open_dead_letters"),
+        *("bound", "queues", "tasks", "depths", "open_dead_letters"),
         *("estimate_queued", "estimate_due", "estimate_dead_letters"),
     )
 )
+_RUNNING = text(read_sql(__file__, "backlog", "running", without=["reach"]))
+#: For those who do not reach all queues.
+_RUNNING_WITHIN = text(read_sql(__file__, "backlog", "running"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +85,15 @@ def _estimate(connection: Connection, statement: TextClause, name: str) -> int:
     return int(read[0]["Plan"]["Plan Rows"])
 
 
-def depths(connection: Connection) -> Depths:
-    """Unfinished jobs of every queue that has some."""
-    names = list(connection.execute(_QUEUES).scalars())
+def depths(connection: Connection, reach: Reach) -> Depths:
+    """Unfinished jobs of every queue that has some and is reached; nothing of it depends on what other queues have."""
+    if reach.queues is None:
+        names = list(connection.execute(_QUEUES).scalars())
+        running = connection.execute(_RUNNING, {"most": COUNTED_OF_ONE.stop})
+    else:
+        names = sorted(reach.queues)
+        running = connection.execute(_RUNNING_WITHIN, {"most": COUNTED_OF_ONE.stop, "queues": names})
+    processing = {row[0]: row[1] for row in running}
     most = counted_up_to(len(names))
     queues: dict[str, Depth] = {}
     estimated = False
@@ -96,9 +106,9 @@ def depths(connection: Connection) -> Depths:
             queued = max(queued, _estimate(connection, _ESTIMATE_QUEUED, name))
         if max(new_due, sent_due) == most:
             due = max(due, min(queued, _estimate(connection, _ESTIMATE_DUE, name)))
-        queues[name] = Depth(queued, due, oldest or 0.0)
-    running = {row[0]: row[1] for row in connection.execute(_RUNNING, {"most": COUNTED_OF_ONE.stop})}
-    return Depths(queues, running, estimated or sum(running.values()) == COUNTED_OF_ONE.stop)
+        if queued:
+            queues[name] = Depth(queued, due, oldest or 0.0)
+    return Depths(queues, processing, estimated or sum(processing.values()) == COUNTED_OF_ONE.stop)
 
 
 def open_dead_letters(connection: Connection) -> Counts:

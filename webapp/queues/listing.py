@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Engine
 
 from webapp.flow.model import FlowState
+from webapp.flow.reach import Reach
 from webapp.infra.postgres.engine import in_transaction
 from webapp.queues import backlog
 from webapp.queues.backlog import Depth, Depths
@@ -40,11 +41,11 @@ def queue_state(flow: FlowState, found: Depths) -> QueueState:
     return QueueState(flow, depth, found.processing.get(flow.name, 0))
 
 
-def depths(engine: Engine) -> Depths:
-    """Unfinished jobs by queue, counted in a bounded time."""
+def depths(engine: Engine, reach: Reach) -> Depths:
+    """Unfinished jobs by queue, of those that are reached; counted in a bounded time."""
 
     def count(connection: Connection) -> Depths:
         backlog.bound(connection)
-        return backlog.depths(connection)
+        return backlog.depths(connection, reach)
 
     return in_transaction(engine, count)

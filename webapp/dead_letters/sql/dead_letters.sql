@@ -20,6 +20,7 @@ SELECT d.id, d.job_id, d.task, d.queue, d.reason, d.error_type, d.error_message,
        ELSE true END
    AND (CAST(:task AS text) IS NULL OR d.task = :task)
    AND (CAST(:queue AS text) IS NULL OR d.queue = :queue)
+   AND d.queue = ANY(CAST(:queues AS text[]))  -- reach
    AND (CAST(:reason AS text) IS NULL OR d.reason = :reason)
    AND (CAST(:error_type AS text) IS NULL OR d.error_type = :error_type)
    AND (CAST(:fingerprint AS text) IS NULL OR d.fingerprint = :fingerprint)
@@ -39,6 +40,7 @@ SELECT count(*)
        ELSE true END
    AND (CAST(:task AS text) IS NULL OR d.task = :task)
    AND (CAST(:queue AS text) IS NULL OR d.queue = :queue)
+   AND d.queue = ANY(CAST(:queues AS text[]))  -- reach
    AND (CAST(:reason AS text) IS NULL OR d.reason = :reason)
    AND (CAST(:error_type AS text) IS NULL OR d.error_type = :error_type)
    AND (CAST(:fingerprint AS text) IS NULL OR d.fingerprint = :fingerprint)
@@ -53,6 +55,7 @@ SELECT d.job_id, d.dead_at, now()
  WHERE d.requeued_at IS NULL AND d.discarded_at IS NULL
    AND (CAST(:task AS text) IS NULL OR d.task = :task)
    AND (CAST(:queue AS text) IS NULL OR d.queue = :queue)
+   AND d.queue = ANY(CAST(:queues AS text[]))  -- reach
    AND (CAST(:reason AS text) IS NULL OR d.reason = :reason)
    AND (CAST(:error_type AS text) IS NULL OR d.error_type = :error_type)
    AND (CAST(:fingerprint AS text) IS NULL OR d.fingerprint = :fingerprint)
@@ -74,6 +77,7 @@ WITH alike AS (
            ELSE true END
        AND (CAST(:task AS text) IS NULL OR d.task = :task)
        AND (CAST(:queue AS text) IS NULL OR d.queue = :queue)
+       AND d.queue = ANY(CAST(:queues AS text[]))  -- reach
        AND (CAST(:reason AS text) IS NULL OR d.reason = :reason)
        AND (CAST(:error_type AS text) IS NULL OR d.error_type = :error_type)
        AND (CAST(:fingerprint AS text) IS NULL OR d.fingerprint = :fingerprint)
@@ -99,6 +103,7 @@ SELECT d.job_id, j.finished_at
  WHERE d.requeued_at IS NULL AND d.discarded_at IS NULL
    AND (CAST(:task AS text) IS NULL OR d.task = :task)
    AND (CAST(:queue AS text) IS NULL OR d.queue = :queue)
+   AND d.queue = ANY(CAST(:queues AS text[]))  -- reach
    AND (CAST(:reason AS text) IS NULL OR d.reason = :reason)
    AND (CAST(:error_type AS text) IS NULL OR d.error_type = :error_type)
    AND (CAST(:fingerprint AS text) IS NULL OR d.fingerprint = :fingerprint)

@@ -12,6 +12,7 @@ VALUES (:who, :target, CAST(:old AS jsonb), CAST(:new AS jsonb), :why);
 SELECT id, at, who, target, old, new, why
   FROM flow_changes
  WHERE (CAST(:target AS text) IS NULL OR target = :target) AND (CAST(:before AS bigint) IS NULL OR id < :before)
+   AND split_part(target, '/', 1) = 'queues' AND split_part(target, '/', 2) = ANY(CAST(:queues AS text[]))  -- reach
  ORDER BY id DESC LIMIT :limit;
 
 -- name: prune

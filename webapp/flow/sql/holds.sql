@@ -57,12 +57,17 @@ WITH RECURSIVE holders AS (
 SELECT worker_id, id FROM holders LIMIT :most;
 
 -- name: holders_of_task
+-- A task's slots are those of all queues: of other queues than these their holders are not named.
 WITH RECURSIVE holders AS (
-    (SELECT worker_id, id FROM jobs_living WHERE task = :task AND status = 'processing' AND lane IS NOT NULL ORDER BY worker_id LIMIT 1)
+    (SELECT worker_id, id FROM jobs_living
+      WHERE task = :task AND status = 'processing' AND lane IS NOT NULL
+        AND queue = ANY(CAST(:queues AS text[]))  -- reach
+      ORDER BY worker_id LIMIT 1)
     UNION ALL
     SELECT later.worker_id, later.id FROM holders CROSS JOIN LATERAL (
         SELECT worker_id, id FROM jobs_living
          WHERE task = :task AND status = 'processing' AND lane IS NOT NULL AND worker_id > holders.worker_id
+           AND queue = ANY(CAST(:queues AS text[]))  -- reach
          ORDER BY worker_id LIMIT 1) AS later)
 SELECT worker_id, id FROM holders LIMIT :most;
 

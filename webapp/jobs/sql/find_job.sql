@@ -7,7 +7,9 @@ SELECT id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, qu
        coalesce(result_as_sent, CAST(result AS json)) AS result, last_error, created_at, updated_at, last_attempt_at,
        finished_at, tags, expires_at, backoff, callback_url, callback_job_id, cancel_reason, progress, result_note,
        key, (SELECT held.key FROM unique_keys AS held WHERE held.job_id = jobs.id LIMIT 1) AS unique_key
-  FROM jobs WHERE id = :id AND (finished_at IS NULL OR (finished_at >= :since AND finished_at < :until));
+  FROM jobs WHERE id = :id
+   AND queue = ANY(CAST(:queues AS text[]))  -- reach
+   AND (finished_at IS NULL OR (finished_at >= :since AND finished_at < :until));
 
 -- name: find_ended
 -- One that has ended, wherever that is kept.

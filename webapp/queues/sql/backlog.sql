@@ -72,7 +72,10 @@ SELECT name,
 
 -- name: running
 SELECT queue, count(*)
-  FROM (SELECT queue FROM jobs_living WHERE status = 'processing' ORDER BY lease_expires_at LIMIT :most) AS running
+  FROM (SELECT queue FROM jobs_living
+         WHERE status = 'processing'
+           AND queue = ANY(CAST(:queues AS text[]))  -- reach
+         ORDER BY lease_expires_at LIMIT :most) AS running
  GROUP BY 1;
 
 -- name: open_dead_letters
