@@ -50,7 +50,8 @@ import tasks.sweeps.keep_history  # noqa: E402
 import tasks.sweeps.late_callbacks  # noqa: E402
 import tasks.sweeps.prune  # noqa: E402
 import tasks.sweeps.recover  # noqa: E402
-import tasks.sweeps.repair_lanes  # noqa: E402, F401
+import tasks.sweeps.repair_lanes  # noqa: E402
+import tasks.sweeps.seal_audit  # noqa: E402, F401
 from tasks import exposition  # noqa: E402
 from tasks.presence.dead_workers import LifeLock  # noqa: E402
 from tasks.presence.running import jobs_of  # noqa: E402

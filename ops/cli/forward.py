@@ -21,7 +21,7 @@ READING = frozenset(
     | {(kind, name) for kind in ("queues", "tasks") for name in ("list", "show", "history")}
     | {("workers", "list")}
     | {("access", name) for name in ("init", "key")}
-    | {("audit", "list")}
+    | {("audit", name) for name in ("list", "verify")}
 )
 WITHOUT_HANDLERS = {"HANDLERS": "", "DEFAULT_HANDLER": str(Settings.model_fields["default_handler"].default)}
 

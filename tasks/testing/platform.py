@@ -27,7 +27,7 @@ from tasks.runtime import forget_parent, runtime
 from tasks.sweeps.callbacks import run_callbacks
 from tasks.sweeps.expire import run_expiry
 from webapp import create_app
-from webapp.audit.tables import AuditEventRow
+from webapp.audit.tables import AuditEventRow, AuditSealRow
 from webapp.flow.reach import EVERYTHING
 from webapp.infra.postgres.base import Base
 from webapp.jobs.service import Jobs
@@ -289,7 +289,7 @@ def _waits_its_turn() -> ColumnElement[bool]:
 
 def _tables() -> list[Table]:
     """What holds rows that may be changed; a partition's are its table's. The record of acts is only added to."""
-    left_out = {LivingJob.__tablename__, AuditEventRow.__tablename__}
+    left_out = {LivingJob.__tablename__, AuditEventRow.__tablename__, AuditSealRow.__tablename__}
     return [table for table in Base.metadata.sorted_tables if table.name not in left_out]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +16,9 @@ from sqlalchemy import Engine
 from tasks.runtime import Runtime, runtime
 from webapp import create_app
 from webapp.api.extensions import limiter
+from webapp.audit import seal_store
+from webapp.audit.sealing import seal_next
+from webapp.audit.seals import Seal
 from webapp.flow import store as flow_store
 from webapp.flow.limits import QueueLimits
 from webapp.flow.model import Kind, Target
@@ -165,6 +168,26 @@ def collector(settings: Settings) -> Iterator[Collector]:
         traces.install(settings.model_copy(update=endpoint), "test", "9")
         yield made
         traces.install(settings, "test", "9")
+
+
+@pytest.fixture
+def seal(engine: Engine, eventually: Callable[..., object]) -> Callable[..., list[Seal]]:
+    """Seals all that is on record; another session's transaction may be in the way for a moment."""
+
+    def all_of_it(batch: int = 1_000, keys: Sequence[str] = (), server: int | None = None) -> list[Seal]:
+        made = []
+
+        def none_waits() -> bool:
+            while (one := seal_next(engine, keys, batch, server)) is not None:
+                made.append(one)
+            with engine.connect() as connection:
+                newest = seal_store.newest(connection)
+                return seal_store.waiting(connection, newest, limit=1) == 0
+
+        eventually(none_waits)
+        return made
+
+    return all_of_it
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ TABLES = {
     *("queues", "task_limits", "key_limits", "flow_changes", "queue_looks"),
     *("lanes", "lane_turns", "lane_rates", "lane_wakeups"),
     *("access_keys", "access_secrets", "access_state"),
-    *("audit_events", "audit_events_rest"),
+    *("audit_events", "audit_events_rest", "audit_seals"),
 }
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DataError, OperationalError
 
 import celeryconfig
 from tasks.presence import lost_jobs
-from tasks.sweeps import base, expire, keep_history, late_callbacks, prune, recover, repair_lanes
+from tasks.sweeps import base, expire, keep_history, late_callbacks, prune, recover, repair_lanes, seal_audit
 from tasks.sweeps import callbacks as callbacks_sweep
 from tasks.sweeps import dispatch as dispatch_sweep
 from tasks.sweeps.base import Each, run_guarded
@@ -50,6 +50,7 @@ SWEEPS = {
     "deliver_callbacks": (callbacks_sweep, "run_callbacks"),
     "late_callbacks": (late_callbacks.callbacks, "run_callbacks"),
     "keep_history": (keep_history, "run_keep_history"),
+    "seal_audit": (seal_audit, "run_seal"),
     "repair_lanes": (repair_lanes, "run_repair"),
 }
 
@@ -76,6 +77,16 @@ def test_what_a_sweep_raises_is_logged_counted_and_goes_no_further(monkeypatch, 
     assert (record.step, record.exc_info[1]) == (name, error)
     task()
     assert runs(name, "completed") == well + 1
+
+
+def test_seals_are_looked_at_although_none_can_be_made(monkeypatch):
+    failed = runs("seal_audit", "failed")
+    looked = Mock(return_value=0)
+    monkeypatch.setattr(seal_audit, "run_seal", Mock(side_effect=ValueError("broken")))
+    monkeypatch.setattr(seal_audit, "run_look", looked)
+    celery.tasks["tasks.seal_audit"]()
+    assert looked.call_count == 1
+    assert runs("seal_audit", "failed") == failed + 1
 
 
 def test_what_was_counted_is_served(client):

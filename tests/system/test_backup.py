@@ -1,18 +1,28 @@
-"""Last night's dump and an empty Redis: what was not final goes on, what was final stays, nothing is lost."""
+"""Last night's dump and an empty Redis: what was not final goes on, what was final stays, nothing is lost.
+
+The record of acts is as it was sealed, and goes on being sealed on a server that numbers transactions from a smaller number on.
+"""
 
 from __future__ import annotations
 
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
 
 from ops.stack import postgres
 from ops.stack.throwaway import Throwaway
+from webapp.audit.sealing import seal_next
+from webapp.audit.verifying import verify
 
 pytestmark = pytest.mark.system
 
+ROOT = Path(__file__).resolve().parents[2]
 #: How long ago the dump was made, as far as its rows can tell; an idempotency key lives four hours longer.
 AGE = "20 hours"
 #: Every state a job can be in, and how it comes to its end after the restore.
@@ -39,12 +49,12 @@ def libpq(url):
 def make_older(fleet):
     """Shifts every moment of the database back, so that the dump is as old as one of last night.
 
-    The record of acts keeps its moments: it refuses every change.
+    The record of acts and its seals keep their moments: they refuse every change.
     """
     columns = fleet.rows(
         "SELECT relname, attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
         " WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition"
-        " AND attnum > 0 AND atttypid = 'timestamptz'::regtype AND relname <> 'audit_events'"
+        " AND attnum > 0 AND atttypid = 'timestamptz'::regtype AND relname NOT IN ('audit_events', 'audit_seals')"
     )
     assert len(columns) > 15
     for table in {table for table, _ in columns}:
@@ -75,18 +85,85 @@ def jobs_of_every_state(fleet):
     return jobs
 
 
+class Record:
+    """The record of acts of a fleet.
+
+    Args:
+        fleet: it.
+        eventually: waits until something is so.
+    """
+
+    def __init__(self, fleet, eventually):
+        self._fleet = fleet
+        self._eventually = eventually
+        self._engine = create_engine(fleet.database_url, poolclass=NullPool)
+
+    def grow(self):
+        """Acts, seals all that is on record, unless the sweep comes first, and acts again; gives the newest digest."""
+        self._cancel_one()
+
+        def none_waits():
+            while seal_next(self._engine, (), 1_000):
+                pass
+            return self.found().unsealed == 0
+
+        self._eventually(none_waits)
+        newest = self.found().newest
+        self._cancel_one()
+        return newest
+
+    def found(self, digest=None):
+        return verify(self._engine, (), 400, digest=digest and bytes.fromhex(digest))
+
+    def acts(self):
+        ((number,),) = self._fleet.rows("SELECT count(*) FROM audit_events")
+        return number
+
+    def must_be_whole(self, digest):
+        """No seal is broken, the one of this digest is there, and each act is sealed or waits for it."""
+        found = self.found(digest)
+        assert (found.broken, found.events + found.unsealed) == (None, self.acts())
+
+    def must_go_on(self, digest, later):
+        """What comes is sealed as well; what was sealed later than the dump is missing."""
+        before = self.found()
+        self.grow()
+        self.must_be_whole(digest)
+        assert self.found().events > before.events
+        assert self.found(later).broken is not None
+        command = [sys.executable, "-m", "flask", "--app", "wsgi", "audit", "verify", "--digest", digest]
+        subprocess.run(
+            command, env=self._fleet.environment, cwd=ROOT, check=True, capture_output=True, timeout=60
+        )
+
+    def must_be_numbered_anew(self):
+        """Else the restore would show nothing of that."""
+        ((is_behind,),) = self._fleet.rows(
+            "SELECT pg_snapshot_xmax(pg_current_snapshot()) < (SELECT max(up_to_xid) FROM audit_seals)"
+        )
+        assert is_behind
+
+    def _cancel_one(self):
+        job = self._fleet.submit({"payload": {"task": "noop"}, "delay": 3600})
+        path = f"{self._fleet.url}/jobs/{job['id']}/cancel"
+        assert self._fleet.http.post(path, json={}, timeout=10).status_code == 200
+
+
 def test_a_dump_of_last_night_and_an_empty_redis_lose_nothing_that_the_dump_has(
-    another_fleet, database, tmp_path
+    another_fleet, database, tmp_path, eventually
 ):
     dump = tmp_path / "djps.dump"
     before = another_fleet("before", database)
     before.up()
     jobs = jobs_of_every_state(before)
+    record = Record(before, eventually)
+    sealed = record.grow()
     program("pg_dump", "--format=custom", f"--file={dump}", libpq(database))
     # The world goes on for a while after the dump, and then it ends.
     assert before.wait_for(jobs["running"])["attempt"] == 1
     later = before.post("noop", key="order-5", order=5)
     before.wait_for(later)
+    sealed_later = record.grow()
     for name in ("beat", "worker", "maintenance", "api", "redis"):
         before.stop(name, signal.SIGKILL)
 
@@ -96,6 +173,9 @@ def test_a_dump_of_last_night_and_an_empty_redis_lose_nothing_that_the_dump_has(
                 f"--dbname={libpq(found.database_url)}", str(dump))  # fmt: skip
         after = another_fleet("after", found.database_url)
         make_older(after)
+        record = Record(after, eventually)
+        record.must_be_numbered_anew()
+        record.must_be_whole(sealed)
         ids = [job["id"] for job in jobs.values()]
         final = after.rows(FINAL, ids)
         assert len(final) == 3
@@ -128,4 +208,5 @@ def test_a_dump_of_last_night_and_an_empty_redis_lose_nothing_that_the_dump_has(
         # What was accepted after the dump is gone; a client that sends it again under its key gets it done.
         assert after.http.get(f"{after.url}/jobs/{later['id']}", timeout=10).status_code == 404
         assert after.wait_for(after.post("noop", key="order-5", order=5))["status"] == "completed"
+        record.must_go_on(sealed, sealed_later)
         after.stop_all()

@@ -210,6 +210,22 @@ def test_webhook_secrets_are_read_newest_first_and_never_shown():
     assert "MfKQ" not in repr(settings)
 
 
+def test_keys_of_seals_are_read_newest_first_and_never_shown():
+    settings = Settings(audit_key=f"{'n' * 32}, {'o' * 32},")
+    assert settings.audit_keys == ("n" * 32, "o" * 32)
+    assert "n" * 32 not in repr(settings)
+
+
+@pytest.mark.parametrize(("keys", "number"), [("short-one", 1), (f"{'n' * 32},short-one", 2)])
+def test_a_key_of_seals_that_can_be_guessed_is_refused_and_not_shown(monkeypatch, keys, number):
+    monkeypatch.setenv("AUDIT_KEY", keys)
+    with pytest.raises(
+        SettingsError, match=f"AUDIT_KEY: key {number} must have at least 32 characters"
+    ) as refused:
+        Settings.load()
+    assert "short-one" not in str(refused.value)
+
+
 def test_callbacks_and_http_jobs_share_no_secret(monkeypatch):
     monkeypatch.setenv("WEBHOOK_SECRETS", f"{GOOD_SECRET[:-2]}SA,{GOOD_SECRET}")
     monkeypatch.setenv("CALLBACK_SECRETS", GOOD_SECRET)

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import VERSION
+from webapp.audit import seal_store
 from webapp.flow import lanes
 from webapp.flow import store as flow_store
 from webapp.flow.reach import EVERYTHING
@@ -81,6 +82,10 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "read_replica_lag_seconds": ("How far the read replica is behind at most.", ()),
     "history_days_ahead": ("Days from tomorrow on for which history has a partition.", ()),
+    "audit_unsealed_age_seconds": (
+        "Age of the act on record that waits longest for its seal; 0 when none waits.",
+        (),
+    ),
     "redis_up": ("1 when Redis answered this scrape.", ()),
     "redis_memory_used_bytes": ("Memory that Redis uses.", ()),
     "redis_memory_max_bytes": ("Memory that Redis may use; its host's where no limit is set.", ()),
@@ -201,9 +206,13 @@ def _history(connection: Connection) -> Found:
     return Found((_single("history_days_ahead", ahead),))
 
 
+def _audit(connection: Connection) -> Found:
+    return Found((_single("audit_unsealed_age_seconds", seal_store.oldest_waiting(connection)),))
+
+
 #: Each is asked by itself: one that takes too long costs the others nothing.
 Question = Callable[[Connection], Found]
-QUESTIONS: tuple[Question, ...] = (_depths, _pauses, _limits, _letters, _connections, _history)
+QUESTIONS: tuple[Question, ...] = (_depths, _pauses, _limits, _letters, _connections, _history, _audit)
 
 
 class LiveGauges(Collector):

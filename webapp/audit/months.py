@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 
 from sqlalchemy import Connection, Engine, text
 
+from webapp.audit import seal_store
 from webapp.infra.postgres.engine import in_transaction
 from webapp.infra.postgres.sql_files import read_sql
 
@@ -21,6 +23,8 @@ LOCK_MS = 200
 #: Longest one may take, milliseconds.
 STATEMENT_MS = 10_000
 
+#: Where events lie that have no month.
+_REST = "audit_events_rest"
 _NAME = re.compile(r"audit_events_(\d{4})(\d\d)")
 _BOUND, _NAMES, _NEWEST_UNFILED, _MAKE, _RENEW_REST = (
     text(read_sql(__file__, "months", name))
@@ -69,7 +73,7 @@ def is_over(first: date, now: datetime, days: int) -> bool:
 
 
 def keep(engine: Engine, now: datetime, days: int) -> list[str]:
-    """Makes the months ahead, and drops what is old; returns the names of what was dropped.
+    """Makes the months ahead, and drops what is old and sealed; returns the names of what was dropped.
 
     Args:
         now: by PostgreSQL's clock.
@@ -84,12 +88,13 @@ def keep(engine: Engine, now: datetime, days: int) -> list[str]:
     newest = unfiled.astimezone(UTC).date() if unfiled is not None else None
     if wanted := months_to_make(existing, now.date(), newest):
         in_transaction(engine, lambda connection: _make(connection, wanted))
-    gone = [name_of(first) for first in existing if is_over(first, now, days)]
-    for name in gone:
-        in_transaction(engine, lambda connection, name=name: _drop(connection, name))  # type: ignore[misc]
+    old = [name_of(first) for first in existing if is_over(first, now, days)]
     if unfiled is not None and unfiled <= now - timedelta(days=days):
-        in_transaction(engine, _renew_rest)
-        gone.append("audit_events_rest")
+        old.append(_REST)
+    with engine.connect() as connection:
+        gone = [name for name in old if not seal_store.has_waiting(connection, name)]
+    for name in gone:
+        in_transaction(engine, partial(_drop, name=name))
     return gone
 
 
@@ -107,12 +112,7 @@ def _make(connection: Connection, wanted: Collection[date]) -> None:
 
 def _drop(connection: Connection, name: str) -> None:
     _bound(connection)
-    connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
-
-
-def _renew_rest(connection: Connection) -> None:
-    _bound(connection)
-    connection.execute(_RENEW_REST)
+    connection.execute(_RENEW_REST if name == _REST else text(f"DROP TABLE IF EXISTS {name}"))
 
 
 def _bound(connection: Connection) -> None:

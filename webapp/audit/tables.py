@@ -1,11 +1,22 @@
-"""The table of the record. Its months are partitions, which migrations and a sweep make."""
+"""The tables of the record: its lines, whose months are partitions that migrations and a sweep make, and its seals."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Identity, Index, Integer, PrimaryKeyConstraint, Text, func, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Text,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.orm import Mapped, mapped_column
@@ -56,5 +67,33 @@ class AuditEventRow(Base):
         Index("audit_events_by_event", "event", "id"),
         Index("audit_events_by_actor", "actor_id", "id"),
         Index("audit_events_by_target", "target_id", "id"),
+        # In this order they are sealed.
+        Index("audit_events_by_xid", "xid", "id"),
         {"postgresql_partition_by": "RANGE (at)"},
     )
+
+
+class AuditSealRow(Base):
+    """A seal over lines of the record. Rows are only added: triggers refuse the rest. They stay when their lines go.
+
+    The number is given by its writer, one more than the seal's before: it has no gaps, and no two seals follow the same one.
+    """
+
+    __tablename__ = "audit_seals"
+
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    sealed_at: Mapped[datetime] = mapped_column(TIME)
+    #: PostgreSQL's system identifier: of the server that has numbered the transactions.
+    server: Mapped[int] = mapped_column(BigInteger)
+    #: Lines of that numbering have greater ids.
+    after_id: Mapped[int] = mapped_column(BigInteger)
+    up_to_xid: Mapped[str] = mapped_column(Xid8)
+    up_to_id: Mapped[int] = mapped_column(BigInteger)
+    #: Of all lines that are sealed.
+    greatest_id: Mapped[int] = mapped_column(BigInteger)
+    #: Of these lines; none where the seal has none.
+    oldest_at: Mapped[datetime | None] = mapped_column(TIME)
+    events: Mapped[int] = mapped_column(Integer)
+    previous: Mapped[bytes] = mapped_column(LargeBinary)
+    sha256: Mapped[bytes] = mapped_column(LargeBinary)
+    hmac: Mapped[bytes | None] = mapped_column(LargeBinary)

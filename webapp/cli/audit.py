@@ -1,8 +1,10 @@
-"""`flask --app wsgi audit`: who did what, when and why."""
+"""`flask --app wsgi audit`: who did what, when and why, and whether the record is as it was sealed."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+import re
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from flask import current_app
@@ -11,11 +13,32 @@ from flask.cli import AppGroup
 from webapp.api.audit_schemas import AuditAnswer, AuditQuery
 from webapp.audit.model import Event
 from webapp.audit.service import AuditRecord
-from webapp.cli.console import json_option, show_json, show_table, with_plain_errors
+from webapp.audit.verifying import MOST_COUNTED, Verified, verify
+from webapp.cli.console import REFUSED, json_option, say, show_json, show_table, with_plain_errors
+from webapp.infra.telemetry.printable import escaped
+
+if TYPE_CHECKING:
+    from webapp.settings import Settings
 
 group = AppGroup("audit", help="The record of acts: who did what, when and why.")
 
+_DIGEST = re.compile("[0-9a-fA-F]{64}")
 _COLUMNS = ("id", "at", "event", "actor", "target", "changed", "reason")
+
+
+def _digest_of(_context: click.Context, _option: click.Parameter, given: str | None) -> bytes | None:
+    """A digest as it stands in the log.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    if given is None:
+        return None
+    if not _DIGEST.fullmatch(given):
+        raise click.BadParameter(
+            f"must be 64 hexadecimal digits, as in the log (given: {escaped(given[:80])})"
+        )
+    return bytes.fromhex(given)
 
 
 @group.command("list")
@@ -39,6 +62,57 @@ def list_events(*, as_json: bool, **options: Any) -> None:
         show_json({"items": answers, "next_cursor": following})
     else:
         show_table([_row_of(answer) for answer in answers], _COLUMNS, nothing="no acts")
+
+
+@group.command("verify")
+@click.option(
+    "--digest",
+    "digest",
+    callback=_digest_of,
+    help="A seal that must be there: sha256 of a log line `audit sealed`.",
+)
+@click.option(
+    "--days",
+    type=click.IntRange(1),
+    help="How long acts are kept; older ones may be gone. AUDIT_DAYS by default.",
+)
+@click.option("--allow-unsigned", is_flag=True, help="Seals without HMAC may follow seals that have it.")
+@json_option
+@with_plain_errors
+def verify_seals(*, digest: bytes | None, days: int | None, allow_unsigned: bool, as_json: bool) -> None:
+    """Looks whether all acts fit their seals; exit code 1, and the first seal that does not fit, where they do not."""
+    settings = cast("Settings", current_app.extensions["settings"])
+    found = verify(
+        current_app.extensions["sqlalchemy"].engine,
+        settings.audit_keys,
+        settings.audit_days if days is None else days,
+        digest=digest,
+        may_be_unsigned=allow_unsigned,
+    )
+    if as_json:
+        show_json(asdict(found))
+    else:
+        _tell(found, has_key=bool(settings.audit_keys))
+    if found.broken is not None:
+        click.get_current_context().exit(REFUSED)
+
+
+def _tell(found: Verified, *, has_key: bool) -> None:
+    """What a verification came to, a finding on each line."""
+    if found.broken is not None:
+        say(f"seal {found.broken.seq:,} does not fit: {found.broken.why}")
+    say(f"events that fit: {found.events:,}")
+    say(f"seals that fit: {found.seals:,}")
+    if found.gone:
+        say(f"seals whose events are gone for their age, which fit the chain: {found.gone:,}")
+    if found.signed:
+        looked_at = "" if has_key else " (AUDIT_KEY is not set, so no HMAC was looked at)"
+        say(f"seals that are signed: {found.signed:,}{looked_at}")
+    if found.newest is not None:
+        say(f"the last seal that fits: {found.newest}")
+    if found.broken is None:
+        least = "at least " if found.unsealed == MOST_COUNTED else ""
+        say(f"events not sealed yet: {least}{found.unsealed:,}")
 
 
 def _row_of(answer: dict[str, Any]) -> dict[str, Any]:

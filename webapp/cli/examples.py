@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import click
 
 _ID = "01a21a44-f53b-77cd-a19a-6e0ee0642314"
+_DIGEST = "6e3f02c57d1be1f5cb3a6c6cd0f6dcbe1f0f7bb1ba0b6d0e7d7c33b1a2f4c958"
 
 EXAMPLES = {
     "jobs submit": (
@@ -65,6 +66,7 @@ EXAMPLES = {
     "access key rotate": ("access key rotate 7", "access key rotate 7 --overlap 3600"),
     "access key revoke": ("access key revoke 7",),
     "access key find": ("access key find < pasted.txt",),
+    "audit verify": ("audit verify", f"audit verify --digest {_DIGEST} --json"),
     "audit list": ("audit list --event key.create", f"audit list --target job:{_ID} --json"),
     "workers list": ("workers list --json",),
 }

@@ -15,6 +15,17 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 #: How a bound is said. `ops up` says the same before anything is installed.
 _LIMITS = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
 
+#: What is said of a value that is not shown, by how the variable's name ends.
+_NOT_SHOWN = {
+    "_URL": "a URL that is not shown",
+    "_ENDPOINT": "a URL that is not shown",
+    "_SECRETS": "secrets that are not shown",
+    "_KEY": "a key that is not shown",
+    "_BASIC_AUTH": "a password that is not shown",
+    # It may be the key itself.
+    "_SHA256": "a text that is not shown",
+}
+
 
 class SettingsError(ValueError):
     """A setting is missing or out of bounds."""
@@ -54,16 +65,8 @@ def sentence_of(item: ErrorDetails, fields: Mapping[str, FieldInfo]) -> str:
     if item["type"] != "value_error":
         field = next((one for key, one in fields.items() if name in (one.alias, key.upper())), None)
         words = (field and rule_of(field)) or words
-    given = repr(item["input"])[:80]
-    if name.endswith(("_URL", "_ENDPOINT")):
-        given = "a URL that is not shown"
-    elif name.endswith("_SECRETS"):
-        given = "secrets that are not shown"
-    elif name.endswith("_BASIC_AUTH"):
-        given = "a password that is not shown"
-    elif name.endswith("_SHA256"):
-        # It may be the key itself.
-        given = "a text that is not shown"
+    hidden = (told for end, told in _NOT_SHOWN.items() if name.endswith(end))
+    given = next(hidden, repr(item["input"])[:80])
     return f"{name}: {words} (given: {given})"
 
 

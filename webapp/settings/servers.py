@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from webapp.settings.group import Group
+from webapp.settings.group import Group, items_of
 from webapp.settings.server_urls import check_redis_url, check_tls_files
 
 _PREFIX = re.compile(r"(?=.{0,51}\Z)(?:[A-Za-z0-9_.-]+:)*")
 #: Parts that begin keys of an installation without a prefix.
 TAKEN = frozenset({"djps", "LIMITS", "_kombu"})
+#: Shortest key that signs seals, characters.
+SHORTEST_KEY = 32
 
 
 def checked_prefix(prefix: str) -> str:
@@ -61,6 +63,10 @@ class ServerSettings(Group):
     audit_days: int = Field(
         400, ge=1, le=36_500, description="Days that acts are on record, at least; months go as a whole."
     )
+    audit_key: SecretStr = Field(
+        SecretStr(""),
+        description="Keys that sign the seals of acts on record, 32 characters or more each, the newest first, comma-separated.",
+    )
     idempotency_ttl: float = Field(
         86_400.0, ge=1, le=2_592_000, description="Seconds an idempotency key lives."
     )
@@ -104,6 +110,14 @@ class ServerSettings(Group):
         check_tls_files(url)
         return url
 
+    @field_validator("audit_key")
+    @classmethod
+    def _hard_to_guess(cls, value: SecretStr) -> SecretStr:
+        for number, key in enumerate(items_of(value.get_secret_value()), 1):
+            if len(key) < SHORTEST_KEY:
+                raise ValueError(f"key {number} must have at least {SHORTEST_KEY} characters")
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _redis_only(cls, value: str) -> str:
@@ -115,3 +129,8 @@ class ServerSettings(Group):
     @classmethod
     def _prefix_of_no_other_key(cls, value: str) -> str:
         return checked_prefix(value)
+
+    @property
+    def audit_keys(self) -> tuple[str, ...]:
+        """The keys in AUDIT_KEY, the newest first."""
+        return items_of(self.audit_key.get_secret_value())

@@ -80,6 +80,14 @@ KEEP_HISTORY = SweepPlan(
     seconds=20.0,
 )
 
+SEAL_AUDIT = SweepPlan(
+    "seal_audit",
+    "seals the acts on record that have no seal yet, looks at two seals that are there",
+    period=60.0,
+    batch=1_000,
+    seconds=20.0,
+)
+
 REPAIR_LANES = SweepPlan(
     "repair_lanes",
     "where something has limits: mends lanes that are out of order, and forgets those of keys that have no jobs",
@@ -97,5 +105,6 @@ SWEEPS = (
     EXPIRE,
     PRUNE,
     KEEP_HISTORY,
+    SEAL_AUDIT,
     REPAIR_LANES,
 )

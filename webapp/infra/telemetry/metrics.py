@@ -113,6 +113,9 @@ list_reads = Counter(
 lane_repairs = Counter(
     "lane_repairs_total", "Lanes of limited queues that were out of order and were mended."
 )
+audit_breaks = Counter(
+    "audit_breaks_total", "Looks at a seal of the record of acts that found that it does not fit."
+)
 sweep_runs = Counter(
     "sweep_runs_total", "Runs of what beat asks for, by outcome: completed or failed.", ["sweep", "outcome"]
 )
