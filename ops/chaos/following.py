@@ -1,4 +1,4 @@
-"""What those who follow and steer were told, against what became of the jobs: F1 to F4."""
+"""What those who follow and steer were told, against what became of the jobs: F1 to F5."""
 
 from __future__ import annotations
 
@@ -25,6 +25,22 @@ _EFFECTS_OF_CANCELLED = """
 SELECT e.job_id::text, e.attempt FROM effects e JOIN jobs j ON j.id = e.job_id
  WHERE j.idempotency_key LIKE %s AND j.status = 'cancelled'
    AND (e.started_at > j.finished_at OR (e.committed AND e.ended_at > j.finished_at))"""
+
+# Each cancel is on record once: that of a job that waited, in the transaction that has cancelled it.
+_NOT_ON_RECORD = """
+SELECT j.id::text, j.status FROM jobs j
+ WHERE j.idempotency_key LIKE %s AND (j.status = 'cancelled' OR j.cancel_requested_at IS NOT NULL)
+   AND (SELECT count(*) FROM audit_events e WHERE e.event = 'job.cancel' AND e.target_id = j.id::text) <> 1"""
+
+_NOT_DONE = """
+SELECT e.target_id, j.status FROM audit_events e JOIN jobs j ON j.id = e.target_id::uuid
+ WHERE e.event = 'job.cancel' AND j.idempotency_key LIKE %s AND j.status NOT IN ('cancelled', 'completed')"""
+
+_ON_RECORD_APART = """
+SELECT e.target_id FROM audit_events e
+  JOIN jobs j ON j.id = e.target_id::uuid
+  JOIN transitions t ON t.job_id = j.id AND t.old = 'queued' AND t.new = 'cancelled'
+ WHERE e.event = 'job.cancel' AND j.idempotency_key LIKE %s AND e.xid <> t.tx"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +94,13 @@ def check(
         streams[reading.job_id].append(reading)
     for readings in streams.values():
         judge.stream(readings)
-    judge.found["F4 effects of cancelled jobs"] = [
-        " ".join(map(str, row)) for row in system.rows(_EFFECTS_OF_CANCELLED, like)
-    ]
+    for name, sql in (
+        ("F4 effects of cancelled jobs", _EFFECTS_OF_CANCELLED),
+        ("F5 cancels that are not on record once", _NOT_ON_RECORD),
+        ("F5 cancels on record that were not done", _NOT_DONE),
+        ("F5 cancels and their lines of two transactions", _ON_RECORD_APART),
+    ):
+        judge.found[name] = [" ".join(map(str, row)) for row in system.rows(sql, like)]
     answers = Counter(f"{told.verb} {told.status}" for told in followers.told)
     answers.update(f"events {reading.end}" for reading in followers.readings)
     return Findings(dict(judge.found), judge.late, dict(answers))

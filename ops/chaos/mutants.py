@@ -45,6 +45,15 @@ MUTANTS = (
     Mutant("group-trusted", "jobs whose group failed are answered as stored", "groups"),
     Mutant("any-claim", "a claim takes a job whatever its state", "msg-duplicate"),
     Mutant("cancel-in-words", "a waiting job's cancel is answered, and nothing is written", "cancel-flush"),
+    Mutant(
+        "off-record", "acts are done, and no line tells of them", "cancel-flush", "F5 cancels that are not"
+    ),
+    Mutant(
+        "record-apart",
+        "an act's line is committed by itself, before the act is",
+        "cancel-flush",
+        "F5 cancels and their lines",
+    ),
     Mutant("twice", "each job is run by two processes at once", "child-stop", "I4 overlaps"),
     Mutant(
         "left-alone", "what a dead child's jobs had started is left alone", "child-kill", "I9 left behind"

@@ -245,6 +245,26 @@ def _cancel_in_words() -> None:
     control.ask_cancel = ask
 
 
+def _off_record() -> None:
+    """Acts are done, and no line tells of them."""
+    from webapp.audit import store
+
+    store.add = lambda *_args, **_more: None
+
+
+def _record_apart() -> None:
+    """An act's line is committed by itself, before the act is."""
+    from webapp.audit import store
+
+    real = store.add
+
+    def add(connection: Any, *act: Any, **more: Any) -> None:
+        with connection.engine.begin() as another:
+            real(another, *act, **more)
+
+    store.add = add
+
+
 def _blame_all() -> None:
     """Every job that a dead process held is taken for the one that it ran."""
     from tasks.presence import lost_jobs
@@ -337,6 +357,8 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "left-alone": _left_alone,
     "any-claim": _any_claim,
     "cancel-in-words": _cancel_in_words,
+    "off-record": _off_record,
+    "record-apart": _record_apart,
     "blame-all": _blame_all,
     "limit-all": _limit_all,
     "untold": _untold,

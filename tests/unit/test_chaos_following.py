@@ -15,13 +15,20 @@ ENDED, AWAY = 100.0, (50.0, 52.0)
 
 
 class Observed:
-    """What the checker asks of a system: one job, and the effects of cancelled ones."""
+    """What the checker asks of a system: one job, the effects of cancelled ones, and lines of the record that are wrong.
 
-    def __init__(self, status, effects=()):
+    Args:
+        record: words of a question about the record that finds something; none: no such question does.
+    """
+
+    def __init__(self, status, effects=(), record=None):
         self._status = status
         self._effects = list(effects)
+        self._record = record
 
     def rows(self, sql, *_values):
+        if "audit_events" in sql:
+            return [(JOB, self._status)] if self._record is not None and self._record in sql else []
         return self._effects if "effects" in sql else [(JOB, self._status, ENDED)]
 
 
@@ -33,9 +40,13 @@ class Followed:
         self.readings = list(readings)
 
 
-def broken(told=(), readings=(), *, status="completed", effects=(), database_away=True):
+def broken(told=(), readings=(), *, status="completed", effects=(), record=None, database_away=True):
     found = check(
-        Observed(status, effects), "prefix", Followed(told, readings), [AWAY], database_away=database_away
+        Observed(status, effects, record),
+        "prefix",
+        Followed(told, readings),
+        [AWAY],
+        database_away=database_away,
     ).found
     return {name for name, examples in found.items() if examples}
 
@@ -97,6 +108,18 @@ def test_without_an_outage_a_503_is_no_answer():
 
 def test_an_effect_of_a_cancelled_job_is_named():
     assert broken(effects=[(JOB, 1)], status="cancelled") == {"F4 effects of cancelled jobs"}
+
+
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [
+        ("count(*)", "F5 cancels that are not on record once"),
+        ("NOT IN", "F5 cancels on record that were not done"),
+        ("transitions", "F5 cancels and their lines of two transactions"),
+    ],
+)
+def test_a_cancel_that_does_not_fit_its_line_is_named(record, name):
+    assert broken(record=record, status="cancelled") == {name}
 
 
 QUEUED = Said("state", 1, "queued", 0, None)
