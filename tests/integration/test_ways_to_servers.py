@@ -52,15 +52,21 @@ def test_a_host_that_says_nothing_costs_a_share_of_one_request(another_app, behi
     assert client.get("/health/ready").status_code == 200
 
 
-def test_where_no_host_answers_the_last_one_closes_the_gate(another_app, silent_port):
+def test_where_no_host_answers_the_last_one_closes_the_gate(another_app, silent_port, eventually):
     url = f"postgresql://u:p@127.0.0.1:{silent_port},127.0.0.1:{silent_port}/d"
     client = another_app(database_url=url).test_client()
-    began = time.monotonic()
-    assert client.post("/jobs", json={"payload": {"task": "noop"}}).status_code == 503
-    assert time.monotonic() - began < 1.2
-    began = time.monotonic()
-    assert client.post("/jobs", json={"payload": {"task": "noop"}}).status_code == 503
-    assert time.monotonic() - began < 0.3
+
+    def refusal():
+        began = time.monotonic()
+        assert client.post("/jobs", json={"payload": {"task": "noop"}}).status_code == 503
+        return time.monotonic() - began
+
+    def is_refused_at_once():
+        deadlines._gate.open()
+        return refusal() < 1.2 and refusal() < 0.3
+
+    # A background thread of another test that is answered between the two opens the gate.
+    eventually(is_refused_at_once)
     deadlines._gate.open()
 
 
