@@ -83,7 +83,10 @@ def test_a_hash_of_a_million_paces_is_not_read(settings, redis):
     redis.hset(PACE, mapping={f"task-{number}": 1 for number in range(100_000)} | {"noop": 0.01})
     began = time.monotonic()
     assert broker.paces.chunk_size("noop") == 10
-    assert time.monotonic() - began < 0.1
+    took = time.monotonic() - began
+    began = time.monotonic()
+    assert len(redis.hgetall(PACE)) > 100_000
+    assert took < (time.monotonic() - began) / 2
 
 
 def test_a_pace_that_makes_no_sense_is_removed_and_can_be_told_again(broker, clock, redis):
