@@ -35,11 +35,14 @@ def kept(data: Path, server: str) -> str:
         return ""
 
 
-def make(data: Path, server: str) -> str:
-    """Makes a server's password and keeps it; returns it."""
-    password = secrets.token_urlsafe(LENGTH)
+def new() -> str:
+    """A new password, of letters, digits, - and _."""
+    return secrets.token_urlsafe(LENGTH)
+
+
+def keep(data: Path, server: str, password: str) -> None:
+    """Keeps a server's password."""
     write(file_of(data, server), password + "\n")
-    return password
 
 
 def write(file: Path, content: str) -> None:

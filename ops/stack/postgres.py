@@ -130,7 +130,10 @@ def set_password(data: Path, password: str) -> None:
         PostgresError: the server cannot be started on its data, or refuses.
     """
     command = [str(binary("postgres")), "--single", "-D", str(data), "-c", "exit_on_error=on", "postgres"]
-    _run_as_account(command, f"ALTER ROLE {USER} PASSWORD '{password}'\n")
+    try:
+        _run_as_account(command, f"ALTER ROLE {USER} PASSWORD '{password}'\n")
+    except PostgresError as error:
+        raise PostgresError(f"postgres does not start: {error}") from error
 
 
 def _run_as_account(command: list[str], given: str = "") -> None:

@@ -158,7 +158,8 @@ class Stack:
                 self._prepare_postgres()
             else:
                 (self.data / "redis").mkdir(exist_ok=True)
-                password = passwords.kept(self.data, "redis") or passwords.make(self.data, "redis")
+                password = passwords.kept(self.data, "redis") or passwords.new()
+                passwords.keep(self.data, "redis", password)
                 valkey.configure(self.data / passwords.FOLDER / "redis.conf", password)
         (self.data / "run" / "prometheus.yml").write_text(
             prometheus.configuration(
@@ -173,13 +174,16 @@ class Stack:
         is_new = not (folder / "PG_VERSION").exists()
         if is_new:
             print("making a new database")
-        password = passwords.kept(self.data, "postgres")
-        if not password:
-            password = passwords.make(self.data, "postgres")
-            if not is_new:
-                print("giving the database a new password")
-                postgres.set_password(folder, password)
+        kept = passwords.kept(self.data, "postgres")
+        password = kept or passwords.new()
         postgres.prepare(folder, password)
+        if kept:
+            return
+        if not is_new:
+            print("giving the database a new password")
+            postgres.set_password(folder, password)
+        # Only now: one that the server does not have yet would never be set.
+        passwords.keep(self.data, "postgres", password)
 
     def _start(self) -> subprocess.Popen[bytes]:
         started = self.supervisor.start(self._everything, self.environment(), ROOT)

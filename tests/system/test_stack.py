@@ -130,7 +130,7 @@ def test_handlers_that_change_are_reloaded_and_broken_ones_are_not(environment, 
     write("return 1")
     environment |= {"HANDLERS": file.stem, "PYTHONPATH": f"{environment.get('PYTHONPATH', '')}:{tmp_path}"}
     with start(environment, "up", "--reload") as command:
-        patience = threading.Timer(PATIENCE, command.kill)
+        patience = threading.Timer(3 * PATIENCE, command.kill)
         patience.start()
         try:
             assert said(command, "Stop it: Ctrl-C")
