@@ -199,6 +199,7 @@ def test_a_caller_learns_who_they_are(guarded, make):
         "name": "a test's",
         "scopes": ["jobs:submit"],
         "queues": None,
+        "quotas": None,
     }
 
 

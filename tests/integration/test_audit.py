@@ -177,6 +177,7 @@ def test_acts_on_keys_are_on_record_without_their_secrets(flask, events):
         "scopes": [],
         "networks": [],
         "queues": [],
+        "quotas": {},
         "on_behalf_of": "ada",
     }
     assert flask("access", "init").exit_code == 1

@@ -40,7 +40,14 @@ VIEWS = {
     },
     "it is about all queues, so refused": {
         *("audit.index", "metrics.exposition"),
-        *("access.index", "access.create", "access.one", "access.rotate", "access.revoke"),
+        *(
+            "access.index",
+            "access.create",
+            "access.one",
+            "access.rotate",
+            "access.set_quotas",
+            "access.revoke",
+        ),
     },
     "it is about no job": {
         *("flow.tasks", "flow.task", "access.me"),

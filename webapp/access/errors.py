@@ -96,6 +96,29 @@ class KeysUnknown(NotLetIn):
         )
 
 
+class QuotaExceeded(AccessError):
+    """A key has used as much as it may.
+
+    Args:
+        quota: its name.
+        limit: as much as it may use.
+        used: what it has used, within the minute or right now.
+        retry_after: until it may go on, seconds; None: this alone is more than it may ever use at once.
+    """
+
+    def __init__(self, quota: str, limit: int, used: int, retry_after: int | None) -> None:
+        when = (
+            "this alone is more: ask for less at once"
+            if retry_after is None
+            else f"come again in {retry_after} s"
+        )
+        super().__init__(f"the key's quota {quota} is {limit:,}, and {used:,} are used; {when}")
+        self.quota = quota
+        self.limit = limit
+        self.used = used
+        self.retry_after = retry_after
+
+
 class UnknownKey(AccessError):
     """There is no such key."""
 

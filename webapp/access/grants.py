@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 from webapp.access.model import SCOPES_OF, AccessKey, NewKey, Role, Scope, scopes_of
+from webapp.access.quotas import Quotas, beyond
 
 
 class Grant(NamedTuple):
@@ -22,12 +23,14 @@ class Grant(NamedTuple):
         scopes: its own.
         networks: from where it may be shown; none stands for everywhere.
         until: when it ends; None: when it is revoked.
+        quotas: how much it may use; None: as much as all others.
     """
 
     role: str | None
     scopes: tuple[str, ...]
     networks: tuple[str, ...]
     until: datetime | None
+    quotas: Quotas | None = None
 
     @property
     def makes_keys(self) -> bool:
@@ -37,13 +40,13 @@ class Grant(NamedTuple):
 
 def grant_of(key: AccessKey) -> Grant:
     """What a key on record has."""
-    return Grant(key.role, key.scopes, key.networks, key.expires_at)
+    return Grant(key.role, key.scopes, key.networks, key.expires_at, key.quotas)
 
 
 def grant_of_new(wanted: NewKey, now: datetime) -> Grant:
     """What a key that is to be made shall have."""
     until = None if wanted.lifetime is None else now + timedelta(seconds=wanted.lifetime)
-    return Grant(wanted.role, wanted.scopes, wanted.networks, until)
+    return Grant(wanted.role, wanted.scopes, wanted.networks, until, wanted.quotas)
 
 
 def lacking(has: Grant, wanted: Grant) -> list[str]:
@@ -58,6 +61,7 @@ def lacking(has: Grant, wanted: Grant) -> list[str]:
     if wanted.role is not None and not _includes(has.role, wanted.role):
         found.append(f"the role {wanted.role}")
     found += _beyond(has.networks, wanted.networks)
+    found += beyond(has.quotas, wanted.quotas)
     if has.until is not None and (wanted.until is None or wanted.until > has.until):
         found.append(f"a life beyond {has.until:%Y-%m-%dT%H:%M:%SZ}")
     return found

@@ -14,6 +14,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 
 from webapp.access.errors import KeyExpired, NotFromHere
+from webapp.access.quotas import Quotas
 from webapp.flow.reach import EVERYTHING, Reach
 
 #: The tenant to which everything belongs as long as there is one.
@@ -110,6 +111,7 @@ class Caller:
         key: the number of the key that they have shown; None: none was asked for.
         name: the name of that key.
         expires_at: when what they have shown is good no more, seconds of the epoch; None: never.
+        quotas: how much they may use; None: as much as all others.
     """
 
     scopes: frozenset[Scope]
@@ -118,6 +120,7 @@ class Caller:
     key: int | None = None
     name: str | None = None
     expires_at: float | None = None
+    quotas: Quotas | None = None
 
     @property
     def sees_content(self) -> bool:
@@ -265,6 +268,7 @@ class NewKey:
         networks: from where it may be shown, such as 10.0.0.0/8; none stands for everywhere.
         lifetime: how long it is good, seconds; None: until it is revoked.
         queues: of which queues it may see and steer jobs; none stands for all.
+        quotas: how much it may use; None: as much as all others.
     """
 
     name: str
@@ -273,6 +277,7 @@ class NewKey:
     networks: tuple[str, ...] = ()
     lifetime: float | None = None
     queues: tuple[str, ...] = ()
+    quotas: Quotas | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +305,7 @@ class AccessKey:
     state: str
     hints: tuple[str, ...]
     queues: tuple[str, ...]
+    quotas: Quotas | None
 
     @property
     def is_live(self) -> bool:

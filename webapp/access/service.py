@@ -21,6 +21,7 @@ from webapp.access.errors import (
 )
 from webapp.access.grants import Grant, grant_of, grant_of_new, lacking
 from webapp.access.model import AccessKey, Issued, NewKey, Role, Scope
+from webapp.access.quotas import Quotas, given
 from webapp.access.secret import Kept, checked, hash_of, kept, new_key
 from webapp.audit.model import Act, Event, Named
 from webapp.audit.service import AuditRecord
@@ -145,6 +146,43 @@ class Access:
         logger.info("key was rotated", extra={"key": key.id, "by": by, "overlap": overlap})
         return Issued(key, secret)
 
+    def set_quotas(
+        self, key_id: int, quotas: Quotas | None, *, by: str | None, giver: int | None = None
+    ) -> AccessKey:
+        """Lets a key use so much from here on, in place of what it might before.
+
+        Args:
+            quotas: None: as much as all others.
+            by: who asks, for the record.
+            giver: the key that asks, which gives no more than it may use itself; None: the command line.
+
+        Raises:
+            UnknownKey: there is no such key.
+            KeyEnded: it is revoked, or has expired.
+            CannotGive, OnCommandLine, NoGoodKey: as for `create`.
+        """
+
+        def once(connection: Connection) -> AccessKey:
+            store.stamp(connection)
+            found = _known(connection, key_id)
+            if not found.is_live:
+                raise KeyEnded(found)
+            _check_giver(connection, giver, grant_of(found)._replace(quotas=quotas))
+            store.set_quotas(connection, key_id, quotas)
+            self._note(
+                connection,
+                Event.KEY_QUOTAS,
+                found,
+                None if giver else by,
+                old=given(found.quotas),
+                new=given(quotas),
+            )
+            return _known(connection, key_id)
+
+        key = in_transaction(self._engine, once)
+        logger.info("key got quotas", extra={"key": key.id, "by": by})
+        return key
+
     def revoke(self, key_id: int, *, by: str | None, giver: int | None = None) -> AccessKey:
         """Makes a key good for nothing; one that was revoked before stays as it is.
 
@@ -217,6 +255,7 @@ def _rights_of(key: AccessKey) -> dict[str, Any]:
         "scopes": list(key.scopes),
         "networks": list(key.networks),
         "queues": list(key.queues),
+        "quotas": given(key.quotas),
     }
 
 

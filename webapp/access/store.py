@@ -5,6 +5,7 @@ Functions take a connection and never commit. A change begins with `stamp`.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
@@ -13,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, text
 
 from webapp.access.model import OF_ALL_QUEUES, AccessKey, Caller, LiveKey, NewKey, scopes_of
+from webapp.access.quotas import Quotas, given, quotas_of
 from webapp.access.secret import Kept
 from webapp.flow.reach import EVERYTHING, Reach
 from webapp.infra.postgres.sql_files import read_sql
@@ -35,8 +37,8 @@ _STAMP, _STAMP_NOW, _LIVING, _LIVE_NUMBER = map(_statement, ("stamp", "stamp_now
 _ADD_KEY, _ADD_SECRET, _DATE_SECRETS, _REVOKE = map(
     _statement, ("add_key", "add_secret", "date_secrets", "revoke")
 )
-_FIND, _OF_SECRET, _PAGE, _ADMIN, _NOTE_USES = map(
-    _statement, ("find", "of_secret", "page", "admin", "note_uses")
+_FIND, _OF_SECRET, _PAGE, _ADMIN, _NOTE_USES, _SET_QUOTAS = map(
+    _statement, ("find", "of_secret", "page", "admin", "note_uses", "set_quotas")
 )
 
 
@@ -59,7 +61,7 @@ def living(connection: Connection) -> dict[bytes, LiveKey]:
 
 def _live(row: Sequence[Any]) -> LiveKey | None:
     """A key as processes keep it; None for one that was changed by hand and cannot be read, which lets no one in."""
-    _, key_id, tenant, name, role, scopes, networks, queues, expires_at = row
+    _, key_id, tenant, name, role, scopes, networks, queues, quotas, expires_at = row
     try:
         allowed = tuple(map(ip_network, networks))
     except ValueError:
@@ -69,7 +71,7 @@ def _live(row: Sequence[Any]) -> LiveKey | None:
     if queues is not None:
         # None is made with such a scope; a role may get one in a later release.
         may, reach = may - OF_ALL_QUEUES, Reach(frozenset(queues))
-    return LiveKey(Caller(may, reach, tenant, key_id, name, expires_at), allowed)
+    return LiveKey(Caller(may, reach, tenant, key_id, name, expires_at, quotas_of(quotas)), allowed)
 
 
 def live_number(connection: Connection) -> int:
@@ -85,6 +87,7 @@ def add(connection: Connection, wanted: NewKey, secret: Kept, *, by: str | None)
         "scopes": list(wanted.scopes),
         "networks": list(wanted.networks),
         "queues": list(wanted.queues) or None,
+        "quotas": _json_of(wanted.quotas),
         "by": by,
         "lifetime": wanted.lifetime,
     }
@@ -101,6 +104,15 @@ def add_secret(connection: Connection, key_id: int, secret: Kept) -> None:
 def date_secrets(connection: Connection, key_id: int, *, overlap: float) -> None:
     """Lets the newest secret of a key be good for so many seconds more, and the older ones no longer."""
     connection.execute(_DATE_SECRETS, {"id": key_id, "overlap": overlap})
+
+
+def set_quotas(connection: Connection, key_id: int, quotas: Quotas | None) -> None:
+    """Lets a key use so much from here on; None: as much as all others."""
+    connection.execute(_SET_QUOTAS, {"id": key_id, "quotas": _json_of(quotas)})
+
+
+def _json_of(quotas: Quotas | None) -> str | None:
+    return json.dumps(given(quotas)) if given(quotas) else None
 
 
 def revoke(connection: Connection, key_id: int) -> None:
@@ -158,5 +170,5 @@ def note_uses(connection: Connection, uses: Mapping[int, tuple[float, str | None
 def _key(row: Sequence[Any]) -> AccessKey:
     # Scopes, networks and hints are lists in the row.
     fields: list[Any] = [tuple(value) if isinstance(value, list) else value for value in row]
-    fields[-1] = fields[-1] or ()
+    fields[-2:] = fields[-2] or (), quotas_of(fields[-1])
     return AccessKey(*fields)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp.infra.postgres.base import TIME, Base
@@ -39,6 +40,8 @@ class AccessKeyRow(Base):
     networks: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
     #: Of which queues it may see and steer jobs; NULL: of all.
     queues: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    #: How much it may use, by the names of `webapp.access.quotas`; NULL: as much as all others.
+    quotas: Mapped[dict[str, int] | None] = mapped_column(JSONB)
     created_by: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
     #: NULL: it is good until it is revoked.

@@ -30,6 +30,7 @@ from webapp.api import (
     reads,
     searching,
     traces,
+    usage,
 )
 from webapp.api.extensions import LIMITER_SCHEME, limiter
 from webapp.infra.broker import redis_keys
@@ -78,6 +79,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     guard.init_app(app, settings)
     # Before a slot is taken: a request that is refused holds none.
     callers.init_app(app, settings, engine)
+    usage.init_app(app, settings)
     listen_url = settings.database_listen_url or settings.database_url
     following.init_app(app, listen_url, waiters=settings.max_waiters)
     app.before_request(_begin_time)

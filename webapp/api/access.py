@@ -20,6 +20,7 @@ from webapp.api.access_schemas import (
     AccessKeysQuery,
     CallerAnswer,
     IssuedAnswer,
+    QuotasRequest,
     RotateRequest,
 )
 from webapp.api.bodies import json_body, json_body_if_any
@@ -117,6 +118,26 @@ def rotate(number: int) -> Response:
     giver = _giver()
     asked = RotateRequest.model_validate(json_body_if_any())
     return _issued(access().rotate(number, overlap=asked.overlap, by=_named(giver), giver=giver.key), 200)
+
+
+@bp.put("/access/keys/<int:number>/quotas")
+@documented(
+    {200: AccessKeyAnswer},
+    *(404, 409, 413, 415, 422),
+    need=Scope.ACCESS_MANAGE,
+    body=QuotasRequest,
+    examples=access_examples.QUOTAS,
+)
+def set_quotas(number: int) -> Response:
+    """Lets a key use so much from here on, in place of what it might before; in every process within two and a half seconds.
+
+    Bounded are the jobs that it submits and the requests that it reads with in any minute, the requests that wait at once, and the
+    largest body. What is left out is as much as all others may. No key gives another more than it may use itself.
+    """
+    giver = _giver()
+    wanted = QuotasRequest.model_validate(json_body()).wanted()
+    found = access().set_quotas(number, wanted, by=_named(giver), giver=giver.key)
+    return jsonify(AccessKeyAnswer.of(found))
 
 
 @bp.post("/access/keys/<int:number>/revoke")

@@ -17,6 +17,7 @@ _KEY: dict[str, Any] = {
     "scopes": [],
     "networks": ["10.0.0.0/8"],
     "queues": [],
+    "quotas": None,
     "created_by": "key 1 (admin)",
     "created_at": "2026-11-24T05:02:36.120331Z",
     "expires_at": "2027-11-24T05:02:36.120331Z",
@@ -48,6 +49,7 @@ ME = Examples(
             "name": "dashboard",
             "scopes": ["dlq:read", "jobs:read", "queues:read"],
             "queues": None,
+            "quotas": None,
             "expires_at": "2027-11-24T05:02:36Z",
         }
     }
@@ -63,6 +65,11 @@ CREATE = Examples(
     bodies={
         "looks at everything": {"name": "dashboard", "role": "viewer", "networks": ["10.0.0.0/8"]},
         "submits, for ninety days": {"name": "shop", "scopes": ["jobs:submit"], "lifetime": 7_776_000},
+        "no more than a thousand jobs a minute": {
+            "name": "importer",
+            "scopes": ["jobs:submit"],
+            "quotas": {"submit_per_minute": 1_000},
+        },
         "of one queue": {"name": "video", "scopes": ["jobs:submit", "jobs:read"], "queues": ["video"]},
     },
     answers={
@@ -79,6 +86,27 @@ ROTATE = Examples(
         200: _KEY | {"secrets": ["3i2R", "x7Qa"], "secret": _SECRET},
         409: problem(409, "key 7 ('dashboard') is revoked; make a new one with `access key create`"),
         422: invalid("overlap", "must be at least 0", "-1"),
+        **_UNKNOWN,
+        **_NOT_HERE,
+    },
+)
+QUOTAS = Examples(
+    bodies={
+        "jobs and requests a minute": {"submit_per_minute": 1_000, "read_per_minute": 600},
+        "none": {},
+    },
+    answers={
+        200: _KEY
+        | {
+            "quotas": {
+                "submit_per_minute": 1_000,
+                "read_per_minute": 600,
+                "max_waiters": None,
+                "max_payload_bytes": None,
+            }
+        },
+        409: problem(409, "key 7 ('dashboard') is revoked; make a new one with `access key create`"),
+        422: invalid("submit_per_minute", "must be at least 1", "0"),
         **_UNKNOWN,
         **_NOT_HERE,
     },

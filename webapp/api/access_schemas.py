@@ -20,6 +20,7 @@ from webapp.access.model import (
     Scope,
     scopes_of,
 )
+from webapp.access.quotas import MOST, Quotas, quotas_of
 from webapp.api.schemas import Moment, printable
 from webapp.infra.jsontext import iso
 from webapp.jobs.handlers import NAME
@@ -45,6 +46,32 @@ QueueName = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
 Network = Annotated[str, Field(min_length=1, max_length=50), AfterValidator(_network)]
 
 
+class QuotasRequest(BaseModel):
+    """How much a key may use; what is left out or null, as much as all others."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    submit_per_minute: int | None = Field(None, ge=1, le=MOST["submit_per_minute"])
+    read_per_minute: int | None = Field(None, ge=1, le=MOST["read_per_minute"])
+    max_waiters: int | None = Field(None, ge=1, le=MOST["max_waiters"])
+    max_payload_bytes: int | None = Field(None, ge=64, le=MOST["max_payload_bytes"])
+
+    def wanted(self) -> Quotas | None:
+        """What the domain is asked for."""
+        return quotas_of(self.model_dump())
+
+
+class QuotasAnswer(BaseModel):
+    """How much a key may use; null: as much as all others."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+    submit_per_minute: int | None = None
+    read_per_minute: int | None = None
+    max_waiters: int | None = None
+    max_payload_bytes: int | None = None
+
+
 class AccessKeyRequest(BaseModel):
     """A key that is to be made; `lifetime` is in seconds, null: until it is revoked."""
 
@@ -55,6 +82,7 @@ class AccessKeyRequest(BaseModel):
     scopes: Annotated[list[Annotated[Scope, Field(strict=False)]], Field(max_length=len(Scope))] = []
     networks: Annotated[list[Network], Field(max_length=MAX_NETWORKS)] = []
     queues: Annotated[list[QueueName], Field(max_length=MAX_QUEUES)] = []
+    quotas: QuotasRequest = QuotasRequest()
     lifetime: float | None = Field(LIFETIME, ge=1, le=MAX_LIFETIME)
 
     @model_validator(mode="after")
@@ -73,7 +101,9 @@ class AccessKeyRequest(BaseModel):
         """What the domain is asked for."""
         scopes = tuple(dict.fromkeys(self.scopes))
         queues = tuple(dict.fromkeys(self.queues))
-        return NewKey(self.name, self.role, scopes, tuple(self.networks), self.lifetime, queues)
+        return NewKey(
+            self.name, self.role, scopes, tuple(self.networks), self.lifetime, queues, self.quotas.wanted()
+        )
 
 
 class RotateRequest(BaseModel):
@@ -106,6 +136,7 @@ class AccessKeyAnswer(BaseModel):
     scopes: list[str]
     networks: list[str]
     queues: list[str]
+    quotas: QuotasAnswer | None
     created_by: str | None
     created_at: Moment
     expires_at: Moment | None
@@ -163,6 +194,7 @@ class CallerAnswer(BaseModel):
     name: str | None
     scopes: list[Scope]
     queues: list[str] | None
+    quotas: QuotasAnswer | None
     expires_at: str | None
 
     @classmethod
@@ -174,6 +206,7 @@ class CallerAnswer(BaseModel):
             "name": caller.name,
             "scopes": sorted(scope.value for scope in caller.scopes),
             "queues": None if caller.reach.queues is None else sorted(caller.reach.queues),
+            "quotas": None if caller.quotas is None else caller.quotas._asdict(),
             "expires_at": None
             if caller.expires_at is None
             else iso(datetime.fromtimestamp(caller.expires_at, UTC)),

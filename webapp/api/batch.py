@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 from pydantic import ValidationError
 from werkzeug.exceptions import BadRequest
 
 from webapp.access.model import Scope
-from webapp.api import examples, outcomes
+from webapp.api import examples, outcomes, usage
 from webapp.api.answers import BatchAnswer
 from webapp.api.bodies import json_body, largest_batch
 from webapp.api.callers import reach
@@ -59,9 +59,10 @@ def submit_many() -> Response:
     """
     if HEADER in request.headers:
         raise BadRequest(f"{HEADER} is for one job; in a batch each item has its own idempotency_key")
-    largest: int = current_app.extensions["settings"].max_payload_bytes
+    largest = usage.largest_body()
     request.max_content_length = largest_batch(largest)
     given = BatchRequest.model_validate(json_body()).jobs
+    usage.charge(len(given))
     deadlines.bound(BATCH_BUDGET)
     answers: list[dict[str, Any]] = [{}] * len(given)
     valid: dict[int, Submission] = {}

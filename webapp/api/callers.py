@@ -31,6 +31,7 @@ from webapp.access.model import (
 )
 from webapp.access.secret import checked, hash_of, sent_in
 from webapp.access.uses import KeyUses
+from webapp.api import usage
 from webapp.api.needs import needs_of
 from webapp.audit.refusals import Refusals
 from webapp.flow.reach import Reach
@@ -79,6 +80,7 @@ class Doorkeeper:
             ScopeMissing: their key lacks the scope.
             TooManyAttempts: too many keys that are not good came from their address.
             KeysUnknown: the database does not say which keys there are.
+            QuotaExceeded: they have read as much as they may.
         """
         # Each look through the proxy costs as much as the rest.
         given: Request = request._get_current_object()  # type: ignore[attr-defined] # noqa: SLF001 - werkzeug's own way
@@ -90,6 +92,8 @@ class Doorkeeper:
         refused = None if found is ANYONE else refusal_of(need, found)
         if refused is not None and refused.missing is not None:
             raise ScopeMissing(refused.missing, found.name)
+        if found.quotas is not None:
+            usage.judge(found, found.quotas)
 
     def _caller(self, given: Request) -> Caller:
         if self.mode is Mode.OPEN:

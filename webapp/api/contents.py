@@ -111,6 +111,7 @@ NAMES = {
     "access.index": Name("listAccessKeys", ACCESS),
     "access.create": Name("createAccessKey", ACCESS),
     "access.one": Name("getAccessKey", ACCESS),
+    "access.set_quotas": Name("setAccessKeyQuotas", ACCESS),
     "access.rotate": Name("rotateAccessKey", ACCESS),
     "access.revoke": Name("revokeAccessKey", ACCESS),
     "audit.index": Name("listAuditEvents", ACCESS),

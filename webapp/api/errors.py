@@ -22,6 +22,7 @@ from webapp.access.errors import (
     NoKey,
     NotLetIn,
     OnCommandLine,
+    QuotaExceeded,
     ScopeMissing,
     TooManyAttempts,
     TooManyKeys,
@@ -170,10 +171,12 @@ def problem(
     retry_after: int | None = None,
     kind: str = "about:blank",
     missing_scope: str | None = None,
+    quota: QuotaExceeded | None = None,
 ) -> Response:
     """An answer with a problem document.
 
     Args:
+        quota: what the caller's key has used up.
         missing_scope: what the caller's key lacks.
         kind: its type, where the status does not say all.
     """
@@ -185,6 +188,7 @@ def problem(
         request_id=g.get("request_id"),
         errors=errors,
         missing_scope=missing_scope,
+        **({} if quota is None else {"quota": quota.quota, "limit": quota.limit, "used": quota.used}),
     )
     response = Response(
         document.model_dump_json(exclude_none=True) + "\n", status, mimetype="application/problem+json"
@@ -205,6 +209,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(FlowError, _flow_error)
     app.register_error_handler(NotLetIn, _not_let_in)
     app.register_error_handler(AccessError, _access_error)
+    app.register_error_handler(QuotaExceeded, _quota_exceeded)
     app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(TooManyWaiters, _too_many_waiters)
     app.register_error_handler(TooManySearches, _too_many_searches)
@@ -299,6 +304,11 @@ def _flow_error(error: FlowError) -> Response:
 
 def _access_error(error: AccessError) -> Response:
     return problem(_STATUS_OF_ACCESS[type(error)], str(error))
+
+
+def _quota_exceeded(error: QuotaExceeded) -> Response:
+    outcomes.name_refusal(error)
+    return problem(429, str(error), retry_after=error.retry_after, kind="quota", quota=error)
 
 
 def _not_let_in(error: NotLetIn) -> Response:

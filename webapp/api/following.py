@@ -14,7 +14,7 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.access.model import Scope
-from webapp.api import examples
+from webapp.api import examples, usage
 from webapp.api.callers import caller, reach
 from webapp.api.jobs import job_id_of, job_service, query_values
 from webapp.api.openapi import documented
@@ -98,7 +98,14 @@ def _watched(jobs: Jobs, job: JobRow, within: Reach) -> JobRow:
 
 
 def _enter(job_id: UUID) -> Watch:
-    return cast("Watchers", current_app.extensions["watchers"]).enter(job_id, client_of(request.environ))
+    left = usage.wait()
+    try:
+        return cast("Watchers", current_app.extensions["watchers"]).enter(
+            job_id, client_of(request.environ), left
+        )
+    except BaseException:
+        left()
+        raise
 
 
 @contextmanager

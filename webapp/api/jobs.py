@@ -11,7 +11,7 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from werkzeug.exceptions import NotFound
 
 from webapp.access.model import Scope
-from webapp.api import examples, reads
+from webapp.api import examples, reads, usage
 from webapp.api.answers import JobPage
 from webapp.api.bodies import json_body
 from webapp.api.callers import reach, require
@@ -90,6 +90,7 @@ def submit() -> tuple[Response, int]:
     A new one above a bound of its queue is refused with 503, above that of its key with 429; the problem's type is `queue-full` or
     `key-full`, and Retry-After says when it would be taken.
     """
+    usage.charge(1)
     wanted = SubmitRequest.model_validate(json_body())
     key = one_key(request.headers.get(HEADER), wanted.idempotency_key)
     accepted = job_service().submit(wanted.submission(key), reach())

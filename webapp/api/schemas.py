@@ -383,3 +383,7 @@ class Problem(BaseModel):
     errors: list[Breach] | None = None
     #: Of a 403: the scope that the caller's key lacks.
     missing_scope: str | None = None
+    #: Of a 429 whose type is `quota`: which of the caller's key is used up, how much it is and how much of it was used.
+    quota: str | None = None
+    limit: int | None = None
+    used: int | None = None

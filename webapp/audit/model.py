@@ -28,6 +28,8 @@ class Event(StrEnum):
     KEY_CREATE = "key.create"
     #: A key got another secret.
     KEY_ROTATE = "key.rotate"
+    #: How much a key may use was changed.
+    KEY_QUOTAS = "key.quotas"
     #: A key was ended.
     KEY_REVOKE = "key.revoke"
     #: Calls were refused for want of a key or a scope; counted, and not let happen.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from collections.abc import Sequence
 from typing import Any, cast
 
 import click
@@ -14,6 +15,7 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from webapp.access.model import AccessKey, Issued, NewKey, Role, Scope
+from webapp.access.quotas import MOST
 from webapp.access.service import Access
 from webapp.api.access_schemas import (
     AccessKeyAnswer,
@@ -21,6 +23,7 @@ from webapp.api.access_schemas import (
     AccessKeyRequest,
     AccessKeysQuery,
     IssuedAnswer,
+    QuotasRequest,
     RotateRequest,
 )
 from webapp.cli.console import (
@@ -55,6 +58,8 @@ _COLUMNS = (
 )
 #: Longest text that is read as a key, characters: what comes is pasted.
 _LONGEST_PASTE = 1_000
+#: Most digits of a number that is typed.
+_LONGEST_NUMBER = 12
 
 by_option = click.option(
     "--by", default=getpass.getuser, help="Who does this; the user of this shell by default."
@@ -79,6 +84,12 @@ _NEW = (
         "queues",
         multiple=True,
         help="A queue whose jobs alone it may see and steer; may be given more than once.",
+    ),
+    click.option(
+        "--quota",
+        "quotas",
+        multiple=True,
+        help=f"How much it may use, as submit_per_minute=600; one of {', '.join(MOST)}; may be given more than once.",
     ),
     click.option("--days", type=float, default=DAYS, show_default=True, help="How long it is good."),
     click.option("--never", is_flag=True, help="It is good until it is revoked."),
@@ -126,6 +137,7 @@ def create(name: str, *, days: float, never: bool, by: str, as_json: bool, **giv
         "scopes": list(given["scopes"]),
         "networks": list(given["networks"]),
         "queues": list(given["queues"]),
+        "quotas": _numbers(given["quotas"]),
         "lifetime": None if never else days * DAY,
     }
     _show_issued(_access().create(AccessKeyRequest.model_validate(asked).wanted(), by=by), as_json=as_json)
@@ -164,6 +176,35 @@ def rotate(number: int, *, overlap: float, by: str, as_json: bool) -> None:
     """Gives a key another secret and prints it, once; the one before is good for a while more."""
     asked = RotateRequest.model_validate({"overlap": overlap})
     _show_issued(_access().rotate(number, overlap=asked.overlap, by=by), as_json=as_json)
+
+
+@keys.command("quotas")
+@click.argument("number", type=int)
+@click.argument("quotas", nargs=-1)
+@by_option
+@json_option
+@with_plain_errors
+def set_quotas(number: int, *, quotas: tuple[str, ...], by: str, as_json: bool) -> None:
+    """Lets a key use so much from here on, as submit_per_minute=600; what is not named, as much as all others."""
+    wanted = QuotasRequest.model_validate(_numbers(quotas)).wanted()
+    _show(_access().set_quotas(number, wanted, by=by), as_json=as_json)
+
+
+def _numbers(given: Sequence[str]) -> dict[str, int]:
+    """The numbers of texts such as max_waiters=3.
+
+    Raises:
+        click.BadParameter: one is no such text.
+    """
+    found = {}
+    for one in given:
+        name, _, number = one.partition("=")
+        if name not in MOST or not number.isdecimal() or len(number) > _LONGEST_NUMBER:
+            raise click.BadParameter(
+                f"must be a name and a number, as submit_per_minute=600, of {', '.join(MOST)} (given: {one[:100]!r})"
+            )
+        found[name] = int(number)
+    return found
 
 
 @keys.command("revoke")

@@ -64,6 +64,7 @@ EXAMPLES = {
     ),
     "access key list": ("access key list", "access key list --all --json"),
     "access key rotate": ("access key rotate 7", "access key rotate 7 --overlap 3600"),
+    "access key quotas": ("access key quotas 7 submit_per_minute=600", "access key quotas 7"),
     "access key revoke": ("access key revoke 7",),
     "access key find": ("access key find < pasted.txt",),
     "audit verify": ("audit verify", f"audit verify --digest {_DIGEST} --json"),

@@ -62,12 +62,20 @@ class Watch:
     Args:
         job_id: the job.
         leave: called when it waits no more.
+        left: called once, when it has left.
         is_open: False when it is to wait no longer, because its client has gone or this process is about to end.
     """
 
-    def __init__(self, job_id: UUID, leave: Callable[[Watch], None], is_open: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        job_id: UUID,
+        leave: Callable[[Watch], None],
+        is_open: Callable[[], bool],
+        left: Callable[[], None],
+    ) -> None:
         self.job_id = job_id
         self._leave = leave
+        self.left = left
         self.is_open = is_open
         self._changed = threading.Event()
         self._missed = False
@@ -127,17 +135,23 @@ class Watchers:
         """How many wait."""
         return self._count
 
-    def enter(self, job_id: UUID, is_there: Callable[[], bool] = lambda: True) -> Watch:
+    def enter(
+        self,
+        job_id: UUID,
+        is_there: Callable[[], bool] = lambda: True,
+        left: Callable[[], None] = lambda: None,
+    ) -> Watch:
         """Begins to watch a job; the caller leaves again, and looks at the job after this and not before.
 
         Args:
             job_id: the job.
             is_there: False when the client has gone; asked at least every `LOOK_EVERY`.
+            left: called once, when it waits no more.
 
         Raises:
             TooManyWaiters: as many as may do so already.
         """
-        watch = Watch(job_id, self._leave, lambda: self._is_heard() and self.is_open() and is_there())
+        watch = Watch(job_id, self._leave, lambda: self._is_heard() and self.is_open() and is_there(), left)
         with self._lock:
             if self._count >= self._limit:
                 raise TooManyWaiters(self._limit)
@@ -171,6 +185,7 @@ class Watchers:
                 del self._watches[watch.job_id]
             self._count -= 1
             self._busy_at = time.monotonic()
+        watch.left()
 
     def _wake(self, job_id: UUID) -> None:
         with self._lock:

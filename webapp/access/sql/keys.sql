@@ -13,7 +13,7 @@ SELECT CAST(stamp AS text) FROM access_state;
 
 -- name: living
 -- The secrets that let someone in, and those that did a moment ago, so that their owners are told why they do not.
-SELECT secret.hash, key.id, key.tenant_id, key.name, key.role, key.scopes, key.networks, key.queues,
+SELECT secret.hash, key.id, key.tenant_id, key.name, key.role, key.scopes, key.networks, key.queues, key.quotas,
        CAST(extract(epoch FROM least(key.expires_at, secret.expires_at)) AS float8)
   FROM access_keys AS key JOIN access_secrets AS secret ON secret.key_id = key.id
  WHERE key.revoked_at IS NULL
@@ -26,8 +26,8 @@ SELECT count(*) FROM (
     SELECT FROM access_keys WHERE revoked_at IS NULL AND coalesce(expires_at, 'infinity') > now() LIMIT :most) AS counted;
 
 -- name: add_key
-INSERT INTO access_keys (name, role, scopes, networks, queues, created_by, expires_at)
-VALUES (:name, :role, CAST(:scopes AS text[]), CAST(:networks AS text[]), CAST(:queues AS text[]), :by, now() + make_interval(secs => CAST(:lifetime AS float8)))
+INSERT INTO access_keys (name, role, scopes, networks, queues, quotas, created_by, expires_at)
+VALUES (:name, :role, CAST(:scopes AS text[]), CAST(:networks AS text[]), CAST(:queues AS text[]), CAST(:quotas AS jsonb), :by, now() + make_interval(secs => CAST(:lifetime AS float8)))
 RETURNING id;
 
 -- name: add_secret
@@ -40,6 +40,9 @@ UPDATE access_secrets AS secret
   FROM (SELECT hash FROM access_secrets WHERE key_id = :id ORDER BY created_at DESC, hash LIMIT 1) AS newest
  WHERE secret.key_id = :id;
 
+-- name: set_quotas
+UPDATE access_keys SET quotas = CAST(:quotas AS jsonb) WHERE id = :id;
+
 -- name: revoke
 -- One that was revoked before keeps its date.
 UPDATE access_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = :id;
@@ -50,7 +53,7 @@ SELECT key.id, key.tenant_id, key.name, key.role, key.scopes, key.networks, key.
        CASE WHEN key.revoked_at IS NOT NULL THEN 'revoked' WHEN key.expires_at <= now() THEN 'expired' ELSE 'live' END,
        ARRAY(SELECT hint FROM access_secrets AS secret
               WHERE secret.key_id = key.id AND coalesce(secret.expires_at, 'infinity') > now() ORDER BY secret.created_at, secret.hash),
-       key.queues
+       key.queues, key.quotas
   FROM access_keys AS key WHERE key.id = :id;
 
 -- name: of_secret
@@ -64,7 +67,7 @@ SELECT key.id, key.tenant_id, key.name, key.role, key.scopes, key.networks, key.
        CASE WHEN key.revoked_at IS NOT NULL THEN 'revoked' WHEN key.expires_at <= now() THEN 'expired' ELSE 'live' END,
        ARRAY(SELECT hint FROM access_secrets AS secret
               WHERE secret.key_id = key.id AND coalesce(secret.expires_at, 'infinity') > now() ORDER BY secret.created_at, secret.hash),
-       key.queues
+       key.queues, key.quotas
   FROM access_keys AS key
  WHERE (CAST(:before AS int) IS NULL OR key.id < :before)
    AND (:ended OR (key.revoked_at IS NULL AND coalesce(key.expires_at, 'infinity') > now()))
