@@ -278,6 +278,16 @@ def test_a_killed_replica_costs_nothing_and_is_read_again_when_it_is_back(
     assert ids_of(client.get("/jobs")) == [str(job.id)]
 
 
+def quickest_of_the_primary(client):
+    """Seconds of the quickest of three lists, which the primary answers; on a busy machine one may take long for another reason."""
+    took = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert not answered_by_replica(client.get("/jobs"))
+        took.append(time.monotonic() - began)
+    return min(took)
+
+
 def test_a_replica_that_says_nothing_costs_one_request_half_a_second_and_the_primary_no_trust(
     reading, standby, engine
 ):
@@ -292,12 +302,7 @@ def test_a_replica_that_says_nothing_costs_one_request_half_a_second_and_the_pri
         assert (ids_of(answer), answered_by_replica(answer)) == ([str(job.id)], False)
         assert first < 1.5
         assert client.post("/jobs", json={"payload": {"task": "noop"}}).status_code == 201
-        took = []
-        for _ in range(3):
-            began = time.monotonic()
-            assert not answered_by_replica(client.get("/jobs"))
-            took.append(time.monotonic() - began)
-        assert min(took) < 0.3
+        assert quickest_of_the_primary(client) < 0.3
     finally:
         standby.thaw()
 
@@ -315,12 +320,7 @@ def test_a_server_that_takes_connections_and_says_nothing_is_away(reading, silen
     began = time.monotonic()
     assert not answered_by_replica(client.get("/jobs"))
     assert 0.4 < time.monotonic() - began < 1.5
-    took = []
-    for _ in range(3):
-        began = time.monotonic()
-        assert not answered_by_replica(client.get("/jobs"))
-        took.append(time.monotonic() - began)
-    assert min(took) < 0.3
+    assert quickest_of_the_primary(client) < 0.3
 
 
 def test_a_statement_that_replay_ends_is_answered_by_the_primary(told, standby, engine):
