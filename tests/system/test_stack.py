@@ -148,6 +148,8 @@ def test_handlers_that_change_are_reloaded_and_broken_ones_are_not(environment, 
             command.send_signal(signal.SIGTERM)
             command.communicate(timeout=PATIENCE)
             patience.cancel()
+            # What was killed has left its stack behind.
+            ops(environment, "down", expect=None)
     assert command.returncode == 0
 
 
