@@ -5,13 +5,10 @@ They go to standard output, for a file. The admin key is in none of them but as 
 
 from __future__ import annotations
 
-import secrets
 import sys
 
+from ops.stack import passwords
 from webapp.access.secret import hash_of, new_key
-
-#: Random bytes of a password.
-LENGTH = 24
 
 
 def lines(admin: str, metrics: str) -> list[str]:
@@ -21,11 +18,10 @@ def lines(admin: str, metrics: str) -> list[str]:
         admin: the key with which others are made; only its hash is shown.
         metrics: the key with which Prometheus reads.
     """
-    passwords = {name: secrets.token_urlsafe(LENGTH) for name in ("POSTGRES", "REDIS", "GRAFANA")}
     return [
         "# Made by `python3 -m ops new secrets`: keep it to yourself, and out of the repository.",
-        *(f"{name}_PASSWORD={password}" for name, password in passwords.items()),
-        f"FLOWER_BASIC_AUTH=djps:{secrets.token_urlsafe(LENGTH)}",
+        *(f"{name}_PASSWORD={passwords.new()}" for name in ("POSTGRES", "REDIS", "GRAFANA")),
+        f"FLOWER_BASIC_AUTH=djps:{passwords.new()}",
         f"BOOTSTRAP_KEY_SHA256={hash_of(admin).hex()}",
         f"METRICS_KEY_SHA256={hash_of(metrics).hex()}",
         f"METRICS_KEY={metrics}",

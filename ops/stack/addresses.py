@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,12 +63,7 @@ def reached(host: str) -> str:
 
 def write_note(data: Path, note: Mapping[str, Any]) -> None:
     """Writes down where the stack of a data folder is, for its owner's eyes only: there is a password in it."""
-    file = note_of(data)
-    draft = file.with_suffix(".draft")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-        json.dump(note, opened)
-    draft.replace(file)
+    passwords.write(note_of(data), json.dumps(note))
 
 
 def forget_note(data: Path) -> None:

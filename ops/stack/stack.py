@@ -158,8 +158,9 @@ class Stack:
                 self._prepare_postgres()
             else:
                 (self.data / "redis").mkdir(exist_ok=True)
-                password = passwords.kept(self.data, "redis") or passwords.new()
-                passwords.keep(self.data, "redis", password)
+                if not (password := passwords.kept(self.data, "redis")):
+                    password = passwords.new()
+                    passwords.keep(self.data, "redis", password)
                 valkey.configure(self.data / passwords.FOLDER / "redis.conf", password)
         (self.data / "run" / "prometheus.yml").write_text(
             prometheus.configuration(

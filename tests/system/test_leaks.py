@@ -11,7 +11,7 @@ import pytest
 import requests
 from stacks import api_of, ops, surroundings
 
-from ops.stack import passwords
+from ops.stack import passwords, postgres
 from webapp.access.secret import new_key
 
 pytestmark = pytest.mark.system
@@ -44,6 +44,11 @@ def spellings(secret: str) -> set[bytes]:
 
 def found_in(content: bytes, secrets: dict[str, str]) -> list[str]:
     return [name for name, secret in secrets.items() if any(one in content for one in spellings(secret))]
+
+
+def database(stack):
+    password = passwords.kept(Path(stack["DJPS_DATA_DIR"]), "postgres")
+    return psycopg2.connect(postgres.url(int(stack["POSTGRES_PORT"]), password).replace("+psycopg2", ""))
 
 
 def files_of(*folders: Path) -> dict[str, bytes]:
@@ -120,10 +125,7 @@ def used(stack):
         for part in ("", "/attempts", "/explain", "/events"):
             ask(key, "GET", f"/jobs/{done['id']}{part}")
     ask(None, "GET", f"/jobs?key={keys['robot']}")
-    with psycopg2.connect(
-        host="127.0.0.1", port=int(stack["POSTGRES_PORT"]), user="djps", dbname="djps",
-        password=passwords.kept(Path(stack["DJPS_DATA_DIR"]), "postgres"),
-    ) as connection, connection.cursor() as cursor:  # fmt: skip
+    with database(stack) as connection, connection.cursor() as cursor:
         cursor.execute(REFUSES)
     assert post(payload={"task": "noop", "for": CARRIED["refused"]}).status_code == 500
     return keys, answers
@@ -161,10 +163,7 @@ def test_an_answer_shows_none_of_it_to_whom_it_does_not_belong(used):
 def test_the_text_of_a_key_is_nowhere_in_the_database(stack, used):
     keys, _ = used
     data = Path(stack["DJPS_DATA_DIR"])
-    with psycopg2.connect(
-        host="127.0.0.1", port=int(stack["POSTGRES_PORT"]), user="djps", dbname="djps",
-        password=passwords.kept(data, "postgres"),
-    ) as connection, connection.cursor() as cursor:  # fmt: skip
+    with database(stack) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT query FROM pg_stat_activity")
         running = "\n".join(query or "" for (query,) in cursor.fetchall()).encode()
         cursor.execute("CHECKPOINT")

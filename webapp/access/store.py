@@ -112,7 +112,8 @@ def set_quotas(connection: Connection, key_id: int, quotas: Quotas | None) -> No
 
 
 def _json_of(quotas: Quotas | None) -> str | None:
-    return json.dumps(given(quotas)) if given(quotas) else None
+    found = given(quotas)
+    return json.dumps(found) if found else None
 
 
 def revoke(connection: Connection, key_id: int) -> None:
