@@ -6,14 +6,17 @@ real program to Celery or gunicorn; what is switched on comes from the environme
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import re
 import signal
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from sqlalchemy import text
@@ -68,8 +71,24 @@ def raise_if_asked(place: str) -> None:
         raise RuntimeError(f"asked to raise: {place}")
 
 
+def sweep_parts() -> list[tuple[ModuleType, str]]:
+    """The parts of all sweeps, `run_...` of each module with a plan: one that is added later is among them."""
+    from tasks import sweeps
+
+    modules = [
+        importlib.import_module(f"{sweeps.__name__}.{found.name}")
+        for found in pkgutil.iter_modules(sweeps.__path__)
+    ]
+    return [
+        (module, name)
+        for module in modules
+        if hasattr(module, "PLAN")
+        for name in vars(module)
+        if name.startswith("run_")
+    ]
+
+
 def _places_to_raise() -> None:
-    from tasks.sweeps import callbacks, dispatch, expire, keep_history, prune, recover
     from webapp.queues.dispatch import Dispatcher
 
     def before(owner: Any, name: str, ask: Callable[..., None]) -> None:
@@ -81,16 +100,8 @@ def _places_to_raise() -> None:
 
         setattr(owner, name, wrapped)
 
-    for owner, names in (
-        (dispatch, ("run_dispatch",)),
-        (recover, ("run_recovery",)),
-        (expire, ("run_expiry",)),
-        (prune, ("run_key_prune", "run_prune")),
-        (callbacks, ("run_callbacks",)),
-        (keep_history, ("run_keep_history",)),
-    ):
-        for name in names:
-            before(owner, name, lambda *_: raise_if_asked(SWEEPS_RAISE))
+    for module, name in sweep_parts():
+        before(module, name, lambda *_: raise_if_asked(SWEEPS_RAISE))
     before(
         Dispatcher,
         "dispatch",
@@ -224,7 +235,7 @@ def _any_claim() -> None:
     """A claim that takes a job whatever its state."""
     from webapp.jobs import store
 
-    guard = "AND status = 'queued' AND run_at <= now()"
+    guard = "AND (status = 'queued') IS TRUE AND run_at <= now()"
     if guard not in store._CLAIM.text:
         raise RuntimeError("the claim's guard was not found, so it was not taken out")
     store._CLAIM = Statement(store._CLAIM.text.replace(guard, ""))
