@@ -317,9 +317,12 @@ def test_what_is_refused_is_counted_by_its_reason(guarded, make):
     for headers in ({}, {"Authorization": "Bearer sesame"}, {"Authorization": f"Bearer {new_key()}"}, inside):
         client.get("/jobs", headers=headers)
     client.get("/dlq", headers=reader)
+    client.get("/jobs", headers={"Host": "evil.example"})
+    client.post("/jobs", headers={"Sec-Fetch-Site": "cross-site"})
     after = counts()
     rise = {reason: after[reason] - before[reason] for reason in after if after[reason] != before[reason]}
-    assert rise == {"no_key": 1, "malformed": 1, "unknown": 1, "address": 1, "scope": 1}
+    once = ("no_key", "malformed", "unknown", "address", "scope", "host", "another_site")
+    assert rise == dict.fromkeys(once, 1)
 
 
 # As time goes by

@@ -74,6 +74,26 @@ class NotFromHere(NotLetIn):
     reason = "address"
 
 
+class HostNotServed(NotLetIn):
+    """The request is for another host's name: a page may have given its own name this server's address."""
+
+    reason = "host"
+
+    def __init__(self, given: str) -> None:
+        super().__init__(
+            f"this server does not answer for the host {given[:100]!r}; TRUSTED_HOSTS names those it answers for"
+        )
+
+
+class FromAnotherSite(NotLetIn):
+    """A page of another site asks for something to be changed."""
+
+    reason = "another_site"
+
+    def __init__(self, given: str) -> None:
+        super().__init__(f"a page of another site must not do this (given: {given[:100]})")
+
+
 class ScopeMissing(NotLetIn):
     """The caller's key lacks a scope."""
 

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 from webapp.access.errors import (
     AccessError,
     CannotGive,
+    HostNotServed,
     KeyEnded,
     KeysUnknown,
     NoGoodKey,
@@ -327,7 +328,7 @@ def _not_let_in(error: NotLetIn) -> Response:
             "Bearer" if isinstance(error, NoKey) else 'Bearer error="invalid_token"'
         )
         return answer
-    return problem(403, str(error), missing_scope=missing)
+    return problem(421 if isinstance(error, HostNotServed) else 403, str(error), missing_scope=missing)
 
 
 def _too_many(error: RateLimitExceeded) -> Response:

@@ -12,9 +12,9 @@ from collections.abc import Collection
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, current_app, request
 
-from webapp.api.errors import problem
+from webapp.access.errors import FromAnotherSite, HostNotServed
 from webapp.settings import Settings
 
 #: A host's name or address, and a port.
@@ -33,21 +33,23 @@ def init_app(app: Flask, settings: Settings) -> None:
     app.before_request(_refuse)
 
 
-def _refuse() -> Response | None:
+def _refuse() -> None:
+    """Refuses a request that is for another host, or from a page of another site.
+
+    Raises:
+        HostNotServed: it is for a host that this server does not answer for.
+        FromAnotherSite: a page of another site would change something.
+    """
     hosts: Collection[str] = current_app.extensions["hosts"]
     given = request.environ.get("HTTP_HOST")
     if hosts and given is not None and not is_served(given, hosts, probed=request.path in _PROBED):
-        return problem(
-            421,
-            f"this server does not answer for the host {given[:100]!r}; TRUSTED_HOSTS names those it answers for",
-        )
+        raise HostNotServed(given)
     if request.method not in _SAFE:
         origin = foreign_origin(
             request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin"), given or "", hosts
         )
         if origin is not None:
-            return problem(403, f"a page of another site must not do this (given: {origin[:100]})")
-    return None
+            raise FromAnotherSite(origin)
 
 
 def name_of(host: str) -> str | None:
