@@ -11,7 +11,7 @@ from collector import Collector, collecting
 from factories import books
 from flask import Flask
 from kombu import Queue as KombuQueue
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine
 
 from tasks.runtime import Runtime, runtime
 from webapp import create_app
@@ -24,6 +24,7 @@ from webapp.flow.limits import QueueLimits
 from webapp.flow.model import Kind, Target
 from webapp.infra.broker.client import celery
 from webapp.infra.broker.publish import Broker
+from webapp.infra.postgres.engine import engine_options
 from webapp.infra.telemetry import traces
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, Handler, HandlerFunction, registry
 from webapp.queues.dispatch import Dispatcher
@@ -38,6 +39,14 @@ DEFAULT_QUEUE = Target(Kind.QUEUE, "default")
 @pytest.fixture(autouse=True)
 def _over_empty_servers(clean: None) -> None:
     """Each test here begins with empty tables and an empty broker."""
+
+
+@pytest.fixture
+def keeping(engine: Engine) -> Iterator[Engine]:
+    """An engine of one session that keeps plans, as workers have it."""
+    made = create_engine(engine.url, **engine_options("djps-test", pool_size=1, finds_rows=True))
+    yield made
+    made.dispose()
 
 
 @pytest.fixture

@@ -211,3 +211,48 @@ def test_hot_statements_read_indexes_and_sort_no_backlog(engine, known):
                 faults[name] = found, plan
         transaction.rollback()
     assert faults == {}
+
+
+#: Those whose plans are kept for long, whatever the table was when they were made.
+KEPT = {
+    "claim of what a message names": store._CLAIM,
+    "end of one": ends._END_ONE,
+    "end of one that completed": ends._COMPLETE_ONE,
+}
+#: Those whose plans are kept for a moment.
+FRESH = {
+    "a ticket's claim": tickets._CLAIM_DUE,
+    "ends of every kind": ends._END_ATTEMPTS,
+    "end of a chunk": ends._COMPLETE_MANY,
+    "end of a chunk and a ticket's claim": tickets._END_AND_CLAIM,
+}
+#: Pages that one of them may read at most for each job: an entry in each of some indexes.
+MOST_PAGES = 20
+
+
+def pages_of(connection, statement, values, jobs):
+    """Pages that a statement reads for a job by the plan that the session has of it."""
+    plan = connection.exec_driver_sql(
+        f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement._prepared.execute}", values
+    )
+    found = plan.scalar_one()[0]["Plan"]
+    return (found["Shared Hit Blocks"] + found["Shared Read Blocks"]) / jobs
+
+
+@pytest.mark.parametrize("name", [*KEPT, *FRESH])
+def test_a_plan_that_was_made_of_an_empty_table_reads_no_full_one(keeping, engine, name):
+    """Kept for long it is still good; what is kept for a moment is planned anew by then."""
+    with engine.begin() as connection:
+        analyze(connection)
+    with keeping.connect() as connection, connection.begin() as transaction:
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        _, values = HOT[name]()
+        statement = (KEPT | FRESH)[name]
+        connection.exec_driver_sql(statement._prepared.prepare)
+        pages_of(connection, statement, values, 1)
+        connection.execute(_FILL, {"many": MANY})
+        if name in FRESH:
+            connection.exec_driver_sql("DISCARD PLANS")
+        found = pages_of(connection, statement, values, 1 if name in KEPT and "end" in name else CHUNK)
+        transaction.rollback()
+    assert found < MOST_PAGES

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg2
@@ -16,11 +17,14 @@ import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 
 from ops.capacity.model import connections
 from ops.stack import debian, ports, postgres
 from ops.stack.throwaway import become
+from webapp.infra.postgres.engine import Statement, engine_options, in_one_trip
+from webapp.infra.postgres.prepared import FOR_LONG, KEEPS_PLANS
 
 pytestmark = pytest.mark.system
 
@@ -215,3 +219,29 @@ def test_statements_through_the_pooler_are_limited_as_without_it(bouncer, databa
         "statement_timeout": "10s", "lock_timeout": "2s", "idle_in_transaction_session_timeout": "30s",
         "TimeZone": "UTC",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "told_to_keep", [False, True], ids=["as shipped", "with plans kept, against the page"]
+)
+def test_workers_statements_go_through_the_pooler(bouncer, database, told_to_keep):
+    """Each transaction may have another session, in which other clients have prepared what they like."""
+    keeps = f"ALTER ROLE djps SET {KEEPS_PLANS.replace('=', ' = ')}"
+    owner = psycopg2.connect(database.replace("+psycopg2", ""))
+    owner.autocommit = True
+    statement = Statement("SELECT CAST(:number AS int), pg_sleep(0.002)", plan_lasts=FOR_LONG)
+    if told_to_keep:
+        owner.cursor().execute(keeps)
+    try:
+        engine = create_engine(bouncer.url, **engine_options("djps-test", pool_size=8, finds_rows=True))
+
+        def ask(number):
+            return in_one_trip(engine, lambda connection: statement.run(connection, {"number": number})).rows
+
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(ask, range(400)))
+        engine.dispose()
+    finally:
+        owner.cursor().execute("ALTER ROLE djps RESET plan_cache_mode")
+        owner.close()
+    assert [rows[0][0] for rows in found] == list(range(400))

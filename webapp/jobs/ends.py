@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 from webapp.infra.broker.hints import Hint
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, kept_as_sent, optional_array_of, text_array_of
+from webapp.infra.postgres.prepared import FOR_A_MOMENT, FOR_LONG
 from webapp.infra.postgres.sql_files import of_one, read_sql, without_answer, without_rows
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.model import Claim, LeasedJob
@@ -157,11 +158,12 @@ def _text(*without: str) -> str:
     return read_sql(__file__, "end_attempts", without=without)
 
 
-_END_ATTEMPTS, _END_ONE = Statement(_text()), Statement(of_one(_text("times")))
+_END_ATTEMPTS = Statement(_text(), plan_lasts=FOR_A_MOMENT)
+_END_ONE = Statement(of_one(_text("times")), plan_lasts=FOR_LONG)
 #: The same for attempts that completed their jobs; tickets.py claims the next jobs in it.
 COMPLETED = without_answer(_text("other ends"))
-_COMPLETE_MANY = Statement(without_rows(_text("other ends")))
-_COMPLETE_ONE = Statement(of_one(without_rows(_text("other ends", "times"))))
+_COMPLETE_MANY = Statement(without_rows(_text("other ends")), plan_lasts=FOR_A_MOMENT)
+_COMPLETE_ONE = Statement(of_one(without_rows(_text("other ends", "times"))), plan_lasts=FOR_LONG)
 
 
 def end_attempts(connection: Connection, ends: Sequence[End[H]]) -> list[Ended]:

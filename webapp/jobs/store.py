@@ -17,6 +17,7 @@ from webapp.flow.model import OPEN, FlowRules
 from webapp.flow.reach import Reach
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of
+from webapp.infra.postgres.prepared import FOR_LONG
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs import retention
 from webapp.jobs.loss import SPARED
@@ -26,9 +27,9 @@ _FIND = text(read_sql(__file__, "find_job", "find", without=["reach"]))
 #: For those who do not reach all queues.
 _FIND_WITHIN = text(read_sql(__file__, "find_job", "find"))
 _FIND_ENDED = text(read_sql(__file__, "find_job", "find_ended"))
-_CLAIM = Statement(read_sql(__file__, "claim", "claim", without=["paused"]))
+_CLAIM = Statement(read_sql(__file__, "claim", "claim", without=["paused"]), plan_lasts=FOR_LONG)
 #: Where something is paused.
-_CLAIM_OPEN = Statement(read_sql(__file__, "claim", "claim"))
+_CLAIM_OPEN = Statement(read_sql(__file__, "claim", "claim"), plan_lasts=FOR_LONG)
 _CLAIMED_BY = Statement(read_sql(__file__, "claim", "claimed_by"))
 _RENEW, _HOLDERS, _TAKE_EXPIRED, _TAKE_HELD_BY, _SECONDS_SINCE_START = (
     text(read_sql(__file__, "leases", name))

@@ -20,17 +20,19 @@ from sqlalchemy import Connection
 from webapp.flow import lanes
 from webapp.infra.broker.hints import Ticket
 from webapp.infra.postgres.engine import Statement
+from webapp.infra.postgres.prepared import FOR_A_MOMENT
 from webapp.infra.postgres.sql_files import read_sql, without_answer
 from webapp.jobs.ends import COMPLETED, End, complete_many, is_noted, values_of_completed
 from webapp.jobs.model import Claim
 
 _CLAIM_TEXT = read_sql(__file__, "head", "claim")
-_CLAIM_DUE = Statement(_CLAIM_TEXT)
+_CLAIM_DUE = Statement(_CLAIM_TEXT, plan_lasts=FOR_A_MOMENT)
 #: The same as `complete_many` and `claim_due` in one statement and one commit: the two texts, each without what it answers.
 _END_AND_CLAIM = Statement(
     f"""{COMPLETED},
 {without_answer(_CLAIM_TEXT).removeprefix("WITH ")}
-SELECT (SELECT count(*) FROM ended), claimed.* FROM (VALUES (1)) AS always LEFT JOIN claimed ON true"""
+SELECT (SELECT count(*) FROM ended), claimed.* FROM (VALUES (1)) AS always LEFT JOIN claimed ON true""",
+    plan_lasts=FOR_A_MOMENT,
 )
 #: The same for jobs in lanes. What ends is counted first, and by that ended: the claim judges by what is left, and comes to the gate
 #: with nothing but itself to do.

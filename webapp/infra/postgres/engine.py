@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from webapp.infra.postgres import column_values
 from webapp.infra.postgres.database_errors import Trouble, met_a_moved_row, trouble_of
 from webapp.infra.postgres.hosts import go_through_hosts
+from webapp.infra.postgres.prepared import KEEPS_PLANS, Prepared
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.settings.database_url import connect_arguments
 
@@ -44,7 +45,7 @@ TCP_USER_TIMEOUT_MS = 10_000
 MOST_TRIES = 10
 
 #: What the planner goes without where every statement finds its rows by an index.
-BY_INDEX = ("enable_sort", "enable_hashjoin", "enable_mergejoin")
+BY_INDEX = ("enable_sort", "enable_hashjoin", "enable_mergejoin", "enable_seqscan")
 
 #: How libpq watches over a connection; DATABASE_URL may say otherwise.
 _WATCHED = {
@@ -90,7 +91,8 @@ def engine_options(
         lock_timeout: longest it waits for a lock, milliseconds.
         finds_rows: every statement finds its rows by an index, up to hundreds of them. So the planner may neither sort what an
             index has in order, nor join by reading a whole table: statistics of a table that has just filled up are those of
-            an empty one, and by them a claim would read the whole backlog, each time.
+            an empty one, and by them a claim would read the whole backlog, each time. And plans are kept, where a
+            statement asks for it (`webapp/infra/postgres/prepared.py`).
         url: the database's; what it says of timeouts and server options holds beside ours.
     """
     theirs = connect_arguments(url) if url else {}
@@ -109,7 +111,7 @@ def engine_options(
             "application_name": application,
             "options": f"{options}-c statement_timeout={statement_timeout}"
             f" -c lock_timeout={lock_timeout} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS} -c timezone=UTC"
-            + ("".join(f" -c {one}=off" for one in BY_INDEX) if finds_rows else ""),
+            + (f" -c {KEEPS_PLANS}" + "".join(f" -c {one}=off" for one in BY_INDEX) if finds_rows else ""),
         },
     }
 
@@ -233,15 +235,17 @@ class Statement:
 
     Args:
         sql: with `:names` for its values.
+        plan_lasts: seconds that a plan of it is used, in a session that keeps plans and where it is a transaction of its own.
 
     Example:
         >>> Statement("SELECT CAST(:one AS int)")  # doctest: +ELLIPSIS
         <...Statement object at ...>
     """
 
-    def __init__(self, sql: str) -> None:
+    def __init__(self, sql: str, *, plan_lasts: float = 0.0) -> None:
         self.text = sql
         self._driver_sql = for_driver(sql)
+        self._prepared = Prepared.of(self._driver_sql, plan_lasts) if plan_lasts else None
 
     def run(self, connection: Connection, values: Mapping[str, Any]) -> Outcome:
         """Runs it.
@@ -254,7 +258,9 @@ class Statement:
         raw: Any = connection.connection.dbapi_connection
         cursor = raw.cursor()
         try:
-            cursor.execute(self._driver_sql, values)
+            prepared = self._prepared if raw.autocommit else None
+            if prepared is None or not prepared.run(cursor, values, connection.info):
+                cursor.execute(self._driver_sql, values)
             return Outcome(cursor.fetchall() if cursor.description else [], cursor.rowcount)
         except psycopg2.Error as error:
             elsewhere = _leads_elsewhere(error, connection)

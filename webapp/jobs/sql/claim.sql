@@ -3,13 +3,14 @@
 -- Guard of the claim: the job is queued, due, not paused, and was started before or has not expired. Every other job is a
 -- duplicate, stale or cancelled, and nothing of it changes. The line that ends with `-- paused` is left out where nothing is.
 -- `attempt` grows with each claim and is the fence of every later write.
+-- It is put in a way that leaves the planner one choice, the primary key: a plan that was made while the table was empty is kept.
 -- Locks: the rows of the jobs that are claimed. A ticket's claim is in `webapp/queues/sql/head.sql`; a test compares the two.
 
 -- name: claim
 UPDATE jobs_living
    SET status = 'processing', attempt = attempt + 1, worker_id = :worker_id, last_attempt_at = now(), updated_at = now(),
        lease_expires_at = now() + make_interval(secs => :lease), progress = NULL, ended_by = NULL
- WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'queued' AND run_at <= now()
+ WHERE id = ANY(CAST(:ids AS uuid[])) AND (status = 'queued') IS TRUE AND run_at <= now()
    AND (expires_at IS NULL OR expires_at > now() OR attempt > 0)
    AND queue <> ALL(:closed_queues) AND task <> ALL(:closed_tasks)                                                  -- paused
 RETURNING id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, queue, attempt, retry_count, max_retries,
