@@ -221,3 +221,18 @@ def test_processes_share_what_they_count(redis):
     one, other = Windows(redis), Windows(redis)
     together = [which.spend("x", 1, 50).is_taken for _ in range(40) for which in (one, other)]
     assert sum(together) == 50
+
+
+def test_what_was_refused_is_refused_again_without_asking_until_it_may_be_taken(redis):
+    seconds = [1_000_000.0]
+    windows, asked = Windows(redis, lambda: seconds[0]), Windows(redis)
+    assert windows.spend("x", 50, 50).is_taken
+    assert windows.spend("x", 1, 50).wait in {60, 61}
+    redis.delete(redis_keys.key(f"{redis_keys.LIMITS}:x"))
+    assert windows.spend("x", 2, 50).used == 50
+    # Another limit, and another process, are not concerned.
+    assert windows.spend("x", 60, 60).is_taken
+    assert not asked.spend("x", 1, 60).is_taken
+    seconds[0] += 61
+    redis.delete(redis_keys.key(f"{redis_keys.LIMITS}:x"))
+    assert windows.spend("x", 1, 60).is_taken

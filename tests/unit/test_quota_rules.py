@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 
 from webapp.access.quotas import Quotas, beyond, given, quotas_of
-from webapp.access.windows import MOST_KEPT, WINDOW, Verdict, Windows, decided
+from webapp.access.windows import MOST_KEPT, WINDOW, Refused, Verdict, Windows, decided
 
 
 @pytest.mark.parametrize(
@@ -112,3 +114,23 @@ def test_what_a_process_keeps_is_bounded(alone):
     # What was used longest ago is forgotten.
     assert windows.spend("0", 1, 60).is_taken
     assert not windows.spend(str(MOST_KEPT), 1, 60).is_taken
+
+
+@drawn(
+    spent=st.dictionaries(st.integers(930, 1000), st.integers(1, 30), max_size=12),
+    at=st.floats(1000, 1000.999),
+    cost=st.integers(1, 60),
+    later=st.floats(0, 70),
+    more=st.integers(0, 20),
+)
+def test_what_is_refused_without_asking_would_be_refused(spent, at, cost, later, more):
+    """Also when the others of its window have used nothing since, and with a true wait."""
+    verdict = decided(spent, int(at), cost, 60)
+    refused = Refused.by(verdict, at, cost, 60)
+    if refused is None:
+        return
+    said = refused.says(at + later, cost + more, 60)
+    if said is not None:
+        asked = decided(spent, int(at + later), cost + more, 60)
+        assert not asked.is_taken
+        assert asked.wait is None or said.wait <= asked.wait + 1

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from math import ceil
 from typing import Any, NamedTuple
 
 from redis import Redis
@@ -26,7 +27,7 @@ WINDOW = 60
 TIMEOUT = 0.1
 #: How long it is not asked after a failure, seconds.
 PAUSE = 1.0
-#: Most windows that a process keeps while Redis is away; beyond them the one that was used longest ago goes.
+#: Most windows that a process keeps while Redis is away, and most refusals; beyond them the one that was used longest ago goes.
 MOST_KEPT = 10_000
 
 
@@ -106,8 +107,49 @@ return {used, -1}
 """
 
 
+class Refused(NamedTuple):
+    """That so much was refused, which says the same of as much and more until it is over: what was used is used less only by time.
+
+    Args:
+        until: up to when it is certain, seconds of the epoch.
+        cost: what was asked for.
+        most: by which limit.
+        used: as in the verdict.
+    """
+
+    until: float
+    cost: int
+    most: int
+    used: int
+
+    @classmethod
+    def by(cls, verdict: Verdict, now: float, cost: int, most: int) -> Refused | None:
+        """What a verdict says of those that follow; None: nothing.
+
+        Example:
+            >>> Refused.by(Verdict(60, 20), 100.0, 7, 60), Refused.by(Verdict(60, 1), 100.0, 7, 60)
+            (Refused(until=119.0, cost=7, most=60, used=60), None)
+        """
+        # Whole seconds of Redis' clock: of the last one it is not known how much has passed.
+        if verdict.wait is None or verdict.wait <= 1:
+            return None
+        return cls(now + verdict.wait - 1, cost, most, verdict.used)
+
+    def says(self, now: float, cost: int, most: int) -> Verdict | None:
+        """The verdict on as much or more, by the same limit; None: it does not say.
+
+        Example:
+            >>> refused = Refused(until=119.0, cost=7, most=60, used=60)
+            >>> refused.says(110.5, 8, 60), refused.says(110.5, 6, 60), refused.says(119.0, 8, 60), refused.says(110.5, 8, 90)
+            (Verdict(used=60, wait=10), None, None, None)
+        """
+        if cost < self.cost or most != self.most or not self.until - WINDOW <= now < self.until:
+            return None
+        return Verdict(self.used, ceil(self.until + 1 - now))
+
+
 class Windows:
-    """Counts what keys use, for all processes together.
+    """Counts what keys use, for all processes together; what was refused is refused again without asking.
 
     Args:
         redis: where it is counted.
@@ -120,6 +162,7 @@ class Windows:
         self._asks_again_at = float("-inf")
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, dict[int, int]] = OrderedDict()
+        self._refused: OrderedDict[str, Refused] = OrderedDict()
 
     def spend(self, name: str, cost: int, most: int, *, now: int | None = None) -> Verdict:
         """Uses something, if it may be.
@@ -128,9 +171,12 @@ class Windows:
             name: of the window.
             now: the second that it is, for a test; None: Redis' own.
         """
+        refused = self._refused.get(name) if now is None else None
+        if refused is not None and (verdict := refused.says(self._clock(), cost, most)) is not None:
+            return verdict
         if self._clock() >= self._asks_again_at:
             try:
-                return self._asked(name, cost, most, now)
+                return self._noted(name, cost, most, self._asked(name, cost, most, now))
             except RedisError as error:
                 self._asks_again_at = self._clock() + PAUSE
                 logger.warning(
@@ -143,6 +189,17 @@ class Windows:
         answer: Any = self._script(keys=[key], args=[cost, most, WINDOW, "" if now is None else now])
         used, wait = (int(value) for value in answer)
         return Verdict(used, None if wait < 0 else wait)
+
+    def _noted(self, name: str, cost: int, most: int, verdict: Verdict) -> Verdict:
+        """The verdict, of which is kept what it says of those that follow."""
+        refused = Refused.by(verdict, self._clock(), cost, most)
+        with self._lock:
+            self._refused.pop(name, None)
+            if refused is not None:
+                self._refused[name] = refused
+                if len(self._refused) > MOST_KEPT:
+                    self._refused.popitem(last=False)
+        return verdict
 
     def _alone(self, name: str, cost: int, most: int) -> Verdict:
         now = int(self._clock())
