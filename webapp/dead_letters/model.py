@@ -51,6 +51,7 @@ class DeadLetterFilter:
         dead_before: earlier than this moment.
         ids: of jobs.
         queues: of jobs of one of these; of none, nothing is wanted.
+        tenant: of jobs of the tenant with this number.
     """
 
     state: DeadLetterState | None = DeadLetterState.OPEN
@@ -63,11 +64,12 @@ class DeadLetterFilter:
     dead_before: datetime | None = None
     ids: tuple[UUID, ...] | None = None
     queues: tuple[str, ...] | None = None
+    tenant: int | None = None
 
     def within(self, reach: Reach) -> DeadLetterFilter:
         """The same, of what a caller reaches."""
         queue, queues = reach.narrowed(self.queue)
-        return self if queue == self.queue and queues is None else replace(self, queue=queue, queues=queues)
+        return replace(self, queue=queue, queues=queues, tenant=reach.number)
 
     def values(self) -> dict[str, Any]:
         """The values of its conditions, by name."""
@@ -153,7 +155,8 @@ def act_of(event: Event, request: ResolveRequest, matched: int, changed: int) ->
     details: dict[str, Any] = {
         one.name: value.isoformat() if isinstance(value, datetime) else value
         for one in fields(request.wanted)
-        if one.name not in {"ids", "state"} and (value := getattr(request.wanted, one.name)) is not None
+        if one.name not in {"ids", "state", "tenant"}
+        and (value := getattr(request.wanted, one.name)) is not None
     }
     if ids is not None and len(ids) > 1:
         details = {"ids": [str(one) for one in ids[:MOST_NAMED]], "selected": len(ids)}

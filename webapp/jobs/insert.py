@@ -19,6 +19,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from webapp.flow.reach import EVERYTHING
+from webapp.flow.tenant import told
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, kept_as_sent, optional_array_of, text_array_of
 from webapp.infra.postgres.sql_files import of_rows, read_sql
@@ -50,17 +51,19 @@ class KeyOwner:
 Stored = tuple[JobRow | None, KeyOwner | None]
 
 
-def _statement(name: str, keyed: bool, terms: bool, as_sent: bool, laned: bool) -> str:  # noqa: FBT001 - they come in fours
-    """The statement without the lines of what no job has."""
-    absent = {"keyed": not keyed, "terms": not terms, "as sent": not as_sent, "laned": not laned}
-    return read_sql(
-        __file__, "insert", name, without=[mark for mark, is_absent in absent.items() if is_absent]
-    )
+#: What lines of a statement are for: an idempotency key, terms, a payload to be kept as it was sent, a lane, an owner.
+_MARKS = ("keyed", "terms", "as sent", "laned", "owned")
 
 
-#: By whether the job has an idempotency key, terms, a payload to be kept as it was sent, and a lane: one without pays for none of them.
-_INSERT_ONE = {given: Statement(_statement("one", *given)) for given in product((False, True), repeat=4)}
-_INSERT_MANY = {given: text(_statement("many", *given)) for given in product((False, True), repeat=4)}
+def _statement(name: str, given: tuple[bool, ...]) -> str:
+    """The statement without the lines of what no job has: one without pays for none."""
+    absent = [mark for mark, is_given in zip(_MARKS, given, strict=True) if not is_given]
+    return read_sql(__file__, "insert", name, without=absent)
+
+
+_EACH = tuple(product((False, True), repeat=len(_MARKS)))
+_INSERT_ONE = {given: Statement(_statement("one", given)) for given in _EACH}
+_INSERT_MANY = {given: text(_statement("many", given)) for given in _EACH}
 
 
 def insert_once(
@@ -77,9 +80,8 @@ def insert_once(
     values = _values(job, dispatched=dispatched, terms=job.terms, as_sent=as_sent)
     if job.idempotency_key is not None:
         values["key_ttl"] = key_ttl
-    statement = _INSERT_ONE[
-        job.idempotency_key is not None, with_terms, as_sent is not None, job.lane is not None
-    ]
+    given = job.idempotency_key is not None, with_terms, as_sent is not None, job.lane is not None
+    statement = _INSERT_ONE[*given, job.is_owned]
     rows = statement.run(connection, values).rows
     return new_row(job, *rows[0]) if rows else None
 
@@ -103,21 +105,20 @@ def insert_group(
     ):
         job = jobs[number]
         terms = (job.terms or PLAIN) if with_terms else None
-        given = _values(job, dispatched=dispatched[number], terms=terms, as_sent=as_sent[number]) | {
-            "key_ttl": key_ttl
-        }
-        values |= {f"{name}_{row}": value for name, value in given.items()}
-    laned = any(job.lane is not None for job in jobs)
-    stored = _group_statement(len(jobs), keyed, with_terms, any(as_sent), laned).run(connection, values)
+        of_one = _values(job, dispatched=dispatched[number], terms=terms, as_sent=as_sent[number])
+        values |= {f"{name}_{row}": value for name, value in (of_one | {"key_ttl": key_ttl}).items()}
+    laned, owned = any(job.lane is not None for job in jobs), any(job.is_owned for job in jobs)
+    given = keyed, with_terms, any(as_sent), laned, owned
+    stored = _group_statement(len(jobs), given).run(connection, values)
     times = {row[0]: row[1:] for row in stored.rows}
     return [new_row(job, *times[job.id]) if job.id in times else None for job in jobs]
 
 
 @cache
-def _group_statement(rows: int, keyed: bool, terms: bool, as_sent: bool, laned: bool) -> Statement:  # noqa: FBT001 - as `_statement`
+def _group_statement(rows: int, given: tuple[bool, ...]) -> Statement:
     """The statement that stores so many jobs; one that takes keys does not wait long for another that holds one."""
-    insert = of_rows(_statement("one", keyed, terms, as_sent, laned), rows)
-    return Statement(f"{_SHORT_WAIT};\n{insert}" if keyed else insert)
+    insert = of_rows(_statement("one", given), rows)
+    return Statement(f"{_SHORT_WAIT};\n{insert}" if given[0] else insert)
 
 
 def _values(job: NewJob, *, dispatched: bool, terms: Terms | None, as_sent: str | None) -> dict[str, Any]:
@@ -135,6 +136,8 @@ def _values(job: NewJob, *, dispatched: bool, terms: Terms | None, as_sent: str 
         "dispatched": dispatched,
         "as_sent": as_sent,
         "lane": job.lane,
+        "tenant": job.tenant.id,
+        "submitted_by": job.submitted_by,
     }
     if terms is not None:
         values |= {
@@ -175,7 +178,7 @@ def new_row(
         dispatched_at=dispatched_at,
         lease_expires_at=None,
         worker_id=None,
-        idempotency_key=job.idempotency_key,
+        idempotency_key=job.idempotency_key and told(job.idempotency_key),
         result=None,
         last_error=None,
         created_at=created_at,
@@ -190,8 +193,10 @@ def new_row(
         cancel_reason=None,
         progress=None,
         result_note=None,
-        key=terms.key,
-        unique_key=None if job.unique is None else job.unique.key,
+        key=terms.key and told(terms.key),
+        tenant=job.tenant.slug,
+        submitted_by=job.submitted_by,
+        unique_key=None if job.unique is None else told(job.unique.key),
     )
 
 
@@ -286,6 +291,7 @@ def _insert_some(
         any(job.terms is not None for job in jobs),
         any(as_sent := [kept_as_sent(job.payload) for job in jobs]),
         any(job.lane is not None for job in jobs),
+        jobs[0].is_owned,
     )
     values = plain_values(jobs) | {"dispatched": dispatched}
     of_some: tuple[Callable[[], dict[str, Any]], ...] = (
@@ -293,6 +299,8 @@ def _insert_some(
         lambda: term_values([job.terms or PLAIN for job in jobs]),
         lambda: {"as_sent": text_array_of(as_sent)},
         lambda: {"lanes": optional_array_of(job.lane for job in jobs)},
+        # A batch is one caller's.
+        lambda: {"tenant": jobs[0].tenant.id, "submitted_by": jobs[0].submitted_by},
     )
     for is_given, more in zip(given, of_some, strict=True):
         values |= more() if is_given else {}

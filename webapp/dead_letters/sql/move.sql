@@ -14,6 +14,6 @@ SELECT a.death_reason, a.error_type, a.error_message, j.task, j.queue, j.request
 WITH moved AS (
     UPDATE jobs SET status = 'failed', finished_at = now(), updated_at = now(), lease_expires_at = NULL, worker_id = NULL
      WHERE id = :id AND finished_at IS NULL AND status = 'processing' AND attempt = :attempt
-    RETURNING id, task, queue)
-INSERT INTO dead_letters (job_id, reason, error_type, error_message, fingerprint, task, queue)
-SELECT id, :reason, :error_type, :error_message, :fingerprint, task, queue FROM moved;
+    RETURNING id, task, queue, tenant_id)
+INSERT INTO dead_letters (job_id, reason, error_type, error_message, fingerprint, task, queue, tenant_id)
+SELECT id, :reason, :error_type, :error_message, :fingerprint, task, queue, tenant_id FROM moved;

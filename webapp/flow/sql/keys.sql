@@ -11,6 +11,10 @@ SELECT queue, key, paused_at, paused_by, paused_why, concurrency, weight, versio
 -- In the order of the keys, after `after`.
 SELECT queue, key, paused_at, paused_by, paused_why, concurrency, weight, version, rate_limit, rate_per, rate_burst FROM key_limits
  WHERE queue = :queue AND (CAST(:after AS text) IS NULL OR key > :after)
+   AND starts_with(key, :mark)  -- tenant
+   AND NOT starts_with(key, chr(31))  -- default tenant
+   AND starts_with(key, :mark)  -- tenant
+   AND NOT starts_with(key, chr(31))  -- default tenant
  ORDER BY key LIMIT :limit;
 
 -- name: wide
@@ -51,18 +55,26 @@ UPDATE queues
 
 -- name: ranked
 -- The keys of which most waits or runs in a queue, whether it has limits or not: of its first `most` jobs of each kind, the sent, the others and
--- those that run in any queue. The orders are those of the indexes, so that no other is chosen. The last two columns: how much of it was counted.
+-- those that run in any queue; for a tenant beside the default one, of its own. The orders are those of the indexes, so that no other is
+-- chosen. The last two columns: how much of it was counted.
 WITH queued AS MATERIALIZED (
-    (SELECT key FROM jobs_living WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL ORDER BY priority DESC, run_at LIMIT :most)
-     UNION ALL
-    (SELECT key FROM jobs_living WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NOT NULL ORDER BY dispatched_at LIMIT :most)),
+    SELECT key FROM jobs_living WHERE status = 'queued' AND tenant_id <> 1 AND tenant_id = :tenant AND queue = :queue LIMIT :most),  -- tenant
+    (SELECT key FROM jobs_living WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL ORDER BY priority DESC, run_at LIMIT :most)  -- all
+     UNION ALL  -- all
+    (SELECT key FROM jobs_living WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NOT NULL ORDER BY dispatched_at LIMIT :most)),  -- all
 processing AS MATERIALIZED (
-    SELECT key, worker_id, queue FROM jobs_living WHERE status = 'processing' ORDER BY lease_expires_at LIMIT :most),
+    SELECT key, worker_id, queue FROM jobs_living WHERE status = 'processing'
+       AND tenant_id = :tenant  -- tenant
+     ORDER BY lease_expires_at LIMIT :most),
 figures AS (
     SELECT key, coalesce(waits.jobs, 0) AS waiting, coalesce(runs.processes, 0) AS running
-      FROM (SELECT key, count(*) AS jobs FROM queued WHERE key IS NOT NULL GROUP BY key) AS waits
+      FROM (SELECT key, count(*) AS jobs FROM queued WHERE key IS NOT NULL
+               AND NOT starts_with(key, chr(31))  -- default tenant
+             GROUP BY key) AS waits
       FULL JOIN (SELECT key, count(DISTINCT worker_id) AS processes FROM processing
-                  WHERE queue = :queue AND key IS NOT NULL GROUP BY key) AS runs USING (key)),
+                  WHERE queue = :queue AND key IS NOT NULL
+                    AND NOT starts_with(key, chr(31))  -- default tenant
+                  GROUP BY key) AS runs USING (key)),
 first AS (
     SELECT key, waiting, running FROM figures
      WHERE CASE WHEN :by_running THEN running ELSE waiting END > 0

@@ -102,7 +102,7 @@ database_refusals = Counter(
 )
 auth_refusals = Counter(
     "auth_refusals_total",
-    "Requests refused for who asks: no_key, malformed, unknown, expired, too_many (attempts of an address), address, scope, database_away.",
+    "Requests refused for who asks: no_key, malformed, unknown, expired, too_many (attempts of an address), address, suspended, scope, database_away.",
     ["reason"],
 )
 list_reads = Counter(
@@ -142,7 +142,19 @@ for _reason in ("database_away", "error"):
     submissions.labels("refused", _reason)
 for _reason in ("away", "busy", "full", "no_connection", "read_only", "refused", "slow"):
     database_refusals.labels(_reason)
-for _reason in ("address", "database_away", "expired", "malformed", "no_key", "scope", "too_many", "unknown"):
+for _reason in (
+    *(
+        "address",
+        "database_away",
+        "expired",
+        "malformed",
+        "no_key",
+        "scope",
+        "suspended",
+        "too_many",
+        "unknown",
+    ),
+):
     auth_refusals.labels(_reason)
 
 for _sweep in SWEEPS:
