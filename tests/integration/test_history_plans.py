@@ -21,7 +21,6 @@ from webapp.dead_letters.model import DeadLetterFilter, ResolveRequest
 from webapp.flow import look_store
 from webapp.flow.reach import EVERYTHING, Reach
 from webapp.flow.tenant import DEFAULT, Tenant
-from webapp.flow.tenant import DEFAULT
 from webapp.infra.postgres.engine import Statement
 from webapp.jobs import callbacks, control, ends, pages, search, store
 from webapp.jobs.filters import Filter, first_id

@@ -89,21 +89,8 @@ def known(connection: Connection) -> Known:
 
 def _live(row: Sequence[Any], guests: frozenset[str]) -> LiveKey | None:
     """A key as processes keep it; None for one that was changed by hand and cannot be read, which lets no one in."""
-    (
-        _,
-        key_id,
-        tenant_id,
-        name,
-        role,
-        scopes,
-        networks,
-        queues,
-        quotas,
-        expires_at,
-        slug,
-        is_suspended,
-        ours,
-    ) = row
+    _, key_id, tenant_id, name, role, scopes, networks, queues, quotas, expires_at, *of_tenant = row
+    slug, is_suspended, ours, since = of_tenant
     try:
         allowed = tuple(map(ip_network, networks))
     except ValueError:
@@ -120,6 +107,7 @@ def _live(row: Sequence[Any], guests: frozenset[str]) -> LiveKey | None:
         None if queues is None else frozenset(queues),
         others=(guests | {DEFAULT_SLUG}) - {slug},
         is_alone=tenant == DEFAULT and not guests,
+        since=since,
         key=key_id,
     )
     caller = Caller(may, reach, key_id, name, expires_at, quotas_of(quotas), quotas_of(ours))

@@ -8,6 +8,7 @@ reaches.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import Enum
 
 from webapp.flow.tenant import DEFAULT, DEFAULT_TENANT, Tenant, kept, owner_of
@@ -28,6 +29,7 @@ class Reach:
         queues: their names; None: of all, also of those that do not exist yet.
         others: the names of other tenants; a queue whose name begins with one of them and a dot is that tenant's own.
         is_alone: there is no other tenant, so nothing has to be kept apart from anything.
+        since: when its tenant was made, where that is not the default one: it has no older job.
         key: the number of the key of the API that reaches so far; None: none was shown.
 
     Example:
@@ -39,6 +41,7 @@ class Reach:
     queues: frozenset[str] | None
     others: frozenset[str] = frozenset()
     is_alone: bool = False
+    since: datetime | None = None
     key: int | None = None
 
     @property

@@ -27,6 +27,7 @@ class Filter:
         payload: JSON text that the payload must contain, as `@>` has it.
         queues: it is in one of these; of none, nothing is wanted.
         tenant: the number of the tenant whose it is.
+        since: there is none that was made before, so days that ended by then are not looked at.
     """
 
     status: str | None = None
@@ -39,12 +40,14 @@ class Filter:
     key: str | None = None
     queues: tuple[str, ...] | None = None
     tenant: int | None = None
+    since: datetime | None = None
 
     def within(self, reach: Reach) -> Filter:
         """The same, of what a caller reaches."""
         queue, queues = reach.narrowed(self.queue)
         key = None if self.key is None else reach.kept(told(self.key))
-        return replace(self, queue=queue, queues=queues, tenant=reach.number, key=key)
+        since = reach.since if reach.is_guest else None
+        return replace(self, queue=queue, queues=queues, tenant=reach.number, since=since, key=key)
 
     @property
     def is_of_guest(self) -> bool:
@@ -65,8 +68,8 @@ class Filter:
             "queues": None if self.queues is None else text_array_of(self.queues),
             "tenant" if self.is_of_guest else "default_tenant": self.tenant,
         }
-        if self.created_after is not None:
-            given["from_id"] = first_id(self.created_after, -CLOCK_SLACK)
+        if since := max(filter(None, (self.created_after, self.since)), default=None):
+            given["from_id"] = first_id(since, -CLOCK_SLACK)
         if self.created_before is not None:
             given["to_id"] = first_id(self.created_before, CLOCK_SLACK)
         return {name: value for name, value in given.items() if value is not None}

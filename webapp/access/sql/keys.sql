@@ -14,7 +14,8 @@ SELECT CAST(stamp AS text) FROM access_state;
 -- name: living
 -- The secrets that let someone in, and those that did a moment ago, so that their owners are told why they do not.
 SELECT secret.hash, key.id, key.tenant_id, key.name, key.role, key.scopes, key.networks, key.queues, key.quotas,
-       CAST(extract(epoch FROM least(key.expires_at, secret.expires_at)) AS float8), tenant.slug, tenant.suspended_at IS NOT NULL, tenant.quotas
+       CAST(extract(epoch FROM least(key.expires_at, secret.expires_at)) AS float8), tenant.slug, tenant.suspended_at IS NOT NULL, tenant.quotas,
+       CASE WHEN tenant.id <> 1 THEN tenant.created_at END
   FROM access_keys AS key JOIN access_secrets AS secret ON secret.key_id = key.id JOIN tenants AS tenant ON tenant.id = key.tenant_id
  WHERE key.revoked_at IS NULL
    AND coalesce(least(key.expires_at, secret.expires_at), 'infinity') > now() - make_interval(secs => :told)
