@@ -94,6 +94,7 @@ def test_a_tenant_is_made_shown_suspended_and_resumed_by_commands(flask, app, cl
         (("suspend", "none"), 4, "there is no tenant 'none'"),
         (("suspend", "default"), 1, "the default tenant cannot be suspended"),
         (("quotas", "default", "max_cats=3"), 2, "max_queued"),
+        (("quotas", "default", "max_queued=3"), 1, "bound its queues by max_depth"),
     ],
 )
 def test_what_cannot_be_done_with_a_tenant_is_said_in_a_sentence(flask, words, code, sentence):

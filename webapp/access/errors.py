@@ -179,6 +179,15 @@ class NotTheDefault(AccessError):
         super().__init__("the default tenant cannot be suspended: it is that of those who run DJPS")
 
 
+class NotCounted(AccessError):
+    """Waiting jobs of the default tenant are not counted for a quota."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "max_queued is for tenants beside the default one, whose waiting jobs have an index; bound its queues by max_depth"
+        )
+
+
 class OlderProcesses(AccessError):
     """A process of a release that keeps no tenants apart may be alive.
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 from webapp.access import store, tenant_store
 from webapp.access.errors import (
     NameTaken,
+    NotCounted,
     NotTheDefault,
     OlderProcesses,
     TenantExists,
@@ -121,11 +122,14 @@ class Tenants:
 
         Raises:
             UnknownTenant: there is none of this name.
+            NotCounted: it is the default one, and its waiting jobs are to be bounded.
         """
 
         def once(connection: Connection) -> TenantRecord:
             store.stamp(connection)
             found = _found(connection, slug)
+            if found.is_default and quotas is not None and quotas.max_queued is not None:
+                raise NotCounted
             tenant_store.set_quotas(connection, found.id, quotas)
             self._note(connection, Event.TENANT_QUOTAS, slug, by, old=given(found.quotas), new=given(quotas))
             return _found(connection, slug)
