@@ -29,7 +29,7 @@ class DeadLetterState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewDeadLetter:
-    """A job that has just gone to the dead letter queue."""
+    """A job that has just gone to the dead letter queue; `tenant` is the name of its tenant where that is not the default one."""
 
     id: UUID
     task: str
@@ -37,6 +37,7 @@ class NewDeadLetter:
     reason: str
     request_id: str | None = None
     traceparent: str | None = None
+    tenant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,4 +146,6 @@ def move_to_dead_letters(connection: Connection, job_id: UUID, attempt: int) -> 
             "fingerprint": report.fingerprint,
         },
     )
-    return NewDeadLetter(job_id, last.task, last.queue, reason, last.request_id, last.traceparent)
+    return NewDeadLetter(
+        job_id, last.task, last.queue, reason, last.request_id, last.traceparent, last.tenant
+    )

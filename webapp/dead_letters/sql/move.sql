@@ -5,7 +5,8 @@
 -- Locks: the job's row; the dead letter is new.
 
 -- name: last_attempt
-SELECT a.death_reason, a.error_type, a.error_message, j.task, j.queue, j.request_id, j.traceparent
+SELECT a.death_reason, a.error_type, a.error_message, j.task, j.queue, j.request_id, j.traceparent,
+       CASE WHEN j.tenant_id <> 1 THEN (SELECT slug FROM tenants WHERE tenants.id = j.tenant_id) END AS tenant
   FROM jobs_living j JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
  WHERE j.id = :id AND j.status = 'processing' AND j.attempt = :attempt AND a.outcome IN ('failed', 'lost')
    FOR UPDATE OF j;
