@@ -20,7 +20,7 @@ from webapp.dead_letters import store as dead_letters
 from webapp.dead_letters.model import DeadLetterFilter, ResolveRequest
 from webapp.flow import look_store
 from webapp.flow.reach import EVERYTHING, Reach
-from webapp.flow.tenant import DEFAULT, Tenant
+from webapp.flow.tenant import DEFAULT
 from webapp.infra.postgres.engine import Statement
 from webapp.jobs import callbacks, control, ends, pages, search, store
 from webapp.jobs.filters import Filter, first_id
@@ -142,7 +142,6 @@ BOUNDED = {
     "what waits": listed(status="queued"),
     "first page of the default tenant among others": listed(tenant=1),
     "what waits of a tenant": listed(tenant=7, status="queued"),
-    "a job of a tenant": lambda connection, job: store.find(connection, job, Reach(Tenant(7, "acme"), None)),
     "second page": lambda connection, job: pages.page(connection, Filter(), limit=100, before=job),
     "jobs/find_job find": lambda connection, job: store.find(connection, job, EVERYTHING),
     "jobs/callbacks take_ended": lambda connection, _: callbacks.take_ended(connection, 10, RECENT),

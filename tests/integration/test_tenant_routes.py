@@ -198,7 +198,7 @@ def test_a_view_of_many_answers_the_same_whatever_other_tenants_have(guarded, as
         *(
             f"/dlq?queue={SHARED}",
             f"/dlq/letters?queue={SHARED}",
-            "/dlq/letters?state=any",
+            "/dlq/letters?state=all",
             f"/queues/{SHARED}",
         ),
         *(

@@ -14,7 +14,6 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Text,
-    UniqueConstraint,
     Uuid,
     func,
     text,
@@ -30,7 +29,7 @@ class TenantRow(Base):
 
     __tablename__ = "tenants"
 
-    id: Mapped[int] = mapped_column(Integer, Identity(start=2), primary_key=True)
+    id: Mapped[int] = mapped_column(Integer, Identity(always=True), primary_key=True)
     slug: Mapped[str] = mapped_column(Text)
     name: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
@@ -40,7 +39,7 @@ class TenantRow(Base):
     quotas: Mapped[dict[str, int] | None] = mapped_column(JSONB)
 
     __table_args__ = (
-        UniqueConstraint("slug", name="tenants_slug"),
+        Index("tenants_by_slug", "slug", unique=True),
         CheckConstraint("id >= 1", name="tenants_from_one"),
     )
 

@@ -23,7 +23,14 @@ COUNTED_UP_TO = 10_000
 MOST_HOLDERS = 10
 
 _AROUND = Reached(__file__, "holds", "around")
-_HOLDERS = {of: Reached(__file__, "holds", f"holders_of_{of}") for of in ("queue", "task", "key")}
+_HOLDERS = {
+    of: Reached(__file__, "holds", name)
+    for of, name in (
+        ("queue", "holders_of_queue"),
+        ("task", "holders_of_task"),
+        ("key", "holders_of_key"),
+    )
+}
 
 
 class Slots(NamedTuple):

@@ -21,7 +21,9 @@ _FIND, _WIDE, _SET, _FORGET, _APPLY, _NOTE, _COUNTS = (
     text(read_sql(__file__, "keys", name))
     for name in ("find", "wide", "set", "forget", "apply", "note", "counts")
 )
-_PAGE, _RANKED = (Reached(__file__, "keys", name) for name in ("page", "ranked"))
+_PAGE, _RANKED, _RANKED_OF_TENANT = (
+    Reached(__file__, "keys", name) for name in ("page", "ranked", "ranked_of_tenant")
+)
 
 
 def find(connection: Connection, target: KeyTarget) -> KeyState:
@@ -60,7 +62,8 @@ def ranked(
         most: jobs of each kind that are counted.
     """
     values = {"queue": queue, "by_running": order is KeyRank.RUNNING, "limit": limit, "most": most}
-    rows = connection.execute(_RANKED.by(reach), values | reach_values(reach)).all()
+    statement = _RANKED_OF_TENANT if reach.is_guest else _RANKED
+    rows = connection.execute(statement.by(reach), values | reach_values(reach)).all()
     found = [KeyFigures(_state(row), row[11], row[12]) for row in rows if row[1] is not None]
     return RankedKeys(found, any(most <= counted for counted in rows[0][13:]))
 

@@ -1,7 +1,7 @@
 """A statement for each way to reach: the lines that narrow it are left out where there is nothing to narrow.
 
 In the file, a line that ends with `-- reach` is for callers of some queues; one with `-- tenant` for those of a tenant beside the default
-one, and one with `-- all` for others; one with `-- default tenant` for those of the default one. The latter asks for numbers up to its own, which is the smallest: of a column without
+one, and one with `-- default tenant` for those of the default one. The latter asks for numbers up to its own, which is the smallest: of a column without
 statistics, as one that was just added, PostgreSQL expects one row in two hundred to be equal to something, and one in three to be less.
 """
 
@@ -38,7 +38,6 @@ class Reached:
                     part,
                     without=[
                         *(mark for mark in _TENANTS if mark != keep),
-                        *(("all",) if keep == "tenant" else ()),
                         *(() if of_queues else ("reach",)),
                     ],
                 )

@@ -193,9 +193,16 @@ GIVEN = Part(
 
 def parts_of(wanted: Filter) -> tuple[Part, ...]:
     """Jobs with a key are found by it; those of a tenant by that; finished ones by their task or queue; others by their status."""
-    if wanted.key is not None or wanted.is_of_guest:
-        of_tenant = _LIVING_OF_TENANT if wanted.status in {"queued", "processing"} else _OF_TENANT
-        return (_BY_KEY if wanted.key is not None else of_tenant,)
+    if wanted.key is not None:
+        return (_BY_KEY,)
+    return _parts_of_tenant(wanted) if wanted.is_of_guest else _parts_of_all(wanted)
+
+
+def _parts_of_tenant(wanted: Filter) -> tuple[Part, ...]:
+    return (_LIVING_OF_TENANT if wanted.status in {"queued", "processing"} else _OF_TENANT,)
+
+
+def _parts_of_all(wanted: Filter) -> tuple[Part, ...]:
     if wanted.status == "processing":
         return (_PROCESSING,)
     if wanted.status == "queued":

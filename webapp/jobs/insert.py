@@ -11,8 +11,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -20,10 +18,10 @@ from sqlalchemy import Connection, text
 
 from webapp.flow.reach import EVERYTHING
 from webapp.flow.tenant import told
-from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of, kept_as_sent, optional_array_of, text_array_of
-from webapp.infra.postgres.sql_files import of_rows, read_sql
+from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.errors import KeyOfPruned, KeyRace, KeyReused
+from webapp.jobs.insert_statements import INSERT_MANY, INSERT_ONE, Has, group_statement, has_of
 from webapp.jobs.model import JobRow
 from webapp.jobs.options import PLAIN, Terms
 from webapp.jobs.store import find, find_ended
@@ -31,9 +29,6 @@ from webapp.jobs.submission import KEY_TTL, Accepted, NewJob
 
 #: Longest a statement of a batch may run, milliseconds: ten thousand rows on a busy machine.
 BATCH_TIMEOUT_MS = 15_000
-#: Longest that a group waits for a key, milliseconds: its other members are stored by themselves then.
-GROUP_LOCK_TIMEOUT_MS = 50
-_SHORT_WAIT = f"SET LOCAL lock_timeout = {GROUP_LOCK_TIMEOUT_MS}"
 #: The table of idempotency keys.
 KEYS = "idempotency_keys"
 
@@ -51,21 +46,6 @@ class KeyOwner:
 Stored = tuple[JobRow | None, KeyOwner | None]
 
 
-#: What lines of a statement are for: an idempotency key, terms, a payload to be kept as it was sent, a lane, an owner.
-_MARKS = ("keyed", "terms", "as sent", "laned", "owned")
-
-
-def _statement(name: str, given: tuple[bool, ...]) -> str:
-    """The statement without the lines of what no job has: one without pays for none."""
-    absent = [mark for mark, is_given in zip(_MARKS, given, strict=True) if not is_given]
-    return read_sql(__file__, "insert", name, without=absent)
-
-
-_EACH = tuple(product((False, True), repeat=len(_MARKS)))
-_INSERT_ONE = {given: Statement(_statement("one", given)) for given in _EACH}
-_INSERT_MANY = {given: text(_statement("many", given)) for given in _EACH}
-
-
 def insert_once(
     connection: Connection, job: NewJob, *, dispatched: bool, key_ttl: float = KEY_TTL
 ) -> JobRow | None:
@@ -76,13 +56,18 @@ def insert_once(
             a job that is due later is left to the dispatcher.
         key_ttl: seconds until its key can be used for another job.
     """
-    with_terms, as_sent = job.terms is not None, kept_as_sent(job.payload)
+    as_sent = kept_as_sent(job.payload)
     values = _values(job, dispatched=dispatched, terms=job.terms, as_sent=as_sent)
     if job.idempotency_key is not None:
         values["key_ttl"] = key_ttl
-    given = job.idempotency_key is not None, with_terms, as_sent is not None, job.lane is not None
-    statement = _INSERT_ONE[*given, job.is_owned]
-    rows = statement.run(connection, values).rows
+    has = Has(
+        job.idempotency_key is not None,
+        job.terms is not None,
+        as_sent is not None,
+        job.lane is not None,
+        job.is_owned,
+    )
+    rows = INSERT_ONE[has].run(connection, values).rows
     return new_row(job, *rows[0]) if rows else None
 
 
@@ -97,28 +82,19 @@ def insert_group(
         key_ttl: as there.
     """
     as_sent = [kept_as_sent(job.payload) for job in jobs]
-    keyed, with_terms = jobs[0].idempotency_key is not None, any(job.terms is not None for job in jobs)
+    has = has_of(jobs, as_sent)
     values: dict[str, Any] = {}
     # In the order of their keys, as a batch: two groups with the same keys must not wait for each other in a circle.
     for row, number in enumerate(
         sorted(range(len(jobs)), key=lambda number: jobs[number].idempotency_key or "")
     ):
         job = jobs[number]
-        terms = (job.terms or PLAIN) if with_terms else None
+        terms = (job.terms or PLAIN) if has.terms else None
         of_one = _values(job, dispatched=dispatched[number], terms=terms, as_sent=as_sent[number])
         values |= {f"{name}_{row}": value for name, value in (of_one | {"key_ttl": key_ttl}).items()}
-    laned, owned = any(job.lane is not None for job in jobs), any(job.is_owned for job in jobs)
-    given = keyed, with_terms, any(as_sent), laned, owned
-    stored = _group_statement(len(jobs), given).run(connection, values)
+    stored = group_statement(len(jobs), has).run(connection, values)
     times = {row[0]: row[1:] for row in stored.rows}
     return [new_row(job, *times[job.id]) if job.id in times else None for job in jobs]
-
-
-@cache
-def _group_statement(rows: int, given: tuple[bool, ...]) -> Statement:
-    """The statement that stores so many jobs; one that takes keys does not wait long for another that holds one."""
-    insert = of_rows(_statement("one", given), rows)
-    return Statement(f"{_SHORT_WAIT};\n{insert}" if given[0] else insert)
 
 
 def _values(job: NewJob, *, dispatched: bool, terms: Terms | None, as_sent: str | None) -> dict[str, Any]:
@@ -286,13 +262,8 @@ def _insert_some(
     connection: Connection, jobs: Sequence[NewJob], *, dispatched: bool, key_ttl: float
 ) -> dict[UUID, bool]:
     """Stores jobs with one statement: the one that writes what these jobs have, and no more."""
-    given = (
-        any(job.idempotency_key is not None for job in jobs),
-        any(job.terms is not None for job in jobs),
-        any(as_sent := [kept_as_sent(job.payload) for job in jobs]),
-        any(job.lane is not None for job in jobs),
-        jobs[0].is_owned,
-    )
+    as_sent = [kept_as_sent(job.payload) for job in jobs]
+    given = has_of(jobs, as_sent)
     values = plain_values(jobs) | {"dispatched": dispatched}
     of_some: tuple[Callable[[], dict[str, Any]], ...] = (
         lambda: {"key_ttl": key_ttl},
@@ -304,7 +275,7 @@ def _insert_some(
     )
     for is_given, more in zip(given, of_some, strict=True):
         values |= more() if is_given else {}
-    return {row[0]: row[1] for row in connection.execute(_INSERT_MANY[given], values)}
+    return {row[0]: row[1] for row in connection.execute(INSERT_MANY[given], values)}
 
 
 def plain_values(jobs: Sequence[NewJob]) -> dict[str, Any]:

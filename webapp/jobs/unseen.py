@@ -27,13 +27,13 @@ _REACHED = Reached(__file__, "reached")
 
 
 def check_reached(queue: str | None, reach: Reach) -> None:
-    """Sees to it that a job may be submitted to a queue; None: none is named.
+    """Sees to it that a job may be submitted to a queue; None: none is named. Another tenant's own is unknown, as `Rules` say.
 
     Raises:
-        OutOfReach: it is not within reach; whether there is such a queue is not said.
+        OutOfReach: it is not one of the queues that are reached; whether there is such a queue is not said.
     """
-    if queue is not None and not reach.has(queue):
-        raise OutOfReach(queue, reach.queues or ())
+    if queue is not None and reach.queues is not None and queue not in reach.queues:
+        raise OutOfReach(queue, reach.queues)
 
 
 class Unseen(NamedTuple):

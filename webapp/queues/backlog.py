@@ -28,8 +28,11 @@ _BOUND, _QUEUES, _TASKS, _DEPTHS, _OPEN, _ESTIMATE_QUEUED, _ESTIMATE_DUE, _ESTIM
         *("estimate_queued", "estimate_due", "estimate_dead_letters"),
     )
 )
-_GUEST_QUEUES = text(read_sql(__file__, "backlog", "guest_queues"))
-_RUNNING, _DEPTHS_OF_ONE = (Reached(__file__, "backlog", name) for name in ("running", "depths_of_one"))
+_GUEST_QUEUES, _DEPTHS_OF_DEFAULT, _DEPTHS_OF_TENANT = (
+    text(read_sql(__file__, "backlog", name))
+    for name in ("guest_queues", "depths_of_default", "depths_of_tenant")
+)
+_RUNNING = Reached(__file__, "backlog", "running")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +91,25 @@ def _estimate(connection: Connection, statement: TextClause, name: str) -> int:
 def depths(connection: Connection, reach: Reach) -> Depths:
     """Unfinished jobs of every queue that has some and is reached; nothing of it depends on what other queues and tenants have."""
     found = list(connection.execute(_QUEUES).scalars()) if reach.queues is None else sorted(reach.queues)
-    names = [name for name in found if reach.has(name)]
     values = {"most": COUNTED_OF_ONE.stop} | reach_values(reach)
     processing = {row[0]: row[1] for row in connection.execute(_RUNNING.by(reach), values)}
-    shared: set[str] = set()
-    if reach.number is not None:
-        shared = set(names) if reach.is_guest else set(connection.execute(_GUEST_QUEUES).scalars())
-    queues, estimated = _depths_of_one(connection, reach, [name for name in names if name in shared])
-    whole, is_beyond = _depths(connection, [name for name in names if name not in shared])
-    estimated = estimated or is_beyond
-    return Depths(queues | whole, processing, estimated or sum(processing.values()) == COUNTED_OF_ONE.stop)
+    whole, shared = _told_apart(connection, reach, list(filter(reach.has, found)))
+    queues, is_beyond = _depths(connection, whole)
+    of_one, is_more = _depths_of_one(connection, reach, shared)
+    is_capped = sum(processing.values()) == COUNTED_OF_ONE.stop
+    return Depths(queues | of_one, processing, is_beyond or is_more or is_capped)
+
+
+def _told_apart(
+    connection: Connection, reach: Reach, names: Sequence[str]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Which queues are counted as a whole for a caller, and which have jobs of other tenants."""
+    if reach.number is None:
+        return names, ()
+    if reach.is_guest:
+        return (), names
+    shared = set(connection.execute(_GUEST_QUEUES).scalars())
+    return [name for name in names if name not in shared], [name for name in names if name in shared]
 
 
 def _depths_of_one(
@@ -107,8 +119,9 @@ def _depths_of_one(
     if not names:
         return {}, False
     most, queues, estimated = counted_up_to(len(names)), {}, False
-    values = {"names": list(names), "most": most} | reach_values(reach)
-    for name, new, sent, due, oldest, looked_at in connection.execute(_DEPTHS_OF_ONE.by(reach), values):
+    values = {"names": list(names), "most": most, "tenant": reach.number}
+    statement = _DEPTHS_OF_TENANT if reach.is_guest else _DEPTHS_OF_DEFAULT
+    for name, new, sent, due, oldest, looked_at in connection.execute(statement, values):
         estimated = estimated or looked_at == most
         if new + sent:
             queues[name] = Depth(new + sent, due, oldest or 0.0)

@@ -55,17 +55,13 @@ UPDATE queues
 
 -- name: ranked
 -- The keys of which most waits or runs in a queue, whether it has limits or not: of its first `most` jobs of each kind, the sent, the others and
--- those that run in any queue; for a tenant beside the default one, of its own. The orders are those of the indexes, so that no other is
--- chosen. The last two columns: how much of it was counted.
+-- those that run in any queue. The orders are those of the indexes, so that no other is chosen. The last two columns: how much of it was counted.
 WITH queued AS MATERIALIZED (
-    SELECT key FROM jobs_living WHERE status = 'queued' AND tenant_id <> 1 AND tenant_id = :tenant AND queue = :queue LIMIT :most),  -- tenant
-    (SELECT key FROM jobs_living WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL ORDER BY priority DESC, run_at LIMIT :most)  -- all
-     UNION ALL  -- all
-    (SELECT key FROM jobs_living WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NOT NULL ORDER BY dispatched_at LIMIT :most)),  -- all
+    (SELECT key FROM jobs_living WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NULL ORDER BY priority DESC, run_at LIMIT :most)
+     UNION ALL
+    (SELECT key FROM jobs_living WHERE queue = :queue AND status = 'queued' AND dispatched_at IS NOT NULL ORDER BY dispatched_at LIMIT :most)),
 processing AS MATERIALIZED (
-    SELECT key, worker_id, queue FROM jobs_living WHERE status = 'processing'
-       AND tenant_id = :tenant  -- tenant
-     ORDER BY lease_expires_at LIMIT :most),
+    SELECT key, worker_id, queue FROM jobs_living WHERE status = 'processing' ORDER BY lease_expires_at LIMIT :most),
 figures AS (
     SELECT key, coalesce(waits.jobs, 0) AS waiting, coalesce(runs.processes, 0) AS running
       FROM (SELECT key, count(*) AS jobs FROM queued WHERE key IS NOT NULL
@@ -74,6 +70,31 @@ figures AS (
       FULL JOIN (SELECT key, count(DISTINCT worker_id) AS processes FROM processing
                   WHERE queue = :queue AND key IS NOT NULL
                     AND NOT starts_with(key, chr(31))  -- default tenant
+                  GROUP BY key) AS runs USING (key)),
+first AS (
+    SELECT key, waiting, running FROM figures
+     WHERE CASE WHEN :by_running THEN running ELSE waiting END > 0
+     ORDER BY CASE WHEN :by_running THEN running ELSE waiting END DESC, key LIMIT :limit)
+SELECT :queue, first.key, paused_at, paused_by, paused_why, concurrency, coalesce(weight, 1), coalesce(version, 0), rate_limit, rate_per,
+       rate_burst, waiting, running,
+       (SELECT count(*) FROM queued), (SELECT count(*) FROM processing)
+  FROM (VALUES (1)) AS always LEFT JOIN first ON true LEFT JOIN key_limits AS own ON own.queue = :queue AND own.key = first.key
+ ORDER BY CASE WHEN :by_running THEN running ELSE waiting END DESC, first.key;
+
+-- name: ranked_of_tenant
+-- The same of the jobs of a tenant beside the default one.
+WITH queued AS MATERIALIZED (
+    SELECT key FROM jobs_living
+     WHERE status = 'queued' AND tenant_id <> 1 AND tenant_id = CAST(:tenant AS int) AND queue = :queue LIMIT :most),
+processing AS MATERIALIZED (
+    SELECT key, worker_id, queue FROM jobs_living WHERE status = 'processing' AND tenant_id = CAST(:tenant AS int)
+     ORDER BY lease_expires_at LIMIT :most),
+figures AS (
+    SELECT key, coalesce(waits.jobs, 0) AS waiting, coalesce(runs.processes, 0) AS running
+      FROM (SELECT key, count(*) AS jobs FROM queued WHERE key IS NOT NULL
+             GROUP BY key) AS waits
+      FULL JOIN (SELECT key, count(DISTINCT worker_id) AS processes FROM processing
+                  WHERE queue = :queue AND key IS NOT NULL
                   GROUP BY key) AS runs USING (key)),
 first AS (
     SELECT key, waiting, running FROM figures

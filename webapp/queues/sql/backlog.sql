@@ -80,33 +80,31 @@ WITH RECURSIVE seen AS (
          ORDER BY queue LIMIT 1) AS later)
 SELECT name FROM seen LIMIT 250;
 
--- name: depths_of_one
--- Of each queue that tenants share, for one of them: its jobs that were not sent, those that were, those of both that are due, for how
--- long the oldest of these has been; and how many were looked at of each, which is not told. For the default tenant the first ones of the
--- queue are looked at, for another its own.
+-- name: depths_of_default
+-- Of each queue that the default tenant shares with others, of its first jobs of each kind: its own that were not sent, those that were, those
+-- of both that are due, and for how long the oldest of these has been; and how many were looked at, which is not told.
 SELECT name,
-       count(*) FILTER (WHERE dispatched_at IS NULL
-                          AND tenant_id <= :tenant  -- default tenant
-       ),
-       count(*) FILTER (WHERE dispatched_at IS NOT NULL
-                          AND tenant_id <= :tenant  -- default tenant
-       ),
-       count(*) FILTER (WHERE run_at <= now()
-                          AND tenant_id <= :tenant  -- default tenant
-       ),
-       extract(epoch FROM now() - min(run_at) FILTER (WHERE run_at <= now()
-                          AND tenant_id <= :tenant  -- default tenant
-       ))::float8,
+       count(*) FILTER (WHERE dispatched_at IS NULL AND tenant_id = 1),
+       count(*) FILTER (WHERE dispatched_at IS NOT NULL AND tenant_id = 1),
+       count(*) FILTER (WHERE run_at <= now() AND tenant_id = 1),
+       extract(epoch FROM now() - min(run_at) FILTER (WHERE run_at <= now() AND tenant_id = 1))::float8,
        greatest(count(*) FILTER (WHERE dispatched_at IS NULL), count(*) FILTER (WHERE dispatched_at IS NOT NULL))
   FROM unnest(CAST(:names AS text[])) AS name CROSS JOIN LATERAL (
-       SELECT dispatched_at, run_at FROM jobs_living  -- tenant
-        WHERE status = 'queued' AND tenant_id <> 1 AND queue = name AND tenant_id = :tenant LIMIT :most  -- tenant
-       (SELECT dispatched_at, run_at, tenant_id FROM jobs_living  -- all
-         WHERE status = 'queued' AND dispatched_at IS NULL AND queue = name ORDER BY priority DESC, run_at LIMIT :most)  -- all
-        UNION ALL  -- all
-       (SELECT dispatched_at, run_at, tenant_id FROM jobs_living  -- all
-         WHERE status = 'queued' AND dispatched_at IS NOT NULL AND queue = name ORDER BY dispatched_at LIMIT :most)  -- all
-       ) AS counted
+       (SELECT dispatched_at, run_at, tenant_id FROM jobs_living
+         WHERE status = 'queued' AND dispatched_at IS NULL AND queue = name ORDER BY priority DESC, run_at LIMIT :most)
+        UNION ALL
+       (SELECT dispatched_at, run_at, tenant_id FROM jobs_living
+         WHERE status = 'queued' AND dispatched_at IS NOT NULL AND queue = name ORDER BY dispatched_at LIMIT :most)) AS counted
+ GROUP BY name;
+
+-- name: depths_of_tenant
+-- The same of another tenant, of its own jobs.
+SELECT name, count(*) FILTER (WHERE dispatched_at IS NULL), count(*) FILTER (WHERE dispatched_at IS NOT NULL),
+       count(*) FILTER (WHERE run_at <= now()),
+       extract(epoch FROM now() - min(run_at) FILTER (WHERE run_at <= now()))::float8, count(*)
+  FROM unnest(CAST(:names AS text[])) AS name CROSS JOIN LATERAL (
+       SELECT dispatched_at, run_at FROM jobs_living
+        WHERE status = 'queued' AND tenant_id <> 1 AND queue = name AND tenant_id = CAST(:tenant AS int) LIMIT :most) AS counted
  GROUP BY name;
 
 -- name: running
