@@ -198,6 +198,7 @@ def test_a_caller_learns_who_they_are(guarded, make):
     assert told.pop("expires_at") is not None
     assert told == {
         "mode": "keys",
+        "tenant": "default",
         "key": key_id,
         "name": "a test's",
         "scopes": ["jobs:submit"],
@@ -337,7 +338,8 @@ def test_a_key_is_looked_up_once_and_a_change_is_seen_within_its_time(app, clock
         assert book.find(digest).caller.key == issued.key.id
         for _ in range(100):
             assert book.find(digest) is not None
-    assert len(sent) == 2
+    # The stamp, the tenants, the keys.
+    assert len(sent) == 3
     access.revoke(issued.key.id, EVERYTHING, by=None)
     clock.now += LOOK_EVERY - 0.01
     assert book.find(digest) is not None

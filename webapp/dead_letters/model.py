@@ -80,6 +80,8 @@ class DeadLetterFilter:
             del given["queues"]
         else:
             given["queues"] = text_array_of(self.queues)
+        if self.tenant is None:
+            del given["tenant"]
         given["ids"] = None if self.ids is None else array_of(self.ids)
         return given
 
