@@ -36,5 +36,7 @@ def note(dead: NewDeadLetter, attempt: int) -> None:
     """Counts and logs a job that was moved."""
     metrics.count_dead_letter(dead.task, dead.reason)
     place = traces.fields_of(dead.id, attempt, dead.traceparent)
-    with logs.bound(job_id=str(dead.id), attempt=attempt, request_id=dead.request_id, **place):
+    with logs.bound(
+        job_id=str(dead.id), attempt=attempt, request_id=dead.request_id, tenant=dead.tenant, **place
+    ):
         logger.error("job moved to the dead letter queue", extra={"task": dead.task, "reason": dead.reason})

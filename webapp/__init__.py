@@ -107,7 +107,7 @@ def create_app(
         engine, rules, Outbox(broker, partial(hand_back, engine)), book, slot=slots.slot, audit=audit
     )
     _bind_flow(app, engine, book, settings)
-    _bind_records(app, engine, audit)
+    _bind_records(app, engine, audit, settings)
     api.init_app(app, settings, engine)
     if command_line if command_line is not None else os.environ.get("FLASK_RUN_FROM_CLI") == "true":
         _bind_commands(app)
@@ -116,11 +116,19 @@ def create_app(
     return app
 
 
-def _bind_records(app: Flask, engine: Engine, audit: AuditRecord) -> None:
-    """Gives it the front doors of dead letters and of keys."""
-    from webapp.access.service import Access
-    from webapp.dead_letters.service import DeadLetters
+def _bind_records(app: Flask, engine: Engine, audit: AuditRecord, settings: Settings) -> None:
+    """Gives it the front doors of dead letters, of tenants and of keys."""
+    from functools import partial
 
+    from webapp.access.service import Access
+    from webapp.access.tenants import Tenants
+    from webapp.dead_letters.service import DeadLetters
+    from webapp.infra.broker import heartbeats
+    from webapp.jobs.handlers import registry
+
+    redis = heartbeats.connect(settings.redis_url, HEARTBEATS_TIMEOUT)
+    older = partial(heartbeats.running_without, redis, heartbeats.TENANTS)
+    app.extensions["tenants"] = Tenants(engine, registry.queues, older, audit)
     app.extensions["dead_letters"] = DeadLetters(engine, audit=audit)
     app.extensions["access"] = Access(engine, audit)
 

@@ -206,6 +206,13 @@ def _jobs() -> list[object]:
             [Line("max by (queue) (queue_startable)", "{{queue}}")],
             width=8,
         ),
+        graph(
+            "Jobs of tenants",
+            "short",
+            "Unfinished jobs of tenants beside the default one; zero where there is none.",
+            [Line("max by (tenant, status) (djps_tenant_jobs) or vector(0)", "{{tenant}} {{status}}")],
+            width=24,
+        ),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from billiard.common import terminate_handler_fired
@@ -19,14 +20,20 @@ from tasks.attempt.soft_limit import SoftLimit
 from tasks.processes import forks, process_state, run_table
 from tasks.runtime import Runtime
 from webapp.infra.postgres import database_errors
+from webapp.infra.postgres.engine import in_one_trip
 from webapp.infra.telemetry import traces
 from webapp.infra.telemetry.traceparent import here
+from webapp.jobs import store
 from webapp.jobs.errors import Cancelled, JobTimeout, Snooze
 from webapp.jobs.handlers import HandlerFunction, JobContext, registry
 from webapp.jobs.model import Claim
 from webapp.jobs.states import AttemptOutcome
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy import Engine
+
     from webapp.infra.telemetry.spans import RunningSpan
 
 logger = logging.getLogger(__name__)
@@ -84,6 +91,7 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> Kept:
         progress,
         here() or claim.traceparent,
         claim.callback_of,
+        partial(_tenant_of, parts.engine, claim.id),
     )
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug("job started", extra={"task": claim.task})
@@ -113,6 +121,10 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> Kept:
         runs.ended()
         progress.flush()
         pace.measure(parts, claim.task, seconds)
+
+
+def _tenant_of(engine: Engine, job_id: UUID) -> str:
+    return in_one_trip(engine, lambda connection: store.tenant_of(connection, job_id))
 
 
 def _function_of(claim: Claim) -> HandlerFunction:

@@ -20,6 +20,7 @@ from webapp.access.errors import KeysUnknown
 from webapp.access.model import SCOPES_OF, NewKey, Role, Scope
 from webapp.access.secret import hash_of, new_key
 from webapp.api.openapi import document
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.telemetry import metrics
 
 #: How soon a key that is revoked is refused everywhere, seconds.
@@ -170,8 +171,10 @@ def test_a_key_that_has_expired_says_so(guarded, make, engine):
     guarded.extensions["doorkeeper"].book.forget()
     answer = client.get("/jobs", headers=headers)
     assert (answer.status_code, "has expired" in answer.json["detail"]) == (401, True)
-    assert guarded.extensions["access"].page(ended=True, before=None, limit=1)[0].state == "expired"
-    assert guarded.extensions["access"].page(ended=False, before=None, limit=1) == []
+    assert (
+        guarded.extensions["access"].page(EVERYTHING, ended=True, before=None, limit=1)[0].state == "expired"
+    )
+    assert guarded.extensions["access"].page(EVERYTHING, ended=False, before=None, limit=1) == []
 
 
 def test_a_key_is_good_from_its_networks_alone(guarded, make):
@@ -195,6 +198,7 @@ def test_a_caller_learns_who_they_are(guarded, make):
     assert told.pop("expires_at") is not None
     assert told == {
         "mode": "keys",
+        "tenant": "default",
         "key": key_id,
         "name": "a test's",
         "scopes": ["jobs:submit"],
@@ -337,8 +341,9 @@ def test_a_key_is_looked_up_once_and_a_change_is_seen_within_its_time(app, clock
         assert book.find(digest).caller.key == issued.key.id
         for _ in range(100):
             assert book.find(digest) is not None
-    assert len(sent) == 2
-    access.revoke(issued.key.id, by=None)
+    # The stamp, the tenants, the keys.
+    assert len(sent) == 3
+    access.revoke(issued.key.id, EVERYTHING, by=None)
     clock.now += LOOK_EVERY - 0.01
     assert book.find(digest) is not None
     clock.now += 0.02
@@ -398,7 +403,7 @@ def test_a_key_that_is_revoked_is_refused_by_every_process_in_time(guarded, make
 
     thread = threading.Thread(target=hammer)
     thread.start()
-    guarded.extensions["access"].revoke(key_id, by=None)
+    guarded.extensions["access"].revoke(key_id, EVERYTHING, by=None)
     revoked = time.monotonic()
     thread.join(20)
     halt.set()
@@ -417,13 +422,13 @@ def test_two_secrets_are_good_while_a_key_is_rotated_and_the_scopes_stay(guarded
     key_id, first = make(Scope.JOBS_READ)
     shown = [first]
     for _ in range(2):
-        issued = access.rotate(key_id, overlap=3_600, by="a test")
+        issued = access.rotate(key_id, EVERYTHING, overlap=3_600, by="a test")
         shown.append({"Authorization": f"Bearer {issued.secret}"})
         assert len(issued.key.hints) == 2
         book.forget()
         assert [client.get("/jobs", headers=one).status_code for one in shown[-2:]] == [200, 200]
     assert client.get("/jobs", headers=first).status_code == 401
-    issued = access.rotate(key_id, overlap=0, by="a test")
+    issued = access.rotate(key_id, EVERYTHING, overlap=0, by="a test")
     book.forget()
     assert [client.get("/jobs", headers=one).status_code for one in shown] == [401, 401, 401]
     last = {"Authorization": f"Bearer {issued.secret}"}
@@ -489,12 +494,12 @@ def test_when_a_key_was_last_used_is_written_for_all_at_once(guarded, make):
         assert uses.flush()
         assert not uses.flush()
     assert len(sent) == 1
-    keys = access.page(ended=False, before=None, limit=10)
+    keys = access.page(EVERYTHING, ended=False, before=None, limit=10)
     assert {key.id for key in keys if key.last_used_from == "10.0.0.7"} == {key_id for key_id, _ in used}
     newest = keys[0].last_used_at
     uses.note(keys[0].id, 1.0, "10.0.0.8")
     uses.flush()
-    assert access.page(ended=False, before=None, limit=1)[0].last_used_at == newest
+    assert access.page(EVERYTHING, ended=False, before=None, limit=1)[0].last_used_at == newest
 
 
 def test_uses_that_cannot_be_written_harm_no_one(guarded, make):

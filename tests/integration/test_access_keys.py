@@ -8,6 +8,7 @@ import pytest
 
 from webapp.access import store
 from webapp.access.model import NewKey, Role, Scope
+from webapp.flow.reach import EVERYTHING
 
 MANAGER = (Scope.ACCESS_MANAGE, Scope.JOBS_READ)
 
@@ -187,11 +188,11 @@ def test_a_giver_that_was_revoked_a_moment_ago_gives_nothing(guarded, make):
     number, headers = make(*MANAGER)
     client = guarded.test_client()
     assert numbers(client, headers) == [number]
-    guarded.extensions["access"].revoke(number, by=None)
+    guarded.extensions["access"].revoke(number, EVERYTHING, by=None)
     # This process has not looked since, and lets it in for a second more.
     answer = client.post("/access/keys", headers=headers, json={"name": "robot", "scopes": ["jobs:read"]})
     assert answer.status_code == 401
-    assert len(guarded.extensions["access"].page(ended=True, before=None, limit=10)) == 1
+    assert len(guarded.extensions["access"].page(EVERYTHING, ended=True, before=None, limit=10)) == 1
 
 
 def test_there_is_a_bound_on_live_keys(guarded, make, monkeypatch):
@@ -216,7 +217,7 @@ def test_who_shows_no_key_changes_none(another_app, api_auth):
     for path, more in calls:
         answer = client.post(path, **more)
         assert (answer.status_code, "flask --app wsgi access key" in answer.json["detail"]) == (403, True)
-    (key,) = app.extensions["access"].page(ended=True, before=None, limit=10)
+    (key,) = app.extensions["access"].page(EVERYTHING, ended=True, before=None, limit=10)
     assert (key.state, len(key.hints)) == ("live", 1)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import event
 
 from webapp.access.model import NewKey, Role
 from webapp.api.callers import check_start
+from webapp.flow.reach import EVERYTHING
 from webapp.settings import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +76,7 @@ def test_with_a_key_it_starts_and_holds_no_connection(another_app, key, changes,
 
 
 def test_a_key_that_is_revoked_is_none(another_app, app, key):
-    app.extensions["access"].revoke(key.key.id, by=None)
+    app.extensions["access"].revoke(key.key.id, EVERYTHING, by=None)
     with pytest.raises(SettingsError, match="there is no API key"):
         check_start(another_app(api_host=EVERYWHERE))
 

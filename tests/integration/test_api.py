@@ -41,6 +41,8 @@ ANSWERED = {
     "callback_job_id",
     "cancel_reason",
     "result_note",
+    "tenant",
+    "submitted_by",
     "key",
     "progress",
 }

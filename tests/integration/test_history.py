@@ -23,6 +23,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from tasks.sweeps.keep_history import run_keep_history
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 from webapp.jobs import control, ends, history, insert, retention, store
 from webapp.jobs.history import Period
@@ -283,7 +284,7 @@ def test_a_look_at_a_young_job_passes_over_the_days_before_it(engine, days):
     days(-40, -39, -38, -3)
     job = queued(engine)
     with engine.connect() as connection:
-        statement = store._FIND.bindparams(
+        statement = store._FIND.by(EVERYTHING).bindparams(
             id=job.id, since=retention.may_end_from(job.id), until=retention.END
         )
         compiled = statement.compile(engine, compile_kwargs={"literal_binds": True})

@@ -20,6 +20,7 @@ from webapp.dead_letters import store as dead_letters
 from webapp.dead_letters.model import DeadLetterFilter, ResolveRequest
 from webapp.flow import look_store
 from webapp.flow.reach import EVERYTHING, Reach
+from webapp.flow.tenant import DEFAULT
 from webapp.infra.postgres.engine import Statement
 from webapp.jobs import callbacks, control, ends, pages, search, store
 from webapp.jobs.filters import Filter, first_id
@@ -139,6 +140,8 @@ BOUNDED = {
     "first page of a queue": listed(queue="default"),
     "first page of a day": listed(created_after=NOW - timedelta(days=1)),
     "what waits": listed(status="queued"),
+    "first page of the default tenant among others": listed(tenant=1),
+    "what waits of a tenant": listed(tenant=7, status="queued"),
     "second page": lambda connection, job: pages.page(connection, Filter(), limit=100, before=job),
     "jobs/find_job find": lambda connection, job: store.find(connection, job, EVERYTHING),
     "jobs/callbacks take_ended": lambda connection, _: callbacks.take_ended(connection, 10, RECENT),
@@ -164,7 +167,9 @@ EVERY_DAY = {
     # After a lost answer to an end.
     "jobs/status_after": lambda connection, job: ends.status_after(connection, claim_of(job)),
     # A key of queues meets a key of a job that is taken: it may be by one of any day.
-    "jobs/reached": lambda connection, job: unseen(connection, [job], Reach(frozenset({"video"}))),
+    "jobs/reached": lambda connection, job: unseen(
+        connection, [job], Reach(DEFAULT, frozenset({"video"}), is_alone=True)
+    ),
     # Once a minute.
     "jobs/callbacks take_ended": lambda connection, _: callbacks.take_ended(connection, 10),
     # Tags have no order, so the few jobs that have them may be of any day.

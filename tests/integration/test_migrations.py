@@ -23,7 +23,7 @@ TABLES = {
     *("jobs", "jobs_living", "job_attempts", "dead_letters", "idempotency_keys", "unique_keys"),
     *("queues", "task_limits", "key_limits", "flow_changes", "queue_looks"),
     *("lanes", "lane_turns", "lane_rates", "lane_wakeups"),
-    *("access_keys", "access_secrets", "access_state"),
+    *("tenants", "access_keys", "access_secrets", "access_state"),
     *("audit_events", "audit_events_rest", "audit_seals"),
 }
 

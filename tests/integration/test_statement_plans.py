@@ -13,6 +13,7 @@ from factories import new_job
 from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.postgres.engine import BY_INDEX, Statement
 from webapp.infra.postgres.literals import array_of, text_array_of
 from webapp.infra.postgres.sql_files import read_sql
@@ -142,7 +143,7 @@ HOT = {
         {"limit": 100, "spared": "djps.ProcessDied"},
     ),
     "one job": lambda: (
-        store._FIND.text,
+        store._FIND.by(EVERYTHING).text,
         {"id": (one := some(1)[0])} | dict(zip(("since", "until"), retention.ends_within(one), strict=True)),
     ),
     "watching": lambda: (store._WATCH.text, {"id": some(1)[0]}),

@@ -417,7 +417,7 @@ def test_the_server_says_how_long_it_is_up(engine):
         ("result = '1'", "jobs_result_when_completed"),
         ("payload = '[]'", "jobs_payload_is_object"),
         ("idempotency_key = ''", "jobs_key_length"),
-        ("idempotency_key = repeat('k', 256)", "jobs_key_length"),
+        ("idempotency_key = repeat('k', 268)", "jobs_key_length"),
         ("max_retries = 101", "jobs_max_retries_in_range"),
         ("timeout = 0", "jobs_timeout_positive"),
         ("priority = 10", "jobs_priority_in_range"),

@@ -127,7 +127,7 @@ def test_one_that_waited_for_the_key_sees_who_took_it(service, engine, eventuall
     job = service._rules.complete(
         Submission({"task": "noop"}, options=Options(unique=Unique("k"))),
         uuid7(),
-        Origin(None, None),
+        Origin(None, None, EVERYTHING, None),
         datetime.now(UTC),
     )
     with connection.begin():

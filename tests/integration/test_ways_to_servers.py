@@ -47,7 +47,8 @@ def test_a_host_that_says_nothing_costs_a_share_of_one_request(another_app, behi
         began = time.monotonic()
         assert client.post("/jobs", json={"payload": {"task": "noop"}}).status_code == 201
         taken.append(time.monotonic() - began)
-    assert 0.3 < taken[0] < 1.5
+    # The look at tenants is the first that meets the host, and has less time than a request.
+    assert 0.1 < taken[0] < 1.5
     # Each would pay its share; on a busy machine one may take as long for another reason.
     assert min(taken[1:]) < 0.2
     assert client.get("/health/ready").status_code == 200

@@ -7,7 +7,6 @@ from flask import Flask
 
 from webapp.access.model import (
     ANYONE,
-    DEFAULT_TENANT,
     SCOPES_OF,
     Caller,
     Openness,
@@ -21,6 +20,7 @@ from webapp.api.needs import UndeclaredNeed, need_of, needs, needs_of
 from webapp.api.openapi import documented, operation_of, security_of
 from webapp.api.redaction import NOT_SHOWN, without_content, without_error
 from webapp.flow.reach import EVERYTHING
+from webapp.flow.tenant import DEFAULT
 
 NO_ONE = Caller(frozenset(), EVERYTHING)
 READER = Caller(frozenset({Scope.JOBS_READ}), EVERYTHING, key=7, name="dashboard")
@@ -79,9 +79,9 @@ def test_a_key_has_the_scopes_of_its_role_and_its_own(role, scopes, may):
 
 
 def test_a_caller_has_a_tenant_and_cannot_be_changed():
-    assert ANYONE.tenant == READER.tenant == DEFAULT_TENANT
+    assert ANYONE.tenant == READER.tenant == DEFAULT
     with pytest.raises(AttributeError):
-        READER.tenant = 2
+        READER.reach = ANYONE.reach
 
 
 def test_who_sees_content_is_a_scope_of_its_own():

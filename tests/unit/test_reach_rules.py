@@ -7,10 +7,12 @@ from uuid import UUID
 
 import pytest
 
+from webapp.access.service import Access
 from webapp.dead_letters.service import DeadLetters
 from webapp.flow.keys import Keys
 from webapp.flow.reach import EVERYTHING, Reach
 from webapp.flow.service import Flow
+from webapp.flow.tenant import DEFAULT
 from webapp.jobs.errors import KeyElsewhere, KeyOfPruned, KeyReused, UniqueHeld, UniqueOfPruned
 from webapp.jobs.options import Options
 from webapp.jobs.service import Jobs
@@ -18,7 +20,7 @@ from webapp.jobs.submission import Placed, Submission
 from webapp.jobs.unique import Unique
 from webapp.jobs.unseen import Unseen, hidden, taken_keys
 
-ONE, TWO = Reach(frozenset({"video"})), Reach(frozenset({"video", "mail"}))
+ONE, TWO = Reach(DEFAULT, frozenset({"video"})), Reach(DEFAULT, frozenset({"video", "mail"}))
 MINE, THEIRS, GONE = UUID(int=1), UUID(int=2), UUID(int=3)
 UNSEEN = Unseen(frozenset({THEIRS}), frozenset({GONE}))
 #: What of the services answers no caller about a queue or a job.
@@ -27,6 +29,8 @@ ABOUT_NONE = {
     DeadLetters: set(),
     Flow: {"check_workers", "note", "put_on_record", "wait_for_books", "settle"},
     Keys: set(),
+    # Keys are made and looked up by who holds a secret, or by a command.
+    Access: {"create", "init", "adopt", "of_secret", "disconnect", "has_keys"},
 }
 
 
@@ -61,7 +65,7 @@ def test_all_that_is_asked_for_a_caller_takes_their_reach_and_has_no_default_for
         (ONE, None, False, ("video", None)),
         (TWO, None, False, (None, ("mail", "video"))),
         (TWO, "mail", True, ("mail", None)),
-        (Reach(frozenset()), None, False, (None, ())),
+        (Reach(DEFAULT, frozenset()), None, False, (None, ())),
     ],
 )
 def test_a_reach_has_its_queues_and_what_is_looked_for_is_kept_to_them(reach, queue, has, looks_for):

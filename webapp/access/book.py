@@ -18,6 +18,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from webapp.access import store
 from webapp.access.errors import KeysUnknown
 from webapp.access.model import LiveKey
+from webapp.access.secret import apart
+from webapp.flow.reach import Reach
+from webapp.flow.tenant import DEFAULT
 from webapp.infra.background import Clock
 from webapp.infra.postgres import database_errors, deadlines
 from webapp.infra.postgres.engine import in_one_trip
@@ -34,6 +37,8 @@ LOOK_FOR_UNKNOWN = 0.1
 LOOK_BUDGET = 0.5
 #: How long the keys that are known are good while the database does not answer, seconds. It answers nothing else meanwhile.
 GRACE = 60.0
+#: So long what is known of tenants is believed, seconds; a tenant gets its first key later than that after it was made.
+SURE_FOR = 3.0
 #: How long after a look in vain the next one may be, seconds.
 REST = 0.25
 
@@ -58,6 +63,7 @@ class KeyBook:
         """Has the next question read the keys anew, whatever their age."""
         with self._lock:
             self._keys, self._stamp, self._is_away = {}, None, False
+            self._guests: frozenset[str] | None = None
             self._asked_at = self._known_at = self._look_at = float("-inf")
 
     def find(self, digest: bytes) -> LiveKey | None:
@@ -65,7 +71,25 @@ class KeyBook:
         late = self._clock() - self._look_at
         if late >= 0.0:
             self._look(LOOK_EVERY, wait=late >= LONGEST_AGE - LOOK_EVERY)
-        return self._keys.get(digest)
+        return self._known(digest)
+
+    def reach_of_anyone(self) -> Reach:
+        """How far those reach of whom no key is asked: all that is the default tenant's."""
+        late = self._clock() - self._look_at
+        if late >= 0.0:
+            self._look(LOOK_EVERY, wait=late >= LONGEST_AGE - LOOK_EVERY)
+        guests = self._guests
+        return Reach(
+            DEFAULT, None, guests or frozenset(), is_alone=guests is not None and not guests and self.is_sure
+        )
+
+    @property
+    def is_sure(self) -> bool:
+        """True if what is known of tenants is so young that one that was made since has no key yet."""
+        return self._clock() - self._known_at <= SURE_FOR
+
+    def _known(self, digest: bytes) -> LiveKey | None:
+        return self._keys.get(digest) or self._keys.get(apart(digest))
 
     def find_new(self, digest: bytes) -> LiveKey | None:
         """The same of one that `find` did not know: it may just have been made.
@@ -76,7 +100,7 @@ class KeyBook:
         self._look(LOOK_FOR_UNKNOWN, wait=True)
         if self._is_away:
             raise KeysUnknown
-        return self._keys.get(digest)
+        return self._known(digest)
 
     def _look(self, age: float, *, wait: bool) -> None:
         """Looks at the keys anew, unless that was done a moment ago.
@@ -108,12 +132,12 @@ class KeyBook:
                 logger.warning("keys cannot be looked at", extra=database_errors.fields_of(error))
             self._is_away = True
             if asked - self._known_at >= GRACE:
-                self._keys, self._stamp = {}, None
+                self._keys, self._stamp, self._guests = {}, None, None
             return
         self._is_away, self._known_at = False, asked
 
     def _read_changes(self, connection: Connection) -> None:
         # The stamp first: keys that come in between are read, and read again at the next look.
         stamp = store.stamp_now(connection)
-        if stamp != self._stamp:
-            self._keys, self._stamp = store.living(connection), stamp
+        if stamp != self._stamp or self._guests is None:
+            (self._keys, self._guests), self._stamp = store.known(connection), stamp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -94,6 +95,17 @@ class FromAnotherSite(NotLetIn):
         super().__init__(f"a page of another site must not do this (given: {given[:100]})")
 
 
+class TenantSuspended(NotLetIn):
+    """The tenant of the key is suspended."""
+
+    reason = "suspended"
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(
+            f"the tenant {slug!r} is suspended, so its keys are refused; its jobs that wait and run go on"
+        )
+
+
 class ScopeMissing(NotLetIn):
     """The caller's key lacks a scope."""
 
@@ -116,27 +128,100 @@ class KeysUnknown(NotLetIn):
         )
 
 
+class Whose(StrEnum):
+    """Whose quota it is."""
+
+    KEY = "key"
+    TENANT = "tenant"
+
+
 class QuotaExceeded(AccessError):
-    """A key has used as much as it may.
+    """A key, or a tenant, has used as much as it may.
 
     Args:
         quota: its name.
         limit: as much as it may use.
         used: what it has used, within the minute or right now.
         retry_after: until it may go on, seconds; None: this alone is more than it may ever use at once.
+        whose: it is.
     """
 
-    def __init__(self, quota: str, limit: int, used: int, retry_after: int | None) -> None:
+    def __init__(
+        self, quota: str, limit: int, used: int, retry_after: int | None, *, whose: Whose = Whose.KEY
+    ) -> None:
         when = (
             "this alone is more: ask for less at once"
             if retry_after is None
             else f"come again in {retry_after} s"
         )
-        super().__init__(f"the key's quota {quota} is {limit:,}, and {used:,} are used; {when}")
+        super().__init__(f"the {whose}'s quota {quota} is {limit:,}, and {used:,} are used; {when}")
         self.quota = quota
         self.limit = limit
         self.used = used
         self.retry_after = retry_after
+
+
+class UnknownTenant(AccessError):
+    """There is no such tenant."""
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(f"there is no tenant {slug!r}; `access tenant list` shows those that there are")
+
+
+class TenantExists(AccessError):
+    """There is a tenant of this name."""
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(f"there is a tenant {slug!r} already")
+
+
+class TooManyTenants(AccessError):
+    """There are as many tenants as may be."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"there are {most:,} tenants, and no more may be")
+
+
+class NameTaken(AccessError):
+    """A queue that others may use would become the new tenant's own."""
+
+    def __init__(self, slug: str, queues: Iterable[str]) -> None:
+        super().__init__(
+            f"a tenant {slug!r} would own the queues whose names begin with its own and a dot, and there are such:"
+            f" {', '.join(sorted(queues))}; take another name"
+        )
+
+
+class NotTheDefault(AccessError):
+    """The default tenant is always there, and is not suspended."""
+
+    def __init__(self) -> None:
+        super().__init__("the default tenant cannot be suspended: it is that of those who run DJPS")
+
+
+class NotCounted(AccessError):
+    """Waiting jobs of the default tenant are not counted for a quota."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "max_queued is for tenants beside the default one, whose waiting jobs have an index; bound its queues by max_depth"
+        )
+
+
+class OlderProcesses(AccessError):
+    """A process of a release that keeps no tenants apart may be alive.
+
+    Args:
+        workers: the workers that are; None: it is not known which there are.
+    """
+
+    def __init__(self, workers: Iterable[str] | None) -> None:
+        super().__init__(
+            "Redis does not say which workers are alive, so whether all of them keep tenants apart; try again"
+            if workers is None
+            else "a tenant can be made once no worker of a release that keeps none apart is alive: restart "
+            + ", ".join(list(workers)[:5])
+        )
 
 
 class UnknownKey(AccessError):

@@ -1,7 +1,6 @@
 """Access as values: scopes, the roles that are sets of them, who asks, and whether they may. No I/O.
 
-A caller has a tenant. There is one tenant so far, so every caller has the same; a query that is to be kept to a tenant's rows takes it
-from here.
+A caller has a reach, which has a tenant: all that is kept to a tenant's rows takes it from there.
 """
 
 from __future__ import annotations
@@ -13,12 +12,10 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 
-from webapp.access.errors import KeyExpired, NotFromHere
+from webapp.access.errors import KeyExpired, NotFromHere, TenantSuspended
 from webapp.access.quotas import Quotas
-from webapp.flow.reach import EVERYTHING, Reach
-
-#: The tenant to which everything belongs as long as there is one.
-DEFAULT_TENANT = 1
+from webapp.flow.reach import Reach
+from webapp.flow.tenant import DEFAULT, DEFAULT_SLUG, DEFAULT_TENANT, Tenant
 
 
 class Scope(StrEnum):
@@ -80,6 +77,8 @@ _OPERATOR = _VIEWER | {
 }
 #: What these scopes are for is about all queues, so no key that is kept to some has one of them.
 OF_ALL_QUEUES = frozenset({Scope.METRICS_READ, Scope.AUDIT_READ, Scope.ACCESS_MANAGE})
+#: What these are for is about all tenants, so only keys of the default one have them, whatever their role is.
+OF_ALL_TENANTS = frozenset({Scope.METRICS_READ})
 #: The scopes of each role.
 SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
     Role.VIEWER: _VIEWER,
@@ -106,21 +105,26 @@ class Caller:
 
     Args:
         scopes: what they may.
-        reach: of which queues.
-        tenant: whose rows they may reach.
+        reach: of which tenant, and of which of its queues.
         key: the number of the key that they have shown; None: none was asked for.
         name: the name of that key.
         expires_at: when what they have shown is good no more, seconds of the epoch; None: never.
         quotas: how much they may use; None: as much as all others.
+        of_tenant: how much all keys of their tenant may use together; None: as much as they like.
     """
 
     scopes: frozenset[Scope]
     reach: Reach
-    tenant: int = DEFAULT_TENANT
     key: int | None = None
     name: str | None = None
     expires_at: float | None = None
     quotas: Quotas | None = None
+    of_tenant: Quotas | None = None
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose rows they may reach."""
+        return self.reach.home
 
     @property
     def sees_content(self) -> bool:
@@ -128,8 +132,39 @@ class Caller:
         return Scope.JOBS_CONTENT in self.scopes
 
 
-#: A caller where no key is asked for: may everything.
-ANYONE = Caller(frozenset(Scope), EVERYTHING)
+@dataclass(frozen=True, slots=True)
+class TenantRecord:
+    """A tenant on record.
+
+    Args:
+        slug: its name, with which the names of its own queues begin.
+        name: what people call it.
+        suspended_at: since when its keys are refused; None: they are not.
+        quotas: how much all its keys may use together; None: as much as they like.
+        keys: how many of its keys are not revoked.
+    """
+
+    id: int
+    slug: str
+    name: str
+    created_at: datetime
+    suspended_at: datetime | None
+    quotas: Quotas | None
+    keys: int
+
+    @property
+    def status(self) -> str:
+        """`active`, or `suspended`."""
+        return "active" if self.suspended_at is None else "suspended"
+
+    @property
+    def is_default(self) -> bool:
+        """True for the one that there always is."""
+        return self.id == DEFAULT_TENANT
+
+
+#: A caller where no key is asked for: may everything, as one of the default tenant.
+ANYONE = Caller(frozenset(Scope), Reach(DEFAULT, None))
 
 
 class Mode(StrEnum):
@@ -192,7 +227,7 @@ def refusal_of(need: Need, caller: Caller | None) -> Refused | None:
         caller: None for one who has shown no key where one is needed.
 
     Example:
-        >>> refusal_of(Scope.JOBS_SUBMIT, Caller(frozenset({Scope.JOBS_READ}), EVERYTHING))
+        >>> refusal_of(Scope.JOBS_SUBMIT, Caller(frozenset({Scope.JOBS_READ}), ANYONE.reach))
         Refused(missing=<Scope.JOBS_SUBMIT: 'jobs:submit'>)
     """
     if need is Openness.PUBLIC:
@@ -217,10 +252,12 @@ class LiveKey:
     Args:
         caller: who shows it.
         networks: from where it may be shown; none stands for everywhere.
+        is_suspended: its tenant is.
     """
 
     caller: Caller
     networks: tuple[Network, ...] = ()
+    is_suspended: bool = False
 
     def check(self, now: float, address: str | None) -> None:
         """Looks whether the key may be shown now, and from there.
@@ -232,7 +269,10 @@ class LiveKey:
         Raises:
             KeyExpired: it has expired.
             NotFromHere: it must not be shown from there.
+            TenantSuspended: its tenant is.
         """
+        if self.is_suspended:
+            raise TenantSuspended(self.caller.tenant.slug)
         expires_at = self.caller.expires_at
         if expires_at is not None and now >= expires_at:
             raise KeyExpired(f"the key {self.caller.name!r} has expired")
@@ -269,6 +309,7 @@ class NewKey:
         lifetime: how long it is good, seconds; None: until it is revoked.
         queues: of which queues it may see and steer jobs; none stands for all.
         quotas: how much it may use; None: as much as all others.
+        tenant: the name of the tenant whose rows it may reach.
     """
 
     name: str
@@ -278,6 +319,7 @@ class NewKey:
     lifetime: float | None = None
     queues: tuple[str, ...] = ()
     quotas: Quotas | None = None
+    tenant: str = DEFAULT_SLUG
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,10 +330,11 @@ class AccessKey:
         state: `live`, `revoked` or `expired`, by the database's clock.
         hints: the last characters of the secrets that are good for it, the older first; one, and two while it is rotated.
         queues: of which queues it may see and steer jobs; none stands for all.
+        tenant: the name of the tenant whose rows it may reach.
     """
 
     id: int
-    tenant: int
+    tenant: str
     name: str
     role: str | None
     scopes: tuple[str, ...]

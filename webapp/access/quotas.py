@@ -1,4 +1,4 @@
-"""How much a key may do: numbers that its owner sets, each for itself. Pure."""
+"""How much a key, or all keys of a tenant together, may do: numbers that its owner sets, each for itself. Pure."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ MOST = {
     "max_waiters": 1_000,
     "max_payload_bytes": 16 * 1024**2,
 }
+#: The same of a tenant.
+MOST_OF_TENANT = MOST | {"max_queued": 250_000}
 
 
 class Quotas(NamedTuple):
@@ -22,12 +24,14 @@ class Quotas(NamedTuple):
         read_per_minute: requests that change nothing, within any minute.
         max_waiters: requests of one API process that wait for a job at once.
         max_payload_bytes: the largest body, and the largest item of a batch.
+        max_queued: jobs that wait; of a tenant alone.
     """
 
     submit_per_minute: int | None = None
     read_per_minute: int | None = None
     max_waiters: int | None = None
     max_payload_bytes: int | None = None
+    max_queued: int | None = None
 
 
 def quotas_of(found: Mapping[str, Any] | None) -> Quotas | None:

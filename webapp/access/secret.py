@@ -29,6 +29,7 @@ LONGEST_HEADER = 200
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _KEY = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{RANDOM_CHARACTERS + CHECKSUM_CHARACTERS}}}", re.ASCII)
 _SCHEME = "bearer "
+_APART = b"of another tenant:"
 
 
 def new_key() -> str:
@@ -63,14 +64,26 @@ class Kept(NamedTuple):
     hint: str
 
 
-def kept(key: str) -> Kept:
-    """What is kept of a key."""
-    return Kept(hash_of(key), hint_of(key))
+def kept(key: str, *, of_guest: bool = False) -> Kept:
+    """What is kept of a key.
+
+    Args:
+        of_guest: it is of another tenant than the default one.
+    """
+    return Kept(apart(hash_of(key)) if of_guest else hash_of(key), hint_of(key))
 
 
 def hash_of(key: str) -> bytes:
     """What a key is known by."""
     return sha256(key.encode()).digest()
+
+
+def apart(digest: bytes) -> bytes:
+    """What a key of another tenant than the default one is known by, of its hash.
+
+    A process of a release that keeps no tenants apart does not know such a key, so it lets no one in with it.
+    """
+    return sha256(_APART + digest).digest()
 
 
 def hint_of(key: str) -> str:

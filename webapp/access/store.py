@@ -9,14 +9,24 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
 
-from webapp.access.model import OF_ALL_QUEUES, AccessKey, Caller, LiveKey, NewKey, scopes_of
+from webapp.access.model import (
+    OF_ALL_QUEUES,
+    OF_ALL_TENANTS,
+    AccessKey,
+    Caller,
+    LiveKey,
+    NewKey,
+    scopes_of,
+)
 from webapp.access.quotas import Quotas, given, quotas_of
-from webapp.access.secret import Kept
+from webapp.access.secret import Kept, apart
 from webapp.flow.reach import EVERYTHING, Reach
+from webapp.flow.reached import Reached
+from webapp.flow.tenant import DEFAULT, DEFAULT_SLUG, DEFAULT_TENANT, Tenant
 from webapp.infra.postgres.sql_files import read_sql
 
 logger = logging.getLogger(__name__)
@@ -25,8 +35,22 @@ logger = logging.getLogger(__name__)
 MOST_KEYS = 10_000
 #: Most secrets that a process keeps: a key has two while it is rotated.
 MOST_SECRETS = 2 * MOST_KEYS
+#: Most tenants beside the default one: each process keeps their names.
+MOST_TENANTS = 1_000
 #: How long the owner of an expired key is told that it has, seconds; later it is unknown.
 TOLD_FOR = 7 * 86_400.0
+
+
+class Known(NamedTuple):
+    """What each process keeps.
+
+    Args:
+        keys: those that let someone in, and those that did a moment ago, by the hashes of their secrets.
+        guests: the names of the tenants beside the default one.
+    """
+
+    keys: dict[bytes, LiveKey]
+    guests: frozenset[str]
 
 
 def _statement(name: str) -> TextClause:
@@ -37,9 +61,11 @@ _STAMP, _STAMP_NOW, _LIVING, _LIVE_NUMBER = map(_statement, ("stamp", "stamp_now
 _ADD_KEY, _ADD_SECRET, _DATE_SECRETS, _REVOKE = map(
     _statement, ("add_key", "add_secret", "date_secrets", "revoke")
 )
-_FIND, _OF_SECRET, _PAGE, _ADMIN, _NOTE_USES, _SET_QUOTAS = map(
-    _statement, ("find", "of_secret", "page", "admin", "note_uses", "set_quotas")
+_OF_SECRET, _ADMIN, _NOTE_USES, _SET_QUOTAS = map(
+    _statement, ("of_secret", "admin", "note_uses", "set_quotas")
 )
+_FIND, _PAGE = (Reached(__file__, "keys", name) for name in ("find", "page"))
+_GUESTS = text(read_sql(__file__, "tenants", "names"))
 
 
 def stamp(connection: Connection) -> None:
@@ -53,25 +79,39 @@ def stamp_now(connection: Connection) -> str | None:
     return found
 
 
-def living(connection: Connection) -> dict[bytes, LiveKey]:
-    """The secrets that let someone in, by their hashes, and those that did a moment ago."""
+def known(connection: Connection) -> Known:
+    """What each process keeps: read in one statement each, tenants first, so that no key is of one that is not known."""
+    guests = frozenset(connection.execute(_GUESTS, {"most": MOST_TENANTS}).scalars())
     rows = connection.execute(_LIVING, {"told": TOLD_FOR, "most": MOST_SECRETS})
-    return {bytes(row[0]): live for row in rows if (live := _live(row)) is not None}
+    keys = {bytes(row[0]): live for row in rows if (live := _live(row, guests)) is not None}
+    return Known(keys, guests)
 
 
-def _live(row: Sequence[Any]) -> LiveKey | None:
+def _live(row: Sequence[Any], guests: frozenset[str]) -> LiveKey | None:
     """A key as processes keep it; None for one that was changed by hand and cannot be read, which lets no one in."""
-    _, key_id, tenant, name, role, scopes, networks, queues, quotas, expires_at = row
+    _, key_id, tenant_id, name, role, scopes, networks, queues, quotas, expires_at, *of_tenant = row
+    slug, is_suspended, ours, since = of_tenant
     try:
         allowed = tuple(map(ip_network, networks))
     except ValueError:
         logger.warning("key has networks that are none, and is good for nothing", extra={"key": key_id})
         return None
-    may, reach = scopes_of(role, scopes), EVERYTHING
+    may, tenant = scopes_of(role, scopes), Tenant(tenant_id, slug)
     if queues is not None:
         # None is made with such a scope; a role may get one in a later release.
-        may, reach = may - OF_ALL_QUEUES, Reach(frozenset(queues))
-    return LiveKey(Caller(may, reach, tenant, key_id, name, expires_at, quotas_of(quotas)), allowed)
+        may -= OF_ALL_QUEUES
+    if tenant != DEFAULT:
+        may -= OF_ALL_TENANTS
+    reach = Reach(
+        tenant,
+        None if queues is None else frozenset(queues),
+        others=(guests | {DEFAULT_SLUG}) - {slug},
+        is_alone=tenant == DEFAULT and not guests,
+        since=since,
+        key=key_id,
+    )
+    caller = Caller(may, reach, key_id, name, expires_at, quotas_of(quotas), quotas_of(ours))
+    return LiveKey(caller, allowed, is_suspended)
 
 
 def live_number(connection: Connection) -> int:
@@ -79,9 +119,17 @@ def live_number(connection: Connection) -> int:
     return int(connection.execute(_LIVE_NUMBER, {"most": MOST_KEYS}).scalar_one())
 
 
-def add(connection: Connection, wanted: NewKey, secret: Kept, *, by: str | None) -> AccessKey:
-    """Puts a new key on record, with the hash of its secret."""
+def add(
+    connection: Connection, wanted: NewKey, secret: Kept, *, by: str | None, tenant: int = DEFAULT_TENANT
+) -> AccessKey:
+    """Puts a new key on record, with the hash of its secret.
+
+    Args:
+        by: who asks.
+        tenant: whose it is.
+    """
     values = {
+        "tenant": tenant,
         "name": wanted.name,
         "role": wanted.role,
         "scopes": list(wanted.scopes),
@@ -121,14 +169,19 @@ def revoke(connection: Connection, key_id: int) -> None:
     connection.execute(_REVOKE, {"id": key_id})
 
 
-def find(connection: Connection, key_id: int) -> AccessKey | None:
-    """A key on record; None: there is none."""
-    row = connection.execute(_FIND, {"id": key_id}).first()
+def find(connection: Connection, key_id: int, reach: Reach) -> AccessKey | None:
+    """A key on record; None: there is none, or it is another tenant's."""
+    row = connection.execute(
+        _FIND.of(reach.number, of_queues=False), {"id": key_id, "tenant": reach.number}
+    ).first()
     return _key(row) if row is not None else None
 
 
 def _known(connection: Connection, key_id: int) -> AccessKey:
-    return _key(connection.execute(_FIND, {"id": key_id}).one())
+    found = find(connection, key_id, EVERYTHING)
+    if found is None:
+        raise LookupError(key_id)
+    return found
 
 
 def of_secret(connection: Connection, secret: bytes) -> tuple[AccessKey, bool] | None:
@@ -137,18 +190,28 @@ def of_secret(connection: Connection, secret: bytes) -> tuple[AccessKey, bool] |
     Args:
         secret: its hash.
     """
-    row = connection.execute(_OF_SECRET, {"hash": secret}).first()
+    row = connection.execute(_OF_SECRET, {"hash": secret, "hash_apart": apart(secret)}).first()
     return None if row is None else (_known(connection, row[0]), row[1])
 
 
-def page(connection: Connection, *, ended: bool, before: int | None, limit: int) -> list[AccessKey]:
-    """Keys on record, the newest first.
+def page(
+    connection: Connection,
+    reach: Reach,
+    *,
+    ended: bool,
+    before: int | None,
+    limit: int,
+    slug: str | None = None,
+) -> list[AccessKey]:
+    """Keys on record, the newest first: those of the caller's tenant.
 
     Args:
         ended: also those that are revoked or have expired.
         before: only those with a smaller number.
+        slug: only those of this tenant.
     """
-    rows = connection.execute(_PAGE, {"ended": ended, "before": before, "limit": limit})
+    values = {"ended": ended, "before": before, "limit": limit, "slug": slug, "tenant": reach.number}
+    rows = connection.execute(_PAGE.of(reach.number, of_queues=False), values)
     return [_key(row) for row in rows]
 
 

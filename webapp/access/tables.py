@@ -1,4 +1,4 @@
-"""The tables of access control: keys, their secrets' hashes, and the stamp by which processes see that either has changed."""
+"""The tables of access control: tenants, keys, their secrets' hashes, and the stamp by which processes see that either has changed."""
 
 from __future__ import annotations
 
@@ -24,13 +24,33 @@ from sqlalchemy.orm import Mapped, mapped_column
 from webapp.infra.postgres.base import TIME, Base
 
 
+class TenantRow(Base):
+    """Whose jobs and keys there are; number 1 is the default one, which there always is."""
+
+    __tablename__ = "tenants"
+
+    id: Mapped[int] = mapped_column(Integer, Identity(always=True), primary_key=True)
+    slug: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
+    #: Since when its keys are refused; NULL: they are not.
+    suspended_at: Mapped[datetime | None] = mapped_column(TIME)
+    #: How much it may use, by the names of `webapp.access.quotas`; NULL: as much as all others.
+    quotas: Mapped[dict[str, int] | None] = mapped_column(JSONB)
+
+    __table_args__ = (
+        Index("tenants_by_slug", "slug", unique=True),
+        CheckConstraint("id >= 1", name="tenants_from_one"),
+    )
+
+
 class AccessKeyRow(Base):
     """A key; what is good for it is in `access_secrets`."""
 
     __tablename__ = "access_keys"
 
     id: Mapped[int] = mapped_column(Integer, Identity(always=True), primary_key=True)
-    #: Whose rows it reaches. There is one tenant as yet.
+    #: Whose rows it reaches.
     tenant_id: Mapped[int] = mapped_column(Integer, server_default=text("1"))
     name: Mapped[str] = mapped_column(Text)
     #: A named set of scopes; NULL: it has only those of its own.

@@ -79,7 +79,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     guard.init_app(app, settings)
     # Before a slot is taken: a request that is refused holds none.
     callers.init_app(app, settings, engine)
-    usage.init_app(app, settings)
+    usage.init_app(app, settings, engine)
     listen_url = settings.database_listen_url or settings.database_url
     following.init_app(app, listen_url, waiters=settings.max_waiters)
     app.before_request(_begin_time)

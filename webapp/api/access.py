@@ -24,7 +24,7 @@ from webapp.api.access_schemas import (
     RotateRequest,
 )
 from webapp.api.bodies import json_body, json_body_if_any
-from webapp.api.callers import caller
+from webapp.api.callers import caller, reach
 from webapp.api.jobs import query_values
 from webapp.api.openapi import documented
 
@@ -69,7 +69,7 @@ def me() -> Response:
 def index() -> Response:
     """Keys, the newest first; `secrets` are the last characters of what is good for each."""
     query = AccessKeysQuery.model_validate(query_values())
-    found = access().page(ended=query.ended, before=query.cursor, limit=query.limit)
+    found = access().page(reach(), ended=query.ended, before=query.cursor, limit=query.limit)
     return jsonify(AccessKeyPage.of(found, query.limit))
 
 
@@ -83,13 +83,13 @@ def index() -> Response:
     examples=access_examples.CREATE,
 )
 def create() -> Response:
-    """Makes a key; its `secret` is in this answer and nowhere else. It has nothing that the caller's key does not have.
+    """Makes a key; its `secret` is in this answer and nowhere else. It has nothing that the caller's key does not have, and is of its tenant.
 
     `lifetime` is in seconds, a year where it is left out; null: until it is revoked. 403 says what the caller's key lacks. A key with
     `access:manage` is made on the command line alone, and so is any where no key is asked for.
     """
     giver = _giver()
-    wanted = AccessKeyRequest.model_validate(json_body()).wanted()
+    wanted = AccessKeyRequest.model_validate(json_body()).wanted(giver.tenant.slug)
     return _issued(access().create(wanted, by=_named(giver), giver=giver.key), 201)
 
 
@@ -97,7 +97,7 @@ def create() -> Response:
 @documented({200: AccessKeyAnswer}, 404, need=Scope.ACCESS_MANAGE, examples=access_examples.ONE)
 def one(number: int) -> Response:
     """One key, also when it is revoked or has expired."""
-    return jsonify(AccessKeyAnswer.of(access().find(number)))
+    return jsonify(AccessKeyAnswer.of(access().find(number, reach())))
 
 
 @bp.post("/access/keys/<int:number>/rotate")
@@ -117,7 +117,9 @@ def rotate(number: int) -> Response:
     """
     giver = _giver()
     asked = RotateRequest.model_validate(json_body_if_any())
-    return _issued(access().rotate(number, overlap=asked.overlap, by=_named(giver), giver=giver.key), 200)
+    return _issued(
+        access().rotate(number, reach(), overlap=asked.overlap, by=_named(giver), giver=giver.key), 200
+    )
 
 
 @bp.put("/access/keys/<int:number>/quotas")
@@ -136,7 +138,7 @@ def set_quotas(number: int) -> Response:
     """
     giver = _giver()
     wanted = QuotasRequest.model_validate(json_body()).wanted()
-    found = access().set_quotas(number, wanted, by=_named(giver), giver=giver.key)
+    found = access().set_quotas(number, wanted, reach(), by=_named(giver), giver=giver.key)
     return jsonify(AccessKeyAnswer.of(found))
 
 
@@ -145,7 +147,7 @@ def set_quotas(number: int) -> Response:
 def revoke(number: int) -> Response:
     """Makes a key good for nothing, in every process within two and a half seconds; it may be any key, also the caller's."""
     giver = _giver()
-    return jsonify(AccessKeyAnswer.of(access().revoke(number, by=_named(giver), giver=giver.key)))
+    return jsonify(AccessKeyAnswer.of(access().revoke(number, reach(), by=_named(giver), giver=giver.key)))
 
 
 def _giver() -> Caller:

@@ -11,6 +11,7 @@ from webapp.api.examples import Examples, invalid, problem
 
 _KEY: dict[str, Any] = {
     "id": 7,
+    "tenant": "default",
     "name": "dashboard",
     "state": "live",
     "role": "viewer",
@@ -45,6 +46,7 @@ ME = Examples(
     answers={
         200: {
             "mode": "keys",
+            "tenant": "default",
             "key": 7,
             "name": "dashboard",
             "scopes": ["dlq:read", "jobs:read", "queues:read"],

@@ -18,10 +18,12 @@ from webapp.access.model import (
     NewKey,
     Role,
     Scope,
+    TenantRecord,
     scopes_of,
 )
-from webapp.access.quotas import MOST, Quotas, quotas_of
+from webapp.access.quotas import MOST, MOST_OF_TENANT, Quotas, quotas_of
 from webapp.api.schemas import Moment, printable
+from webapp.flow.tenant import DEFAULT_SLUG
 from webapp.infra.jsontext import iso
 from webapp.jobs.handlers import NAME
 
@@ -72,6 +74,18 @@ class QuotasAnswer(BaseModel):
     max_payload_bytes: int | None = None
 
 
+class TenantQuotasRequest(QuotasRequest):
+    """How much all keys of a tenant may use together; what is left out or null, as much as they like."""
+
+    max_queued: int | None = Field(None, ge=1, le=MOST_OF_TENANT["max_queued"])
+
+
+class TenantQuotasAnswer(QuotasAnswer):
+    """The same, as it is."""
+
+    max_queued: int | None = None
+
+
 class AccessKeyRequest(BaseModel):
     """A key that is to be made; `lifetime` is in seconds, null: until it is revoked."""
 
@@ -97,13 +111,16 @@ class AccessKeyRequest(BaseModel):
             )
         return self
 
-    def wanted(self) -> NewKey:
-        """What the domain is asked for."""
+    def wanted(self, tenant: str = DEFAULT_SLUG) -> NewKey:
+        """What the domain is asked for.
+
+        Args:
+            tenant: the name of the one whose key it is.
+        """
         scopes = tuple(dict.fromkeys(self.scopes))
         queues = tuple(dict.fromkeys(self.queues))
-        return NewKey(
-            self.name, self.role, scopes, tuple(self.networks), self.lifetime, queues, self.quotas.wanted()
-        )
+        networks, quotas = tuple(self.networks), self.quotas.wanted()
+        return NewKey(self.name, self.role, scopes, networks, self.lifetime, queues, quotas, tenant)
 
 
 class RotateRequest(BaseModel):
@@ -130,6 +147,7 @@ class AccessKeyAnswer(BaseModel):
     model_config = ConfigDict(extra="forbid", from_attributes=True)
 
     id: int
+    tenant: str
     name: str
     state: Literal["live", "expired", "revoked"]
     role: str | None
@@ -184,12 +202,42 @@ class AccessKeyPage(BaseModel):
         return {"items": [AccessKeyAnswer.of(key) for key in keys], "next_cursor": next_cursor}
 
 
+class TenantRequest(BaseModel):
+    """A tenant that is to be made."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    slug: Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,29}$")]
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(printable)]
+
+
+class TenantAnswer(BaseModel):
+    """A tenant on record; `keys` is how many of its keys are not revoked."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+    id: int
+    slug: str
+    name: str
+    status: Literal["active", "suspended"]
+    created_at: Moment
+    suspended_at: Moment | None
+    quotas: TenantQuotasAnswer | None
+    keys: int
+
+    @classmethod
+    def of(cls, tenant: TenantRecord) -> dict[str, Any]:
+        """The JSON-ready form of a tenant."""
+        return cls.model_validate(tenant).model_dump(mode="json")
+
+
 class CallerAnswer(BaseModel):
     """The answer of `GET /access/me`: `key` and `name` are null where no key was asked for; `queues` where it is good for all."""
 
     model_config = ConfigDict(extra="forbid")
 
     mode: Literal["open", "loopback", "keys"]
+    tenant: str
     key: int | None
     name: str | None
     scopes: list[Scope]
@@ -202,11 +250,14 @@ class CallerAnswer(BaseModel):
         """The JSON-ready form of a caller."""
         return {
             "mode": mode.value,
+            "tenant": caller.tenant.slug,
             "key": caller.key,
             "name": caller.name,
             "scopes": sorted(scope.value for scope in caller.scopes),
             "queues": None if caller.reach.queues is None else sorted(caller.reach.queues),
-            "quotas": None if caller.quotas is None else caller.quotas._asdict(),
+            "quotas": None
+            if caller.quotas is None
+            else {name: getattr(caller.quotas, name) for name in QuotasAnswer.model_fields},
             "expires_at": None
             if caller.expires_at is None
             else iso(datetime.fromtimestamp(caller.expires_at, UTC)),

@@ -46,7 +46,8 @@ def actor_of(caller: Caller, address: str | None, request_id: str | None) -> Act
     """
     if caller.key is not None:
         name = caller.name or str(caller.key)
-        return Actor(ActorKind.KEY, str(caller.key), name, address, request_id)
+        of_guest = caller.tenant.id if caller.reach.is_guest else None
+        return Actor(ActorKind.KEY, str(caller.key), name, address, request_id, of_guest)
     known = address or SOCKET
     return Actor(ActorKind.ADDRESS, known, known, address, request_id)
 

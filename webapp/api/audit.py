@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from webapp.access.model import Scope
 from webapp.api.audit_schemas import AuditAnswer, AuditPage, AuditQuery
+from webapp.api.callers import reach
 from webapp.api.examples import AUDIT
 from webapp.api.jobs import query_values
 from webapp.api.openapi import documented
+from webapp.audit.model import OF_ALL, Whose
 from webapp.audit.service import AuditRecord
 from webapp.infra.postgres import deadlines
 
@@ -39,22 +42,29 @@ def audit_record() -> AuditRecord:
 @bp.get("/audit")
 @documented({200: AuditPage}, 422, 503, need=Scope.AUDIT_READ, query=AuditQuery, examples=AUDIT)
 def index() -> Response:
-    """Who did what, when and why, the newest first.
+    """Who did what, when and why, the newest first: what those of the caller's tenant did.
 
     With `Accept: application/x-ndjson` each act is a line of JSON, and at most 100,000 are sent; `limit` does not count then. Go on
     with the `id` of the last line as `cursor`.
     """
     query = AuditQuery.model_validate(query_values())
+    wanted = replace(query.wanted, whose=_whose())
     if request.accept_mimetypes.best_match(["application/json", LINES]) == LINES:
         slots: WorkSlots = current_app.extensions["work_slots"]
-        return Response(_lines(audit_record(), slots, query.wanted, query.cursor), mimetype=LINES)
-    events = audit_record().page(query.wanted, last=query.cursor, limit=query.limit)
+        return Response(_lines(audit_record(), slots, wanted, query.cursor), mimetype=LINES)
+    events = audit_record().page(wanted, last=query.cursor, limit=query.limit)
     return jsonify(
         {
             "items": [AuditAnswer.of(event) for event in events],
             "next_cursor": events[-1].id if len(events) == query.limit else None,
         }
     )
+
+
+def _whose() -> Whose:
+    """Of which tenant the caller sees acts; where there is one, of all."""
+    within = reach()
+    return OF_ALL if within.number is None else Whose(within.number if within.is_guest else None)
 
 
 def _lines(record: AuditRecord, slots: WorkSlots, wanted: AuditFilter, last: int | None) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from webapp.api.dlq_schemas import Time
 from webapp.api.schemas import Moment, printable
 from webapp.audit.model import AuditEvent, AuditFilter, Event, Named
+from webapp.flow.tenant import DEFAULT_SLUG
 
 #: Longest name of an actor or a target, characters.
 MAX_NAME = 500
@@ -68,11 +70,12 @@ class AuditAnswer(BaseModel):
     changed: int | None
     reason: str | None
     details: dict[str, Any]
+    tenant: str
 
     @classmethod
     def of(cls, event: AuditEvent) -> dict[str, Any]:
         """The JSON-ready form of an event."""
-        return cls.model_validate(event).model_dump(mode="json")
+        return cls.model_validate(replace(event, tenant=event.tenant or DEFAULT_SLUG)).model_dump(mode="json")
 
 
 class AuditPage(BaseModel):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from flask import Flask, Request, g, request
+from flask import Flask, Request, current_app, g, request
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.access.attempts import FailedAttempts
@@ -36,6 +36,7 @@ from webapp.api.needs import needs_of
 from webapp.audit.refusals import Refusals
 from webapp.flow.reach import Reach
 from webapp.infra.postgres import database_errors, deadlines
+from webapp.infra.telemetry import logs
 from webapp.settings.group import LOOPBACK, SettingsError
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Doorkeeper:
             TooManyAttempts: too many keys that are not good came from their address.
             KeysUnknown: the database does not say which keys there are.
             QuotaExceeded: they have read as much as they may.
+            TenantSuspended: their tenant is.
         """
         # Each look through the proxy costs as much as the rest.
         given: Request = request._get_current_object()  # type: ignore[attr-defined] # noqa: SLF001 - werkzeug's own way
@@ -92,8 +94,11 @@ class Doorkeeper:
         refused = None if found is ANYONE else refusal_of(need, found)
         if refused is not None and refused.missing is not None:
             raise ScopeMissing(refused.missing, found.name)
-        if found.quotas is not None:
-            usage.judge(found, found.quotas)
+        if found.quotas is not None or found.of_tenant is not None:
+            usage.judge(found)
+        if found.reach.is_guest:
+            # It is on the lines of this request until its scope ends.
+            logs.bound(tenant=found.tenant.slug).__enter__()
 
     def _caller(self, given: Request) -> Caller:
         if self.mode is Mode.OPEN:
@@ -195,8 +200,12 @@ def caller() -> Caller:
 
 
 def reach() -> Reach:
-    """Of which queues the caller may see and steer jobs."""
-    return caller().reach
+    """Of which tenant and which queues the caller may see and steer jobs."""
+    found = caller()
+    book: KeyBook = current_app.extensions["doorkeeper"].book
+    if found is ANYONE:
+        return book.reach_of_anyone()
+    return found.reach if book.is_sure else found.reach.apart()
 
 
 def require(scope: Scope) -> None:

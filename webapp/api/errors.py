@@ -28,6 +28,7 @@ from webapp.access.errors import (
     TooManyAttempts,
     TooManyKeys,
     UnknownKey,
+    UnknownTenant,
 )
 from webapp.api import outcomes
 from webapp.api.actors import note_refusal
@@ -39,6 +40,7 @@ from webapp.flow.errors import (
     FlowError,
     NotInOrder,
     OlderRelease,
+    Shared,
     StaleVersion,
     TasksOutOfReach,
     UnknownTarget,
@@ -150,6 +152,7 @@ _STATUS_OF: dict[type[JobError], HTTPStatus] = {
 _STATUS_OF_FLOW: dict[type[FlowError], HTTPStatus] = {
     NotInOrder: HTTPStatus.CONFLICT,
     OlderRelease: HTTPStatus.CONFLICT,
+    Shared: HTTPStatus.FORBIDDEN,
     StaleVersion: HTTPStatus.PRECONDITION_FAILED,
     TasksOutOfReach: HTTPStatus.FORBIDDEN,
     UnknownTarget: HTTPStatus.NOT_FOUND,
@@ -161,6 +164,7 @@ _STATUS_OF_ACCESS: dict[type[AccessError], HTTPStatus] = {
     OnCommandLine: HTTPStatus.FORBIDDEN,
     TooManyKeys: HTTPStatus.CONFLICT,
     UnknownKey: HTTPStatus.NOT_FOUND,
+    UnknownTenant: HTTPStatus.NOT_FOUND,
 }
 
 

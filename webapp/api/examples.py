@@ -73,6 +73,8 @@ QUEUED: dict[str, Any] = {
     "progress": None,
     "result_note": None,
     "key": "customer-17",
+    "tenant": "default",
+    "submitted_by": 7,
     "unique_key": None,
 }
 PROCESSING = QUEUED | {
@@ -300,6 +302,7 @@ AUDIT = Examples(
                     "changed": None,
                     "reason": "not needed any more",
                     "details": {"answer": "cancelled"},
+                    "tenant": "default",
                 }
             ],
             "next_cursor": None,

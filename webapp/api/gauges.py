@@ -21,6 +21,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import VERSION
+from webapp.access.queued import of_each
 from webapp.audit import seal_store
 from webapp.flow import lanes
 from webapp.flow import store as flow_store
@@ -51,6 +52,9 @@ ANSWER_TIMEOUT, QUESTION_TIMEOUT = 0.6, 1.2
 #: Most limited queues of which a scrape asks what may start.
 MOST_LIMITED = 100
 
+#: Most tenants of which a scrape tells, and how far their jobs are counted.
+MOST_TENANTS, MOST_OF_TENANT = 200, 20_000
+
 #: Every gauge: what it tells, and its labels.
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "job_queue_depth": ("Unfinished jobs.", ("queue", "status")),
@@ -63,6 +67,10 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "queue_startable": (
         "Due jobs of a limited queue that its limits let start now, counted to 200 of each of 16 lanes.",
         ("queue",),
+    ),
+    "djps_tenant_jobs": (
+        "Unfinished jobs of a tenant beside the default one, counted to 20,000; of the first 200 tenants.",
+        ("tenant", "status"),
     ),
     "dead_letters_open": ("Dead letters that no one has dealt with.", ("task",)),
     "job_counts_estimated": (
@@ -185,6 +193,13 @@ def _limits(connection: Connection) -> Found:
     return Found((*families, _each("queue_startable", startable)))
 
 
+def _tenants(connection: Connection) -> Found:
+    found = of_each(connection, tenants=MOST_TENANTS, most=MOST_OF_TENANT)
+    jobs = {(slug, "queued"): waiting for slug, (waiting, _) in found.items()}
+    jobs |= {(slug, "processing"): running for slug, (_, running) in found.items()}
+    return Found((_each("djps_tenant_jobs", jobs),), MOST_OF_TENANT in jobs.values()) if jobs else Found(())
+
+
 def _letters(connection: Connection) -> Found:
     found = backlog.open_dead_letters(connection)
     letters = Counter({(task_label(task),): 0 for task in registry.names()})
@@ -212,7 +227,16 @@ def _audit(connection: Connection) -> Found:
 
 #: Each is asked by itself: one that takes too long costs the others nothing.
 Question = Callable[[Connection], Found]
-QUESTIONS: tuple[Question, ...] = (_depths, _pauses, _limits, _letters, _connections, _history, _audit)
+QUESTIONS: tuple[Question, ...] = (
+    _depths,
+    _pauses,
+    _limits,
+    _tenants,
+    _letters,
+    _connections,
+    _history,
+    _audit,
+)
 
 
 class LiveGauges(Collector):

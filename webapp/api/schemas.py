@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from webapp.access.model import Scope
-from webapp.api.unique_schemas import UniqueJob, check_text
+from webapp.api.unique_schemas import UniqueJob, check_key, check_text
 from webapp.infra.jsontext import iso
 from webapp.jobs import options
 from webapp.jobs.model import MAX_ATTEMPT, AttemptRow, JobRow
@@ -75,7 +75,7 @@ def _check_number(path: str, value: float) -> None:
 
 
 def _printable_key(value: str) -> str:
-    check_text("idempotency_key", value)
+    check_key("idempotency_key", value)
     return value
 
 
@@ -136,7 +136,7 @@ OneTag = Annotated[str, Field(min_length=1, max_length=options.MAX_TAG_LENGTH), 
 
 
 def _keepable_key(value: str) -> str:
-    check_text("key", value)
+    check_key("key", value)
     return value
 
 
@@ -297,6 +297,8 @@ class JobFields(BaseModel):
     progress: Annotated[dict[str, Any] | None, BeforeValidator(_as_reported)]
     result_note: str | None
     key: str | None
+    tenant: str
+    submitted_by: int | None
 
     @classmethod
     def of(cls, job: JobRow) -> dict[str, Any]:

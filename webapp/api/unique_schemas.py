@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from webapp.flow.tenant import MARK
 from webapp.jobs.unique import MAX_HELD_FOR, MAX_UNIQUE_KEY, MAX_WAIT, OnConflict, Unique, While
 
 
@@ -23,8 +24,19 @@ def check_text(path: str, value: str) -> None:
         raise ValueError(f"{path} must not contain lone surrogates") from None
 
 
+def check_key(path: str, value: str) -> None:
+    """Judges a key at a path of the body.
+
+    Raises:
+        ValueError: it is no text that is kept, or begins as what keeps the keys of tenants apart.
+    """
+    check_text(path, value)
+    if value.startswith(MARK):
+        raise ValueError(f"{path} must not begin with \\u001f")
+
+
 def _keepable_key(value: str) -> str:
-    check_text("unique.key", value)
+    check_key("unique.key", value)
     return value
 
 

@@ -32,6 +32,14 @@ class Event(StrEnum):
     KEY_QUOTAS = "key.quotas"
     #: A key was ended.
     KEY_REVOKE = "key.revoke"
+    #: A tenant was made.
+    TENANT_CREATE = "tenant.create"
+    #: A tenant's keys are refused from here on.
+    TENANT_SUSPEND = "tenant.suspend"
+    #: They are let in again.
+    TENANT_RESUME = "tenant.resume"
+    #: How much all keys of a tenant may use together was changed.
+    TENANT_QUOTAS = "tenant.quotas"
     #: Calls were refused for want of a key or a scope; counted, and not let happen.
     CALL_REFUSED = "call.refused"
 
@@ -86,6 +94,7 @@ class Actor:
         name: what people call them.
         address: where they ask from; None: on this host, by a command.
         request_id: of the request by which they do it.
+        tenant: the number of the tenant of their key; None: the default one, or no key.
     """
 
     kind: ActorKind
@@ -93,6 +102,7 @@ class Actor:
     name: str
     address: str | None = None
     request_id: str | None = None
+    tenant: int | None = None
 
 
 #: DJPS itself.
@@ -156,6 +166,25 @@ class AuditEvent:
     changed: int | None
     reason: str | None
     details: dict[str, Any]
+    tenant: str | None = None
+
+
+class Whose(NamedTuple):
+    """Of which tenant events are wanted.
+
+    Args:
+        tenant: the number of one beside the default one; None: what is not of one.
+        of_all: of all.
+    """
+
+    tenant: int | None = None
+    of_all: bool = False
+
+
+#: Of the default tenant.
+OF_DEFAULT = Whose()
+#: Of all tenants, which only the command line sees.
+OF_ALL = Whose(of_all=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +197,7 @@ class AuditFilter:
         target: about this.
         after: not before this.
         before: before this.
+        whose: of which tenant.
     """
 
     event: str | None = None
@@ -175,6 +205,7 @@ class AuditFilter:
     target: Named | None = None
     after: datetime | None = None
     before: datetime | None = None
+    whose: Whose = OF_DEFAULT
 
     def values(self) -> dict[str, Any]:
         """The values of a statement's conditions."""
@@ -187,4 +218,5 @@ class AuditFilter:
             "target_id": target[1],
             "after": self.after,
             "before": self.before,
+            "tenant": self.whose.tenant,
         }

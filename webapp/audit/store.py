@@ -11,7 +11,11 @@ from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.sql_files import read_sql
 
 _ADD = Statement(read_sql(__file__, "events", "add"))
-_PAGE = text(read_sql(__file__, "events", "page"))
+_MARKS = ("tenant", "default tenant")
+_PAGE_OF_ALL, _PAGE_OF_DEFAULT, _PAGE_OF_GUEST = (
+    text(read_sql(__file__, "events", "page", without=[mark for mark in _MARKS if mark != kept]))
+    for kept in ("", "default tenant", "tenant")
+)
 
 
 def add(connection: Connection, act: Act, actor: Actor, *, success: bool = True) -> None:
@@ -38,6 +42,7 @@ def add(connection: Connection, act: Act, actor: Actor, *, success: bool = True)
         "changed": act.changed,
         "reason": act.reason,
         "details": json.dumps(act.details_for(actor)),
+        "tenant": actor.tenant,
     }
     _ADD.run(connection, values)
 
@@ -48,5 +53,8 @@ def page(connection: Connection, wanted: AuditFilter, *, last: int | None, limit
     Args:
         last: only those with a smaller number.
     """
-    rows = connection.execute(_PAGE, wanted.values() | {"last": last, "limit": limit})
+    statement = _PAGE_OF_DEFAULT if wanted.whose.tenant is None else _PAGE_OF_GUEST
+    if wanted.whose.of_all:
+        statement = _PAGE_OF_ALL
+    rows = connection.execute(statement, wanted.values() | {"last": last, "limit": limit})
     return [AuditEvent(*row) for row in rows]

@@ -61,6 +61,8 @@ class AuditEventRow(Base):
     changed: Mapped[int | None] = mapped_column(Integer)
     reason: Mapped[str | None] = mapped_column(Text)
     details: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'"))
+    #: Whose key did it. NULL: one of the default tenant, or no key; so lines of releases before have the same digest.
+    tenant_id: Mapped[int | None] = mapped_column(Integer)
 
     __table_args__ = (
         PrimaryKeyConstraint("id", "at"),
@@ -69,6 +71,7 @@ class AuditEventRow(Base):
         Index("audit_events_by_target", "target_id", "id"),
         # In this order they are sealed.
         Index("audit_events_by_xid", "xid", "id"),
+        Index("audit_events_by_tenant", "tenant_id", "id", postgresql_where=text("tenant_id IS NOT NULL")),
         {"postgresql_partition_by": "RANGE (at)"},
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from webapp.cli import access, audit, dlq, examples, flow, follow, jobs, limits, submit, workers
+from webapp.cli import access, audit, dlq, examples, flow, follow, jobs, limits, submit, tenants, workers
 
 #: Ours; `db` is Flask-Migrate's.
 GROUPS = (jobs.group, dlq.group, flow.queues, flow.tasks, workers.group, access.group, audit.group)
@@ -18,6 +18,7 @@ for command in (submit.submit, follow.wait, follow.tail, follow.watch):
 for command in (limits.set_queue, limits.list_keys, limits.set_key, limits.apply):
     flow.queues.add_command(command)
 flow.tasks.add_command(limits.set_task)
+access.group.add_command(tenants.group)
 examples.show_in(GROUPS)
 
 

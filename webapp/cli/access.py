@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import click
@@ -35,6 +35,8 @@ from webapp.cli.console import (
     with_options,
     with_plain_errors,
 )
+from webapp.flow.reach import EVERYTHING
+from webapp.flow.tenant import DEFAULT_SLUG
 from webapp.settings import Settings
 
 group = AppGroup("access", help="Keys of the API: who may do what.")
@@ -46,6 +48,7 @@ DAY = 86_400.0
 DAYS = 365.0
 _COLUMNS = (
     "id",
+    "tenant",
     "name",
     "state",
     "role",
@@ -126,10 +129,11 @@ def bootstrap() -> None:
 
 @keys.command("create")
 @click.argument("name")
+@click.option("--tenant", default=DEFAULT_SLUG, show_default=True, help="Whose jobs it may reach.")
 @with_options(*_NEW, by_option)
 @json_option
 @with_plain_errors
-def create(name: str, *, days: float, never: bool, by: str, as_json: bool, **given: Any) -> None:
+def create(name: str, *, tenant: str, days: float, never: bool, by: str, as_json: bool, **given: Any) -> None:
     """Makes a key and prints it, once."""
     asked = {
         "name": name,
@@ -137,22 +141,24 @@ def create(name: str, *, days: float, never: bool, by: str, as_json: bool, **giv
         "scopes": list(given["scopes"]),
         "networks": list(given["networks"]),
         "queues": list(given["queues"]),
-        "quotas": _numbers(given["quotas"]),
+        "quotas": numbers_of(given["quotas"]),
         "lifetime": None if never else days * DAY,
     }
-    _show_issued(_access().create(AccessKeyRequest.model_validate(asked).wanted(), by=by), as_json=as_json)
+    wanted = AccessKeyRequest.model_validate(asked).wanted(tenant)
+    _show_issued(_access().create(wanted, by=by), as_json=as_json)
 
 
 @keys.command("list")
 @click.option("--all", "ended", is_flag=True, help="Also those that are revoked or have expired.")
+@click.option("--tenant", help="Only those of this tenant.")
 @click.option("--limit", type=int, default=100, show_default=True, help="How many at most.")
 @click.option("--cursor", type=int, help="The last key of the page before.")
 @json_option
 @with_plain_errors
-def list_keys(*, ended: bool, limit: int, cursor: int | None, as_json: bool) -> None:
+def list_keys(*, ended: bool, tenant: str | None, limit: int, cursor: int | None, as_json: bool) -> None:
     """Keys, the newest first; `secrets` are the last characters of what is good for each."""
     query = AccessKeysQuery.model_validate({"limit": limit, "cursor": cursor})
-    found = _access().page(ended=ended, before=query.cursor, limit=query.limit)
+    found = _access().page(EVERYTHING, ended=ended, before=query.cursor, limit=query.limit, slug=tenant)
     page = AccessKeyPage.of(found, query.limit)
     if as_json:
         show_json(page)
@@ -175,7 +181,7 @@ def list_keys(*, ended: bool, limit: int, cursor: int | None, as_json: bool) -> 
 def rotate(number: int, *, overlap: float, by: str, as_json: bool) -> None:
     """Gives a key another secret and prints it, once; the one before is good for a while more."""
     asked = RotateRequest.model_validate({"overlap": overlap})
-    _show_issued(_access().rotate(number, overlap=asked.overlap, by=by), as_json=as_json)
+    _show_issued(_access().rotate(number, EVERYTHING, overlap=asked.overlap, by=by), as_json=as_json)
 
 
 @keys.command("quotas")
@@ -186,12 +192,15 @@ def rotate(number: int, *, overlap: float, by: str, as_json: bool) -> None:
 @with_plain_errors
 def set_quotas(number: int, *, quotas: tuple[str, ...], by: str, as_json: bool) -> None:
     """Lets a key use so much from here on, as submit_per_minute=600; what is not named, as much as all others."""
-    wanted = QuotasRequest.model_validate(_numbers(quotas)).wanted()
-    _show(_access().set_quotas(number, wanted, by=by), as_json=as_json)
+    wanted = QuotasRequest.model_validate(numbers_of(quotas)).wanted()
+    _show(_access().set_quotas(number, wanted, EVERYTHING, by=by), as_json=as_json)
 
 
-def _numbers(given: Sequence[str]) -> dict[str, int]:
+def numbers_of(given: Sequence[str], known: Collection[str] = MOST) -> dict[str, int]:
     """The numbers of texts such as max_waiters=3.
+
+    Args:
+        known: the names that there are.
 
     Raises:
         click.BadParameter: one is no such text.
@@ -199,9 +208,9 @@ def _numbers(given: Sequence[str]) -> dict[str, int]:
     found = {}
     for one in given:
         name, _, number = one.partition("=")
-        if name not in MOST or not number.isdecimal() or len(number) > _LONGEST_NUMBER:
+        if name not in known or not number.isdecimal() or len(number) > _LONGEST_NUMBER:
             raise click.BadParameter(
-                f"must be a name and a number, as submit_per_minute=600, of {', '.join(MOST)} (given: {one[:100]!r})"
+                f"must be a name and a number, as submit_per_minute=600, of {', '.join(known)} (given: {one[:100]!r})"
             )
         found[name] = int(number)
     return found
@@ -214,7 +223,7 @@ def _numbers(given: Sequence[str]) -> dict[str, int]:
 @with_plain_errors
 def revoke(number: int, *, by: str, as_json: bool) -> None:
     """Makes a key good for nothing, in every process within two and a half seconds."""
-    _show(_access().revoke(number, by=by), as_json=as_json)
+    _show(_access().revoke(number, EVERYTHING, by=by), as_json=as_json)
 
 
 @keys.command("find")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -11,7 +11,7 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from webapp.api.audit_schemas import AuditAnswer, AuditQuery
-from webapp.audit.model import Event
+from webapp.audit.model import OF_ALL, Event
 from webapp.audit.service import AuditRecord
 from webapp.audit.verifying import MOST_COUNTED, Verified, verify
 from webapp.cli.console import REFUSED, json_option, say, show_json, show_table, with_plain_errors
@@ -55,7 +55,7 @@ def list_events(*, as_json: bool, **options: Any) -> None:
     """Acts on record, the newest first."""
     query = AuditQuery.model_validate({name: value for name, value in options.items() if value is not None})
     record = cast("AuditRecord", current_app.extensions["audit"])
-    events = record.page(query.wanted, last=query.cursor, limit=query.limit)
+    events = record.page(replace(query.wanted, whose=OF_ALL), last=query.cursor, limit=query.limit)
     answers = [AuditAnswer.of(event) for event in events]
     if as_json:
         following = events[-1].id if len(events) == query.limit else None

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp.access.errors import AccessError, UnknownKey
+from webapp.access.errors import AccessError, UnknownKey, UnknownTenant
 from webapp.api.errors import DATABASE_TROUBLES, breaches_of
 from webapp.api.strictjson import BadBody
 from webapp.flow.errors import FlowError, UnknownTarget
@@ -59,7 +59,7 @@ def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
             raise click.UsageError(escaped(rules)) from None
         except BadBody as error:
             raise click.UsageError(escaped(str(error))) from None
-        except (JobNotFound, JobGone, UnknownTarget, UnknownKey) as error:
+        except (JobNotFound, JobGone, UnknownTarget, UnknownKey, UnknownTenant) as error:
             _fail(str(error), NOT_FOUND)
         except (JobError, FlowError, AccessError) as error:
             _fail(str(error), REFUSED)

@@ -29,7 +29,7 @@ class DeadLetterState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewDeadLetter:
-    """A job that has just gone to the dead letter queue."""
+    """A job that has just gone to the dead letter queue; `tenant` is the name of its tenant where that is not the default one."""
 
     id: UUID
     task: str
@@ -37,6 +37,7 @@ class NewDeadLetter:
     reason: str
     request_id: str | None = None
     traceparent: str | None = None
+    tenant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class DeadLetterFilter:
         dead_before: earlier than this moment.
         ids: of jobs.
         queues: of jobs of one of these; of none, nothing is wanted.
+        tenant: of jobs of the tenant with this number.
     """
 
     state: DeadLetterState | None = DeadLetterState.OPEN
@@ -63,11 +65,12 @@ class DeadLetterFilter:
     dead_before: datetime | None = None
     ids: tuple[UUID, ...] | None = None
     queues: tuple[str, ...] | None = None
+    tenant: int | None = None
 
     def within(self, reach: Reach) -> DeadLetterFilter:
         """The same, of what a caller reaches."""
         queue, queues = reach.narrowed(self.queue)
-        return self if queue == self.queue and queues is None else replace(self, queue=queue, queues=queues)
+        return replace(self, queue=queue, queues=queues, tenant=reach.number)
 
     def values(self) -> dict[str, Any]:
         """The values of its conditions, by name."""
@@ -77,6 +80,8 @@ class DeadLetterFilter:
             del given["queues"]
         else:
             given["queues"] = text_array_of(self.queues)
+        if self.tenant is None:
+            del given["tenant"]
         given["ids"] = None if self.ids is None else array_of(self.ids)
         return given
 
@@ -153,7 +158,8 @@ def act_of(event: Event, request: ResolveRequest, matched: int, changed: int) ->
     details: dict[str, Any] = {
         one.name: value.isoformat() if isinstance(value, datetime) else value
         for one in fields(request.wanted)
-        if one.name not in {"ids", "state"} and (value := getattr(request.wanted, one.name)) is not None
+        if one.name not in {"ids", "state", "tenant"}
+        and (value := getattr(request.wanted, one.name)) is not None
     }
     if ids is not None and len(ids) > 1:
         details = {"ids": [str(one) for one in ids[:MOST_NAMED]], "selected": len(ids)}

@@ -19,6 +19,7 @@ from webapp.dead_letters.model import (
     Resolved,
     ResolveRequest,
 )
+from webapp.flow.reached import Reached
 from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs import control, pages
@@ -28,18 +29,14 @@ from webapp.jobs.retry import DeathReason
 from webapp.jobs.search import Seen
 
 
-def _statement(name: str) -> tuple[TextClause, TextClause]:
-    """A statement of those who reach all queues, and that of others."""
-    whole = read_sql(__file__, "dead_letters", name)
-    return text(read_sql(__file__, "dead_letters", name, without=["reach"])), text(whole)
+def _of(statement: Reached, wanted: DeadLetterFilter) -> TextClause:
+    return statement.of(wanted.tenant, of_queues=wanted.queues is not None)
 
 
-def _of(statements: tuple[TextClause, TextClause], wanted: DeadLetterFilter) -> TextClause:
-    return statements[wanted.queues is not None]
-
-
-_PAGE, _COUNT, _JOBS, _GROUPS = (_statement(name) for name in ("page", "count", "jobs", "groups"))
-_TAKE, (_DISCARD, _) = _statement("take"), _statement("discard")
+_PAGE, _COUNT, _JOBS, _GROUPS, _TAKE = (
+    Reached(__file__, "dead_letters", name) for name in ("page", "count", "jobs", "groups", "take")
+)
+_DISCARD = text(read_sql(__file__, "dead_letters", "discard"))
 _LAST_ATTEMPT, _MOVE = (text(read_sql(__file__, "move", name)) for name in ("last_attempt", "move"))
 
 #: A job fails in the transaction that writes its dead letter; in databases of releases before, about then.
@@ -149,4 +146,6 @@ def move_to_dead_letters(connection: Connection, job_id: UUID, attempt: int) -> 
             "fingerprint": report.fingerprint,
         },
     )
-    return NewDeadLetter(job_id, last.task, last.queue, reason, last.request_id, last.traceparent)
+    return NewDeadLetter(
+        job_id, last.task, last.queue, reason, last.request_id, last.traceparent, last.tenant
+    )

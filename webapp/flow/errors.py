@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from webapp.flow.tenant import OF_TENANT
+
 if TYPE_CHECKING:
     from webapp.flow.model import KeyTarget, Target
 
@@ -38,6 +40,16 @@ class TasksOutOfReach(FlowError):
     def __init__(self, target: Target, queues: Iterable[str]) -> None:
         super().__init__(
             f"{target.words} runs in all queues, and this key is for {', '.join(sorted(queues))} alone"
+        )
+
+
+class Shared(FlowError):
+    """Tenants share it, so one of them changes nothing of it."""
+
+    def __init__(self, target: Target, slug: str) -> None:
+        super().__init__(
+            f"{target.words} is shared by tenants, and is changed by those of the default one; a queue of your own has a name that"
+            f" begins with {slug}{OF_TENANT}"
         )
 
 

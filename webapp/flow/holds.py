@@ -8,30 +8,29 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from webapp.flow.limits import Rate
 from webapp.flow.model import Pause
 from webapp.flow.reach import Reach
+from webapp.flow.reached import Reached, reach_values
+from webapp.flow.tenant import mark_of
 from webapp.infra.jsontext import iso
-from webapp.infra.postgres.sql_files import read_sql
 
 #: Up to here lanes and jobs that come before are counted.
 COUNTED_UP_TO = 10_000
 #: Most holders of slots that are named.
 MOST_HOLDERS = 10
 
-_AROUND = text(read_sql(__file__, "holds", "around"))
+_AROUND = Reached(__file__, "holds", "around")
 _HOLDERS = {
-    of: text(read_sql(__file__, "holds", name, without=["reach"]))
+    of: Reached(__file__, "holds", name)
     for of, name in (
         ("queue", "holders_of_queue"),
         ("task", "holders_of_task"),
         ("key", "holders_of_key"),
     )
 }
-#: For those who do not reach all queues.
-_HOLDERS_WITHIN = _HOLDERS | {"task": text(read_sql(__file__, "holds", "holders_of_task"))}
 
 
 class Slots(NamedTuple):
@@ -226,8 +225,8 @@ def surroundings(
         queue, task, key: whose job it is.
         highest: the highest priority.
     """
-    values = {"id": job_id, "most": COUNTED_UP_TO + 1, "highest": highest}
-    row = connection.execute(_AROUND, values).first()
+    values = {"id": job_id, "most": COUNTED_UP_TO + 1, "highest": highest, "mark": mark_of(reach.home.id)}
+    row = connection.execute(_AROUND.by(reach), values).first()
     if row is None or not (row[0] or row[1]):
         return None
     slots = Slots(row[2], row[3]), Slots(row[4], row[5]), Slots(row[6], row[7])
@@ -249,9 +248,6 @@ def _standing(columns: Sequence[Any]) -> Standing:
 
 
 def _holders(connection: Connection, of: str, names: dict[str, str], reach: Reach) -> list[tuple[str, UUID]]:
-    values: dict[str, Any] = {**names, "most": MOST_HOLDERS}
-    if reach.queues is None:
-        rows = connection.execute(_HOLDERS[of], values)
-    else:
-        rows = connection.execute(_HOLDERS_WITHIN[of], values | {"queues": list(reach.queues)})
+    values = {**names, "most": MOST_HOLDERS, "key": reach.kept(names["key"])} | reach_values(reach)
+    rows = connection.execute(_HOLDERS[of].by(reach), values)
     return [(row[0], row[1]) for row in rows]

@@ -12,11 +12,17 @@ from sqlalchemy import Connection, text
 
 from webapp.flow.limits import QueueLimits, Rate
 from webapp.flow.model import KeyFigures, KeyRank, KeyState, KeyTarget, Pause, RankedKeys
+from webapp.flow.reach import Reach
+from webapp.flow.reached import Reached, reach_values
+from webapp.flow.tenant import mark_of
 from webapp.infra.postgres.sql_files import read_sql
 
-_FIND, _PAGE, _WIDE, _SET, _FORGET, _APPLY, _NOTE, _RANKED, _COUNTS = (
+_FIND, _WIDE, _SET, _FORGET, _APPLY, _NOTE, _COUNTS = (
     text(read_sql(__file__, "keys", name))
-    for name in ("find", "page", "wide", "set", "forget", "apply", "note", "ranked", "counts")
+    for name in ("find", "wide", "set", "forget", "apply", "note", "counts")
+)
+_PAGE, _RANKED, _RANKED_OF_TENANT = (
+    Reached(__file__, "keys", name) for name in ("page", "ranked", "ranked_of_tenant")
 )
 
 
@@ -26,13 +32,16 @@ def find(connection: Connection, target: KeyTarget) -> KeyState:
     return _state(row) if row is not None else KeyState(*target)
 
 
-def page(connection: Connection, queue: str, *, after: str | None, limit: int) -> list[KeyState]:
-    """Keys of a queue that have limits of their own, in their order.
+def page(
+    connection: Connection, queue: str, reach: Reach, *, after: str | None, limit: int
+) -> list[KeyState]:
+    """Keys of a queue that have limits of their own, in their order; those of the caller's tenant.
 
     Args:
         after: the last key of the page before.
     """
-    rows = connection.execute(_PAGE, {"queue": queue, "after": after, "limit": limit})
+    values = {"queue": queue, "after": after, "limit": limit, "mark": mark_of(reach.home.id)}
+    rows = connection.execute(_PAGE.by(reach), values)
     return [_state(row) for row in rows]
 
 
@@ -42,8 +51,10 @@ def wide(connection: Connection, queue: str) -> tuple[KeyTarget, int] | None:
     return None if row is None else (KeyTarget(queue, row[0]), row[1])
 
 
-def ranked(connection: Connection, queue: str, order: KeyRank, *, limit: int, most: int) -> RankedKeys:
-    """The keys of which most waits or runs in a queue.
+def ranked(
+    connection: Connection, queue: str, order: KeyRank, reach: Reach, *, limit: int, most: int
+) -> RankedKeys:
+    """The keys of which most waits or runs in a queue; those of the caller's tenant.
 
     Args:
         order: what comes first.
@@ -51,7 +62,8 @@ def ranked(connection: Connection, queue: str, order: KeyRank, *, limit: int, mo
         most: jobs of each kind that are counted.
     """
     values = {"queue": queue, "by_running": order is KeyRank.RUNNING, "limit": limit, "most": most}
-    rows = connection.execute(_RANKED, values).all()
+    statement = _RANKED_OF_TENANT if reach.is_guest else _RANKED
+    rows = connection.execute(statement.by(reach), values | reach_values(reach)).all()
     found = [KeyFigures(_state(row), row[11], row[12]) for row in rows if row[1] is not None]
     return RankedKeys(found, any(most <= counted for counted in rows[0][13:]))
 

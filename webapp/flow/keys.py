@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 
 from sqlalchemy import Connection, Engine
@@ -41,10 +42,11 @@ class Keys:
             UnknownTarget: there is no such queue, or it is not reached.
         """
         self._flow.state(Target(Kind.QUEUE, target.queue), reach)
+        kept = target._replace(key=reach.kept(target.key))
         return in_one_trip(
             self._engine,
             lambda connection: KeyFigures(
-                key_store.find(connection, target), *key_store.counts(connection, target, MOST_COUNTED)
+                key_store.find(connection, kept).told(), *key_store.counts(connection, kept, MOST_COUNTED)
             ),
         )
 
@@ -58,9 +60,12 @@ class Keys:
             UnknownTarget: there is no such queue, or it is not reached.
         """
         self._flow.state(Target(Kind.QUEUE, queue), reach)
-        return in_one_trip(
-            self._engine, lambda connection: key_store.page(connection, queue, after=after, limit=limit)
+        last = None if after is None else reach.kept(after)
+        found = in_one_trip(
+            self._engine,
+            lambda connection: key_store.page(connection, queue, reach, after=last, limit=limit),
         )
+        return [one.told() for one in found]
 
     def ranked(self, queue: str, order: KeyRank, reach: Reach, *, limit: int) -> RankedKeys:
         """The keys of which most waits or runs in a queue, with and without limits of their own; jobs without a key are left out.
@@ -73,10 +78,13 @@ class Keys:
             UnknownTarget: there is no such queue, or it is not reached.
         """
         self._flow.state(Target(Kind.QUEUE, queue), reach)
-        return in_one_trip(
+        found = in_one_trip(
             self._engine,
-            lambda connection: key_store.ranked(connection, queue, order, limit=limit, most=MOST_RANKED),
+            lambda connection: key_store.ranked(
+                connection, queue, order, reach, limit=limit, most=MOST_RANKED
+            ),
         )
+        return found._replace(keys=[one._replace(state=one.state.told()) for one in found.keys])
 
     def put(
         self, wanted: KeyState, reach: Reach, *, by: str | None, why: str | None, expected: str | None
@@ -128,13 +136,12 @@ class Keys:
             forget=forget,
         )
         before, after = in_transaction(self._engine, work)
-        self._flow.note(
-            KeyTarget(wanted.queue, wanted.key), before.document(), after.document(), by=by, why=why
-        )
+        target = KeyTarget(wanted.queue, wanted.key)
+        self._flow.note(target, before.document(), after.document(), by=by, why=why)
         if not forget and (before.version == 0 or (before.pause is None) != (after.pause is None)):
             # Its queue may have had no limits before, and what was claimed a moment ago has begun by then.
             self._flow.settle(queue)
-        return after
+        return after.told()
 
     def _change_once(
         self,
@@ -150,7 +157,8 @@ class Keys:
         """The change and its record; returns how the key stood and stands."""
         target = KeyTarget(wanted.queue, wanted.key)
         queue = self._flow.lock(connection, Target(Kind.QUEUE, wanted.queue), reach)
-        before = key_store.find(connection, target)
+        kept = replace(wanted, key=reach.kept(wanted.key))
+        before = key_store.find(connection, KeyTarget(kept.queue, kept.key))
         if not fits(expected, before.version):
             raise StaleVersion(target, expected or "", before.version)
         if wanted.document() == before.document() and forget == (before.version == 0):
@@ -158,9 +166,9 @@ class Keys:
         if queue.limits.key_order is not None and (wanted.concurrency or 1) > 1:
             raise NotInOrder(target, wanted.concurrency or 1)
         if forget:
-            after = key_store.forget(connection, target)
+            after = key_store.forget(connection, KeyTarget(kept.queue, kept.key))
         else:
-            after = key_store.put(connection, wanted, by=by, why=why)
+            after = key_store.put(connection, kept, by=by, why=why)
         key_store.note_queue(connection, wanted.queue, queue.limits)
         self._flow.put_on_record(connection, target, before.document(), after.document(), by=by, why=why)
         return before, after

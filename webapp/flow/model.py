@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from webapp.flow.limits import NO_LIMITS, QueueLimits, Rate
+from webapp.flow.reach import Reach
+from webapp.flow.tenant import told
 
 #: Between queue and key in what a lane's number comes of; a queue's name has no such character.
 _BETWEEN = b"\x1f"
@@ -78,6 +80,10 @@ class Pause:
     by: str | None
     why: str | None
 
+    def unsigned(self) -> Pause:
+        """The same for one of another tenant: since when, and neither who did it nor what they said."""
+        return Pause(self.at, None, None)
+
 
 @dataclass(frozen=True, slots=True)
 class FlowState:
@@ -93,6 +99,10 @@ class FlowState:
     pause: Pause | None = None
     version: int = 0
     limits: QueueLimits = NO_LIMITS
+
+    def unsigned(self) -> FlowState:
+        """The same for one of another tenant."""
+        return self if self.pause is None else replace(self, pause=self.pause.unsigned())
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +124,10 @@ class KeyState:
     weight: float = 1.0
     version: int = 0
     rate: Rate | None = None
+
+    def told(self) -> KeyState:
+        """The same with its key as its client gave it."""
+        return replace(self, key=told(self.key))
 
     def document(self) -> dict[str, Any]:
         """What can be changed of it, as clients see it."""
@@ -237,6 +251,11 @@ class FlowRules:
         return bool(self.closed_queues or self.closed_tasks) and any(
             self.closes(queue, task) for queue, task in kinds
         )
+
+
+def is_own(target: Target, reach: Reach) -> bool:
+    """True if a target is of the caller's tenant: what tenants share is the default one's."""
+    return reach.owns(target.name) if target.kind is Kind.QUEUE else not reach.is_guest
 
 
 #: Rules that hold nothing.

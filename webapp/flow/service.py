@@ -17,13 +17,14 @@ from webapp.flow.book import LONGEST_AGE, FlowBook
 from webapp.flow.errors import (
     NotInOrder,
     OlderRelease,
+    Shared,
     StaleVersion,
     TasksOutOfReach,
     UnknownTarget,
     WorkersUnknown,
 )
 from webapp.flow.limits import QueueLimits
-from webapp.flow.model import FlowChange, FlowState, KeyTarget, Kind, Target
+from webapp.flow.model import FlowChange, FlowState, KeyTarget, Kind, Target, is_own
 from webapp.flow.reach import Reach
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 
@@ -89,13 +90,21 @@ class Flow:
         Raises:
             UnknownTarget: there is none of this name, or it is not reached.
         """
-        return in_one_trip(self._engine, lambda connection: self._found(connection, target, reach))
+        return _seen(
+            in_one_trip(self._engine, lambda connection: self._found(connection, target, reach)),
+            target.kind,
+            reach,
+        )
 
     def states(self, kind: Kind, reach: Reach) -> dict[str, FlowState]:
         """How all of a kind stand, by name: those that are known, and those that were ever changed; queues as far as they are reached."""
         changed = in_one_trip(self._engine, lambda connection: store.changed(connection, kind))
         names = sorted({*self._known(kind), *changed})
-        return {name: changed.get(name, FlowState(name)) for name in names if _sees(kind, name, reach)}
+        return {
+            name: _seen(changed.get(name, FlowState(name)), kind, reach)
+            for name in names
+            if _sees(kind, name, reach)
+        }
 
     def pause(
         self, target: Target, reach: Reach, *, by: str | None, why: str | None, expected: str | None = None
@@ -112,6 +121,7 @@ class Flow:
         Raises:
             UnknownTarget: there is none of this name, or it is not reached.
             TasksOutOfReach: it is a task, and not all queues are reached.
+            Shared: tenants share it, and the caller's is not the default one.
             StaleVersion: it has another version by now; nothing was changed.
         """
         return self._turn(target, reach, paused=True, by=by, why=why, expected=expected)
@@ -219,10 +229,13 @@ class Flow:
         Raises:
             UnknownTarget: there is none of this name, or it is not reached.
             TasksOutOfReach: it is a task, and not all queues are reached.
+            Shared: tenants share it, and the caller's is not the default one.
         """
         if target.kind is Kind.TASK and reach.queues is not None:
             raise TasksOutOfReach(target, reach.queues)
         self._found(connection, target, reach)
+        if not is_own(target, reach):
+            raise Shared(target, reach.home.slug)
         return store.lock(connection, target)
 
     def _limit_once(
@@ -324,3 +337,8 @@ class Flow:
 def _sees(kind: Kind, name: str, reach: Reach) -> bool:
     """True if a target may be looked at: a queue that is reached, and every task."""
     return kind is Kind.TASK or reach.has(name)
+
+
+def _seen(state: FlowState, kind: Kind, reach: Reach) -> FlowState:
+    """How a target stands, as a caller sees it: of what tenants share, not who has paused it."""
+    return state if is_own(Target(kind, state.name), reach) else state.unsigned()

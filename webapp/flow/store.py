@@ -16,7 +16,9 @@ from webapp.flow.admission import Bounds
 from webapp.flow.limits import KeyOrder, Limits, QueueLimits, Rate
 from webapp.flow.model import FlowChange, FlowRules, FlowState, KeyTarget, Kind, Pause, Target
 from webapp.flow.reach import Reach
+from webapp.flow.reached import Reached, reach_values
 from webapp.infra.postgres.engine import Statement
+from webapp.infra.postgres.literals import text_array_of
 from webapp.infra.postgres.sql_files import read_sql
 
 
@@ -45,9 +47,7 @@ _PATIENCE = text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
 _RULE_SETS = tuple(FlowRules.__dataclass_fields__)
 _PAUSES = text(read_sql(__file__, "pauses"))
 _NOTE, _PRUNE = (text(read_sql(__file__, "changes", name)) for name in ("note", "prune"))
-_PAGE = text(read_sql(__file__, "changes", "page", without=["reach"]))
-#: For those who do not reach all queues.
-_PAGE_WITHIN = text(read_sql(__file__, "changes", "page"))
+_PAGE = Reached(__file__, "changes", "page")
 
 
 def rules(connection: Connection) -> FlowRules:
@@ -162,11 +162,9 @@ def changes(
         target: only those of this one.
         before: only those with a smaller id.
     """
-    values: dict[str, Any] = {"target": target, "before": before, "limit": limit}
-    if reach.queues is None:
-        rows = connection.execute(_PAGE, values)
-    else:
-        rows = connection.execute(_PAGE_WITHIN, values | {"queues": list(reach.queues)})
+    values = {"target": target, "before": before, "limit": limit} | reach_values(reach)
+    values |= {"slug": reach.home.slug, "others": text_array_of(reach.others)}
+    rows = connection.execute(_PAGE.by(reach), values)
     return [FlowChange(*row) for row in rows]
 
 

@@ -11,6 +11,8 @@ from webapp.jobs.model import JobRow
 
 #: What is in another table, and read for a single job alone.
 OF_ONE = "unique_key"
+#: The name of a job's tenant; NULL for the default one, which costs no look.
+_TENANT = "CASE WHEN {before}tenant_id <> 1 THEN (SELECT slug FROM tenants WHERE tenants.id = {before}tenant_id) END AS tenant"
 #: The columns of a `JobRow`, in its order.
 FIELDS = tuple(field.name for field in fields(JobRow) if field.name != OF_ONE)
 
@@ -39,6 +41,10 @@ def columns_of(names: Iterable[str], table: str = "") -> str:
     """
     before = f"{table}." if table else ""
     return ", ".join(
-        f"{as_sent(name, table)} AS {name}" if name in {"payload", "result"} else before + name
+        f"{as_sent(name, table)} AS {name}"
+        if name in {"payload", "result"}
+        else _TENANT.format(before=before)
+        if name == "tenant"
+        else before + name
         for name in names
     )

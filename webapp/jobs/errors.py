@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from webapp.flow.tenant import told
 from webapp.jobs.options import MAX_DELAY, checked_number
 from webapp.jobs.states import JobStatus
 
@@ -186,8 +187,8 @@ class KeyElsewhere(JobError):
     """An idempotency key or unique key belongs to a job that the caller does not reach."""
 
     def __init__(self, field: str, key: str) -> None:
-        super().__init__(f"{field} {key!r} belongs to a job of a queue that is not one of this key's")
-        self.field, self.given = field, key
+        super().__init__(f"{field} {told(key)!r} belongs to a job of a queue that is not one of this key's")
+        self.field, self.given = field, told(key)
 
 
 class KeyTaken(JobError):
@@ -202,7 +203,7 @@ class KeyTaken(JobError):
 
     def __init__(self, sentence: str, key: str, job_id: UUID | None) -> None:
         super().__init__(sentence)
-        self.key = self.given = key
+        self.key = self.given = told(key)
         self.job_id = job_id
 
 
@@ -211,21 +212,25 @@ class KeyReused(KeyTaken):
 
     def __init__(self, key: str, job_id: UUID | None) -> None:
         used_for = "" if job_id is None else f", for job {job_id}"
-        super().__init__(f"idempotency_key {key!r} was used with another request{used_for}", key, job_id)
+        super().__init__(
+            f"idempotency_key {told(key)!r} was used with another request{used_for}", key, job_id
+        )
 
 
 class KeyOfPruned(KeyTaken):
     """The idempotency key was used for this very request, and its job was deleted since, for its age."""
 
     def __init__(self, key: str, job_id: UUID | None) -> None:
-        super().__init__(f"idempotency_key {key!r} was used for {_pruned(job_id)}", key, job_id)
+        super().__init__(f"idempotency_key {told(key)!r} was used for {_pruned(job_id)}", key, job_id)
 
 
 class KeyRace(JobError):
     """Another request with this idempotency key is being stored right now."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"another request with idempotency_key {key!r} is under way; send this one again")
+        super().__init__(
+            f"another request with idempotency_key {told(key)!r} is under way; send this one again"
+        )
         self.key = key
 
 
@@ -236,7 +241,7 @@ class UniqueHeld(KeyTaken):
     job_id: UUID
 
     def __init__(self, key: str, job_id: UUID) -> None:
-        super().__init__(f"unique.key {key!r} is held by job {job_id}", key, job_id)
+        super().__init__(f"unique.key {told(key)!r} is held by job {job_id}", key, job_id)
 
 
 class UniqueOfPruned(KeyTaken):
@@ -245,7 +250,7 @@ class UniqueOfPruned(KeyTaken):
     field = "unique.key"
 
     def __init__(self, key: str, job_id: UUID | None) -> None:
-        super().__init__(f"unique.key {key!r} is held for {_pruned(job_id)}", key, job_id)
+        super().__init__(f"unique.key {told(key)!r} is held for {_pruned(job_id)}", key, job_id)
 
 
 def _pruned(job_id: UUID | None) -> str:
@@ -257,7 +262,7 @@ class UniqueRace(JobError):
     """Another request with this unique key is being stored right now."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"another request with unique.key {key!r} is under way; send this one again")
+        super().__init__(f"another request with unique.key {told(key)!r} is under way; send this one again")
         self.key = key
 
 
@@ -302,7 +307,7 @@ class KeyFull(SubmissionRefused):
     def __init__(self, queue: str, key: str, value: int, retry_after: int) -> None:
         why = f"the keys.max_depth of {value:,} jobs is reached"
         super().__init__(
-            f"key {key!r} of queue {queue!r} is full: {why}", queue, "key_max_depth", retry_after
+            f"key {told(key)!r} of queue {queue!r} is full: {why}", queue, "key_max_depth", retry_after
         )
         self.key = key
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from webapp.flow import store as flow_store
 from webapp.flow.holds import Hold, hold_of, surroundings
-from webapp.flow.model import Kind, Pause, Target
+from webapp.flow.model import Kind, Pause, Target, is_own
 from webapp.flow.reach import Reach
+from webapp.flow.reached import Reached, reach_values
 from webapp.infra.jsontext import iso
-from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.model import JobRow
 from webapp.jobs.options import HIGHEST_PRIORITY
 from webapp.jobs.states import FINAL, JobStatus
@@ -168,11 +168,11 @@ def _due(at: Situation) -> Explanation:
     return Explanation("due", f"it is due and next in queue {job.queue!r}", facts)
 
 
-_AROUND = text(read_sql(__file__, "around"))
+_AROUND, _AROUND_OF_TENANT = (Reached(__file__, "around", name) for name in ("around", "around_of_tenant"))
 
 
 def situation(connection: Connection, job: JobRow, workers: int | None, reach: Reach) -> Situation:
-    """Reads what is around a job: of other queues no more than numbers, but where the caller reaches them.
+    """Reads what is around a job: of other queues no more than numbers, but where the caller reaches them; of other tenants nothing.
 
     Args:
         workers: live workers that listen to its queue; None when that is not known.
@@ -185,9 +185,13 @@ def situation(connection: Connection, job: JobRow, workers: int | None, reach: R
         "run_at": job.run_at,
         "highest": HIGHEST_PRIORITY,
         "most": COUNTED_UP_TO + 1,
+    } | reach_values(reach)
+    statement = _AROUND_OF_TENANT if reach.is_guest else _AROUND
+    now, asked, recorded, ahead = connection.execute(statement.by(reach), values).one()
+    pauses = {
+        target: pause if is_own(target, reach) else pause.unsigned()
+        for target, pause in flow_store.pauses_of(connection, job.queue, job.task).items()
     }
-    now, asked, recorded, ahead = connection.execute(_AROUND, values).one()
-    pauses = flow_store.pauses_of(connection, job.queue, job.task)
     around = surroundings(
         connection, job.id, reach, queue=job.queue, task=job.task, key=job.key, highest=HIGHEST_PRIORITY
     )

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from webapp.flow.reach import Reach
+from webapp.flow.tenant import DEFAULT_TENANT, told
 from webapp.infra.postgres.literals import text_array_of
 
 #: What the clock of the process that made a job's id may be off from PostgreSQL's.
@@ -25,6 +26,8 @@ class Filter:
         created_before: earlier than this moment.
         payload: JSON text that the payload must contain, as `@>` has it.
         queues: it is in one of these; of none, nothing is wanted.
+        tenant: the number of the tenant whose it is.
+        since: there is none that was made before, so days that ended by then are not looked at.
     """
 
     status: str | None = None
@@ -36,11 +39,20 @@ class Filter:
     payload: str | None = None
     key: str | None = None
     queues: tuple[str, ...] | None = None
+    tenant: int | None = None
+    since: datetime | None = None
 
     def within(self, reach: Reach) -> Filter:
         """The same, of what a caller reaches."""
         queue, queues = reach.narrowed(self.queue)
-        return self if queue == self.queue and queues is None else replace(self, queue=queue, queues=queues)
+        key = None if self.key is None else reach.kept(told(self.key))
+        since = reach.since if reach.is_guest else None
+        return replace(self, queue=queue, queues=queues, tenant=reach.number, since=since, key=key)
+
+    @property
+    def is_of_guest(self) -> bool:
+        """True for a tenant beside the default one, whose jobs have an index of their own."""
+        return self.tenant is not None and self.tenant != DEFAULT_TENANT
 
     def values(self) -> dict[str, Any]:
         """The parameters of its conditions, by name."""
@@ -54,9 +66,10 @@ class Filter:
             "payload": self.payload,
             "key": self.key,
             "queues": None if self.queues is None else text_array_of(self.queues),
+            "tenant" if self.is_of_guest else "default_tenant": self.tenant,
         }
-        if self.created_after is not None:
-            given["from_id"] = first_id(self.created_after, -CLOCK_SLACK)
+        if since := max(filter(None, (self.created_after, self.since)), default=None):
+            given["from_id"] = first_id(since, -CLOCK_SLACK)
         if self.created_before is not None:
             given["to_id"] = first_id(self.created_before, CLOCK_SLACK)
         return {name: value for name, value in given.items() if value is not None}
@@ -64,7 +77,8 @@ class Filter:
     @property
     def is_search(self) -> bool:
         """True if jobs have to be looked at one by one: what is wanted is not found by an index alone."""
-        return any(part.rest(frozenset(self.values())) for part in parts_of(self))
+        names = frozenset(self.values()) - {"default_tenant"}
+        return any(part.rest(names) for part in parts_of(self))
 
 
 #: A condition for each parameter. The bounds of ids let the primary key find a time: ids begin with theirs.
@@ -78,6 +92,9 @@ CONDITIONS = {
     "payload": "payload @> CAST(:payload AS jsonb)",
     "key": "key = :key",
     "queues": "queue = ANY(CAST(:queues AS text[]))",
+    "tenant": f"tenant_id = :tenant AND tenant_id <> {DEFAULT_TENANT}",
+    # As `webapp.flow.reached` says why.
+    "default_tenant": "tenant_id <= :default_tenant",
     "from_id": "id >= :from_id",
     "to_id": "id < :to_id",
     "ended_from": "(finished_at IS NULL OR finished_at >= :ended_from)",
@@ -138,7 +155,9 @@ class Part:
 
     def rest(self, names: frozenset[str]) -> frozenset[str]:
         """The conditions that the index leaves to be looked at in each job."""
-        return names - _FOUND - {self.value.removeprefix(":")}
+        found = {self.value.removeprefix(":")}
+        # A key is kept behind the mark of its tenant.
+        return names - _FOUND - (found | {"tenant", "default_tenant"} if found == {"key"} else found)
 
     @property
     def is_of_history(self) -> bool:
@@ -156,6 +175,9 @@ _BY_TASK = Part("task", ":task", _FINISHED)
 _BY_QUEUE = Part("queue", ":queue", _FINISHED)
 #: Those of a key, whatever their state.
 _BY_KEY = Part("key", ":key", "key IS NOT NULL")
+#: Those of a tenant beside the default one, whatever their state, and those of them that have not ended.
+_OF_TENANT = Part("tenant_id", ":tenant", f"tenant_id <> {DEFAULT_TENANT}")
+_LIVING_OF_TENANT = Part("tenant_id", ":tenant", f"{_LIVING} AND tenant_id <> {DEFAULT_TENANT}")
 #: Jobs that run are few, and have an index of their own. OFFSET keeps the planner from looking for the newest of them
 #: among all jobs.
 _PROCESSING = Part(
@@ -170,9 +192,17 @@ GIVEN = Part(
 
 
 def parts_of(wanted: Filter) -> tuple[Part, ...]:
-    """Jobs with a key are found by it; finished ones by their task or queue; those that are not, by their status."""
+    """Jobs with a key are found by it; those of a tenant by that; finished ones by their task or queue; others by their status."""
     if wanted.key is not None:
         return (_BY_KEY,)
+    return _parts_of_tenant(wanted) if wanted.is_of_guest else _parts_of_all(wanted)
+
+
+def _parts_of_tenant(wanted: Filter) -> tuple[Part, ...]:
+    return (_LIVING_OF_TENANT if wanted.status in {"queued", "processing"} else _OF_TENANT,)
+
+
+def _parts_of_all(wanted: Filter) -> tuple[Part, ...]:
     if wanted.status == "processing":
         return (_PROCESSING,)
     if wanted.status == "queued":

@@ -23,6 +23,7 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 
 from webapp.flow.model import Kind
+from webapp.flow.tenant import DEFAULT_SLUG
 from webapp.infra.broker import redis_keys
 from webapp.jobs import handler_rules
 from webapp.jobs.errors import Cancelled, PayloadRefused, PayloadUnchecked
@@ -49,6 +50,10 @@ def _is_not_cancelled() -> bool:
     return False
 
 
+def _of_the_default_tenant() -> str:
+    return DEFAULT_SLUG
+
+
 def _report_to_no_one(_done: float, _total: float | None, _note: str) -> None:
     pass
 
@@ -68,6 +73,7 @@ class JobContext(NamedTuple):
         report: writes how far the attempt is.
         traceparent: the W3C header for calls that belong to this attempt's trace; None outside of any trace.
         callback_of: the job whose end this one tells of; None for what was submitted.
+        tenant_of: looks up the name of the job's tenant.
     """
 
     job_id: UUID
@@ -79,6 +85,17 @@ class JobContext(NamedTuple):
     report: Callable[[float, float | None, str], None] = _report_to_no_one
     traceparent: str | None = None
     callback_of: UUID | None = None
+    tenant_of: Callable[[], str] = _of_the_default_tenant
+
+    @property
+    def tenant(self) -> str:
+        """The name of the tenant whose job it is. A look at the database each time: keep it where it is needed twice.
+
+        Example:
+            >>> def handler(payload, context):
+            ...     return {"stored": f"{context.tenant}/{payload['name']}"}
+        """
+        return self.tenant_of()
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Says how far the attempt is; clients see it in the job and its events. Cheap: it is written twice a second at most.

@@ -11,18 +11,17 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from itertools import product
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from webapp.flow.reach import EVERYTHING
-from webapp.infra.postgres.engine import Statement
+from webapp.flow.tenant import told
 from webapp.infra.postgres.literals import array_of, kept_as_sent, optional_array_of, text_array_of
-from webapp.infra.postgres.sql_files import of_rows, read_sql
+from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.errors import KeyOfPruned, KeyRace, KeyReused
+from webapp.jobs.insert_statements import INSERT_MANY, INSERT_ONE, Has, group_statement, has_of
 from webapp.jobs.model import JobRow
 from webapp.jobs.options import PLAIN, Terms
 from webapp.jobs.store import find, find_ended
@@ -30,9 +29,6 @@ from webapp.jobs.submission import KEY_TTL, Accepted, NewJob
 
 #: Longest a statement of a batch may run, milliseconds: ten thousand rows on a busy machine.
 BATCH_TIMEOUT_MS = 15_000
-#: Longest that a group waits for a key, milliseconds: its other members are stored by themselves then.
-GROUP_LOCK_TIMEOUT_MS = 50
-_SHORT_WAIT = f"SET LOCAL lock_timeout = {GROUP_LOCK_TIMEOUT_MS}"
 #: The table of idempotency keys.
 KEYS = "idempotency_keys"
 
@@ -50,19 +46,6 @@ class KeyOwner:
 Stored = tuple[JobRow | None, KeyOwner | None]
 
 
-def _statement(name: str, keyed: bool, terms: bool, as_sent: bool, laned: bool) -> str:  # noqa: FBT001 - they come in fours
-    """The statement without the lines of what no job has."""
-    absent = {"keyed": not keyed, "terms": not terms, "as sent": not as_sent, "laned": not laned}
-    return read_sql(
-        __file__, "insert", name, without=[mark for mark, is_absent in absent.items() if is_absent]
-    )
-
-
-#: By whether the job has an idempotency key, terms, a payload to be kept as it was sent, and a lane: one without pays for none of them.
-_INSERT_ONE = {given: Statement(_statement("one", *given)) for given in product((False, True), repeat=4)}
-_INSERT_MANY = {given: text(_statement("many", *given)) for given in product((False, True), repeat=4)}
-
-
 def insert_once(
     connection: Connection, job: NewJob, *, dispatched: bool, key_ttl: float = KEY_TTL
 ) -> JobRow | None:
@@ -73,14 +56,18 @@ def insert_once(
             a job that is due later is left to the dispatcher.
         key_ttl: seconds until its key can be used for another job.
     """
-    with_terms, as_sent = job.terms is not None, kept_as_sent(job.payload)
+    as_sent = kept_as_sent(job.payload)
     values = _values(job, dispatched=dispatched, terms=job.terms, as_sent=as_sent)
     if job.idempotency_key is not None:
         values["key_ttl"] = key_ttl
-    statement = _INSERT_ONE[
-        job.idempotency_key is not None, with_terms, as_sent is not None, job.lane is not None
-    ]
-    rows = statement.run(connection, values).rows
+    has = Has(
+        job.idempotency_key is not None,
+        job.terms is not None,
+        as_sent is not None,
+        job.lane is not None,
+        job.is_owned,
+    )
+    rows = INSERT_ONE[has].run(connection, values).rows
     return new_row(job, *rows[0]) if rows else None
 
 
@@ -95,29 +82,19 @@ def insert_group(
         key_ttl: as there.
     """
     as_sent = [kept_as_sent(job.payload) for job in jobs]
-    keyed, with_terms = jobs[0].idempotency_key is not None, any(job.terms is not None for job in jobs)
+    has = has_of(jobs, as_sent)
     values: dict[str, Any] = {}
     # In the order of their keys, as a batch: two groups with the same keys must not wait for each other in a circle.
     for row, number in enumerate(
         sorted(range(len(jobs)), key=lambda number: jobs[number].idempotency_key or "")
     ):
         job = jobs[number]
-        terms = (job.terms or PLAIN) if with_terms else None
-        given = _values(job, dispatched=dispatched[number], terms=terms, as_sent=as_sent[number]) | {
-            "key_ttl": key_ttl
-        }
-        values |= {f"{name}_{row}": value for name, value in given.items()}
-    laned = any(job.lane is not None for job in jobs)
-    stored = _group_statement(len(jobs), keyed, with_terms, any(as_sent), laned).run(connection, values)
+        terms = (job.terms or PLAIN) if has.terms else None
+        of_one = _values(job, dispatched=dispatched[number], terms=terms, as_sent=as_sent[number])
+        values |= {f"{name}_{row}": value for name, value in (of_one | {"key_ttl": key_ttl}).items()}
+    stored = group_statement(len(jobs), has).run(connection, values)
     times = {row[0]: row[1:] for row in stored.rows}
     return [new_row(job, *times[job.id]) if job.id in times else None for job in jobs]
-
-
-@cache
-def _group_statement(rows: int, keyed: bool, terms: bool, as_sent: bool, laned: bool) -> Statement:  # noqa: FBT001 - as `_statement`
-    """The statement that stores so many jobs; one that takes keys does not wait long for another that holds one."""
-    insert = of_rows(_statement("one", keyed, terms, as_sent, laned), rows)
-    return Statement(f"{_SHORT_WAIT};\n{insert}" if keyed else insert)
 
 
 def _values(job: NewJob, *, dispatched: bool, terms: Terms | None, as_sent: str | None) -> dict[str, Any]:
@@ -135,6 +112,8 @@ def _values(job: NewJob, *, dispatched: bool, terms: Terms | None, as_sent: str 
         "dispatched": dispatched,
         "as_sent": as_sent,
         "lane": job.lane,
+        "tenant": job.tenant.id,
+        "submitted_by": job.submitted_by,
     }
     if terms is not None:
         values |= {
@@ -175,7 +154,7 @@ def new_row(
         dispatched_at=dispatched_at,
         lease_expires_at=None,
         worker_id=None,
-        idempotency_key=job.idempotency_key,
+        idempotency_key=job.idempotency_key and told(job.idempotency_key),
         result=None,
         last_error=None,
         created_at=created_at,
@@ -190,8 +169,10 @@ def new_row(
         cancel_reason=None,
         progress=None,
         result_note=None,
-        key=terms.key,
-        unique_key=None if job.unique is None else job.unique.key,
+        key=terms.key and told(terms.key),
+        tenant=job.tenant.slug,
+        submitted_by=job.submitted_by,
+        unique_key=None if job.unique is None else told(job.unique.key),
     )
 
 
@@ -281,22 +262,20 @@ def _insert_some(
     connection: Connection, jobs: Sequence[NewJob], *, dispatched: bool, key_ttl: float
 ) -> dict[UUID, bool]:
     """Stores jobs with one statement: the one that writes what these jobs have, and no more."""
-    given = (
-        any(job.idempotency_key is not None for job in jobs),
-        any(job.terms is not None for job in jobs),
-        any(as_sent := [kept_as_sent(job.payload) for job in jobs]),
-        any(job.lane is not None for job in jobs),
-    )
+    as_sent = [kept_as_sent(job.payload) for job in jobs]
+    given = has_of(jobs, as_sent)
     values = plain_values(jobs) | {"dispatched": dispatched}
     of_some: tuple[Callable[[], dict[str, Any]], ...] = (
         lambda: {"key_ttl": key_ttl},
         lambda: term_values([job.terms or PLAIN for job in jobs]),
         lambda: {"as_sent": text_array_of(as_sent)},
         lambda: {"lanes": optional_array_of(job.lane for job in jobs)},
+        # A batch is one caller's.
+        lambda: {"tenant": jobs[0].tenant.id, "submitted_by": jobs[0].submitted_by},
     )
     for is_given, more in zip(given, of_some, strict=True):
         values |= more() if is_given else {}
-    return {row[0]: row[1] for row in connection.execute(_INSERT_MANY[given], values)}
+    return {row[0]: row[1] for row in connection.execute(INSERT_MANY[given], values)}
 
 
 def plain_values(jobs: Sequence[NewJob]) -> dict[str, Any]:

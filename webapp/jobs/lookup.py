@@ -121,7 +121,7 @@ class Lookup:
             return pages.page(connection, within, limit=limit, offset=offset, before=before, large=large)
 
         found = in_one_trip(self._engine, work) if read is None else read(work)
-        return found if reach.queues is None else found.without_strangers()
+        return found if reach.is_everything else found.without_strangers()
 
     def check(self, connection: Connection, job_id: UUID, reach: Reach) -> None:
         """Sees to it that a job is reached before it is touched; who reaches everything pays nothing for it.
@@ -129,7 +129,7 @@ class Lookup:
         Raises:
             JobNotFound, JobGone: as for `found`.
         """
-        if reach.queues is not None:
+        if not reach.is_everything:
             self.found(connection, job_id, reach)
 
     def found(self, connection: Connection, job_id: UUID, reach: Reach) -> JobRow:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
+
+from webapp.flow.tenant import DEFAULT_SLUG, told
 
 #: Largest number of an attempt: PostgreSQL's integer.
 MAX_ATTEMPT = 2**31 - 1
@@ -46,8 +49,25 @@ class JobRow:
     progress: dict[str, Any] | None
     result_note: str | None
     key: str | None = None
+    #: The name of the tenant whose it is.
+    tenant: str = DEFAULT_SLUG
+    #: The number of the key of the API by which it came.
+    submitted_by: int | None = None
     #: The unique key that it holds; known where the job is read by itself.
     unique_key: str | None = None
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> JobRow:
+        """A job as it is read: with a tenant's name where that is not the default one, whose keys are kept as they were given."""
+        job = cls(*row)
+        if job.tenant is None:
+            return replace(job, tenant=DEFAULT_SLUG)
+        given: dict[str, Any] = {name: told(key) for name in KEYS if (key := getattr(job, name)) is not None}
+        return replace(job, **given)
+
+
+#: The fields of a job that are kept behind a tenant's mark.
+KEYS = ("idempotency_key", "key", "unique_key")
 
 
 class Claim(NamedTuple):

@@ -141,7 +141,7 @@ def fetch(
             "is_first": not jobs,
         }
         rows = connection.execute(statement, given).all()
-        jobs += [JobRow(*row[:-2]) for row in rows]
+        jobs += [JobRow.of(row[:-2]) for row in rows]
         room -= int(rows[-1][-2]) if rows else 0
         if rows and rows[-1][-1]:
             return jobs, False

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from webapp.flow.tenant import told
 from webapp.infra.postgres.literals import kept_as_sent, optional_array_of, text_array_of
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs import insert
@@ -58,7 +59,8 @@ class Changed(NamedTuple):
             job: what it is.
         """
         asked = insert.new_row(job, self.created_at, self.dispatched_at, self.run_at, self.expires_at)
-        row = replace(asked, updated_at=self.updated_at, idempotency_key=self.idempotency_key)
+        own = self.idempotency_key and told(self.idempotency_key)
+        row = replace(asked, updated_at=self.updated_at, idempotency_key=own)
         return Replaced(row, self.is_told)
 
 

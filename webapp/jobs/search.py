@@ -151,7 +151,9 @@ class _Walk:
         if few is not None:
             self._values |= {"few": array_of(few.ids), "few_from": few.since}
         self._to = min((one for one in (before, self._values.get("to_id")) if one is not None), default=None)
-        self.is_search = wanted.is_search
+        self.is_search = wanted.is_search or any(
+            "default_tenant" in part.rest(frozenset(self._values)) for part in self._parts
+        )
         self._size = FIRST_SLICE
         self._width = windows.FIRST
         self._is_begun = self._is_at_end_of_window = False
@@ -282,7 +284,8 @@ def search(
             is_counted = one.reached is None
     if is_counted:
         return Found(ids, reached, matching, is_estimate=False, seen=seen)
-    total = max(matching, _expected(connection, wanted))
+    # What is expected of one tenant would tell of all others: theirs are counted, and no more is said than that there are as many.
+    total = matching if wanted.is_of_guest else max(matching, _expected(connection, wanted))
     return Found(ids, reached, total, is_estimate=True, seen=seen)
 
 

@@ -142,7 +142,7 @@ class Jobs(Lookup):
         """
         check_reached(submission.options.queue, reach)
         try:
-            job = self._rules.complete(submission, uuid7(), _origin(), datetime.now(UTC))
+            job = self._rules.complete(submission, uuid7(), _origin(reach), datetime.now(UTC))
         except REFUSALS:
             # The first of two equal requests may have come in time, or before a deploy that changed what is taken.
             if (before := self._answered_before(submission, reach)) is not None:
@@ -176,7 +176,7 @@ class Jobs(Lookup):
         """
         answers: dict[int, Placed | JobError] = {}
         wanted: dict[int, NewJob] = {}
-        origin, now = _origin(), datetime.now(UTC)
+        origin, now = _origin(reach), datetime.now(UTC)
         for number, submission in enumerate(submissions):
             try:
                 check_reached(submission.options.queue, reach)
@@ -187,11 +187,11 @@ class Jobs(Lookup):
                 wanted[number] = job
             except (*REFUSALS, OutOfReach) as error:
                 answers[number] = error
-        self._answer_repeated(submissions, answers)
+        self._answer_repeated(submissions, answers, reach)
         refused = self.admission.judge(list(wanted.values()), self._book.rules())
         batch = self._store_many([job for job in wanted.values() if job.id not in refused], reach)
         answers |= {number: refused.get(job.id) or batch.answer(job) for number, job in wanted.items()}
-        if reach.queues is not None:
+        if not reach.is_everything:
             taken = taken_keys(submissions, answers)
             answers |= hidden(taken, self._unseen([one.job_id for one in taken.values()], reach))
         return [answers[number] for number in range(len(submissions))]
@@ -224,9 +224,9 @@ class Jobs(Lookup):
         Raises:
             KeyOfPruned: there was one, and it is gone.
         """
-        key = submission.idempotency_key
-        if key is None:
+        if submission.idempotency_key is None:
             return None
+        key = reach.kept(submission.idempotency_key)
         with self._slot():
             owner = in_one_trip(self._engine, lambda connection: insert.find_by_key(connection, key))
         if owner is None or owner.fingerprint != fingerprint(submission):
@@ -236,11 +236,11 @@ class Jobs(Lookup):
         return Accepted(owner.job, created=False) if reach.has(owner.job.queue) else None
 
     def _answer_repeated(
-        self, submissions: Sequence[Submission], answers: dict[int, Placed | JobError]
+        self, submissions: Sequence[Submission], answers: dict[int, Placed | JobError], reach: Reach
     ) -> None:
         """Puts the job of the same request under the same key in the place of a refusal, where there is one."""
         refused = [number for number, answer in answers.items() if not isinstance(answer, OutOfReach)]
-        keys = {number: key for number in refused if (key := submissions[number].idempotency_key)}
+        keys = {number: reach.kept(key) for number in refused if (key := submissions[number].idempotency_key)}
         if not keys:
             return
         owners = in_one_trip(
@@ -270,7 +270,7 @@ class Jobs(Lookup):
 
     def _unseen(self, ids: Collection[UUID | None], reach: Reach) -> Unseen:
         named = [one for one in ids if one is not None]
-        if reach.queues is None or not named:
+        if reach.is_everything or not named:
             return Unseen()
         with self._slot():
             return in_one_trip(self._engine, lambda connection: unseen(connection, named, reach))
@@ -394,7 +394,7 @@ class Jobs(Lookup):
         return self._hints.flush()
 
 
-def _origin() -> Origin:
-    """Who submits now: the request that is being answered, and its place in a trace."""
+def _origin(reach: Reach) -> Origin:
+    """Who submits now: the request that is being answered, its place in a trace, and the key that was shown."""
     request_id = bound_field("request_id")
-    return Origin(str(request_id) if request_id is not None else None, here())
+    return Origin(str(request_id) if request_id is not None else None, here(), reach, reach.key)

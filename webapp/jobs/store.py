@@ -15,6 +15,8 @@ from sqlalchemy import Connection, text
 
 from webapp.flow.model import OPEN, FlowRules
 from webapp.flow.reach import Reach
+from webapp.flow.reached import Reached, reach_values
+from webapp.flow.tenant import DEFAULT_SLUG
 from webapp.infra.postgres.engine import Statement
 from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.prepared import FOR_LONG
@@ -23,9 +25,7 @@ from webapp.jobs import retention
 from webapp.jobs.loss import SPARED
 from webapp.jobs.model import AttemptRow, Claim, JobRow, LeasedJob
 
-_FIND = text(read_sql(__file__, "find_job", "find", without=["reach"]))
-#: For those who do not reach all queues.
-_FIND_WITHIN = text(read_sql(__file__, "find_job", "find"))
+_FIND = Reached(__file__, "find_job", "find")
 _FIND_ENDED = text(read_sql(__file__, "find_job", "find_ended"))
 _CLAIM = Statement(read_sql(__file__, "claim", "claim", without=["paused"]), plan_lasts=FOR_LONG)
 #: Where something is paused.
@@ -37,6 +37,7 @@ _RENEW, _HOLDERS, _TAKE_EXPIRED, _TAKE_HELD_BY, _SECONDS_SINCE_START = (
 )
 _ATTEMPTS = text(read_sql(__file__, "attempts"))
 _WATCH = text(read_sql(__file__, "watch"))
+_TENANT_OF = text(read_sql(__file__, "tenant_of"))
 _NOTE_PROGRESS = text(read_sql(__file__, "note_progress"))
 
 
@@ -50,20 +51,17 @@ def find(connection: Connection, job_id: UUID, reach: Reach) -> JobRow | None:
     may have waited long, and the clock that made the id may have been wrong.
     """
     for since, until in (retention.ends_within(job_id), (retention.BEGINNING, retention.END)):
-        values = {"id": job_id, "since": since, "until": until}
-        if reach.queues is None:
-            row = connection.execute(_FIND, values).first()
-        else:
-            row = connection.execute(_FIND_WITHIN, values | {"queues": list(reach.queues)}).first()
+        values = {"id": job_id, "since": since, "until": until} | reach_values(reach)
+        row = connection.execute(_FIND.by(reach), values).first()
         if row is not None:
-            return JobRow(*row)
+            return JobRow.of(row)
     return None
 
 
 def find_ended(connection: Connection, job_id: UUID) -> JobRow | None:
     """One job that has ended, or None."""
     row = connection.execute(_FIND_ENDED, {"id": job_id}).first()
-    return JobRow(*row) if row else None
+    return JobRow.of(row) if row else None
 
 
 def claim(
@@ -140,6 +138,12 @@ def attempts(
     rows = connection.execute(_ATTEMPTS, values).all()
     found = rows[0].found if rows else 0
     return [AttemptRow(*row[:-1]) for row in rows], found == limit or len(rows) < found
+
+
+def tenant_of(connection: Connection, job_id: UUID) -> str:
+    """The name of the tenant of a job that has not ended."""
+    found: str | None = connection.execute(_TENANT_OF, {"id": job_id}).scalar()
+    return found or DEFAULT_SLUG
 
 
 def watch(connection: Connection, job_id: UUID) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uuid import UUID
 
+from webapp.flow.reach import Reach
+from webapp.flow.tenant import DEFAULT, Tenant
 from webapp.infra.broker.hints import Hint, Ticket
 from webapp.infra.postgres.literals import json_of
 from webapp.jobs.errors import CallbackRefused, ExpiredAlready, UnknownQueue, UnknownTask
@@ -46,6 +48,8 @@ class NewJob:
     Args:
         lane: where it waits, if its queue or task has limits.
         unique: which key it is to hold.
+        tenant: whose it is; its keys are kept behind that one's mark.
+        submitted_by: the number of the key of the API by which it came; None: by none.
     """
 
     id: UUID
@@ -61,11 +65,18 @@ class NewJob:
     terms: Terms | None = None
     lane: int | None = None
     unique: Unique | None = None
+    tenant: Tenant = DEFAULT
+    submitted_by: int | None = None
 
     @property
     def key(self) -> str | None:
         """Whose work it is."""
         return None if self.terms is None else self.terms.key
+
+    @property
+    def is_owned(self) -> bool:
+        """True if its row says more than that it is the default tenant's."""
+        return self.submitted_by is not None or self.tenant.id != DEFAULT.id
 
     @property
     def ticket(self) -> Ticket:
@@ -84,10 +95,19 @@ class NewJob:
 
 
 class Origin(NamedTuple):
-    """Who submits: the request's id, and its place in a trace."""
+    """Who submits.
+
+    Args:
+        request_id: of the request.
+        traceparent: its place in a trace.
+        reach: of the caller.
+        key: the number of the key of the API that was shown; None: none was.
+    """
 
     request_id: str | None
     traceparent: str | None
+    reach: Reach
+    key: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +205,12 @@ class Rules:
             OptionRefused: no worker listens to the queue it asks for, or it would expire before it is due.
             PayloadRefused: the payload does not fit its handler's model.
         """
-        found = self._handler_for(submission.payload, suggest=suggest)
+        reach = origin.reach
+        found = self._handler_for(submission.payload, reach, suggest=suggest)
         found.check(submission.payload)
         asked = submission.options
-        self._check(asked, now)
+        self._check(asked, now, reach)
+        own = submission.idempotency_key
         return NewJob(
             id=job_id,
             task=found.name,
@@ -196,26 +218,35 @@ class Rules:
             queue=asked.queue or found.queue,
             max_retries=first_given(asked.max_retries, found.max_retries, self.limits.max_retries),
             timeout=first_given(asked.timeout, found.timeout, self.limits.timeout),
-            idempotency_key=submission.idempotency_key,
+            idempotency_key=own and reach.kept(own),
             fingerprint=fingerprint(submission),
             request_id=origin.request_id,
             traceparent=origin.traceparent,
-            terms=terms_of(found, asked, now) if asked is not NO_OPTIONS or found.sets_terms else None,
-            unique=asked.unique,
+            terms=terms_of(found, asked, now, reach) if asked is not NO_OPTIONS or found.sets_terms else None,
+            unique=asked.unique and replace(asked.unique, key=reach.kept(asked.unique.key)),
+            tenant=reach.home,
+            submitted_by=origin.key,
         )
 
-    def _handler_for(self, payload: Mapping[str, Any], *, suggest: bool) -> Handler:
-        """The handler that runs a job with this payload: the one it names, or the default."""
+    def _handler_for(self, payload: Mapping[str, Any], reach: Reach, *, suggest: bool) -> Handler:
+        """The handler that runs a job with this payload: the one it names, or the default. One for another tenant's queue is not there."""
         found = self._registry.get(payload.get("task"))
         if found is None and not (self.limits.only_known and "task" in payload):
             found = self._registry.get(self.limits.default_handler)
-        if found is None:
-            raise UnknownTask(payload.get("task"), self._registry.names(), suggest=suggest)
+        if found is None or not reach.knows(found.queue):
+            known = tuple(name for name in self._registry.names() if self._is_known(name, reach))
+            raise UnknownTask(payload.get("task"), known, suggest=suggest)
         return found
 
-    def _check(self, asked: Options, now: datetime) -> None:
-        if asked.queue is not None and asked.queue not in (known := self._registry.queues()):
-            raise UnknownQueue(asked.queue, known)
+    def _is_known(self, name: str, reach: Reach) -> bool:
+        found = self._registry.get(name)
+        return found is not None and reach.knows(found.queue)
+
+    def _check(self, asked: Options, now: datetime, reach: Reach) -> None:
+        if asked.queue is not None:
+            known = self._registry.queues()
+            if asked.queue not in known or not reach.knows(asked.queue):
+                raise UnknownQueue(asked.queue, tuple(filter(reach.knows, known)))
         if asked.callback_url is not None:
             check_callback(asked.callback_url)
         if asked.expires_at is not None and asked.is_late(now):
@@ -242,11 +273,12 @@ def first_given(asked: T | None, of_handler: T | None, default: T) -> T:
     return default if of_handler is None else of_handler
 
 
-def terms_of(found: Handler, asked: Options, now: datetime) -> Terms:
+def terms_of(found: Handler, asked: Options, now: datetime, reach: Reach) -> Terms:
     """What the client asked for, and the handler's defaults where it did not.
 
     Args:
         now: when it asked.
+        reach: of the client.
     """
     backoff = asked.backoff if asked.backoff is not None else found.backoff
     run_at, delay = _put_off(asked, now)
@@ -259,7 +291,7 @@ def terms_of(found: Handler, asked: Options, now: datetime) -> Terms:
         backoff=None if backoff is None else json.dumps(backoff),
         tags=tuple(dict.fromkeys((*asked.tags, *found.tags))),
         callback_url=asked.callback_url,
-        key=asked.key,
+        key=asked.key and reach.kept(asked.key),
     )
 
 

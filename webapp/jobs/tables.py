@@ -31,6 +31,11 @@ from webapp.infra.postgres.base import TIME, Base
 #: Longest idempotency key, characters.
 MAX_KEY_LENGTH = 255
 
+#: Longest mark that another tenant than the default one keeps its keys behind, characters.
+_MARK = 12
+#: What indexes have that are for other tenants.
+_OTHERS = "tenant_id <> 1"
+
 #: A job of a lane that takes a slot of its limits.
 _HELD_IN_LANE = "status = 'processing' AND lane IS NOT NULL"
 
@@ -88,6 +93,10 @@ class JobColumns:
     lane: Mapped[int | None] = mapped_column(BigInteger)
     #: Attempts that it had when it was queued again by hand: those after them are of its new submission. NULL: it never was.
     attempts_before: Mapped[int | None] = mapped_column(Integer)
+    #: Whose it is.
+    tenant_id: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    #: The number of the key of the API by which it came. NULL: by none.
+    submitted_by: Mapped[int | None] = mapped_column(Integer)
 
 
 class Job(JobColumns, Base):
@@ -128,7 +137,16 @@ class LivingJob(JobColumns, Base):
         ),
         CheckConstraint("result IS NULL OR status = 'completed'", name="jobs_result_when_completed"),
         CheckConstraint("jsonb_typeof(payload) = 'object'", name="jobs_payload_is_object"),
-        CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name="jobs_key_length"),
+        CheckConstraint(
+            f"length(idempotency_key) BETWEEN 1 AND {MAX_KEY_LENGTH + _MARK}", name="jobs_key_length"
+        ),
+        # Of other tenants than the default one alone: who has no other pays for none of it.
+        Index("jobs_by_tenant", "tenant_id", "id", postgresql_where=text(_OTHERS)),
+        Index(
+            "jobs_tenant_waiting",
+            *("queue", "tenant_id"),
+            postgresql_where=text(f"status = 'queued' AND {_OTHERS}"),
+        ),
         Index(
             "jobs_undispatched",
             *("queue", text("priority DESC"), "run_at"),
@@ -210,7 +228,9 @@ class IdempotencyKey(Base):
     expires_at: Mapped[datetime] = mapped_column(TIME)
 
     __table_args__ = (
-        CheckConstraint("length(key) BETWEEN 1 AND 255", name="idempotency_keys_length"),
+        CheckConstraint(
+            f"length(key) BETWEEN 1 AND {MAX_KEY_LENGTH + _MARK}", name="idempotency_keys_length"
+        ),
         Index("idempotency_keys_by_end", "expires_at"),
     )
 
@@ -228,7 +248,7 @@ class UniqueKey(Base):
     until: Mapped[datetime] = mapped_column(TIME)
 
     __table_args__ = (
-        CheckConstraint("length(key) BETWEEN 1 AND 200", name="unique_keys_length"),
+        CheckConstraint(f"length(key) BETWEEN 1 AND {200 + _MARK}", name="unique_keys_length"),
         Index("unique_keys_by_job", "job_id"),
     )
 
@@ -284,10 +304,13 @@ class DeadLetter(Base):
     discarded_at: Mapped[datetime | None] = mapped_column(TIME)
     resolved_by: Mapped[str | None] = mapped_column(Text)
     resolved_why: Mapped[str | None] = mapped_column(Text)
+    #: Whose job it is.
+    tenant_id: Mapped[int] = mapped_column(Integer, server_default=text("1"))
 
     __table_args__ = (
         CheckConstraint("reason IN ('exhausted', 'discarded')", name="dead_letters_reason_known"),
         Index("dead_letters_open", "job_id", unique=True, postgresql_where=text(_LETTER_OPEN)),
         Index("dead_letters_alike", "task", "fingerprint", postgresql_where=text(_LETTER_OPEN)),
         Index("dead_letters_by_job", "job_id"),
+        Index("dead_letters_by_tenant", "tenant_id", "id", postgresql_where=text(_OTHERS)),
     )

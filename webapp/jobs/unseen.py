@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from webapp.flow.reach import Reach
+from webapp.flow.reached import Reached, reach_values
 from webapp.infra.postgres.literals import array_of
-from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs.errors import (
     JobError,
     KeyElsewhere,
@@ -23,17 +23,17 @@ from webapp.jobs.errors import (
 )
 from webapp.jobs.submission import Placed, Submission
 
-_REACHED = text(read_sql(__file__, "reached"))
+_REACHED = Reached(__file__, "reached")
 
 
 def check_reached(queue: str | None, reach: Reach) -> None:
-    """Sees to it that a job may be submitted to a queue; None: none is named.
+    """Sees to it that a job may be submitted to a queue; None: none is named. Another tenant's own is unknown, as `Rules` say.
 
     Raises:
-        OutOfReach: it is not within reach; whether there is such a queue is not said.
+        OutOfReach: it is not one of the queues that are reached; whether there is such a queue is not said.
     """
-    if queue is not None and not reach.has(queue):
-        raise OutOfReach(queue, reach.queues or ())
+    if queue is not None and reach.queues is not None and queue not in reach.queues:
+        raise OutOfReach(queue, reach.queues)
 
 
 class Unseen(NamedTuple):
@@ -72,10 +72,10 @@ class Unseen(NamedTuple):
 
 def unseen(connection: Connection, ids: Collection[UUID], reach: Reach) -> Unseen:
     """Which of these jobs the caller is not told of; where everything is reached, nothing is asked."""
-    if reach.queues is None or not ids:
+    if reach.is_everything or not ids:
         return Unseen()
-    values = {"ids": array_of(ids), "queues": list(reach.queues)}
-    is_reached = {row[0]: row[1] for row in connection.execute(_REACHED, values)}
+    values = {"ids": array_of(ids)} | reach_values(reach)
+    is_reached = {row[0]: row[1] for row in connection.execute(_REACHED.by(reach), values)}
     return Unseen(
         frozenset(job_id for job_id, is_so in is_reached.items() if not is_so),
         frozenset(ids) - is_reached.keys(),

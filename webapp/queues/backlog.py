@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, text
 
 from webapp.flow.reach import Reach
+from webapp.flow.reached import Reached, reach_values
 from webapp.infra.postgres.sql_files import read_sql
 
 #: Rows counted in one look, all queues or all tasks together, where there are few of them.
@@ -27,9 +28,11 @@ _BOUND, _QUEUES, _TASKS, _DEPTHS, _OPEN, _ESTIMATE_QUEUED, _ESTIMATE_DUE, _ESTIM
         *("estimate_queued", "estimate_due", "estimate_dead_letters"),
     )
 )
-_RUNNING = text(read_sql(__file__, "backlog", "running", without=["reach"]))
-#: For those who do not reach all queues.
-_RUNNING_WITHIN = text(read_sql(__file__, "backlog", "running"))
+_GUEST_QUEUES, _DEPTHS_OF_DEFAULT, _DEPTHS_OF_TENANT = (
+    text(read_sql(__file__, "backlog", name))
+    for name in ("guest_queues", "depths_of_default", "depths_of_tenant")
+)
+_RUNNING = Reached(__file__, "backlog", "running")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +89,49 @@ def _estimate(connection: Connection, statement: TextClause, name: str) -> int:
 
 
 def depths(connection: Connection, reach: Reach) -> Depths:
-    """Unfinished jobs of every queue that has some and is reached; nothing of it depends on what other queues have."""
-    if reach.queues is None:
-        names = list(connection.execute(_QUEUES).scalars())
-        running = connection.execute(_RUNNING, {"most": COUNTED_OF_ONE.stop})
-    else:
-        names = sorted(reach.queues)
-        running = connection.execute(_RUNNING_WITHIN, {"most": COUNTED_OF_ONE.stop, "queues": names})
-    processing = {row[0]: row[1] for row in running}
+    """Unfinished jobs of every queue that has some and is reached; nothing of it depends on what other queues and tenants have."""
+    found = list(connection.execute(_QUEUES).scalars()) if reach.queues is None else sorted(reach.queues)
+    values = {"most": COUNTED_OF_ONE.stop} | reach_values(reach)
+    processing = {row[0]: row[1] for row in connection.execute(_RUNNING.by(reach), values)}
+    whole, shared = _told_apart(connection, reach, list(filter(reach.has, found)))
+    queues, is_beyond = _depths(connection, whole)
+    of_one, is_more = _depths_of_one(connection, reach, shared)
+    is_capped = sum(processing.values()) == COUNTED_OF_ONE.stop
+    return Depths(queues | of_one, processing, is_beyond or is_more or is_capped)
+
+
+def _told_apart(
+    connection: Connection, reach: Reach, names: Sequence[str]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Which queues are counted as a whole for a caller, and which have jobs of other tenants."""
+    if reach.number is None:
+        return names, ()
+    if reach.is_guest:
+        return (), names
+    shared = set(connection.execute(_GUEST_QUEUES).scalars())
+    return [name for name in names if name not in shared], [name for name in names if name in shared]
+
+
+def _depths_of_one(
+    connection: Connection, reach: Reach, names: Sequence[str]
+) -> tuple[dict[str, Depth], bool]:
+    """What a tenant has in queues that it shares; and whether that is more than is counted. No estimate tells of what others have."""
+    if not names:
+        return {}, False
+    most, queues, estimated = counted_up_to(len(names)), {}, False
+    values = {"names": list(names), "most": most, "tenant": reach.number}
+    statement = _DEPTHS_OF_TENANT if reach.is_guest else _DEPTHS_OF_DEFAULT
+    for name, new, sent, due, oldest, looked_at in connection.execute(statement, values):
+        estimated = estimated or looked_at == most
+        if new + sent:
+            queues[name] = Depth(new + sent, due, oldest or 0.0)
+    return queues, estimated
+
+
+def _depths(connection: Connection, names: Sequence[str]) -> tuple[dict[str, Depth], bool]:
+    """What there is in queues that are seen as a whole; and whether that is more than is counted."""
+    if not names:
+        return {}, False
     most = counted_up_to(len(names))
     queues: dict[str, Depth] = {}
     estimated = False
@@ -108,7 +146,7 @@ def depths(connection: Connection, reach: Reach) -> Depths:
             due = max(due, min(queued, _estimate(connection, _ESTIMATE_DUE, name)))
         if queued:
             queues[name] = Depth(queued, due, oldest or 0.0)
-    return Depths(queues, processing, estimated or sum(processing.values()) == COUNTED_OF_ONE.stop)
+    return queues, estimated
 
 
 def open_dead_letters(connection: Connection) -> Counts:

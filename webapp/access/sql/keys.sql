@@ -14,8 +14,9 @@ SELECT CAST(stamp AS text) FROM access_state;
 -- name: living
 -- The secrets that let someone in, and those that did a moment ago, so that their owners are told why they do not.
 SELECT secret.hash, key.id, key.tenant_id, key.name, key.role, key.scopes, key.networks, key.queues, key.quotas,
-       CAST(extract(epoch FROM least(key.expires_at, secret.expires_at)) AS float8)
-  FROM access_keys AS key JOIN access_secrets AS secret ON secret.key_id = key.id
+       CAST(extract(epoch FROM least(key.expires_at, secret.expires_at)) AS float8), tenant.slug, tenant.suspended_at IS NOT NULL, tenant.quotas,
+       CASE WHEN tenant.id <> 1 THEN tenant.created_at END
+  FROM access_keys AS key JOIN access_secrets AS secret ON secret.key_id = key.id JOIN tenants AS tenant ON tenant.id = key.tenant_id
  WHERE key.revoked_at IS NULL
    AND coalesce(least(key.expires_at, secret.expires_at), 'infinity') > now() - make_interval(secs => :told)
  ORDER BY key.id DESC LIMIT :most;
@@ -26,8 +27,8 @@ SELECT count(*) FROM (
     SELECT FROM access_keys WHERE revoked_at IS NULL AND coalesce(expires_at, 'infinity') > now() LIMIT :most) AS counted;
 
 -- name: add_key
-INSERT INTO access_keys (name, role, scopes, networks, queues, quotas, created_by, expires_at)
-VALUES (:name, :role, CAST(:scopes AS text[]), CAST(:networks AS text[]), CAST(:queues AS text[]), CAST(:quotas AS jsonb), :by, now() + make_interval(secs => CAST(:lifetime AS float8)))
+INSERT INTO access_keys (tenant_id, name, role, scopes, networks, queues, quotas, created_by, expires_at)
+VALUES (:tenant, :name, :role, CAST(:scopes AS text[]), CAST(:networks AS text[]), CAST(:queues AS text[]), CAST(:quotas AS jsonb), :by, now() + make_interval(secs => CAST(:lifetime AS float8)))
 RETURNING id;
 
 -- name: add_secret
@@ -48,35 +49,42 @@ UPDATE access_keys SET quotas = CAST(:quotas AS jsonb) WHERE id = :id;
 UPDATE access_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = :id;
 
 -- name: find
-SELECT key.id, key.tenant_id, key.name, key.role, key.scopes, key.networks, key.created_by, key.created_at, key.expires_at, key.revoked_at,
+SELECT key.id, tenant.slug, key.name, key.role, key.scopes, key.networks, key.created_by, key.created_at, key.expires_at, key.revoked_at,
        key.last_used_at, key.last_used_from,
        CASE WHEN key.revoked_at IS NOT NULL THEN 'revoked' WHEN key.expires_at <= now() THEN 'expired' ELSE 'live' END,
        ARRAY(SELECT hint FROM access_secrets AS secret
               WHERE secret.key_id = key.id AND coalesce(secret.expires_at, 'infinity') > now() ORDER BY secret.created_at, secret.hash),
        key.queues, key.quotas
-  FROM access_keys AS key WHERE key.id = :id;
+  FROM access_keys AS key JOIN tenants AS tenant ON tenant.id = key.tenant_id
+ WHERE key.id = :id
+   AND key.tenant_id = :tenant  -- tenant
+   AND key.tenant_id <= :tenant  -- default tenant
+;
 
 -- name: of_secret
 -- The key that a secret is or was good for.
-SELECT key_id, coalesce(expires_at, 'infinity') > now() FROM access_secrets WHERE hash = :hash;
+SELECT key_id, coalesce(expires_at, 'infinity') > now() FROM access_secrets WHERE hash IN (:hash, :hash_apart);
 
 -- name: page
 -- The newest first, after the key `before`; those that are revoked or have expired only where `ended`.
-SELECT key.id, key.tenant_id, key.name, key.role, key.scopes, key.networks, key.created_by, key.created_at, key.expires_at, key.revoked_at,
+SELECT key.id, tenant.slug, key.name, key.role, key.scopes, key.networks, key.created_by, key.created_at, key.expires_at, key.revoked_at,
        key.last_used_at, key.last_used_from,
        CASE WHEN key.revoked_at IS NOT NULL THEN 'revoked' WHEN key.expires_at <= now() THEN 'expired' ELSE 'live' END,
        ARRAY(SELECT hint FROM access_secrets AS secret
               WHERE secret.key_id = key.id AND coalesce(secret.expires_at, 'infinity') > now() ORDER BY secret.created_at, secret.hash),
        key.queues, key.quotas
-  FROM access_keys AS key
+  FROM access_keys AS key JOIN tenants AS tenant ON tenant.id = key.tenant_id
  WHERE (CAST(:before AS int) IS NULL OR key.id < :before)
+   AND key.tenant_id = :tenant  -- tenant
+   AND key.tenant_id <= :tenant  -- default tenant
+   AND (CAST(:slug AS text) IS NULL OR tenant.slug = :slug)
    AND (:ended OR (key.revoked_at IS NULL AND coalesce(key.expires_at, 'infinity') > now()))
  ORDER BY key.id DESC LIMIT :limit;
 
 -- name: admin
--- A live key with the role admin.
+-- A live key with the role admin, of the default tenant.
 SELECT id FROM access_keys
- WHERE role = 'admin' AND revoked_at IS NULL AND coalesce(expires_at, 'infinity') > now() ORDER BY id LIMIT 1;
+ WHERE tenant_id = 1 AND role = 'admin' AND revoked_at IS NULL AND coalesce(expires_at, 'infinity') > now() ORDER BY id LIMIT 1;
 
 -- name: note_uses
 -- When and from where keys were last used, as a process has seen it; what another one saw later stays.

@@ -41,7 +41,8 @@ SELECT min(after_id) FROM audit_seals WHERE after_id > CAST(:after_id AS bigint)
 -- Lines after a seal's last, in the order in which they are sealed (by the column, and not by its text). A transaction below the oldest that runs has ended, and is seen
 -- here as a whole or not at all; `before` is given where all have ended.
 SELECT id, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at, CAST(xid AS text) AS xid, event, success, actor_kind,
-       actor_id, actor_name, address, request_id, target_kind, target_id, matched, changed, reason, CAST(details AS text) AS details
+       actor_id, actor_name, address, request_id, target_kind, target_id, matched, changed, reason, CAST(details AS text) AS details,
+       tenant_id
   FROM audit_events
  WHERE (xid, id) > (CAST(CAST(:xid AS text) AS xid8), CAST(:id AS bigint))
    AND xid < coalesce(CAST(CAST(:before AS text) AS xid8), pg_snapshot_xmin(pg_current_snapshot()))
@@ -51,7 +52,8 @@ SELECT id, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at
 -- name: within
 -- Lines from one seal's last to another's.
 SELECT id, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS at, CAST(xid AS text) AS xid, event, success, actor_kind,
-       actor_id, actor_name, address, request_id, target_kind, target_id, matched, changed, reason, CAST(details AS text) AS details
+       actor_id, actor_name, address, request_id, target_kind, target_id, matched, changed, reason, CAST(details AS text) AS details,
+       tenant_id
   FROM audit_events
  WHERE (xid, id) > (CAST(CAST(:xid AS text) AS xid8), CAST(:id AS bigint))
    AND (xid, id) <= (CAST(CAST(:up_to_xid AS text) AS xid8), CAST(:up_to_id AS bigint))

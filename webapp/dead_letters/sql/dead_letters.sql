@@ -21,6 +21,8 @@ SELECT d.id, d.job_id, d.task, d.queue, d.reason, d.error_type, d.error_message,
    AND (CAST(:task AS text) IS NULL OR d.task = :task)
    AND (CAST(:queue AS text) IS NULL OR d.queue = :queue)
    AND d.queue = ANY(CAST(:queues AS text[]))  -- reach
+   AND d.tenant_id = :tenant AND d.tenant_id <> 1  -- tenant
+   AND d.tenant_id <= :tenant  -- default tenant
    AND (CAST(:reason AS text) IS NULL OR d.reason = :reason)
    AND (CAST(:error_type AS text) IS NULL OR d.error_type = :error_type)
    AND (CAST(:fingerprint AS text) IS NULL OR d.fingerprint = :fingerprint)
@@ -41,6 +43,8 @@ SELECT count(*)
    AND (CAST(:task AS text) IS NULL OR d.task = :task)
    AND (CAST(:queue AS text) IS NULL OR d.queue = :queue)
    AND d.queue = ANY(CAST(:queues AS text[]))  -- reach
+   AND d.tenant_id = :tenant AND d.tenant_id <> 1  -- tenant
+   AND d.tenant_id <= :tenant  -- default tenant
    AND (CAST(:reason AS text) IS NULL OR d.reason = :reason)
    AND (CAST(:error_type AS text) IS NULL OR d.error_type = :error_type)
    AND (CAST(:fingerprint AS text) IS NULL OR d.fingerprint = :fingerprint)
@@ -56,6 +60,8 @@ SELECT d.job_id, d.dead_at, now()
    AND (CAST(:task AS text) IS NULL OR d.task = :task)
    AND (CAST(:queue AS text) IS NULL OR d.queue = :queue)
    AND d.queue = ANY(CAST(:queues AS text[]))  -- reach
+   AND d.tenant_id = :tenant AND d.tenant_id <> 1  -- tenant
+   AND d.tenant_id <= :tenant  -- default tenant
    AND (CAST(:reason AS text) IS NULL OR d.reason = :reason)
    AND (CAST(:error_type AS text) IS NULL OR d.error_type = :error_type)
    AND (CAST(:fingerprint AS text) IS NULL OR d.fingerprint = :fingerprint)
@@ -78,6 +84,8 @@ WITH alike AS (
        AND (CAST(:task AS text) IS NULL OR d.task = :task)
        AND (CAST(:queue AS text) IS NULL OR d.queue = :queue)
        AND d.queue = ANY(CAST(:queues AS text[]))  -- reach
+       AND d.tenant_id = :tenant AND d.tenant_id <> 1  -- tenant
+       AND d.tenant_id <= :tenant  -- default tenant
        AND (CAST(:reason AS text) IS NULL OR d.reason = :reason)
        AND (CAST(:error_type AS text) IS NULL OR d.error_type = :error_type)
        AND (CAST(:fingerprint AS text) IS NULL OR d.fingerprint = :fingerprint)
@@ -104,6 +112,8 @@ SELECT d.job_id, j.finished_at
    AND (CAST(:task AS text) IS NULL OR d.task = :task)
    AND (CAST(:queue AS text) IS NULL OR d.queue = :queue)
    AND d.queue = ANY(CAST(:queues AS text[]))  -- reach
+   AND d.tenant_id = :tenant AND d.tenant_id <> 1  -- tenant
+   AND d.tenant_id <= :tenant  -- default tenant
    AND (CAST(:reason AS text) IS NULL OR d.reason = :reason)
    AND (CAST(:error_type AS text) IS NULL OR d.error_type = :error_type)
    AND (CAST(:fingerprint AS text) IS NULL OR d.fingerprint = :fingerprint)

@@ -13,6 +13,8 @@ SELECT id, at, who, target, old, new, why
   FROM flow_changes
  WHERE (CAST(:target AS text) IS NULL OR target = :target) AND (CAST(:before AS bigint) IS NULL OR id < :before)
    AND split_part(target, '/', 1) = 'queues' AND split_part(target, '/', 2) = ANY(CAST(:queues AS text[]))  -- reach
+   AND starts_with(target, 'queues/' || CAST(:slug AS text) || '.')  -- tenant
+   AND NOT (starts_with(target, 'queues/') AND strpos(split_part(target, '/', 2), '.') > 0 AND split_part(split_part(target, '/', 2), '.', 1) = ANY(CAST(:others AS text[])))  -- default tenant
  ORDER BY id DESC LIMIT :limit;
 
 -- name: prune

@@ -16,6 +16,8 @@ SELECT (q.is_limited IS TRUE OR t.is_limited IS TRUE) AND job.lane IS NULL AS to
        k.paused_at, k.paused_by, k.paused_why,
        (SELECT count(*) FROM (SELECT FROM lanes AS other
          WHERE other.queue = job.queue AND other.task = job.task AND other.state = 'ready' AND other.turn < mine.turn
+           AND starts_with(other.key, :mark)  -- tenant
+           AND NOT starts_with(other.key, chr(31))  -- default tenant
          LIMIT :most) AS counted),
        (SELECT CAST(sum(jobs) AS bigint)
           FROM generate_series(CASE WHEN q.ageing IS NULL THEN CAST(job.priority AS int) ELSE 0 END, :highest) AS more, LATERAL (
@@ -46,13 +48,19 @@ SELECT (q.is_limited IS TRUE OR t.is_limited IS TRUE) AND job.lane IS NULL AS to
  WHERE job.id = :id AND job.status = 'queued';
 
 -- name: holders_of_queue
--- The processes that hold its slots, each with one of its jobs.
+-- The processes that hold its slots, each with one of its jobs; of another tenant none is named.
 WITH RECURSIVE holders AS (
-    (SELECT worker_id, id FROM jobs_living WHERE queue = :queue AND status = 'processing' AND lane IS NOT NULL ORDER BY worker_id LIMIT 1)
+    (SELECT worker_id, id FROM jobs_living
+      WHERE queue = :queue AND status = 'processing' AND lane IS NOT NULL
+        AND tenant_id = :tenant  -- tenant
+        AND tenant_id <= :tenant  -- default tenant
+      ORDER BY worker_id LIMIT 1)
     UNION ALL
     SELECT later.worker_id, later.id FROM holders CROSS JOIN LATERAL (
         SELECT worker_id, id FROM jobs_living
          WHERE queue = :queue AND status = 'processing' AND lane IS NOT NULL AND worker_id > holders.worker_id
+           AND tenant_id = :tenant  -- tenant
+           AND tenant_id <= :tenant  -- default tenant
          ORDER BY worker_id LIMIT 1) AS later)
 SELECT worker_id, id FROM holders LIMIT :most;
 
@@ -62,12 +70,16 @@ WITH RECURSIVE holders AS (
     (SELECT worker_id, id FROM jobs_living
       WHERE task = :task AND status = 'processing' AND lane IS NOT NULL
         AND queue = ANY(CAST(:queues AS text[]))  -- reach
+        AND tenant_id = :tenant  -- tenant
+        AND tenant_id <= :tenant  -- default tenant
       ORDER BY worker_id LIMIT 1)
     UNION ALL
     SELECT later.worker_id, later.id FROM holders CROSS JOIN LATERAL (
         SELECT worker_id, id FROM jobs_living
          WHERE task = :task AND status = 'processing' AND lane IS NOT NULL AND worker_id > holders.worker_id
            AND queue = ANY(CAST(:queues AS text[]))  -- reach
+           AND tenant_id = :tenant  -- tenant
+           AND tenant_id <= :tenant  -- default tenant
          ORDER BY worker_id LIMIT 1) AS later)
 SELECT worker_id, id FROM holders LIMIT :most;
 

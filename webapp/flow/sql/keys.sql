@@ -11,6 +11,10 @@ SELECT queue, key, paused_at, paused_by, paused_why, concurrency, weight, versio
 -- In the order of the keys, after `after`.
 SELECT queue, key, paused_at, paused_by, paused_why, concurrency, weight, version, rate_limit, rate_per, rate_burst FROM key_limits
  WHERE queue = :queue AND (CAST(:after AS text) IS NULL OR key > :after)
+   AND starts_with(key, :mark)  -- tenant
+   AND NOT starts_with(key, chr(31))  -- default tenant
+   AND starts_with(key, :mark)  -- tenant
+   AND NOT starts_with(key, chr(31))  -- default tenant
  ORDER BY key LIMIT :limit;
 
 -- name: wide
@@ -60,9 +64,38 @@ processing AS MATERIALIZED (
     SELECT key, worker_id, queue FROM jobs_living WHERE status = 'processing' ORDER BY lease_expires_at LIMIT :most),
 figures AS (
     SELECT key, coalesce(waits.jobs, 0) AS waiting, coalesce(runs.processes, 0) AS running
-      FROM (SELECT key, count(*) AS jobs FROM queued WHERE key IS NOT NULL GROUP BY key) AS waits
+      FROM (SELECT key, count(*) AS jobs FROM queued WHERE key IS NOT NULL
+               AND NOT starts_with(key, chr(31))  -- default tenant
+             GROUP BY key) AS waits
       FULL JOIN (SELECT key, count(DISTINCT worker_id) AS processes FROM processing
-                  WHERE queue = :queue AND key IS NOT NULL GROUP BY key) AS runs USING (key)),
+                  WHERE queue = :queue AND key IS NOT NULL
+                    AND NOT starts_with(key, chr(31))  -- default tenant
+                  GROUP BY key) AS runs USING (key)),
+first AS (
+    SELECT key, waiting, running FROM figures
+     WHERE CASE WHEN :by_running THEN running ELSE waiting END > 0
+     ORDER BY CASE WHEN :by_running THEN running ELSE waiting END DESC, key LIMIT :limit)
+SELECT :queue, first.key, paused_at, paused_by, paused_why, concurrency, coalesce(weight, 1), coalesce(version, 0), rate_limit, rate_per,
+       rate_burst, waiting, running,
+       (SELECT count(*) FROM queued), (SELECT count(*) FROM processing)
+  FROM (VALUES (1)) AS always LEFT JOIN first ON true LEFT JOIN key_limits AS own ON own.queue = :queue AND own.key = first.key
+ ORDER BY CASE WHEN :by_running THEN running ELSE waiting END DESC, first.key;
+
+-- name: ranked_of_tenant
+-- The same of the jobs of a tenant beside the default one.
+WITH queued AS MATERIALIZED (
+    SELECT key FROM jobs_living
+     WHERE status = 'queued' AND tenant_id <> 1 AND tenant_id = CAST(:tenant AS int) AND queue = :queue LIMIT :most),
+processing AS MATERIALIZED (
+    SELECT key, worker_id, queue FROM jobs_living WHERE status = 'processing' AND tenant_id = CAST(:tenant AS int)
+     ORDER BY lease_expires_at LIMIT :most),
+figures AS (
+    SELECT key, coalesce(waits.jobs, 0) AS waiting, coalesce(runs.processes, 0) AS running
+      FROM (SELECT key, count(*) AS jobs FROM queued WHERE key IS NOT NULL
+             GROUP BY key) AS waits
+      FULL JOIN (SELECT key, count(DISTINCT worker_id) AS processes FROM processing
+                  WHERE queue = :queue AND key IS NOT NULL
+                  GROUP BY key) AS runs USING (key)),
 first AS (
     SELECT key, waiting, running FROM figures
      WHERE CASE WHEN :by_running THEN running ELSE waiting END > 0

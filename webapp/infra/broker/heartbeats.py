@@ -26,7 +26,8 @@ LONGEST_NAME, MOST_QUEUES = 200, 1_000
 LARGEST = 1e9
 #: What workers of this release know, and those of an earlier one may not.
 LIMITS = "limits"
-KNOWN = (LIMITS,)
+TENANTS = "tenants"
+KNOWN = (LIMITS, TENANTS)
 #: How long beat's key is kept, seconds; its time to live tells how long ago beat ticked.
 BEAT_KEPT = 3_600
 

@@ -102,7 +102,7 @@ database_refusals = Counter(
 )
 auth_refusals = Counter(
     "auth_refusals_total",
-    "Requests refused for who asks: no_key, malformed, unknown, expired, too_many (attempts of an address), address, host, another_site, scope, database_away.",
+    "Requests refused for who asks: no_key, malformed, unknown, expired, too_many (attempts of an address), address, host, another_site, suspended, scope, database_away.",
     ["reason"],
 )
 list_reads = Counter(
@@ -144,7 +144,7 @@ for _reason in ("away", "busy", "full", "no_connection", "read_only", "refused",
     database_refusals.labels(_reason)
 for _reason in ("no_key", "malformed", "unknown", "expired", "too_many", "database_away"):
     auth_refusals.labels(_reason)
-for _reason in ("address", "another_site", "host", "scope"):
+for _reason in ("address", "another_site", "host", "scope", "suspended"):
     auth_refusals.labels(_reason)
 
 for _sweep in SWEEPS:

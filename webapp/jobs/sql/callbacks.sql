@@ -25,9 +25,11 @@ told AS (
       FROM given
      WHERE jobs.id = ANY(CAST(:ids AS uuid[])) AND jobs.id = given.id AND jobs.finished_at >= :since
        AND jobs.callback_job_id IS NULL
-    RETURNING given.id, given.callback_id, given.payload, given.as_sent, jobs.request_id, jobs.traceparent)
+    RETURNING given.id, given.callback_id, given.payload, given.as_sent, jobs.request_id, jobs.traceparent,
+              jobs.tenant_id, jobs.submitted_by)
 INSERT INTO jobs_living (id, task, payload, queue, max_retries, timeout, backoff, fingerprint, request_id, traceparent,
-                  callback_of, payload_as_sent)
+                  callback_of, payload_as_sent, tenant_id, submitted_by)
 SELECT callback_id, :task, CAST(payload AS jsonb), :queue, :max_retries, :timeout, CAST(:backoff AS jsonb),
-       sha256(convert_to(payload, 'UTF8')), request_id, traceparent, id, CAST(as_sent AS json)
+       sha256(convert_to(payload, 'UTF8')), request_id, traceparent, id, CAST(as_sent AS json), tenant_id,
+       submitted_by
   FROM told;

@@ -70,11 +70,50 @@ SELECT name,
                  ORDER BY dispatched_at LIMIT :most) AS due)))::float8
   FROM unnest(CAST(:names AS text[])) AS name;
 
+-- name: guest_queues
+-- Queues with waiting jobs of tenants beside the default one, 250 at most.
+WITH RECURSIVE seen AS (
+    (SELECT queue AS name FROM jobs_living WHERE status = 'queued' AND tenant_id <> 1 ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT later.name FROM seen CROSS JOIN LATERAL (
+        SELECT queue AS name FROM jobs_living WHERE status = 'queued' AND tenant_id <> 1 AND queue > seen.name
+         ORDER BY queue LIMIT 1) AS later)
+SELECT name FROM seen LIMIT 250;
+
+-- name: depths_of_default
+-- Of each queue that the default tenant shares with others, of its first jobs of each kind: its own that were not sent, those that were, those
+-- of both that are due, and for how long the oldest of these has been; and how many were looked at, which is not told.
+SELECT name,
+       count(*) FILTER (WHERE dispatched_at IS NULL AND tenant_id = 1),
+       count(*) FILTER (WHERE dispatched_at IS NOT NULL AND tenant_id = 1),
+       count(*) FILTER (WHERE run_at <= now() AND tenant_id = 1),
+       extract(epoch FROM now() - min(run_at) FILTER (WHERE run_at <= now() AND tenant_id = 1))::float8,
+       greatest(count(*) FILTER (WHERE dispatched_at IS NULL), count(*) FILTER (WHERE dispatched_at IS NOT NULL))
+  FROM unnest(CAST(:names AS text[])) AS name CROSS JOIN LATERAL (
+       (SELECT dispatched_at, run_at, tenant_id FROM jobs_living
+         WHERE status = 'queued' AND dispatched_at IS NULL AND queue = name ORDER BY priority DESC, run_at LIMIT :most)
+        UNION ALL
+       (SELECT dispatched_at, run_at, tenant_id FROM jobs_living
+         WHERE status = 'queued' AND dispatched_at IS NOT NULL AND queue = name ORDER BY dispatched_at LIMIT :most)) AS counted
+ GROUP BY name;
+
+-- name: depths_of_tenant
+-- The same of another tenant, of its own jobs.
+SELECT name, count(*) FILTER (WHERE dispatched_at IS NULL), count(*) FILTER (WHERE dispatched_at IS NOT NULL),
+       count(*) FILTER (WHERE run_at <= now()),
+       extract(epoch FROM now() - min(run_at) FILTER (WHERE run_at <= now()))::float8, count(*)
+  FROM unnest(CAST(:names AS text[])) AS name CROSS JOIN LATERAL (
+       SELECT dispatched_at, run_at FROM jobs_living
+        WHERE status = 'queued' AND tenant_id <> 1 AND queue = name AND tenant_id = CAST(:tenant AS int) LIMIT :most) AS counted
+ GROUP BY name;
+
 -- name: running
 SELECT queue, count(*)
   FROM (SELECT queue FROM jobs_living
          WHERE status = 'processing'
            AND queue = ANY(CAST(:queues AS text[]))  -- reach
+           AND tenant_id = :tenant  -- tenant
+           AND tenant_id <= :tenant  -- default tenant
          ORDER BY lease_expires_at LIMIT :most) AS running
  GROUP BY 1;
 
