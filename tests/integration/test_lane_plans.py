@@ -33,7 +33,7 @@ STATEMENTS = {
         *("_LOOK", "_FILE_WAITING", "_FILE_SENT", "_FILE_RUNNING", "_CALL", "_LEAVE_RUNNING", "_LEAVE"),
         *("_CALL_AFTER", "_NOTE_ALL_LEFT", "_NOTE_TASKS_LEFT", "_NEXT_START"),
     )
-} | {"ranked keys": key_store._RANKED}
+} | {"ranked keys": key_store._RANKED.of(None, of_queues=False)}
 
 
 def looked_at(node: dict[str, Any]) -> float:

@@ -14,6 +14,11 @@ _FILL = text("""
     SELECT uuidv7(), 'noop', '{}', 'default', key, djps_lane('default', key), 'infinity', 3, 60, '', 'queued', n % 10
       FROM (SELECT n, CASE WHEN n > :backlog THEN 'k' || n ELSE 'large' END AS key
               FROM generate_series(1, :backlog + :keys) AS n) AS numbered""")
+#: Jobs without a lane, of which the planner has heard before; their pages stay.
+PLAIN = 300
+_PLAIN = text("""
+    INSERT INTO jobs_living (id, task, payload, queue, max_retries, timeout, fingerprint, status)
+    SELECT uuidv7(), 'noop', '{}', 'default', 3, 60, '', 'queued' FROM generate_series(1, :many)""")
 #: What this session has read and not reported yet, functions included: rows by scans of the table, entries by each index.
 _READ = text("""
     SELECT sum(pg_stat_get_xact_tuples_returned(one)) FROM (
@@ -32,7 +37,7 @@ _BEGUN = text("""
      WHERE id = (SELECT id FROM jobs_living WHERE key = 'large' ORDER BY id DESC LIMIT 1)""")
 
 
-@pytest.mark.parametrize("known", ["full", "empty"])
+@pytest.mark.parametrize("known", ["full", "empty", "plain jobs", "plain jobs, then empty"])
 @pytest.mark.parametrize(
     ("rule", "begun"),
     [((None, None), False), ((None, 60.0), False), (("fifo", None), False), (("fifo", None), True)],
@@ -40,7 +45,10 @@ _BEGUN = text("""
 def test_a_claim_reads_no_backlog(engine, rule, begun, known):
     with engine.connect() as connection, connection.begin() as transaction:
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        if known == "empty":
+        if "plain jobs" in known:
+            connection.execute(_PLAIN, {"many": PLAIN})
+            connection.exec_driver_sql("ANALYZE jobs_living; ANALYZE lanes; DELETE FROM jobs_living")
+        if "empty" in known:
             connection.exec_driver_sql("ANALYZE jobs_living; ANALYZE lanes")
         connection.execute(_RULE, {"key_order": rule[0], "ageing": rule[1]})
         connection.execute(_FILL, {"backlog": BACKLOG, "keys": KEYS})
