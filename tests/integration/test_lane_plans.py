@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from webapp.flow import key_store, lanes
+from webapp.flow.reach import EVERYTHING
 from webapp.infra.postgres.engine import BY_INDEX
 
 #: Jobs that wait beside the lanes, lanes that are known, and jobs in each.
@@ -33,7 +34,7 @@ STATEMENTS = {
         *("_LOOK", "_FILE_WAITING", "_FILE_SENT", "_FILE_RUNNING", "_CALL", "_LEAVE_RUNNING", "_LEAVE"),
         *("_CALL_AFTER", "_NOTE_ALL_LEFT", "_NOTE_TASKS_LEFT", "_NEXT_START"),
     )
-} | {"ranked keys": key_store._RANKED.of(None, of_queues=False)}
+} | {"ranked keys": key_store._RANKED.by(EVERYTHING)}
 
 
 def looked_at(node: dict[str, Any]) -> float:

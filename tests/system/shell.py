@@ -114,10 +114,11 @@ class Clone:
         """Takes every job out of the stack's database, with its keys and dead letters."""
         (row,) = self.execute(
             "SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables"
-            " WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+            " WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'tenants')"
         )
         # The record of acts is only added to, but for who replays what was done elsewhere.
         self.execute(f"SET LOCAL session_replication_role = replica; TRUNCATE {row[0]} RESTART IDENTITY")
+        self.execute("DELETE FROM tenants WHERE id <> 1")
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from webapp.infra.postgres.database_errors import Trouble, trouble_of
 from webapp.infra.postgres.literals import array_of
 from webapp.infra.postgres.sql_files import read_sql
 from webapp.jobs import retention, windows
-from webapp.jobs.filters import GIVEN, Filter, Part, all_of, parts_of
+from webapp.jobs.filters import CONDITIONS, GIVEN, Filter, Part, all_of, parts_of
 from webapp.jobs.windows import Window
 
 #: Jobs that the first slice of a search looks at; payloads of 256 KiB are 50 MB then.
@@ -275,9 +275,9 @@ def search(
         is_counted = False
     else:
         is_counted = reached is None
-    if not is_counted and not walk.is_search:
-        matching = _count(connection, wanted)
-        is_counted = matching <= COUNTED_UP_TO
+    if not is_counted and not wanted.is_search:
+        matching, is_whole = _count(connection, wanted)
+        is_counted = is_whole and matching <= COUNTED_UP_TO
     elif not is_counted and matching <= COUNTED_UP_TO:
         for one in walk.slices(0, 0, COUNT_SECONDS, COUNTED_UP_TO + 1 - matching):
             matching += one.matching
@@ -292,26 +292,33 @@ def search(
 @cache
 def _count_by(names: frozenset[str], parts: tuple[Part, ...]) -> TextClause:
     # The order is for the planner: without it a few jobs are thought to be found soon in whole days that lie before the window.
+    is_shared = "default_tenant" in names
+    column = "tenant_id" if is_shared else "1"
     counted = " UNION ALL ".join(
-        f"(SELECT 1 FROM {part.rows} WHERE {part.bounds(names)} ORDER BY {part.order} LIMIT {COUNTED_UP_TO + 1})"
+        f"(SELECT {column} FROM {part.rows} WHERE {part.bounds(names)} ORDER BY {part.order} LIMIT {COUNTED_UP_TO + 1})"
         for part in parts
     )
-    return text(f"SELECT count(*) FROM ({counted}) AS counted")
+    own = f"count(*) FILTER (WHERE {CONDITIONS['default_tenant']})" if is_shared else "count(*)"
+    return text(f"SELECT {own}, count(*) FROM ({counted}) AS counted")
 
 
-def _count(connection: Connection, wanted: Filter) -> int:
-    """How many jobs match, counted to one beyond `COUNTED_UP_TO`; for what indexes answer alone."""
+def _count(connection: Connection, wanted: Filter) -> tuple[int, bool]:
+    """How many jobs match, and whether all were looked at: up to one beyond `COUNTED_UP_TO`; for what indexes answer alone.
+
+    Where the default tenant shares the table with others, their jobs are looked at as well.
+    """
     values, parts = wanted.values(), parts_of(wanted)
-    to, width, counted = values.get("to_id"), windows.FIRST, 0
-    while counted <= COUNTED_UP_TO:
+    to, width, counted, looked_at = values.get("to_id"), windows.FIRST, 0, 0
+    while looked_at <= COUNTED_UP_TO:
         window = _window(parts, values, to, width)
         given = values | _bounds_of(window) | ({} if to is None else {"to_id": to})
         statement = _count_by(frozenset(given), parts)
-        counted += int(connection.execute(statement, given).scalar_one())
+        own, looked = connection.execute(statement, given).one()
+        counted, looked_at = counted + own, looked_at + looked
         if window.from_id is None:
             break
         to, width = window.from_id, width * windows.GROWTH
-    return counted
+    return counted, looked_at <= COUNTED_UP_TO
 
 
 _HISTORY_ROWS = text(read_sql(__file__, "history_rows"))
