@@ -82,8 +82,8 @@ def _rule(expression: str, said: str) -> str:
     field = said.removeprefix("Bad ").replace("-", " ")
     if field == "day of month" and _has_days(expression):
         return "must name a day that comes: its day of the month is not one of its months"
-    named = {"day of month": "day of the month", "day of week": "day of the week"}.get(field, field)
-    return f"must have a {named} that there is"
+    named = {"day of month": "a day of the month", "day of week": "a day of the week", "hour": "an hour"}
+    return f"must have {named.get(field, f'a {field}')} that there is"
 
 
 def _has_days(expression: str) -> bool:

@@ -67,12 +67,12 @@ class _Due:
 
     Args:
         times: those that are to fire, each with why, the oldest first.
-        missed: the first and the last of those that are not.
+        missed: those that are not.
     """
 
     times: list[tuple[datetime, Kind]]
     newest: datetime
-    missed: tuple[datetime, datetime] | None
+    missed: Firing | None
 
 
 def decide(spec: Spec, standing: Standing, now: datetime) -> Decision | None:
@@ -86,7 +86,7 @@ def decide(spec: Spec, standing: Standing, now: datetime) -> Decision | None:
         return None
     placed, drops, stops = _placed(spec, due.times, standing)
     placed, is_spent = _counted(spec, placed, standing)
-    noted = [_note(spec, due.missed)] if due.missed is not None else []
+    noted = [due.missed] if due.missed is not None else []
     following = None if is_spent else next_after(spec.timing, due.newest)
     return Decision((*noted, *placed), due.newest, following, stops=stops, drops=drops)
 
@@ -115,7 +115,7 @@ def _due(spec: Spec, next_at: datetime, now: datetime) -> _Due | None:
     while at is not None and room > 0 and at >= oldest:
         times.append((at, Kind.CAUGHT_UP))
         at, room = step(), room - 1
-    return _Due(times[::-1], newest, None if at is None else (next_at, at))
+    return _Due(times[::-1], newest, None if at is None else _missed(spec, next_at, at, now))
 
 
 def _room(spec: Spec, now: datetime) -> tuple[int, datetime]:
@@ -126,9 +126,11 @@ def _room(spec: Spec, now: datetime) -> tuple[int, datetime]:
     return (1 if spec.catch_up is CatchUp.LAST else 0), beginning
 
 
-def _note(spec: Spec, missed: tuple[datetime, datetime]) -> Firing:
-    first, last = missed
-    return Firing(first, Kind.SCHEDULED, Outcome.MISSED, TOO_LATE[spec.catch_up], last)
+def _missed(spec: Spec, first: datetime, last: datetime, now: datetime) -> Firing:
+    is_late = last <= now - timedelta(seconds=spec.grace)
+    return Firing(
+        first, Kind.SCHEDULED, Outcome.MISSED, TOO_LATE[spec.catch_up] if is_late else AT_ONCE, last
+    )
 
 
 def _placed(
