@@ -14,10 +14,12 @@ from tasks.runtime import runtime
 JOB = {"payload": {"task": "noop"}}
 
 
-def put(client: FlaskClient, name: str = "tick", **spec: Any) -> dict[str, Any]:
+def put(
+    client: FlaskClient, name: str = "tick", *, headers: dict[str, str] | None = None, **spec: Any
+) -> dict[str, Any]:
     """Makes a schedule that fires each minute, and what else is said."""
     given = {"job": JOB} | ({} if "cron" in spec else {"every": 60}) | spec
-    answer = client.put(f"/schedules/{name}", json=given)
+    answer = client.put(f"/schedules/{name}", json=given, headers=headers)
     assert answer.status_code in {200, 201}, answer.text
     return dict(answer.json)
 
