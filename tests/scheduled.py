@@ -10,6 +10,8 @@ from sqlalchemy import Engine, text
 
 from tasks.runtime import runtime
 
+#: Seconds between two times of a test's schedules: no test is there when one of them comes.
+EVERY = 3_600
 #: What a test's schedules fire.
 JOB = {"payload": {"task": "noop"}}
 
@@ -17,16 +19,16 @@ JOB = {"payload": {"task": "noop"}}
 def put(
     client: FlaskClient, name: str = "tick", *, headers: dict[str, str] | None = None, **spec: Any
 ) -> dict[str, Any]:
-    """Makes a schedule that fires each minute, and what else is said."""
-    given = {"job": JOB} | ({} if "cron" in spec else {"every": 60}) | spec
+    """Makes a schedule that fires each hour, late by less than a day, and what else is said."""
+    given = {"job": JOB, "grace": 86_400} | ({} if "cron" in spec else {"every": EVERY}) | spec
     answer = client.put(f"/schedules/{name}", json=given, headers=headers)
     assert answer.status_code in {200, 201}, answer.text
     return dict(answer.json)
 
 
-def set_back(engine: Engine, times: int = 1, *, every: int = 60) -> None:
+def set_back(engine: Engine, times: int = 1) -> None:
     """Has the last so many times of every schedule not be dealt with yet."""
-    by = timedelta(seconds=times * every)
+    by = timedelta(seconds=times * EVERY)
     with engine.begin() as connection:
         connection.execute(
             text("UPDATE schedules SET next_at = next_at - :by, due_at = due_at - :by, last_at = NULL"),

@@ -27,8 +27,9 @@ WITH made AS (
     SELECT gen_random_uuid(), 's' || number, 'default', 1, due.at, due.at, '{rules}'
       FROM generate_series(1, {count}) AS number,
            (SELECT date_bin('1 second', now() + interval '{ahead} seconds', 'epoch') AS at) AS due
-    RETURNING id)
-INSERT INTO schedule_versions (schedule_id, version, spec) SELECT id, 1, '{spec}' FROM made"""
+    RETURNING id, next_at)
+INSERT INTO schedule_versions (schedule_id, version, spec)
+SELECT id, 1, json_build_object('every', 86400, 'start_at', next_at, 'job', CAST('{job}' AS json)) FROM made"""
 _FIRED = "SELECT count(*), count(DISTINCT (schedule_id, at)), count(DISTINCT job_id) FROM firings WHERE outcome = 'fired'"
 _LAST = """SELECT extract(epoch FROM max(f.fired_at) - min(f.at))::float8, extract(epoch FROM min(f.fired_at) - min(f.at))::float8
     FROM firings AS f WHERE f.outcome = 'fired' AND f.at = (SELECT min(at) FROM firings)"""
@@ -69,8 +70,8 @@ def fill(system: System, count: int) -> None:
     """Makes so many schedules that are due at the same second."""
     from webapp.schedules.zones import rules_version  # noqa: PLC0415 - of the tree that is measured
 
-    spec = {"every": 86_400, "job": {"payload": {"task": NOOP}}}
-    statement = _FILL.format(rules=rules_version(), count=count, ahead=AHEAD, spec=json.dumps(spec))
+    job = json.dumps({"payload": {"task": NOOP}})
+    statement = _FILL.format(rules=rules_version(), count=count, ahead=AHEAD, job=job)
     system.servers.execute(DATABASE, statement, "VACUUM ANALYZE")
 
 

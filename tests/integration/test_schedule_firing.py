@@ -35,7 +35,7 @@ def claim(engine, job_id):
     return found
 
 
-def test_a_time_fires_one_job_and_the_next_one_is_a_minute_later(client, engine):
+def test_a_time_fires_one_job_and_the_next_one_is_an_hour_later(client, engine):
     before = put(client)
     assert before["state"] == "active"
     assert runtime().firer.turn() > 0
@@ -180,7 +180,7 @@ def test_a_unique_key_that_is_held_has_a_time_be_passed_over(client, engine):
     put(client, job=JOB | {"unique": {"key": "only"}}, overlap="allow_all")
     set_back(engine)
     fire()
-    next_minute(engine)
+    next_hour(engine)
     fire()
     lines = client.get("/schedules/tick/firings").json["items"]
     assert [one["outcome"] for one in lines] == ["skipped", "fired"]
@@ -219,24 +219,24 @@ def test_skip_passes_a_time_over_while_the_job_before_is_open(client, engine):
     put(client, overlap="skip")
     set_back(engine)
     fire()
-    next_minute(engine)
+    next_hour(engine)
     fire()
     assert outcomes(client) == ["fired", "skipped"]
     claim_and_complete(engine, jobs_of(client)[0])
-    next_minute(engine)
+    next_hour(engine)
     fire()
     assert outcomes(client) == ["fired", "skipped", "fired"]
 
 
-def next_minute(engine):
-    """Has the next time come: everything that was is a minute older."""
+def next_hour(engine):
+    """Has the next time come: everything that was is an hour older."""
     with engine.begin() as connection:
         connection.execute(
-            text("UPDATE firings SET at = at - interval '1 minute', until = until - interval '1 minute'")
+            text("UPDATE firings SET at = at - interval '1 hour', until = until - interval '1 hour'")
         )
         connection.execute(
-            text("""UPDATE schedules SET next_at = next_at - interval '1 minute', due_at = due_at - interval '1 minute',
-                           last_at = last_at - interval '1 minute'""")
+            text("""UPDATE schedules SET next_at = next_at - interval '1 hour', due_at = due_at - interval '1 hour',
+                           last_at = last_at - interval '1 hour'""")
         )
 
 
@@ -245,7 +245,7 @@ def test_what_waits_fires_when_the_job_before_has_ended(client, engine):
     set_back(engine)
     fire()
     for _ in range(2):
-        next_minute(engine)
+        next_hour(engine)
         fire()
     assert outcomes(client) == ["fired", "buffered", "skipped"]
     assert client.get("/schedules/tick/explain").json["state"] == "buffered"
@@ -261,7 +261,7 @@ def test_all_that_waits_takes_turns(client, engine):
     set_back(engine)
     fire()
     for _ in range(3):
-        next_minute(engine)
+        next_hour(engine)
         fire()
     assert outcomes(client) == ["fired", "buffered", "buffered", "buffered"]
     for turn in range(3):
@@ -277,7 +277,7 @@ def test_cancel_other_has_the_newest_time_take_the_place_of_what_waits(client, e
     fire()
     first = claim(engine, jobs_of(client)[0])
     for _ in range(2):
-        next_minute(engine)
+        next_hour(engine)
         fire()
     assert outcomes(client) == ["fired", "skipped", "buffered"]
     assert count(engine, "SELECT count(*) FROM jobs WHERE cancel_requested_at IS NOT NULL") == 1
@@ -298,7 +298,7 @@ def test_cancel_other_cancels_a_job_that_has_not_begun(client, engine):
     put(client, overlap="cancel_other")
     set_back(engine)
     fire()
-    next_minute(engine)
+    next_hour(engine)
     fire()
     fire()
     assert outcomes(client) == ["fired", "fired"]
@@ -312,7 +312,7 @@ def test_terminate_other_does_not_wait_for_a_job_to_stop(client, engine):
     set_back(engine)
     fire()
     claim(engine, jobs_of(client)[0])
-    next_minute(engine)
+    next_hour(engine)
     fire()
     assert outcomes(client) == ["fired", "buffered"]
     late = "SELECT count(*) FROM jobs WHERE cancel_requested_at < now() - interval '1 hour'"
@@ -332,14 +332,14 @@ def test_so_many_failures_in_a_row_pause_a_schedule(client, engine):
     for turn in range(2):
         fire()
         fail(engine, jobs_of(client)[turn])
-        next_minute(engine)
+        next_hour(engine)
     fire()
     paused = client.get("/schedules/tick").json
     assert (paused["state"], paused["paused_by"]) == ("paused", "djps")
     assert paused["pause_note"] == "its last 2 jobs failed, and pause_after_failures is 2"
     # What failed before it was resumed does not count again.
     client.post("/schedules/tick/resume")
-    next_minute(engine)
+    next_hour(engine)
     fire()
     assert client.get("/schedules/tick").json["state"] == "active"
     assert len(jobs_of(client)) == 3
@@ -377,7 +377,7 @@ def test_jitter_puts_a_schedule_off_and_its_nominal_time_stays(client, engine):
     set_back(engine, 2)
     fire()
     line = client.get("/schedules/tick/firings", query_string={"outcome": "fired"}).json["items"][0]
-    assert line["at"].endswith(":00Z")
+    assert line["at"].endswith(":00:00Z")
 
 
 def test_a_schedule_that_has_fired_often_enough_ends(client, engine):

@@ -391,7 +391,7 @@ def test_the_commands_say_what_the_api_says(command, client, engine):
     assert "tick" in command("list")
     assert json.loads(command("list", "--json"))["items"][0]["name"] == "tick"
     assert json.loads(command("show", "tick", "--json"))["fired"] == 1
-    assert "Every 60 seconds" in command("show", "tick")
+    assert "Every 3600 seconds" in command("show", "tick")
     assert "scheduled" in command("firings", "tick")
     assert len(json.loads(command("firings", "tick", "--json"))["items"]) == 1
     assert len(json.loads(command("versions", "tick", "--json"))["items"]) == 1

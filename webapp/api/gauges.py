@@ -222,7 +222,16 @@ def _schedules(connection: Connection) -> Found:
 
 #: Each is asked by itself: one that takes too long costs the others nothing.
 Question = Callable[[Connection], Found]
-QUESTIONS: tuple[Question, ...] = (_depths, _pauses, _limits, _letters, _connections, _history, _audit, _schedules)
+QUESTIONS: tuple[Question, ...] = (
+    _depths,
+    _pauses,
+    _limits,
+    _letters,
+    _connections,
+    _history,
+    _audit,
+    _schedules,
+)
 
 
 class LiveGauges(Collector):

@@ -24,6 +24,7 @@ from webapp.schedules.decisions import NEWER, Decision, Standing, decide
 from webapp.schedules.making import JobMaker, Wanted, why_not
 from webapp.schedules.model import ITSELF, Firing, Kind, Outcome, Overlap, Schedule, Spec, shift_of
 from webapp.schedules.store import Entry, Move, Taken
+from webapp.schedules.timetable import next_after
 
 logger = logging.getLogger(__name__)
 
@@ -139,10 +140,11 @@ def _plan(connection: Connection, one: Taken, still_open: set[UUID]) -> Plan | N
         decision = decide(schedule.spec, standing, one.now - shift(schedule))
     except Exception:
         logger.exception("schedule could not be looked at", extra={"schedule": schedule.name})
-        decision = None
-    if decision is None:
         store.put_off(connection, schedule.id, PUT_OFF)
         return None
+    if decision is None:
+        # By new rules of its zone there is no such time.
+        return Plan(schedule, (), next_after(schedule.spec.timing, one.now - shift(schedule)))
     return Plan.of(schedule, decision)
 
 
