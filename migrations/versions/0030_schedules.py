@@ -30,12 +30,12 @@ def upgrade() -> None:
     op.execute("CREATE INDEX schedules_by_rules ON schedules (tz_version, id)")
     op.execute("""
         CREATE TABLE schedule_versions (
-            schedule_id uuid NOT NULL REFERENCES schedules (id) ON DELETE CASCADE, version int NOT NULL,
+            schedule_id uuid NOT NULL, version int NOT NULL,
             spec json NOT NULL, changed_at timestamptz NOT NULL DEFAULT now(), changed_by text, why text,
             PRIMARY KEY (schedule_id, version))""")
     op.execute("""
         CREATE TABLE firings (
-            schedule_id uuid NOT NULL REFERENCES schedules (id) ON DELETE CASCADE, at timestamptz NOT NULL,
+            schedule_id uuid NOT NULL, at timestamptz NOT NULL,
             round smallint NOT NULL DEFAULT 0, kind text NOT NULL, outcome text NOT NULL, reason text,
             until timestamptz, job_id uuid, version int NOT NULL, fired_at timestamptz NOT NULL DEFAULT now(),
             PRIMARY KEY (schedule_id, at, round))""")

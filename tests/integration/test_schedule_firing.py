@@ -282,7 +282,7 @@ def test_cancel_other_has_the_newest_time_take_the_place_of_what_waits(client, e
     assert outcomes(client) == ["fired", "skipped", "buffered"]
     assert count(engine, "SELECT count(*) FROM jobs WHERE cancel_requested_at IS NOT NULL") == 1
     with engine.begin() as connection:
-        assert ends.end_attempt(connection, ends.cancelled(leased(connection, first), "stopped"))
+        assert ends.end_attempt(connection, ends.cancelled(leased(connection, first), ERROR))
     fire()
     assert outcomes(client) == ["fired", "skipped", "fired"]
 

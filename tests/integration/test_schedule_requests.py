@@ -279,7 +279,7 @@ def test_each_act_is_on_record(client):
     client.post("/schedules/tick/run")
     client.post(
         "/schedules/tick/backfill",
-        json={"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:02:00Z", "why": "lost"},
+        json={"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T02:00:00Z", "why": "lost"},
     )
     client.delete("/schedules/tick")
     events = client.get("/audit?target=schedule:tick").json["items"]
@@ -296,7 +296,7 @@ def test_who_may_not_see_what_jobs_carry_sees_schedules_without_it(another_app):
     boss = access.create(NewKey("boss", None, tuple(Scope)), by=None)
     viewer = access.create(NewKey("viewer", None, (Scope.SCHEDULES_READ,)), by=None)
     app.extensions["doorkeeper"].book.forget()
-    job = {"payload": {"task": "noop", "card": "4111"}, "callback_url": "https://ada:secret@example.org/"}
+    job = {"payload": {"task": "noop", "card": "4111"}, "callback_url": "https://example.org/?key=secret"}
     as_boss = {"Authorization": f"Bearer {boss.secret}"}
     made = client.put("/schedules/tick", json={"every": 60, "job": job}, headers=as_boss)
     assert made.json["spec"]["job"]["payload"]["card"] == "4111"
@@ -403,7 +403,7 @@ def test_the_commands_say_what_the_api_says(command, client, engine):
     assert json.loads(command("explain", "tick", "--json"))["state"] == "waiting_until"
     assert "fired" in command("run", "tick", "--why", "at once")
     assert json.loads(command("run", "tick", "--json"))["kind"] == "manual"
-    times = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-01T00:02:00Z")
+    times = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-01T02:00:00Z")
     assert "3 of 3 would fire" in command("backfill", "tick", *times, "--dry-run")
     assert json.loads(command("backfill", "tick", *times, "--json"))["fired"] == 3
     assert "is paused" in command("pause", "tick", "--note", "moving")

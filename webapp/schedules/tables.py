@@ -1,4 +1,7 @@
-"""The tables of schedules: what is due, what each of their versions is, and what became of each time."""
+"""The tables of schedules: what is due, what each of their versions is, and what became of each time.
+
+Nothing refers to a schedule by a foreign key: it would be looked up for each firing, whose transaction holds its row.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Integer, SmallInteger, Text, Uuid, func, text
+from sqlalchemy import CheckConstraint, Index, Integer, SmallInteger, Text, Uuid, func, text
 from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import BigInteger
@@ -65,9 +68,7 @@ class ScheduleVersion(Base):
 
     __tablename__ = "schedule_versions"
 
-    schedule_id: Mapped[UUID] = mapped_column(
-        Uuid, ForeignKey("schedules.id", ondelete="CASCADE"), primary_key=True
-    )
+    schedule_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     version: Mapped[int] = mapped_column(Integer, primary_key=True)
     #: As text, so that numbers of payloads stay as they were sent.
     spec: Mapped[dict[str, Any]] = mapped_column(JSON)
@@ -81,9 +82,7 @@ class FiringRecord(Base):
 
     __tablename__ = "firings"
 
-    schedule_id: Mapped[UUID] = mapped_column(
-        Uuid, ForeignKey("schedules.id", ondelete="CASCADE"), primary_key=True
-    )
+    schedule_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     at: Mapped[datetime] = mapped_column(TIME, primary_key=True)
     #: 0; more for a time that was fired again; -1 for one that stands for several.
     round: Mapped[int] = mapped_column(

@@ -48,6 +48,9 @@ SELECT version, spec, changed_at, changed_by, why FROM schedule_versions
  WHERE schedule_id = :id ORDER BY version DESC LIMIT :limit;
 
 -- name: delete
+-- With all that is of it; it is locked, so nothing fires meanwhile.
+WITH its_firings AS (DELETE FROM firings WHERE schedule_id = :id),
+     its_versions AS (DELETE FROM schedule_versions WHERE schedule_id = :id)
 DELETE FROM schedules WHERE id = :id;
 
 -- name: pause
