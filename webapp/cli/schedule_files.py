@@ -21,6 +21,8 @@ from webapp.schedules.errors import UnknownSchedule
 MOST_BYTES = 4 * 1024**2
 #: Most schedules of a file.
 MOST_SCHEDULES = 10_000
+#: What is said of a schedule that is what its file says.
+AS_IT_IS = "as it is"
 _WORDS = (
     click.option("--by", default=getpass.getuser, help="Who does this; the user of this shell by default."),
     click.option("--why", help="Kept with the version and on record."),
@@ -46,20 +48,8 @@ def apply(file: Path, *, dry_run: bool, deletes: bool, by: str, why: str | None)
     wanted = read(file).schedules
     changed = 0
     for name, request in wanted.items():
-        spec = request.spec()
-        try:
-            before = schedules().get(name, EVERYTHING).schedule
-        except UnknownSchedule:
-            before = None
-        if dry_run:
-            is_same = before is not None and before.spec.document() == spec.document()
-            words = "as it is" if is_same else "would be made" if before is None else "would be changed"
-            changed += not is_same
-        else:
-            put = schedules().put(name, spec, EVERYTHING, by=request.by or by, why=request.why or why)
-            version = put.shown.schedule.version
-            words = "made" if put.is_new else f"version {version}" if put.is_changed else "as it is"
-            changed += put.is_changed
+        words = _would(name, request) if dry_run else _put(name, request, by=by, why=why)
+        changed += words != AS_IT_IS
         say(f"schedule {name!r}: {words}")
     gone = _others(set(wanted)) if deletes else []
     for name in gone:
@@ -67,6 +57,24 @@ def apply(file: Path, *, dry_run: bool, deletes: bool, by: str, why: str | None)
             schedules().delete(name, EVERYTHING, by=by)
         say(f"schedule {name!r}: {'would be ' if dry_run else ''}deleted")
     say(f"{changed + len(gone)} {'would be' if dry_run else 'were'} changed")
+
+
+def _would(name: str, request: ScheduleRequest) -> str:
+    """What would become of a schedule, in words."""
+    try:
+        before = schedules().get(name, EVERYTHING).schedule
+    except UnknownSchedule:
+        return "would be made"
+    is_same = before.spec.document() == request.spec().document()
+    return AS_IT_IS if is_same else "would be changed"
+
+
+def _put(name: str, request: ScheduleRequest, *, by: str, why: str | None) -> str:
+    """Has a schedule be what a file says; what became of it, in words."""
+    put = schedules().put(name, request.spec(), EVERYTHING, by=request.by or by, why=request.why or why)
+    if put.is_new:
+        return "made"
+    return f"version {put.shown.schedule.version}" if put.is_changed else AS_IT_IS
 
 
 @click.command("delete")

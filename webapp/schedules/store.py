@@ -149,15 +149,9 @@ def record(
     """
     if not entries:
         return set()
-    values = {
-        "schedule_ids": array_of(one.schedule.id for one in entries),
-        "ats": _times(one.firing.at for one in entries),
-        "rounds": array_of(one.round for one in entries),
+    values = _values_of(entries) | {
         "kinds": text_array_of(one.firing.kind.value for one in entries),
-        "outcomes": text_array_of(one.firing.outcome.value for one in entries),
-        "reasons": text_array_of(one.firing.reason for one in entries),
         "untils": _times(one.firing.until for one in entries),
-        "job_ids": _ids(one.job_id for one in entries),
         "versions": array_of(one.schedule.version for one in entries),
     }
     return {(row[0], row[1], row[2]) for row in connection.execute(_FILL if fills else _INSERT, values)}
@@ -166,15 +160,19 @@ def record(
 def settle(connection: Connection, entries: Sequence[Entry]) -> None:
     """Says of times on record what became of them after all."""
     if entries:
-        values = {
-            "schedule_ids": array_of(one.schedule.id for one in entries),
-            "ats": _times(one.firing.at for one in entries),
-            "rounds": array_of(one.round for one in entries),
-            "outcomes": text_array_of(one.firing.outcome.value for one in entries),
-            "reasons": text_array_of(one.firing.reason for one in entries),
-            "job_ids": _ids(one.job_id for one in entries),
-        }
-        connection.execute(_SETTLE, values)
+        connection.execute(_SETTLE, _values_of(entries))
+
+
+def _values_of(entries: Sequence[Entry]) -> dict[str, str]:
+    """What became of which times."""
+    return {
+        "schedule_ids": array_of(one.schedule.id for one in entries),
+        "ats": _times(one.firing.at for one in entries),
+        "rounds": array_of(one.round for one in entries),
+        "outcomes": text_array_of(one.firing.outcome.value for one in entries),
+        "reasons": text_array_of(one.firing.reason for one in entries),
+        "job_ids": _ids(one.job_id for one in entries),
+    }
 
 
 def drop_waiting(connection: Connection, ids: Sequence[UUID], reason: str) -> None:
