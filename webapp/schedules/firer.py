@@ -66,7 +66,7 @@ class Firer:
         if found.due_in > 0:
             return min(found.due_in, LONGEST_TURN) if found.is_waiting else found.due_in
         end = self._clock() + LONGEST_TURN
-        while self.fire() == BATCH:
+        while self.fire(BATCH) == BATCH:
             if self._clock() > end:
                 return 0.0
         return LONGEST_TURN if found.is_waiting else self.due_in()
