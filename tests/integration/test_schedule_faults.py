@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from uuid import UUID
 
@@ -175,6 +176,57 @@ def test_a_job_that_is_gone_holds_no_time_back(client, engine):
     set_back(engine)
     fire()
     assert outcomes(client) == ["fired"]
+
+
+def test_so_many_times_are_caught_up_in_one_transaction_and_the_rest_in_the_next(client, engine, monkeypatch):
+    monkeypatch.setattr(firing, "MOST_FIRINGS", 5)
+    for number in range(4):
+        put(client, f"s{number}", catch_up="all", overlap="allow_all")
+    set_back(engine, 3)
+    assert [runtime().firer.fire() for _ in range(3)] == [2, 2, 0]
+    assert count(engine, "SELECT count(*) FROM jobs") == 12
+
+
+def test_an_edit_of_a_paused_schedule_keeps_what_came_meanwhile_on_record(client, engine):
+    put(client)
+    client.post("/schedules/tick/pause")
+    set_back(engine, 2)
+    put(client, grace=70)
+    assert outcomes(client) == ["paused"]
+    client.post("/schedules/tick/resume")
+    assert outcomes(client) == ["paused"]
+
+
+def test_jobs_that_schedules_cancel_are_counted(client, engine):
+    def cancelled():
+        return float(re.search(r"^jobs_cancelled_total (\S+)", client.get("/metrics").text, re.MULTILINE)[1])
+
+    before = cancelled()
+    put(client, overlap="cancel_other", grace=1, catch_up="last")
+    client.post("/schedules/tick/run")
+    client.post("/schedules/tick/run")
+    fire()
+    assert outcomes(client) == ["fired", "fired"]
+    assert cancelled() == before + 1
+
+
+def test_schedules_that_cannot_be_worked_on_together_are_worked_on_one_by_one(client, engine, monkeypatch):
+    for number in range(3):
+        put(client, f"s{number}", overlap="buffer_all")
+    set_back(engine, 2)
+    fire()
+    for number in range(3):
+        client.post(f"/jobs/{jobs_of(client, f's{number}')[0]}/cancel")
+    before = firing.release
+
+    def raising(connection, maker, taken):
+        if len(taken) > 1 or taken[0].schedule.name == "s1":
+            raise RuntimeError("broken")
+        return before(connection, maker, taken)
+
+    monkeypatch.setattr(firing, "release", raising)
+    assert runtime().firer.release() == 3
+    assert [outcomes(client, f"s{number}")[-1] for number in range(3)] == ["fired", "buffered", "fired"]
 
 
 def test_a_handler_that_raises_when_it_looks_at_a_payload_is_a_refusal(client, engine, handle):

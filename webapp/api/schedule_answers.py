@@ -66,35 +66,31 @@ class ScheduleItem(_Answer):
     open_job_id: UUID | None
     created_at: Moment
     updated_at: Moment
-    spec: dict[str, Any]
 
     @classmethod
-    def of(cls, schedule: Schedule, *, with_content: bool = True) -> dict[str, Any]:
-        """The JSON-ready form of a schedule.
-
-        Args:
-            with_content: also what its jobs carry.
-        """
-        own = {
-            name: getattr(schedule, name)
-            for name in ScheduleItem.model_fields
-            if name not in {"words", "spec"}
-        }
+    def of(cls, schedule: Schedule) -> dict[str, Any]:
+        """The JSON-ready form of a schedule."""
+        own = {name: getattr(schedule, name) for name in ScheduleItem.model_fields if name != "words"}
         words = timetable.words(schedule.spec.timing)
-        answer = ScheduleItem(**own, words=words, spec={}).model_dump(mode="json")
-        return answer | {"spec": shown_spec(schedule.spec.document(), with_content=with_content)}
+        return ScheduleItem(**own, words=words).model_dump(mode="json")
 
 
 class ScheduleAnswer(ScheduleItem):
-    """A schedule by itself: with its next five times and its last five firings."""
+    """A schedule by itself: with what it is, its next five times and its last five firings."""
 
+    spec: dict[str, Any]
     next_times: list[Moment]
     last_firings: list[FiringAnswer]
 
     @classmethod
     def of_shown(cls, shown: Shown, *, with_content: bool = True) -> dict[str, Any]:
-        """The JSON-ready form of a schedule and what is around it."""
-        return ScheduleItem.of(shown.schedule, with_content=with_content) | {
+        """The JSON-ready form of a schedule and what is around it.
+
+        Args:
+            with_content: also what its jobs carry.
+        """
+        return ScheduleItem.of(shown.schedule) | {
+            "spec": shown_spec(shown.schedule.spec.document(), with_content=with_content),
             "next_times": [iso(one) for one in shown.upcoming],
             "last_firings": [FiringAnswer.of(one) for one in shown.last],
         }

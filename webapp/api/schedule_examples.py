@@ -34,7 +34,6 @@ _ITEM: dict[str, Any] = {
     "open_job_id": JOB_ID,
     "created_at": _MADE,
     "updated_at": _MADE,
-    "spec": _SPEC.document(),
 }
 _FIRING: dict[str, Any] = {
     "at": _AT,
@@ -55,7 +54,11 @@ _MISSED = _FIRING | {
     "until": "2026-11-22T01:30:00Z",
     "job_id": None,
 }
-_ONE = _ITEM | {"next_times": [_THEN, "2026-11-26T01:30:00Z"], "last_firings": [_FIRING, _MISSED]}
+_ONE = _ITEM | {
+    "spec": _SPEC.document(),
+    "next_times": [_THEN, "2026-11-26T01:30:00Z"],
+    "last_firings": [_FIRING, _MISSED],
+}
 _PAUSED = _ONE | {
     "state": "paused",
     "paused_at": "2026-11-24T09:00:00.120331Z",

@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from webapp.schedules.firing import shift_by
 from webapp.schedules.listing import Times
-from webapp.schedules.model import Spec
+from webapp.schedules.model import Spec, shift_by
 from webapp.schedules.store import Taken
 from webapp.schedules.timetable import backwards, next_after, upcoming
 

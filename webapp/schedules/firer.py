@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import repeat, takewhile
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
@@ -66,7 +67,7 @@ class Firer:
         if found.due_in > 0:
             return min(found.due_in, LONGEST_TURN) if found.is_waiting else found.due_in
         end = self._clock() + LONGEST_TURN
-        while self.fire(BATCH) == BATCH:
+        while self.fire(BATCH):
             if self._clock() > end:
                 return 0.0
         return LONGEST_TURN if found.is_waiting else self.due_in()
@@ -77,7 +78,8 @@ class Firer:
 
     def fire(self, limit: int = BATCH) -> int:
         """Does what is due of so many schedules at most; returns how many there were."""
-        return self._guarded(partial(store.take_due, limit=limit), firing.fire_due, limit)
+        alone = repeat(partial(store.take_due, limit=1), limit)
+        return self._guarded(partial(store.take_due, limit=limit), firing.fire_due, alone)
 
     def release(self, limit: int = BATCH) -> int:
         """Lets waiting times fire whose turn has come, of the next so many schedules; returns of how many."""
@@ -88,7 +90,8 @@ class Firer:
         free = [schedule_id for schedule_id, is_free in looked if is_free]
         if not free:
             return 0
-        return self._guarded(partial(store.take_waiting, ids=free), firing.release, len(free))
+        alone = [partial(store.take_waiting, ids=[one]) for one in free]
+        return self._guarded(partial(store.take_waiting, ids=free), firing.release, alone)
 
     def renew_times(self, limit: int = RULES_BATCH) -> int:
         """Computes the next times anew that went by other rules of time zones; returns how many schedules there were."""
@@ -100,8 +103,8 @@ class Firer:
 
         return in_transaction(self._engine, renew)
 
-    def _guarded(self, take: Take, work: Work, limit: int) -> int:
-        """Works on schedules together; where that fails, on each by itself, and puts off the one that fails."""
+    def _guarded(self, take: Take, work: Work, alone: Iterable[Take]) -> int:
+        """Works on schedules together; where that fails, on each by itself, and puts off those that fail."""
         try:
             return self._worked(take, work)
         except Exception as error:
@@ -110,7 +113,7 @@ class Firer:
             logger.warning(
                 "schedules could not be worked on together", extra={"error_type": type(error).__name__}
             )
-        return sum(self._alone(take, work) for _ in range(limit))
+        return sum(takewhile(bool, (self._alone(one, work) for one in alone)))
 
     def _worked(self, take: Take, work: Work) -> int:
         def once(connection: Connection) -> Done:
@@ -122,11 +125,11 @@ class Firer:
         return done.schedules
 
     def _alone(self, take: Take, work: Work) -> int:
-        """Works on the first schedule; puts it off where that fails."""
+        """Works on one schedule; puts it off where that fails."""
         at_hand: list[Taken] = []
 
         def first(connection: Connection) -> Sequence[Taken]:
-            at_hand[:] = take(connection)[:1]
+            at_hand[:] = take(connection)
             return at_hand
 
         try:

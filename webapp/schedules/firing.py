@@ -18,18 +18,24 @@ from webapp.flow.reach import EVERYTHING
 from webapp.infra.telemetry import metrics
 from webapp.jobs import control
 from webapp.jobs import store as job_store
+from webapp.jobs.model import CancelAnswer
 from webapp.jobs.submission import NewJob
 from webapp.schedules import store
+from webapp.schedules.course import newest_passed
 from webapp.schedules.decisions import NEWER, Decision, Standing, decide
 from webapp.schedules.making import JobMaker, Wanted, why_not
-from webapp.schedules.model import ITSELF, Firing, Kind, Outcome, Overlap, Schedule, Spec, shift_of
+from webapp.schedules.model import ITSELF, Firing, Kind, Outcome, Overlap, Schedule, shift_by
 from webapp.schedules.store import Entry, Move, Taken
 from webapp.schedules.timetable import next_after
 
 logger = logging.getLogger(__name__)
 
+#: Firings after which a transaction leaves the other schedules to the next one.
+MOST_FIRINGS = 2_000
 #: Seconds after which a schedule is looked at again that cannot be worked on.
 PUT_OFF = 60.0
+#: Why a time did not fire.
+WHILE_PAUSED = "it was paused"
 #: Kinds of firings that `max_firings` counts.
 COUNTED = frozenset({Kind.SCHEDULED, Kind.CAUGHT_UP})
 #: Why a job is cancelled by the next time of its schedule.
@@ -45,12 +51,14 @@ class Done:
         jobs: those that were stored.
         lags: seconds from due to fired.
         schedules: how many schedules were worked on.
+        cancelled: how many jobs were cancelled that had not begun.
     """
 
     entries: list[Entry] = field(default_factory=list)
     jobs: list[NewJob] = field(default_factory=list)
     lags: list[float] = field(default_factory=list)
     schedules: int = 0
+    cancelled: int = 0
 
 
 @dataclass(slots=True)
@@ -88,15 +96,12 @@ def tell(maker: JobMaker, done: Done) -> None:
     maker.note(done.jobs)
     for outcome, number in store.outcome_counts(done.entries).items():
         metrics.schedule_firings.labels(outcome.value).inc(number)
+    if done.cancelled:
+        metrics.jobs_cancelled.inc(done.cancelled)
     for lag in done.lags:
         metrics.schedule_lag.observe(max(0.0, lag))
     if done.jobs:
         logger.info("schedules fired", extra={"schedules": done.schedules, "jobs": len(done.jobs)})
-
-
-def shift_by(schedule_id: UUID, spec: Spec) -> timedelta:
-    """What the jitter of a spec puts the times of a schedule off."""
-    return timedelta(seconds=shift_of(schedule_id, spec.jitter))
 
 
 def shift(schedule: Schedule) -> timedelta:
@@ -113,9 +118,18 @@ def fire_due(connection: Connection, maker: JobMaker, taken: Sequence[Taken]) ->
     """Does what is due of schedules that are locked."""
     overlapping = [one.schedule for one in taken if one.schedule.spec.overlap is not Overlap.ALLOW_ALL]
     still_open = store.open_jobs(connection, [one.open_job_id for one in overlapping])
-    plans = [plan for one in taken if (plan := _plan(connection, one, still_open)) is not None]
+    plans: list[Plan] = []
+    worked = firings = 0
+    for one in taken:
+        worked += 1
+        if (plan := _plan(connection, one, still_open)) is not None:
+            plans.append(plan)
+            firings += len(plan.firings)
+        if firings >= MOST_FIRINGS:
+            # The others are still due.
+            break
     done = carry_out(connection, maker, plans)
-    done.schedules = len(taken)
+    done.schedules = worked
     now = {one.schedule.id: one.now for one in taken}
     done.lags = [
         (now[one.schedule.id] - one.firing.at - shift(one.schedule)).total_seconds()
@@ -170,9 +184,7 @@ def carry_out(connection: Connection, maker: JobMaker, plans: Sequence[Plan], *,
     Args:
         fills: times that were passed over or refused may fire after all.
     """
-    for plan in plans:
-        if plan.stops:
-            _stop(connection, plan.schedule)
+    cancelled = sum(_stop(connection, plan.schedule) for plan in plans if plan.stops)
     store.drop_waiting(connection, [plan.schedule.id for plan in plans if plan.drops], NEWER)
     entries, jobs = _made(maker, plans)
     new = store.record(connection, entries, fills=fills)
@@ -183,7 +195,7 @@ def carry_out(connection: Connection, maker: JobMaker, plans: Sequence[Plan], *,
     for one in entries:
         by_schedule.setdefault(one.schedule.id, []).append(one)
     store.move(connection, [_move(plan, by_schedule.get(plan.schedule.id, [])) for plan in plans])
-    return Done(entries, created, schedules=len(plans))
+    return Done(entries, created, schedules=len(plans), cancelled=cancelled)
 
 
 def _made(
@@ -258,14 +270,24 @@ def _move(plan: Plan, entries: Sequence[Entry]) -> Move:
     )
 
 
-def _stop(connection: Connection, schedule: Schedule) -> None:
-    """Ends the job of the last firing, as the overlap of its schedule says."""
+def _stop(connection: Connection, schedule: Schedule) -> bool:
+    """Ends the job of the last firing, as the overlap of its schedule says; True if it is cancelled by that."""
     if schedule.open_job_id is None:
-        return
+        return False
     reason = OVERTAKEN.format(overlap=schedule.spec.overlap.value)
-    control.cancel(connection, schedule.open_job_id, reason)
+    asked = control.cancel(connection, schedule.open_job_id, reason)
     if schedule.spec.overlap is Overlap.TERMINATE_OTHER:
         control.kill(connection, schedule.open_job_id)
+    return asked.answer is CancelAnswer.CANCELLED
+
+
+def note_passed(connection: Connection, found: Taken) -> datetime | None:
+    """Puts on record what came while a schedule was paused; returns the newest of these times, None: none did."""
+    schedule, newest = found.schedule, newest_passed(found)
+    if schedule.paused_at is not None and newest is not None and schedule.next_at is not None:
+        passed = Firing(schedule.next_at, Kind.SCHEDULED, Outcome.PAUSED, WHILE_PAUSED, newest)
+        store.record(connection, [Entry(schedule, passed, round=-1)])
+    return newest
 
 
 def release(connection: Connection, maker: JobMaker, taken: Sequence[Taken]) -> Done:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
@@ -26,7 +26,7 @@ MOST_FIRINGS, MOST_FAILURES = 10**9, 100
 #: Longest name of the payload's key that gets the time.
 LONGEST_TIME_KEY: Final = 100
 #: Most versions of a schedule that are kept.
-VERSIONS_KEPT: Final = 100
+VERSIONS_KEPT: Final = 20
 #: Who pauses where no one does.
 ITSELF: Final = "djps"
 
@@ -119,7 +119,7 @@ class Spec:
     """What a schedule is.
 
     Args:
-        job: its payload and options, as a submission has them.
+        job: its payload and options, as a submission has them; empty where it is left out of a list.
         catch_up_limit: most times that `all` catches up.
         catch_up_window: seconds; what is older is not caught up by `all`.
         grace: seconds by which a time may be late and is not missed.
@@ -131,7 +131,7 @@ class Spec:
     """
 
     timing: Timing
-    job: Mapping[str, Any]
+    job: Mapping[str, Any] = field(default_factory=dict)
     catch_up: CatchUp = CatchUp.LAST
     catch_up_limit: int = 100
     catch_up_window: int = DAY
@@ -178,6 +178,11 @@ def shift_of(schedule_id: UUID, jitter: int) -> float:
     """
     share = int.from_bytes(sha256(schedule_id.bytes).digest()[:6]) / 2**48
     return round(share * jitter, 3)
+
+
+def shift_by(schedule_id: UUID, spec: Spec) -> timedelta:
+    """What the jitter of a spec puts the times of a schedule off."""
+    return timedelta(seconds=shift_of(schedule_id, spec.jitter))
 
 
 class Firing(NamedTuple):

@@ -18,7 +18,7 @@ from webapp.flow.service import fits
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 from webapp.jobs.unseen import check_reached
 from webapp.schedules import firing, listing, store
-from webapp.schedules.course import first_times, is_due, newest_passed, times_to_come
+from webapp.schedules.course import first_times, is_due, times_to_come
 from webapp.schedules.errors import (
     NameTaken,
     ScheduleExists,
@@ -29,15 +29,13 @@ from webapp.schedules.errors import (
 from webapp.schedules.explain import Explanation, Situation, explain
 from webapp.schedules.firing import Done
 from webapp.schedules.making import JobMaker
-from webapp.schedules.model import Firing, FiringRow, Kind, Outcome, Schedule, Spec, State, Timing, Version
-from webapp.schedules.store import Entry, Taken
+from webapp.schedules.model import FiringRow, Outcome, Schedule, Spec, State, Timing, Version
+from webapp.schedules.store import Taken
 
 logger = logging.getLogger(__name__)
 
 #: Times before and after that are shown with a schedule.
 SHOWN = 5
-#: Why a time did not fire.
-WHILE_PAUSED = "it was paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +169,8 @@ class Schedules:
         if found.schedule.paused_at is None and is_due(found):
             done = firing.fire_due(connection, self._maker, [found])
             found = self._locked(connection, found.schedule.name)
+        else:
+            firing.note_passed(connection, found)
         schedule = found.schedule
         start = found.now if schedule.last_at is None else max(found.now, schedule.last_at)
         times = first_times(schedule.id, spec, start, fired=schedule.fired)
@@ -257,10 +257,7 @@ class Schedules:
             schedule = found.schedule
             if schedule.paused_at is None:
                 return
-            newest = newest_passed(found)
-            if newest is not None and schedule.next_at is not None:
-                passed = Firing(schedule.next_at, Kind.SCHEDULED, Outcome.PAUSED, WHILE_PAUSED, newest)
-                store.record(connection, [Entry(schedule, passed, round=-1)])
+            newest = firing.note_passed(connection, found)
             start = newest or schedule.last_at or found.now
             times = first_times(schedule.id, schedule.spec, max(start, found.now), fired=schedule.fired)
             listing.resume(connection, schedule.id, times, newest)

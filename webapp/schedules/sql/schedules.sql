@@ -16,8 +16,9 @@ SELECT s.id, s.name, s.queue, s.version, s.created_at, s.updated_at, s.paused_at
 SELECT id FROM schedules WHERE name = :name FOR UPDATE;
 
 -- name: page
+-- Without their jobs: a thousand payloads may be very large.
 SELECT s.id, s.name, s.queue, s.version, s.created_at, s.updated_at, s.paused_at, s.paused_by, s.pause_note, s.resumed_at,
-       s.next_at, s.due_at, s.last_at, s.open_job_id, s.buffered, s.fired, s.skipped, s.pruned_until, v.spec, now()
+       s.next_at, s.due_at, s.last_at, s.open_job_id, s.buffered, s.fired, s.skipped, s.pruned_until, CAST(v.spec AS jsonb) - 'job', now()
   FROM schedules AS s JOIN schedule_versions AS v ON v.schedule_id = s.id AND v.version = s.version
  WHERE s.name > :after
    AND (CAST(:state AS text) IS NULL OR :state = CASE WHEN s.paused_at IS NOT NULL THEN 'paused'
