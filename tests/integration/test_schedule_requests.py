@@ -108,6 +108,8 @@ def test_a_schedule_that_there_is_not(client, method, path, body):
 def test_a_name_that_cannot_be_shown_is_refused(client):
     answer = client.put("/schedules/%20x", json=NIGHTLY)
     assert (answer.status_code, answer.json["errors"][0]["field"]) == (422, "name")
+    assert client.put(f"/schedules/{'x' * 201}", json=NIGHTLY).status_code == 422
+    client.put("/schedules/x", json=NIGHTLY)
     assert client.get("/schedules/x/firings?before=yesterday").status_code == 422
 
 
@@ -379,6 +381,8 @@ def test_a_file_with_a_fault_changes_nothing(command, client, tmp_path):
     file = tmp_path / "schedules.toml"
     file.write_text(FILE.replace("Europe/Berlin", "Berlin"))
     assert "schedules.nightly.zone: must be an IANA name" in command("apply", file, code=2)
+    file.write_text(FILE.replace("nightly", '"nightly/report"'))
+    assert "must not contain /" in command("apply", file, code=2)
     file.write_text("[schedules")
     command("apply", file, code=2)
     command("apply", tmp_path / "none.toml", code=2)

@@ -235,7 +235,25 @@ class BackfillRequest(BaseModel):
         return Backfill(self.first, self.last, self.again, self.rate, self.dry_run, self.by or by, self.why)
 
 
-Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME), AfterValidator(printable)]
+def part_of_path(name: str) -> str:
+    """A name that one part of a path can be.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"must have at most {LONGEST_NAME} characters")
+    if "/" in name:
+        raise ValueError("must not contain /")
+    return name
+
+
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=LONGEST_NAME),
+    AfterValidator(printable),
+    AfterValidator(part_of_path),
+]
 
 
 class SchedulesQuery(BaseModel):

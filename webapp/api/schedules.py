@@ -38,7 +38,9 @@ from webapp.api.schedule_schemas import (
     ScheduleRequest,
     SchedulesQuery,
     SteerRequest,
+    part_of_path,
 )
+from webapp.api.schemas import printable
 from webapp.flow.service import tag_of
 from webapp.infra.broker import heartbeats
 from webapp.infra.postgres import deadlines
@@ -243,9 +245,10 @@ def maintenance_workers() -> int | None:
 
 
 def _check_name(name: str) -> None:
-    if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable() or name != name.strip():
-        rule = f"must be printable, and have 1 to {LONGEST_NAME} characters"
-        raise FieldRefused("name", rule, name[:LONGEST_NAME])
+    try:
+        part_of_path(printable(name))
+    except ValueError as broken:
+        raise FieldRefused("name", str(broken), name[:LONGEST_NAME]) from None
 
 
 def _steered(name: str, wanted: SteerRequest, *, pauses: bool) -> Response:

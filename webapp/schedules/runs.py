@@ -111,33 +111,27 @@ class Runs:
         Raises:
             UnknownSchedule: there is none of this name within reach.
         """
+        asked: list[datetime] = []
 
-        def once(connection: Connection) -> tuple[Taken, Done]:
+        def once(connection: Connection) -> tuple[FiringRow, Done]:
             found = _locked(connection, name, reach)
+            # Where the answer to a first try was lost, its firing is found again.
+            asked.append(found.now)
             spec = found.schedule.spec
             schedule = replace(found.schedule, spec=replace(spec, overlap=overlap or spec.overlap))
             still_open = store.open_jobs(connection, [schedule.open_job_id])
             standing = Standing(found.now, is_open=bool(still_open), buffered=schedule.buffered)
-            decision = decide_now(schedule.spec, standing, found.now)
+            decision = decide_now(schedule.spec, standing, asked[0])
             plan = replace(Plan.of(schedule, decision), next_at=schedule.next_at, newest=None)
             done = firing.carry_out(connection, self._maker, [plan])
-            self._note(connection, Event.SCHEDULE_RUN, name, by=by, why=why)
-            return found, done
+            if done.entries:
+                self._note(connection, Event.SCHEDULE_RUN, name, by=by, why=why)
+            (row,) = listing.firings(connection, schedule.id, outcome=None, before=(asked[0], 1), limit=1)
+            return row, done
 
-        found, done = in_transaction(self._engine, once)
+        row, done = in_transaction(self._engine, once)
         firing.tell(self._maker, done)
-        (entry,) = done.entries
-        return FiringRow(
-            entry.firing.at,
-            entry.round,
-            entry.firing.kind,
-            entry.firing.outcome,
-            entry.firing.reason,
-            None,
-            entry.job_id,
-            found.schedule.version,
-            found.now,
-        )
+        return row
 
     def backfill(self, name: str, wanted: Backfill, reach: Reach) -> Filled:
         """Fires times that have passed, each once, however often it is asked.
