@@ -10,7 +10,8 @@ from flask import current_app
 
 import webapp.access.tables
 import webapp.audit.tables
-import webapp.flow.tables  # noqa: F401 - their tables are part of the metadata
+import webapp.flow.tables
+import webapp.schedules.tables  # noqa: F401 - their tables are part of the metadata
 from webapp.jobs.tables import Base
 
 logger = logging.getLogger("alembic.env")

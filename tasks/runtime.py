@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,9 +17,13 @@ from webapp.flow.book import FlowBook
 from webapp.infra.broker.publish import Broker
 from webapp.infra.postgres.engine import engine_options, watch_idle
 from webapp.infra.postgres.hosts import go_through_hosts
+from webapp.jobs.admission import Admission
 from webapp.jobs.handlers import registry
 from webapp.jobs.retry import RetryPolicy
+from webapp.jobs.submission import Limits, Rules
 from webapp.queues.dispatch import Dispatcher
+from webapp.schedules.firer import Firer
+from webapp.schedules.making import JobMaker
 from webapp.settings import Settings, current
 
 #: Connections a forked child keeps open: one runs jobs.
@@ -39,6 +44,7 @@ class Runtime:
     book: FlowBook
     dispatcher: Dispatcher
     policy: RetryPolicy
+    firer: Firer
 
 
 @cache
@@ -64,7 +70,9 @@ def runtime() -> Runtime:
     files.on_loss(broker.client.give_up)
     policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)
     book = FlowBook(engine)
-    return Runtime(settings, engine, broker, book, Dispatcher(engine, broker, book), policy)
+    maker = JobMaker(Rules(registry, Limits.of(settings)), book, Admission(engine, nullcontext))
+    firer = Firer(engine, maker)
+    return Runtime(settings, engine, broker, book, Dispatcher(engine, broker, book), policy, firer)
 
 
 def forget_parent() -> None:

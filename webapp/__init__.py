@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from webapp.audit.service import AuditRecord
     from webapp.flow.book import FlowBook
+    from webapp.jobs.submission import Rules
     from webapp.settings import Settings
 
 
@@ -106,6 +107,7 @@ def create_app(
     app.extensions["jobs"] = Jobs(
         engine, rules, Outbox(broker, partial(hand_back, engine)), book, slot=slots.slot, audit=audit
     )
+    _bind_schedules(app, engine, rules, book)
     _bind_flow(app, engine, book, settings)
     _bind_records(app, engine, audit, settings)
     api.init_app(app, settings, engine)
@@ -131,6 +133,18 @@ def _bind_records(app: Flask, engine: Engine, audit: AuditRecord, settings: Sett
     app.extensions["tenants"] = Tenants(engine, registry.queues, older, audit)
     app.extensions["dead_letters"] = DeadLetters(engine, audit=audit)
     app.extensions["access"] = Access(engine, audit)
+
+
+def _bind_schedules(app: Flask, engine: Engine, rules: Rules, book: FlowBook) -> None:
+    """Gives it the front doors of schedules."""
+    from webapp.schedules.making import JobMaker
+    from webapp.schedules.runs import Runs
+    from webapp.schedules.service import Schedules
+
+    audit = app.extensions["audit"]
+    maker = JobMaker(rules, book, app.extensions["jobs"].admission)
+    app.extensions["schedules"] = Schedules(engine, maker, audit)
+    app.extensions["schedule_runs"] = Runs(engine, maker, audit)
 
 
 def _bind_flow(app: Flask, engine: Engine, book: FlowBook, settings: Settings) -> None:

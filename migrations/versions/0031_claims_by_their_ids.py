@@ -11,13 +11,15 @@ from typing import Any
 from alembic import op
 
 revision = "0031"
-down_revision = "0029"
+down_revision = "0030"
 branch_labels = None
 depends_on = None
 
 _JOINED = "FROM head WHERE job.id = head_id"
 #: Now no order of the join has a reason to read the table.
-_BY_IDS = "FROM head WHERE job.id = head_id AND job.id = ANY(ARRAY(SELECT chosen.head_id FROM head AS chosen))"
+_BY_IDS = (
+    "FROM head WHERE job.id = head_id AND job.id = ANY(ARRAY(SELECT chosen.head_id FROM head AS chosen))"
+)
 
 
 def _before(revision: str) -> Any:
@@ -25,7 +27,7 @@ def _before(revision: str) -> Any:
 
 
 def _functions() -> list[str]:
-    # ruff: noqa: SLF001 - the texts of the migrations before
+
     return _before("0023").functions(_before("0021"), _before("0019"))  # type: ignore[no-any-return] # a module of alembic's
 
 

@@ -18,6 +18,7 @@ from ops.bench import (
     post,
     postgres_settings,
     report,
+    schedules,
     size,
     upgrade,
     waiting,
@@ -40,9 +41,10 @@ SCENARIOS = (
     "bloat",
     "settings",
     "access",
+    "schedules",
 )
 #: What a full run leaves out unless it is asked for: some take ten minutes, and 20 GB.
-ON_REQUEST = ("size-huge", "upgrade", "bloat", "settings", "access")
+ON_REQUEST = ("size-huge", "upgrade", "bloat", "settings", "access", "schedules")
 #: What a quick run leaves out as well.
 NOT_QUICK = ("waiting", "prune")
 #: What ends a run early.
@@ -150,6 +152,7 @@ def _once(plan: Plan, servers: Servers, record: Record, wanted: _Wanted) -> None
         ("size-huge", "cost with twenty-one million rows", size.measure_huge),
         ("settings", "a backlog with other settings of PostgreSQL", postgres_settings.measure),
         ("access", "POST with keys and without", access.measure),
+        ("schedules", "schedules that are due at the same second", schedules.measure),
         ("bloat", "size of the living table while jobs go through it", bloat.measure),
     ):
         if name in wanted.scenarios:

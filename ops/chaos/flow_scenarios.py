@@ -1,4 +1,4 @@
-"""Scenarios of flow control: pauses, limits, rates, the turns of keys and their order."""
+"""Scenarios of flow control and schedules: pauses, limits, rates, the turns of keys and their order, firings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from ops.chaos.pause_faults import QUEUE_PATH, TASK_PATH, pause_under_load
 from ops.chaos.process_faults import among_two_workers
 from ops.chaos.rate_faults import rate_holds
 from ops.chaos.scenario import RACED, WITH_HELD, WITH_ORDERED, Scenario
+from ops.chaos.schedule_faults import schedules_fire_once
 from ops.chaos.turn_faults import keys_take_turns
 
 FLOW = (
@@ -54,5 +55,13 @@ FLOW = (
         rate=4,
         jobs=60,
         kinds=WITH_ORDERED,
+    ),
+    Scenario(
+        "schedules",
+        "schedules of each second, two beats, what fires them killed, FLUSHALL, PostgreSQL restarted",
+        schedules_fire_once,
+        rate=4,
+        jobs=60,
+        answers=RACED,
     ),
 )

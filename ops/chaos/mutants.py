@@ -104,6 +104,9 @@ MUTANTS = (
     Mutant("no-turns", "a lane stays first whatever it had", "keys", "L7"),
     Mutant("any-key", "a key is taken for free because its lane is ready", "keys", "L8"),
     Mutant("no-order", "those after a job pass it while it waits for its next try", "order", "L10"),
+    Mutant("fired-apart", "what has fired is committed before its jobs are", "schedules", "L14"),
+    Mutant("fired-by-all", "a time is fired by as many as look at it", "schedules", "L14"),
+    Mutant("overtaken", "a job that has not ended holds no time back", "schedules", "L15"),
     Mutant("all-the-time", "a client may take as long as it likes", "slow-clients"),
 )
 

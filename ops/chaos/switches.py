@@ -21,13 +21,14 @@ from typing import Any
 
 from sqlalchemy import text
 
-from ops.chaos import flow_switches, submission_switches
+from ops.chaos import flow_switches, schedule_switches, submission_switches
 from webapp.infra.postgres.engine import Statement
 
 #: Names of places where a process kills itself once its file is there.
 PLACES = (
     *("before-commit", "after-commit", "before-group", "after-group"),
     *("after-claim", "before-settle", "after-settle"),
+    *("in-firing", "before-moving"),
 )
 
 
@@ -136,6 +137,7 @@ def _places_to_die() -> None:
     _around(claims, "claim_all", after="after-claim")
     _around(settle, "settle_completed", before="before-settle", after="after-settle")
     _around(chunk, "settle_many", before="before-settle", after="after-settle")
+    schedule_switches.places(die_if_asked)
 
 
 def _visibility_timeout(seconds: int) -> None:
@@ -358,6 +360,7 @@ def _all_the_time() -> None:
 MUTANTS: dict[str, Callable[[], None]] = {
     **submission_switches.MUTANTS,
     **flow_switches.MUTANTS,
+    **schedule_switches.MUTANTS,
     "no-fence": _no_fence,
     "no-ended-by": _no_ended_by,
     "one-look": _one_look,

@@ -20,6 +20,7 @@ def overview() -> builder.Dashboard:
             ("The four counters", _counters()),
             ("Objectives", _objectives()),
             ("Jobs", _jobs()),
+            ("Schedules", _schedules()),
             ("HTTP", _http()),
             ("Parts", _parts()),
         ],
@@ -212,6 +213,32 @@ def _jobs() -> list[object]:
             "Unfinished jobs of tenants beside the default one; zero where there is none.",
             [Line("max by (tenant, status) (djps_tenant_jobs) or vector(0)", "{{tenant}} {{status}}")],
             width=24,
+        ),
+    ]
+
+
+def _schedules() -> list[object]:
+    return [
+        graph(
+            "Times of schedules",
+            "ops",
+            "What became of each: fired, waits for its turn (buffered), was passed over (skipped, missed, paused), or its job was refused.",
+            [Line("sum by (outcome) (rate(djps_schedule_firings_total[$__rate_interval]))", "{{outcome}}")],
+            width=8,
+        ),
+        graph(
+            "From a schedule's time to its firing",
+            "s",
+            "Percentiles; what was caught up after an outage is not counted.",
+            quantiles("djps_schedule_lag_seconds"),
+            width=8,
+        ),
+        graph(
+            "Overdue schedules",
+            "short",
+            "Due for more than 10 s and not fired: no maintenance worker looks at them, or there are very many.",
+            [Line("max(djps_schedules_overdue)", "overdue")],
+            width=8,
         ),
     ]
 

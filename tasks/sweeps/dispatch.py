@@ -1,4 +1,4 @@
-"""The sweep that sends due jobs to their broker queues.
+"""The sweep that has schedules fire and sends due jobs to their broker queues.
 
 Like every sweep it is a function that returns a count, and a Celery task around it. Any number of beats and workers may run
 it at once: rows are taken with `FOR UPDATE SKIP LOCKED`.
@@ -7,6 +7,7 @@ it at once: rows are taken with `FOR UPDATE SKIP LOCKED`.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -36,7 +37,9 @@ def dispatch_due() -> None:
 
 
 def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
-    """Fills every broker queue from what is due; returns how many messages were sent.
+    """Fires schedules that are due, and fills every broker queue from what is due; returns how many messages were sent.
+
+    Where there are no schedules, one look of a run says so.
 
     Args:
         window: seconds to go on looking for what becomes due; 0 looks once.
@@ -44,16 +47,20 @@ def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
     end = time.monotonic() + window
     queues = registry.queues()
     total = 0
+    next_time: float | None = 0.0
     with Each("queue") as each:
         each.do("refill", parts.dispatcher.refill)
         while True:
+            if next_time is not None:
+                next_time = each.do("schedules", parts.firer.turn)
             each.do("bring back", partial(parts.dispatcher.bring_back, queues))
             total += sum(each.do(name, partial(_fill, parts, name)) or 0 for name in queues)
             left = end - time.monotonic()
             if left <= 0:
                 break
             # The jobs of a queue that fails stay due, and are no reason to look again at once.
-            time.sleep(min(left, _pause(parts, [name for name in queues if name not in each.failed], left)))
+            pause = _pause(parts, [name for name in queues if name not in each.failed], left)
+            time.sleep(min(left, pause, _until(next_time)))
     if total:
         logger.info("jobs dispatched", extra={"jobs": total})
     return total
@@ -66,6 +73,13 @@ def _fill(parts: Runtime, queue: str) -> int:
         queue, buffer=settings.broker_buffer, redispatch_after=settings.redispatch_after
     )
     return sum(sent.values())
+
+
+def _until(next_time: float | None) -> float:
+    """Seconds until schedules are looked at again: when the next one is due, never longer than jobs, and without end where there are none."""
+    if next_time is None:
+        return math.inf
+    return max(next_time, SHORTEST_PAUSE)
 
 
 def _pause(parts: Runtime, queues: Sequence[str], left: float) -> float:

@@ -1,4 +1,4 @@
-"""The sweep that deletes old rows: idempotency and unique keys that ran out, final jobs that do not lie in history, changes of flow."""
+"""The sweep that deletes old rows: keys that ran out, final jobs that do not lie in history, changes of flow, firings of schedules."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from tasks.runtime import Runtime, runtime
 from tasks.sweeps.base import Each, sweep
 from webapp.flow import store as flow_store
 from webapp.jobs import insert, retention, unique_keys
+from webapp.schedules import store as schedule_store
+from webapp.schedules.firer import FIRST
 from webapp.settings import sweeps
 
 logger = logging.getLogger(__name__)
@@ -19,17 +21,21 @@ logger = logging.getLogger(__name__)
 PLAN = sweeps.PRUNE
 #: Rest after a batch, in times of what it took: submission must not feel the pruning.
 REST = 3.0
+#: Schedules in one transaction: of each a thousand firings are passed over.
+SCHEDULES_BATCH = 200
 
 
 @sweep(PLAN)
 def prune() -> None:
-    """Deletes final jobs and changes of flow older than RETENTION_DAYS, and keys that have run out or count no more."""
+    """Deletes final jobs, changes of flow and firings older than RETENTION_DAYS, and keys that have run out or count no more."""
     parts = runtime()
     with Each("rows") as each:
         each.do("idempotency keys", lambda: run_key_prune(parts, PLAN.seconds))
         each.do("unique keys", lambda: run_unique_prune(parts, PLAN.seconds))
         each.do("final jobs", lambda: run_prune(parts, PLAN.seconds))
         each.do("changes", lambda: run_change_prune(parts, PLAN.seconds))
+        each.do("firings", lambda: run_firing_prune(parts, PLAN.seconds))
+        each.do("times", lambda: run_renewal(parts))
 
 
 def run_key_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:
@@ -85,6 +91,36 @@ def run_change_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> 
         batch: rows in one transaction.
     """
     return _prune_old(parts, window, batch, flow_store.prune_changes, "old changes of flow pruned")
+
+
+def run_firing_prune(parts: Runtime, window: float, batch: int = SCHEDULES_BATCH) -> int:
+    """Looks through the schedules, and deletes firings that are too old or too many; returns how many.
+
+    Args:
+        window: seconds after which the rest is left to the next run.
+        batch: schedules in one transaction, and firings of each.
+    """
+    after, deleted = FIRST, 0
+    days = parts.settings.retention_days or None
+
+    def look_on(connection: Connection) -> int:
+        nonlocal after, deleted
+        step = schedule_store.prune(connection, after, batch, days)
+        after, deleted = step.last or after, deleted + step.deleted
+        return step.looked
+
+    in_batches(parts, window, batch, look_on, "schedules looked through")
+    return deleted
+
+
+def run_renewal(parts: Runtime) -> int:
+    """Computes the next times of schedules anew, where the rules of time zones are others by now; returns of how many."""
+    total = 0
+    while renewed := parts.firer.renew_times():
+        total += renewed
+    if total:
+        logger.info("times of schedules renewed", extra={"schedules": total})
+    return total
 
 
 def _prune_old(parts: Runtime, window: float, batch: int, prune_some: Callable[..., int], done: str) -> int:

@@ -29,6 +29,7 @@ VERBS = {
     *("submit", "list", "get", "watch", "explain", "cancel", "retry"),
     *("group", "requeue", "discard", "check", "pause", "resume", "set", "delete"),
     *("create", "rotate", "revoke"),
+    *("run", "backfill", "preview"),
 }
 
 

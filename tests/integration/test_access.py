@@ -93,6 +93,7 @@ def operations(app):
         "task": "no-such-task",
         "key": "acme",
         "number": "999999",
+        "schedule": "no-such-schedule",
     }
     return [
         (

@@ -8,6 +8,7 @@ from http import HTTPStatus
 import pytest
 from factories import claimed, completed, dead_lettered, queued
 from jsonschema import Draft202012Validator
+from scheduled import put
 
 from webapp.access.model import NewKey, Role
 from webapp.api.openapi import document
@@ -131,6 +132,7 @@ def test_every_example_of_a_request_is_taken(described, client, engine, app):
     for operation, name, path, method, query, body in requests_of(described):
         job = STATES.get(operation, queued)(engine, task="noop")
         number = access.create(NewKey("an example's", Role.VIEWER), by="a test").key.id
+        put(client, "nightly-report", headers={"Authorization": f"Bearer {secret}"}, cron="30 2 * * *")
         request = {
             "headers": {"Authorization": f"Bearer {secret}"},
             "method": method.upper(),
@@ -139,7 +141,15 @@ def test_every_example_of_a_request_is_taken(described, client, engine, app):
         }
         # Closed, for a stream of events holds a place until it is.
         with client.open(
-            path.format(job_id=job.id, queue="default", task="noop", key="acme", number=number), **request
+            path.format(
+                job_id=job.id,
+                queue="default",
+                task="noop",
+                key="acme",
+                number=number,
+                schedule="nightly-report",
+            ),
+            **request,
         ) as answer:
             assert 200 <= answer.status_code < 300, (operation, name, answer.text)
         sent += 1

@@ -25,6 +25,7 @@ TABLES = {
     *("lanes", "lane_turns", "lane_rates", "lane_wakeups"),
     *("tenants", "access_keys", "access_secrets", "access_state"),
     *("audit_events", "audit_events_rest", "audit_seals"),
+    *("schedules", "schedule_versions", "firings"),
 }
 
 

@@ -18,6 +18,8 @@ from webapp.jobs.options import Terms
 CANARY = "canary-7310"
 MINE, OTHER, UNKNOWN = "video", "billing", "nowhere"
 
+#: A schedule of another queue.
+SCHEDULE = "of-billing"
 #: What each view is to a key of queues, by its endpoint. A new view belongs in one of these; where it names, counts or touches
 #: jobs, it takes the caller's reach.
 VIEWS = {
@@ -26,15 +28,20 @@ VIEWS = {
         *("control.cancel", "control.retry", "control.attempts", "control.explain"),
         *("dlq.requeue_one", "dlq.discard_one"),
     },
+    "a schedule of another queue is not there": {
+        *("schedules.one", "schedules.delete", "schedules.pause", "schedules.resume", "schedules.run"),
+        *("schedules.backfill", "schedules.firings", "schedules.versions", "schedules.next_times"),
+        "schedules.explain",
+    },
     "another queue is not there": {
         *("flow.queue", "flow.limit_queue", "flow.unlimit_queue", "flow.pause_queue", "flow.resume_queue"),
         *("queue_keys.page", "queue_keys.one", "queue_keys.put", "queue_keys.forget"),
     },
     "its answer is the same whatever other queues hold": {
         *("jobs.index", "dlq.index", "dlq.letters", "dlq.groups"),
-        *("flow.queues", "flow.changes", "dlq.requeue_many", "dlq.discard_many"),
+        *("flow.queues", "flow.changes", "dlq.requeue_many", "dlq.discard_many", "schedules.index"),
     },
-    "another queue takes nothing from it": {"jobs.submit", "batch.submit_many"},
+    "another queue takes nothing from it": {"jobs.submit", "batch.submit_many", "schedules.put"},
     "what runs in all queues is not changed": {
         *("flow.limit_task", "flow.unlimit_task", "flow.pause_task", "flow.resume_task"),
     },
@@ -50,7 +57,7 @@ VIEWS = {
         ),
     },
     "it is about no job": {
-        *("flow.tasks", "flow.task", "access.me"),
+        *("flow.tasks", "flow.task", "access.me", "schedules.preview"),
         *("health.alive", "health.ready", "index.index", "openapi.openapi"),
         *("docs.page", "docs.start", "docs.file"),
     },
@@ -63,6 +70,9 @@ BODIES = {
     "flow.limit_queue": {"concurrency": 1},
     "flow.limit_task": {"concurrency": 1},
     "queue_keys.put": {"paused": True},
+    "schedules.put": {"every": 60, "job": _JOB},
+    "schedules.backfill": {"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:02:00Z"},
+    "schedules.preview": {"every": 60},
     "dlq.requeue_many": {"all": True, "dry_run": True},
     "dlq.discard_many": {"all": True, "dry_run": True},
     "access.create": {"name": "robot", "role": "viewer"},
@@ -91,6 +101,7 @@ def ask(guarded):
             "task": "noop",
             "number": 1,
             "name": "x.js",
+            "schedule": SCHEDULE,
         }
         of_path |= given
         path = re.sub(r"<(?:[a-z]+:)?([a-z_]+)>", lambda one: str(of_path[one[1]]), rule.rule)
@@ -114,12 +125,16 @@ def held(engine, guarded, handle):
         carried = {"queue": OTHER, "payload": {"card": CANARY}, "terms": Terms(tags=(CANARY,), key=CANARY)}
         jobs = [queued(engine, **carried), completed(engine, f'"{CANARY}"', **carried)]
         jobs += [dead_lettered(engine, **carried), claimed(engine, **carried)]
+        of_other = {"payload": {"task": "noop", "card": CANARY}, "queue": OTHER, "tags": [CANARY]}
+        schedule = {"every": 60, "job": of_other, "why": CANARY}
         for path, method, body in (
             (f"/queues/{OTHER}/pause", "POST", {"why": CANARY}),
             (f"/queues/{OTHER}/keys/{CANARY}", "PUT", {"concurrency": 1, "why": CANARY}),
+            (f"/schedules/{SCHEDULE}", "PUT", schedule),
+            (f"/schedules/{SCHEDULE}/run", "POST", {"why": CANARY}),
         ):
             answer = send(path, method=method, json=body)
-            assert answer.status_code == 200, answer.text
+            assert answer.status_code in {200, 201}, answer.text
         return jobs
 
     return fill
@@ -171,6 +186,18 @@ def test_a_view_of_one_job_answers_as_for_one_that_is_not_there(guarded, ask, he
         assert unknown.status_code == 404, (rule, unknown.text)
         for job in jobs:
             assert without_names(ask(rule, method, job_id=job.id)) == without_names(unknown), (method, rule)
+
+
+def test_a_view_of_one_schedule_answers_as_for_one_that_is_not_there(guarded, ask, held):
+    held()
+    for rule, method in called(guarded, "a schedule of another queue is not there"):
+        unknown = ask(rule, method, schedule="of-nowhere")
+        assert unknown.status_code == 404, (rule, unknown.text)
+        told = without_names(ask(rule, method))
+        assert (told[0], told[1].replace(SCHEDULE, "of-nowhere"), told[2]) == without_names(unknown), (
+            method,
+            rule,
+        )
 
 
 def test_a_view_of_one_queue_answers_as_for_one_that_is_not_there(guarded, ask, held):

@@ -39,6 +39,11 @@ VIEWS = {
         *("access.one", "access.rotate", "access.set_quotas", "access.revoke"),
     },
     "it is about all tenants, so refused": {"metrics.exposition"},
+    "it is the default tenant's alone, so refused": {
+        *("schedules.index", "schedules.one", "schedules.put", "schedules.delete", "schedules.pause"),
+        *("schedules.resume", "schedules.run", "schedules.backfill", "schedules.firings"),
+        *("schedules.versions", "schedules.next_times", "schedules.explain", "schedules.preview"),
+    },
     "it is about no tenant, or the caller's own": {
         *("flow.tasks", "flow.task", "access.me", "access.create"),
         *("health.alive", "health.ready", "index.index", "openapi.openapi"),
@@ -88,6 +93,7 @@ def ask(guarded):
             "task": "noop",
             "number": 1,
             "name": "x.js",
+            "schedule": "nightly",
         }
         of_path |= given
         path = re.sub(r"<(?:[a-z]+:)?([a-z_]+)>", lambda one: str(of_path[one[1]]), rule.rule)
@@ -251,8 +257,11 @@ def test_a_view_of_a_key_answers_as_for_one_that_is_not_there(guarded, ask, held
         assert without_names(theirs, str(held.key.id)) == without_names(none, "99999"), (method, rule)
 
 
-def test_a_view_about_all_tenants_refuses(guarded, ask):
-    for rule, method in called(guarded, "it is about all tenants, so refused"):
+@pytest.mark.parametrize(
+    "which", ["it is about all tenants, so refused", "it is the default tenant's alone, so refused"]
+)
+def test_a_view_that_is_no_tenants_own_refuses(guarded, ask, which):
+    for rule, method in called(guarded, which):
         assert ask(rule, method).status_code == 403, (method, rule)
 
 

@@ -149,6 +149,7 @@ def refuse_one(fleet):
 
 
 def test_every_query_of_dashboards_and_rules_is_answered(fleet, watcher, eventually):
+    keep_firing(fleet)
     # A rate needs a counter to grow after it was first seen, so each outcome comes twice.
     for _ in range(2):
         run_every_outcome(fleet)
@@ -170,7 +171,14 @@ def test_every_query_of_dashboards_and_rules_is_answered(fleet, watcher, eventua
         end = time.monotonic() + PATIENCE
         while (left := unanswered()) and time.monotonic() < end:
             continue
+    fleet.http.delete(f"{fleet.url}/schedules/watched", timeout=10)
     assert left == []
+
+
+def keep_firing(fleet):
+    """Makes a schedule that fires each second."""
+    spec = {"every": 1, "job": {"payload": {"task": "noop"}}, "overlap": "allow_all"}
+    assert fleet.http.put(f"{fleet.url}/schedules/watched", json=spec, timeout=10).status_code in {200, 201}
 
 
 @contextmanager

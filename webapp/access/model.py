@@ -37,6 +37,10 @@ class Scope(StrEnum):
     QUEUES_READ = "queues:read"
     #: Pause and limit queues, tasks and keys.
     QUEUES_MANAGE = "queues:manage"
+    #: Look at schedules and what they fired.
+    SCHEDULES_READ = "schedules:read"
+    #: Make, change, delete, pause and run schedules.
+    SCHEDULES_MANAGE = "schedules:manage"
     #: Read metrics, which are about all tenants.
     METRICS_READ = "metrics:read"
     #: Read the record of acts.
@@ -66,19 +70,21 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-_VIEWER = frozenset({Scope.JOBS_READ, Scope.DLQ_READ, Scope.QUEUES_READ})
+_VIEWER = frozenset({Scope.JOBS_READ, Scope.DLQ_READ, Scope.QUEUES_READ, Scope.SCHEDULES_READ})
 _OPERATOR = _VIEWER | {
     Scope.JOBS_SUBMIT,
     Scope.JOBS_CONTENT,
     Scope.JOBS_CONTROL,
     Scope.DLQ_MANAGE,
     Scope.QUEUES_MANAGE,
+    Scope.SCHEDULES_MANAGE,
     Scope.METRICS_READ,
 }
 #: What these scopes are for is about all queues, so no key that is kept to some has one of them.
 OF_ALL_QUEUES = frozenset({Scope.METRICS_READ, Scope.AUDIT_READ, Scope.ACCESS_MANAGE})
-#: What these are for is about all tenants, so only keys of the default one have them, whatever their role is.
-OF_ALL_TENANTS = frozenset({Scope.METRICS_READ})
+#: What these are for is about all tenants, or the default tenant's alone as schedules are, so only its keys have them, whatever their
+#: role is.
+OF_ALL_TENANTS = frozenset({Scope.METRICS_READ, Scope.SCHEDULES_READ, Scope.SCHEDULES_MANAGE})
 #: The scopes of each role.
 SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
     Role.VIEWER: _VIEWER,

@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 JOBS, BATCHES, DEAD_LETTERS = "Jobs", "Batches", "Dead letters"
-FLOW, ACCESS, OPERATIONS = "Flow control", "Access", "Operations"
+SCHEDULES, FLOW, ACCESS, OPERATIONS = "Schedules", "Flow control", "Access", "Operations"
 
 #: The tags in their order, each with its description.
 TAGS = {
     JOBS: "Submit a job, follow it, and control it.",
     BATCHES: "Submit many jobs in one request and one transaction.",
     DEAD_LETTERS: "Jobs that failed for good: look at them, group them by error, queue them again or put them aside.",
+    SCHEDULES: "Jobs that DJPS submits by itself, by cron or every so many seconds: make, steer and look at them.",
     FLOW: "Queues and tasks: how much waits, pause and resume them, see who did.",
     ACCESS: "Keys: who the caller is and what they may do; make, rotate and revoke keys; and the record of what was done.",
     OPERATIONS: "For those who run DJPS: health, metrics, and this description.",
@@ -90,6 +91,19 @@ NAMES = {
     "dlq.discard_many": Name("discardDeadLetters", DEAD_LETTERS),
     "dlq.requeue_one": Name("requeueDeadLetter", DEAD_LETTERS),
     "dlq.discard_one": Name("discardDeadLetter", DEAD_LETTERS),
+    "schedules.index": Name("listSchedules", SCHEDULES),
+    "schedules.one": Name("getSchedule", SCHEDULES),
+    "schedules.put": Name("setSchedule", SCHEDULES),
+    "schedules.delete": Name("deleteSchedule", SCHEDULES),
+    "schedules.pause": Name("pauseSchedule", SCHEDULES),
+    "schedules.resume": Name("resumeSchedule", SCHEDULES),
+    "schedules.run": Name("runSchedule", SCHEDULES),
+    "schedules.backfill": Name("backfillSchedule", SCHEDULES),
+    "schedules.firings": Name("listFirings", SCHEDULES),
+    "schedules.versions": Name("listScheduleVersions", SCHEDULES),
+    "schedules.next_times": Name("listScheduleTimes", SCHEDULES),
+    "schedules.explain": Name("explainSchedule", SCHEDULES),
+    "schedules.preview": Name("previewSchedule", SCHEDULES),
     "flow.queues": Name("listQueues", FLOW),
     "flow.queue": Name("getQueue", FLOW),
     "flow.limit_queue": Name("setQueueLimits", FLOW),

@@ -73,6 +73,13 @@ from webapp.jobs.errors import (
     UnknownTask,
 )
 from webapp.jobs.watchers import TooManyWaiters
+from webapp.schedules.errors import (
+    FieldRefused,
+    NameTaken,
+    ScheduleChanged,
+    ScheduleError,
+    UnknownSchedule,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +173,11 @@ _STATUS_OF_ACCESS: dict[type[AccessError], HTTPStatus] = {
     UnknownKey: HTTPStatus.NOT_FOUND,
     UnknownTenant: HTTPStatus.NOT_FOUND,
 }
+_STATUS_OF_SCHEDULES: dict[type[ScheduleError], HTTPStatus] = {
+    NameTaken: HTTPStatus.CONFLICT,
+    ScheduleChanged: HTTPStatus.PRECONDITION_FAILED,
+    UnknownSchedule: HTTPStatus.NOT_FOUND,
+}
 
 
 def problem(
@@ -212,6 +224,8 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(JobError, _job_error)
     app.register_error_handler(SubmissionRefused, _submission_refused)
     app.register_error_handler(FlowError, _flow_error)
+    app.register_error_handler(FieldRefused, _field_refused)
+    app.register_error_handler(ScheduleError, _schedule_error)
     app.register_error_handler(NotLetIn, _not_let_in)
     app.register_error_handler(AccessError, _access_error)
     app.register_error_handler(QuotaExceeded, _quota_exceeded)
@@ -305,6 +319,15 @@ def _flow_error(error: FlowError) -> Response:
     return problem(
         status, str(error), retry_after=RETRY_AFTER_RACE if status == HTTPStatus.SERVICE_UNAVAILABLE else None
     )
+
+
+def _field_refused(error: FieldRefused) -> Response:
+    return _broken([Breach(field=error.field, rule=error.rule, given=_shown(error.given))])
+
+
+def _schedule_error(error: ScheduleError) -> Response:
+    status = next(_STATUS_OF_SCHEDULES[kind] for kind in type(error).__mro__ if kind in _STATUS_OF_SCHEDULES)
+    return problem(status, str(error))
 
 
 def _access_error(error: AccessError) -> Response:

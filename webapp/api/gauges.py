@@ -35,6 +35,8 @@ from webapp.jobs import history
 from webapp.jobs.handlers import MAINTENANCE_QUEUE, registry
 from webapp.queues import backlog
 from webapp.queues.plan import LOOKED_AT
+from webapp.schedules import store as schedule_store
+from webapp.schedules.explain import LATE
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -92,6 +94,10 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "history_days_ahead": ("Days from tomorrow on for which history has a partition.", ()),
     "audit_unsealed_age_seconds": (
         "Age of the act on record that waits longest for its seal; 0 when none waits.",
+        (),
+    ),
+    "djps_schedules_overdue": (
+        "Schedules that are due for more than 10 s and have not fired, counted to 10,000.",
         (),
     ),
     "redis_up": ("1 when Redis answered this scrape.", ()),
@@ -225,6 +231,10 @@ def _audit(connection: Connection) -> Found:
     return Found((_single("audit_unsealed_age_seconds", seal_store.oldest_waiting(connection)),))
 
 
+def _schedules(connection: Connection) -> Found:
+    return Found((_single("djps_schedules_overdue", schedule_store.overdue(connection, LATE)),))
+
+
 #: Each is asked by itself: one that takes too long costs the others nothing.
 Question = Callable[[Connection], Found]
 QUESTIONS: tuple[Question, ...] = (
@@ -236,6 +246,7 @@ QUESTIONS: tuple[Question, ...] = (
     _connections,
     _history,
     _audit,
+    _schedules,
 )
 
 

@@ -52,6 +52,7 @@ _IN_PATH: dict[str, dict[str, Any]] = {
     "queue": {"schema": _NAME, "example": "default"},
     "key": {"schema": {"type": "string", "minLength": 1, "maxLength": 200}, "example": "acme"},
     "task": {"schema": _NAME, "example": "noop"},
+    "schedule": {"schema": {"type": "string", "minLength": 1, "maxLength": 200}, "example": "nightly-report"},
     "number": {"schema": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}, "example": 7},
 }
 #: What any request may be answered before a view sees it: by the server, and by the guard.

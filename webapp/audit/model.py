@@ -22,6 +22,18 @@ class Event(StrEnum):
     DLQ_DISCARD = "dlq.discard"
     #: A pause or a limit of a queue, a task or a key was changed.
     FLOW_CHANGE = "flow.change"
+    #: A schedule was made, or given another version.
+    SCHEDULE_PUT = "schedule.put"
+    #: A schedule was deleted.
+    SCHEDULE_DELETE = "schedule.delete"
+    #: A schedule was paused.
+    SCHEDULE_PAUSE = "schedule.pause"
+    #: A schedule was resumed.
+    SCHEDULE_RESUME = "schedule.resume"
+    #: A schedule was run by hand.
+    SCHEDULE_RUN = "schedule.run"
+    #: Times of a schedule were filled in later.
+    SCHEDULE_BACKFILL = "schedule.backfill"
     #: The first key was made, or another by the same command.
     KEY_INIT = "key.init"
     #: A key was made.

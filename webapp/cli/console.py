@@ -22,6 +22,7 @@ from webapp.infra import terminal
 from webapp.infra.postgres import database_errors
 from webapp.infra.telemetry.printable import escaped, escaped_json
 from webapp.jobs.errors import JobError, JobGone, JobNotFound
+from webapp.schedules.errors import ScheduleError, UnknownSchedule
 
 #: Exit codes beside click's own: 0 done, 2 wrong usage.
 REFUSED, NOT_FOUND, SERVER_AWAY, TOO_LATE, INTERRUPTED = 1, 4, 5, 124, 130
@@ -59,9 +60,9 @@ def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
             raise click.UsageError(escaped(rules)) from None
         except BadBody as error:
             raise click.UsageError(escaped(str(error))) from None
-        except (JobNotFound, JobGone, UnknownTarget, UnknownKey, UnknownTenant) as error:
+        except (JobNotFound, JobGone, UnknownTarget, UnknownKey, UnknownTenant, UnknownSchedule) as error:
             _fail(str(error), NOT_FOUND)
-        except (JobError, FlowError, AccessError) as error:
+        except (JobError, FlowError, AccessError, ScheduleError) as error:
             _fail(str(error), REFUSED)
         except SQLAlchemyError as error:
             _fail(_sentence_of(error), SERVER_AWAY)

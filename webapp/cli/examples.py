@@ -33,6 +33,27 @@ EXAMPLES = {
         f"dlq requeue --id {_ID}",
     ),
     "dlq discard": ("dlq discard --fingerprint 0dec451a4c4d7a6a --why 'known and harmless'",),
+    "schedules list": ("schedules list --state paused", "schedules list --json"),
+    "schedules show": ("schedules show nightly-report",),
+    "schedules apply": (
+        "schedules apply schedules.toml --dry-run",
+        "schedules apply schedules.toml --delete --why 'release 7'",
+    ),
+    "schedules delete": ("schedules delete nightly-report",),
+    "schedules preview": ("schedules preview --cron '30 2 * * *' --zone Europe/Berlin --count 3",),
+    "schedules next": ("schedules next nightly-report --count 3",),
+    "schedules explain": ("schedules explain nightly-report",),
+    "schedules pause": (
+        "schedules pause nightly-report --note 'the warehouse is being moved'",
+        "schedules pause --all --note 'a dump was restored'",
+    ),
+    "schedules resume": ("schedules resume nightly-report",),
+    "schedules run": ("schedules run nightly-report --overlap allow_all --why 'the report was wrong'",),
+    "schedules backfill": (
+        "schedules backfill nightly-report --from 2026-11-01T00:00:00Z --to 2026-11-20T00:00:00Z --dry-run",
+    ),
+    "schedules firings": ("schedules firings nightly-report --outcome skipped --limit 5",),
+    "schedules versions": ("schedules versions nightly-report --json",),
     "queues list": ("queues list", "queues list --json"),
     "queues show": ("queues show default",),
     "queues set": (

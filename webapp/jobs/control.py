@@ -23,9 +23,12 @@ from webapp.jobs.store import find
 #: Why a job is cancelled when the request gives no reason.
 REQUESTED = "requested"
 
-_LOCK, _ASK, _IS_ASKED, _LOCK_OVERDUE, _HOLDERS_OF = (
+#: By how many seconds the cancellation of a job is dated back that is not waited for: more than any grace.
+LONG_AGO = 86_400.0
+
+_LOCK, _ASK, _KILL, _IS_ASKED, _LOCK_OVERDUE, _HOLDERS_OF = (
     text(read_sql(__file__, "cancel", name))
-    for name in ("lock", "ask", "is_asked", "lock_overdue", "holders_of")
+    for name in ("lock", "ask", "kill", "is_asked", "lock_overdue", "holders_of")
 )
 _REQUEUE, _CLOSE_DEAD_LETTERS = (
     text(read_sql(__file__, "requeue", name)) for name in ("requeue", "close_dead_letters")
@@ -65,6 +68,14 @@ def cancel(connection: Connection, job_id: UUID, reason: str = REQUESTED) -> Ask
         return Asked(CancelAnswer.ASKED, is_new=asked.is_new)
     lanes.call_after(connection, [asked.lane])
     return Asked(CancelAnswer.CANCELLED, is_new=True)
+
+
+def kill(connection: Connection, job_id: UUID) -> bool:
+    """Has a job that runs and was asked to stop not be waited for: its worker kills the process at its next look.
+
+    Returns False where it does not run, or was not asked.
+    """
+    return bool(connection.execute(_KILL, {"id": job_id, "seconds": LONG_AGO}).rowcount)
 
 
 def is_cancel_asked(connection: Connection, job_id: UUID, attempt: int) -> bool:

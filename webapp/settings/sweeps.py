@@ -43,7 +43,7 @@ class SweepPlan:
 
 DISPATCH_DUE = SweepPlan(
     "dispatch_due",
-    "sends what is due to the broker's queues",
+    "has schedules fire that are due, and sends what is due to the broker's queues",
     period=1.0,
     # Until just before the next run, so that a retry starts when it is due and not up to a second later.
     seconds=0.9,
@@ -66,10 +66,10 @@ EXPIRE = SweepPlan(
 )
 PRUNE = SweepPlan(
     "prune",
-    "deletes idempotency keys that ran out, unique keys that count no more, and jobs older than `RETENTION_DAYS` that are in no day of history; changes of flow as old",
+    "deletes idempotency keys that ran out, unique keys that count no more, and jobs older than `RETENTION_DAYS` that are in no day of history; changes of flow and firings as old",
     period=60.0,
     batch=1_000,
-    # For each of the four.
+    # For each of the five.
     seconds=20.0,
 )
 KEEP_HISTORY = SweepPlan(

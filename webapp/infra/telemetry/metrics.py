@@ -116,6 +116,14 @@ lane_repairs = Counter(
 audit_breaks = Counter(
     "audit_breaks_total", "Looks at a seal of the record of acts that found that it does not fit."
 )
+schedule_firings = Counter(
+    "djps_schedule_firings_total",
+    "Times of schedules by what became of them: fired, buffered, skipped, refused, missed, paused.",
+    ["outcome"],
+)
+schedule_lag = Histogram(
+    "djps_schedule_lag_seconds", "From a schedule's time to its firing.", buckets=WAIT_BUCKETS
+)
 sweep_runs = Counter(
     "sweep_runs_total", "Runs of what beat asks for, by outcome: completed or failed.", ["sweep", "outcome"]
 )
@@ -133,6 +141,8 @@ job_wait = Histogram("job_wait_seconds", "From due to started.", ["task", "queue
 # A series that appears with its first event hides that event from `rate` and `increase`.
 for _reason in ("child_died", "worker_died", "lease_expired"):
     jobs_recovered.labels(_reason)
+for _outcome in ("fired", "buffered", "skipped", "refused", "missed", "paused"):
+    schedule_firings.labels(_outcome)
 for _reason in ("submitted", "due", "unclaimed", "ticket"):
     jobs_dispatched.labels(_reason)
 for _outcome in ("created", "replayed"):

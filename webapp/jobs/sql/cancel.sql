@@ -19,6 +19,11 @@ UPDATE jobs
        SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs.id AND ended.attempt = jobs.attempt)))
 RETURNING status, lane, coalesce(cancel_requested_at = now(), true) AS is_new;
 
+-- name: kill
+-- Dates the cancellation of a running job back, so that its worker does not wait for it.
+UPDATE jobs_living SET cancel_requested_at = now() - make_interval(secs => :seconds)
+ WHERE id = :id AND status = 'processing' AND cancel_requested_at IS NOT NULL;
+
 -- name: is_asked
 -- No row: it is not this attempt's job any more.
 SELECT cancel_requested_at IS NOT NULL FROM jobs_living WHERE id = :id AND status = 'processing' AND attempt = :attempt;

@@ -1,0 +1,1 @@
+"""Schedules: jobs that DJPS submits by itself, each nominal time once."""
