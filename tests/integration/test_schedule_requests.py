@@ -71,6 +71,8 @@ def test_a_schedule_that_is_not_as_the_request_says_stays_as_it_is(client, heade
             {"every": 60, "job": JOB, "end_at": "2020-01-01T00:00:00Z", "start_at": "2021-01-01T00:00:00Z"},
             "end_at",
         ),
+        ({"every": 60, "job": JOB, "start_at": "0001-01-01T00:00:00Z"}, "start_at"),
+        ({"every": 60, "job": JOB, "end_at": "9999-12-31T23:59:59Z"}, "end_at"),
         ({"every": 60, "job": JOB, "time_key": "task"}, "time_key"),
         ({"every": 60, "job": JOB, "grace": 0}, "grace"),
         ({"every": 60, "job": JOB, "colour": "red"}, "colour"),
@@ -245,6 +247,13 @@ def test_a_preview_is_what_would_fire_and_keeps_nothing(client, engine):
     answer = client.post("/schedules/preview", json=body).json
     assert [one["at"] for one in answer["times"]] == ["2026-03-28T01:30:00Z", "2026-03-29T01:00:00Z"]
     assert answer["times"][1]["local"] == "2026-03-29T03:00:00+02:00"
+    for after in ("1970-01-01T00:00:00Z", "2199-12-31T23:59:59Z"):
+        for timing in ({"every": 366 * 86_400}, {"cron": "0 0 29 2 1", "zone": "Pacific/Apia"}):
+            assert len(client.post("/schedules/preview", json={"after": after, **timing}).json["times"]) == 10
+    assert (
+        client.post("/schedules/preview", json={"every": 1, "after": "0001-01-01T00:00:00Z"}).status_code
+        == 422
+    )
     put(client, cron="0 6 * * *")
     times = [one["at"] for one in client.get("/schedules/tick/next?count=3").json["times"]]
     shown = client.get("/schedules/tick").json

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from webapp.api.dlq_schemas import RATES, Time, Words
+from webapp.api.dlq_schemas import RATES, Words
+from webapp.api.dlq_schemas import Time as AnyTime
 from webapp.api.schemas import Backoff, JobKey, Tags, keepable, printable
 from webapp.api.unique_schemas import UniqueJob
 from webapp.jobs import options
@@ -27,8 +29,20 @@ from webapp.schedules.model import (
 )
 from webapp.schedules.runs import Backfill
 
+#: The years that a time may be of.
+FIRST_YEAR, LAST_YEAR = 1970, 2199
 #: Most times of a preview.
 MOST_TIMES = 100
+
+
+def _in_our_times(given: datetime) -> datetime:
+    if not FIRST_YEAR <= given.year <= LAST_YEAR:
+        raise ValueError(f"must be of a year from {FIRST_YEAR} to {LAST_YEAR}")
+    return given
+
+
+#: A time that calendars are made for.
+Time = Annotated[AnyTime, AfterValidator(_in_our_times)]
 
 
 def _expression(given: str) -> str:

@@ -69,10 +69,8 @@ def check(expression: str) -> None:
         )
     try:
         comes = next(CronSim(plain(expression), datetime(2024, 1, 1, tzinfo=UTC)), None)
-    except CronSimError as error:
+    except (CronSimError, ValueError, OverflowError) as error:
         raise ValueError(_rule(plain(expression), str(error))) from None
-    except (ValueError, OverflowError):
-        raise ValueError("must have numbers that a field can have") from None
     if comes is None:
         raise ValueError("must name a day that comes: within fifty years there is none")
 
