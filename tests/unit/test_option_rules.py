@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from webapp.api.errors import breaches_of
+from webapp.api.breaches import breaches_of
 from webapp.api.schemas import SubmitRequest
 from webapp.jobs.errors import PayloadRefused
 from webapp.jobs.handlers import Handler, HandlerRegistry

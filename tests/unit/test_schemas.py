@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from webapp.api.breaches import breaches_of
 from webapp.api.dlq_schemas import DeadLetterQuery
-from webapp.api.errors import breaches_of
 from webapp.api.page_schemas import PageQuery
 from webapp.api.schemas import (
     MAX_DEPTH,

@@ -13,8 +13,9 @@ from webapp.access.model import Scope
 from webapp.api import examples, outcomes, usage
 from webapp.api.answers import BatchAnswer
 from webapp.api.bodies import json_body, largest_batch
+from webapp.api.breaches import breaches_of
 from webapp.api.callers import reach
-from webapp.api.errors import breaches_of, broken_option
+from webapp.api.errors import broken_option
 from webapp.api.jobs import job_service, limited
 from webapp.api.keys import HEADER
 from webapp.api.openapi import documented

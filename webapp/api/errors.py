@@ -9,7 +9,6 @@ from http import HTTPStatus
 from flask import Flask, Response, g, request
 from flask_limiter.errors import RateLimitExceeded
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
@@ -32,8 +31,9 @@ from webapp.access.errors import (
 )
 from webapp.api import outcomes
 from webapp.api.actors import note_refusal
+from webapp.api.breaches import breaches_of, shown
 from webapp.api.extensions import limiter
-from webapp.api.schemas import SHAPES, Breach, Problem
+from webapp.api.schemas import Breach, Problem
 from webapp.api.searching import TooManySearches
 from webapp.api.strictjson import BadBody
 from webapp.flow.errors import (
@@ -107,37 +107,6 @@ RETRY_AFTER_WAITERS = 2
 RETRY_AFTER_SEARCHES = 2
 #: Seconds after which a client may try again when its window's end is not known.
 LONGEST_WINDOW = 60
-#: Most broken rules named in one answer.
-MAX_BREACHES = 20
-
-#: Rules that pydantic words for Python programmers, in the words of JSON; braces take a rule's own values.
-_RULES = {
-    "bool_type": "must be true or false",
-    "enum": "must be {expected}",
-    "finite_number": "must be a finite number",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
-    "greater_than": "must be more than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "int_from_float": "must be an integer",
-    "int_parsing": "must be an integer",
-    "int_type": "must be an integer",
-    "less_than_equal": "must be at most {le}",
-    "list_type": "must be an array",
-    "literal_error": "must be {expected}",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_too_short": "must have at least {min_length} characters",
-    "too_long": "must have at most {max_length} items",
-    "too_short": "must have at least {min_length} items",
-    "uuid_parsing": "must be a UUID",
-    "uuid_type": "must be a UUID",
-    "dict_type": "must be a JSON object",
-    "model_type": "must be a JSON object",
-    "string_type": "must be a string",
-    "missing": "is required",
-    "extra_forbidden": "is not a field of this request",
-}
-
 _STATUS_OF: dict[type[JobError], HTTPStatus] = {
     JobBusy: HTTPStatus.CONFLICT,
     JobEnded: HTTPStatus.CONFLICT,
@@ -253,48 +222,12 @@ def _option_refused(error: OptionRefused) -> Response:
 
 def broken_option(error: OptionRefused) -> Breach:
     """The rule that an option broke."""
-    return Breach(field=error.field, rule=error.rule, given=_shown(error.given))
+    return Breach(field=error.field, rule=error.rule, given=shown(error.given))
 
 
 def _broken(breaches: list[Breach]) -> Response:
     first = breaches[0]
     return problem(422, f"{first.field}: {first.rule} (given: {first.given})", errors=breaches)
-
-
-def breaches_of(error: ValidationError, *under: str, secret: bool = False) -> list[Breach]:
-    """The rules that a request or an item of a batch broke.
-
-    Args:
-        under: the path of the value that was looked at.
-        secret: do not repeat what was given.
-    """
-    return [
-        Breach(
-            field=".".join(str(part) for part in (*under, *item["loc"]) if part not in SHAPES)[:200]
-            or "body",
-            rule=_rule(item),
-            given="not shown" if secret else _shown(item["input"]),
-        )
-        for item in error.errors(include_url=False)[:MAX_BREACHES]
-    ]
-
-
-def _rule(item: ErrorDetails) -> str:
-    """The rule in our words, or in its author's own."""
-    words = _RULES.get(item["type"])
-    if words is None:
-        return item["msg"].removeprefix("Value error, ")
-    return words.format(**{name: _plain(value) for name, value in item.get("ctx", {}).items()})
-
-
-def _plain(value: object) -> object:
-    """A bound without a `.0`."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _shown(value: object) -> str:
-    text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
-    return text[:100].encode("ascii", "backslashreplace").decode()
 
 
 def _bad_body(error: BadBody) -> Response:
@@ -322,7 +255,7 @@ def _flow_error(error: FlowError) -> Response:
 
 
 def _field_refused(error: FieldRefused) -> Response:
-    return _broken([Breach(field=error.field, rule=error.rule, given=_shown(error.given))])
+    return _broken([Breach(field=error.field, rule=error.rule, given=shown(error.given))])
 
 
 def _schedule_error(error: ScheduleError) -> Response:

@@ -15,7 +15,8 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.access.errors import AccessError, UnknownKey, UnknownTenant
-from webapp.api.errors import DATABASE_TROUBLES, breaches_of
+from webapp.api.breaches import breaches_of
+from webapp.api.errors import DATABASE_TROUBLES
 from webapp.api.strictjson import BadBody
 from webapp.flow.errors import FlowError, UnknownTarget
 from webapp.infra import terminal
