@@ -20,10 +20,11 @@ from pydantic import (
     model_validator,
 )
 
+from webapp.flow.tenant import DEFAULT_SLUG
 from webapp.jobs import Discard, JobContext, Retry, handler
 from webapp.outbound.call import Answer, Caller, Request
 from webapp.outbound.guard import Guard
-from webapp.outbound.signature import Signer
+from webapp.outbound.signature import Purpose, Signer, secrets_of
 from webapp.outbound.urls import Rules, TargetRefused, callable_url, read_url
 from webapp.outbound.verdict import Again, Done, Never, Status, judge
 from webapp.settings import Settings, current
@@ -179,12 +180,13 @@ def http(payload: dict[str, Any], context: JobContext) -> dict[str, Any]:
         webapp.outbound.call.CallFailed: no whole answer came in time.
     """
     wanted = read_payload(payload)
-    settings = current()
-    rules = Rules.of(settings)
+    settings, tenant = current(), context.tenant
+    guest = None if tenant == DEFAULT_SLUG else tenant
+    rules = Rules.of(settings, is_guest=guest is not None)
     caller = Caller(Guard(rules), max_bytes=settings.http_max_bytes)
     try:
         origin = read_url(wanted.url, rules).origin
-        answer = caller.call(_request(wanted, context, settings), _seconds(wanted, context, settings))
+        answer = caller.call(_request(wanted, context, settings, guest), _seconds(wanted, context, settings))
     except TargetRefused as refused:
         raise Discard(f"the call was refused: {refused}") from None
     verdict = judge(
@@ -221,11 +223,15 @@ def read_payload(payload: dict[str, Any]) -> HttpPayload:
         raise Discard(rules) from None
 
 
-def _request(wanted: HttpPayload, context: JobContext, settings: Settings) -> Request:
+def _request(wanted: HttpPayload, context: JobContext, settings: Settings, guest: str | None) -> Request:
     job_id = str(context.job_id)
     trace = {"traceparent": context.traceparent} if context.traceparent else {}
     # A submitter chooses the body of an `http` job: signed with the callbacks' secrets, it would be a callback.
-    signer = Signer(settings.webhook_keys if context.callback_of is None else settings.callback_keys)
+    if context.callback_of is None:
+        secrets = secrets_of(settings.webhook_keys, Purpose.HTTP_JOBS, guest)
+    else:
+        secrets = secrets_of(settings.callback_keys, Purpose.CALLBACKS, guest)
+    signer = Signer(secrets)
     return Request(
         method=wanted.method,
         url=wanted.url,

@@ -20,6 +20,8 @@ from webapp.jobs import Discard, JobContext, Retry
 from webapp.jobs.handlers import registry
 from webapp.outbound import urls
 from webapp.outbound.call import Answer, CallFailed
+from webapp.outbound.signature import Purpose, secrets_of
+from webapp.outbound.urls import Rules
 
 SECRET, CALLBACK_SECRET = (f"whsec_{b64encode(letter * 32).decode()}" for letter in (b"s", b"c"))
 PUBLIC = "https://example.org/x"
@@ -59,10 +61,17 @@ def service():
 
 
 @pytest.fixture
+def guests_may_call(monkeypatch):
+    """Internal targets are for all tenants: the only server that there is here is on this host."""
+    of = Rules.of.__func__
+    monkeypatch.setattr(Rules, "of", classmethod(lambda cls, settings, **_: of(cls, settings)))
+
+
+@pytest.fixture
 def run(service, settings, monkeypatch):
     """Runs the handler; the server's address is allowed unless a test says otherwise."""
 
-    def once(payload, *, left=60.0, callback_of=None, **changes):
+    def once(payload, *, left=60.0, callback_of=None, tenant="default", **changes):
         changed = {"http_allowed_targets": f"127.0.0.1:{service.server_port}"} | changes
         for module in (handling, urls):
             monkeypatch.setattr(module, "current", lambda: settings.model_copy(update=changed))
@@ -73,6 +82,7 @@ def run(service, settings, monkeypatch):
             time.monotonic() + left,
             logging.getLogger("test"),
             callback_of=callback_of,
+            tenant_of=lambda: tenant,
         )
         return handling.http({"task": "http", "url": service.url, **payload}, context)
 
@@ -107,6 +117,31 @@ def test_only_a_callback_is_signed_as_one(run, service, callback_of, signed_with
     Webhook(signed_with).verify(sent, headers)
     with pytest.raises(WebhookVerificationError):
         Webhook(other).verify(sent, headers)
+
+
+@pytest.mark.parametrize("callback_of", [None, UUID(int=8)], ids=["what-was-submitted", "a-callback"])
+def test_a_tenants_calls_are_signed_by_its_own_secret_and_by_no_other(
+    run, service, callback_of, guests_may_call
+):
+    secrets = {"webhook_secrets": SecretStr(SECRET), "callback_secrets": SecretStr(CALLBACK_SECRET)}
+    run({"json": {"n": 1}}, callback_of=callback_of, tenant="acme", **secrets)
+    ((_, headers, sent),) = service.asked
+    of_purpose = (Purpose.HTTP_JOBS, SECRET) if callback_of is None else (Purpose.CALLBACKS, CALLBACK_SECRET)
+    made = {
+        (purpose, guest): secrets_of([given], purpose, guest)[0]
+        for purpose, given in ((Purpose.HTTP_JOBS, SECRET), (Purpose.CALLBACKS, CALLBACK_SECRET))
+        for guest in (None, "acme", "other")
+    }
+    Webhook(made.pop((of_purpose[0], "acme"))).verify(sent, headers)
+    for secret in made.values():
+        with pytest.raises(WebhookVerificationError):
+            Webhook(secret).verify(sent, headers)
+
+
+def test_internal_targets_are_the_default_tenants_alone(run, service):
+    with pytest.raises(Discard, match="the call was refused"):
+        run({"json": {}}, tenant="acme")
+    assert service.asked == []
 
 
 def test_a_callback_is_not_signed_with_the_secrets_of_others(run, service):

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 from factories import claimed, completed, dead_lettered, queued, row_of
+from pydantic import SecretStr
 from several_tenants import CANARY, MINE, OTHER, SHARED, filled, key_of, made
 from sqlalchemy import text
 
@@ -23,6 +24,7 @@ from webapp.flow.tenant import DEFAULT
 from webapp.infra.broker import heartbeats
 from webapp.jobs import search
 from webapp.jobs.options import Terms
+from webapp.outbound.signature import Purpose, secrets_of
 
 JOB = {"payload": {"task": "noop"}}
 
@@ -81,6 +83,18 @@ def test_a_tenant_is_made_shown_suspended_and_resumed_by_commands(flask, app, cl
     events = [one["event"] for one in json.loads(said(flask("audit", "list", "--json")))["items"]]
     assert events[:2] == ["tenant.resume", "tenant.suspend"]
     assert events[-1] == "tenant.create"
+
+
+def test_a_tenants_signing_secrets_are_printed_for_its_receivers(flask, app, monkeypatch):
+    given = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    changed = app.extensions["settings"].model_copy(update={"callback_secrets": SecretStr(given)})
+    monkeypatch.setitem(app.extensions, "settings", changed)
+    said(flask("access", "tenant", "create", "acme"))
+    told = json.loads(said(flask("access", "tenant", "secrets", "acme", "--json")))
+    assert told == {"callbacks": secrets_of([given], Purpose.CALLBACKS, "acme"), "http_jobs": []}
+    assert given not in said(flask("access", "tenant", "secrets", "acme"))
+    assert "none is set" in said(flask("access", "tenant", "secrets", "acme"))
+    assert "there is no tenant 'none'" in said(flask("access", "tenant", "secrets", "none"), 4)
 
 
 @pytest.mark.parametrize(

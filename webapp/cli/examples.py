@@ -92,6 +92,7 @@ EXAMPLES = {
     "access tenant create": ("access tenant create acme --name 'ACME Ltd'",),
     "access tenant list": ("access tenant list", "access tenant list --json"),
     "access tenant show": ("access tenant show acme",),
+    "access tenant secrets": ("access tenant secrets acme",),
     "access tenant suspend": ("access tenant suspend acme",),
     "access tenant resume": ("access tenant resume acme",),
     "access tenant quotas": (

@@ -12,10 +12,12 @@ from webapp.access.quotas import MOST_OF_TENANT
 from webapp.api.access_schemas import TenantAnswer, TenantQuotasRequest, TenantRequest
 from webapp.cli.access import by_option, numbers_of
 from webapp.cli.console import json_option, show_fields, show_json, show_table, with_plain_errors
+from webapp.outbound.signature import Purpose, secrets_of
 
 if TYPE_CHECKING:
     from webapp.access.model import TenantRecord
     from webapp.access.tenants import Tenants
+    from webapp.settings import Settings
 
 group = AppGroup("tenant", help="Whose jobs there are: each tenant sees its own alone.")
 
@@ -89,6 +91,25 @@ def set_quotas(slug: str, *, quotas: tuple[str, ...], by: str, as_json: bool) ->
     """Lets all keys of a tenant together use so much from here on, as submit_per_minute=600; what is not named, as much as they like."""
     wanted = TenantQuotasRequest.model_validate(numbers_of(quotas, MOST_OF_TENANT)).wanted()
     _show(_tenants().set_quotas(slug, wanted, by=by), as_json=as_json)
+
+
+@group.command("secrets")
+@click.argument("slug")
+@json_option
+@with_plain_errors
+def secrets(slug: str, *, as_json: bool) -> None:
+    """The secrets by which calls for a tenant are signed, for its receivers; made from CALLBACK_SECRETS and WEBHOOK_SECRETS, the newest first."""
+    settings: Settings = current_app.extensions["settings"]
+    tenant = _tenants().find(slug)
+    guest = None if tenant.is_default else tenant.slug
+    found = {
+        "callbacks": secrets_of(settings.callback_keys, Purpose.CALLBACKS, guest),
+        "http_jobs": secrets_of(settings.webhook_keys, Purpose.HTTP_JOBS, guest),
+    }
+    if as_json:
+        show_json(found)
+    else:
+        show_fields({name: ", ".join(values) or "none is set" for name, values in found.items()})
 
 
 def _show(tenant: TenantRecord, *, as_json: bool) -> None:

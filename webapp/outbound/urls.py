@@ -41,9 +41,14 @@ class Rules:
     targets: tuple[Target, ...] = ()
 
     @classmethod
-    def of(cls, settings: Settings) -> Rules:
-        """Those that HTTP_ALLOWED_PORTS and HTTP_ALLOWED_TARGETS set."""
-        return cls(read_ports(settings.http_allowed_ports), read_targets(settings.http_allowed_targets))
+    def of(cls, settings: Settings, *, is_guest: bool = False) -> Rules:
+        """Those that HTTP_ALLOWED_PORTS and HTTP_ALLOWED_TARGETS set.
+
+        Args:
+            is_guest: for a tenant beside the default one: internal targets are not its to call.
+        """
+        ports = read_ports(settings.http_allowed_ports)
+        return cls(ports, () if is_guest else read_targets(settings.http_allowed_targets))
 
     def names(self, host: str, port: int) -> bool:
         """True if a host is allowed by name, wherever it leads."""
