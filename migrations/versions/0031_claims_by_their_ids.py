@@ -16,10 +16,8 @@ branch_labels = None
 depends_on = None
 
 _JOINED = "FROM head WHERE job.id = head_id"
-#: Now no order of the join has a reason to read the table.
-_BY_IDS = (
-    "FROM head WHERE job.id = head_id AND job.id = ANY(ARRAY(SELECT chosen.head_id FROM head AS chosen))"
-)
+#: One that PostgreSQL cannot merge by, so there is no reason to read the table in the order of its ids.
+_BY_IDS = "FROM head WHERE job.id = ANY(ARRAY[head_id])"
 
 
 def _before(revision: str) -> Any:

@@ -56,7 +56,7 @@ WITH beside AS (
        AND (CAST(:tasks AS text[]) IS NULL OR task = ANY(CAST(:tasks AS text[])))
      ORDER BY priority DESC, run_at LIMIT :limit FOR UPDATE SKIP LOCKED),
 filed AS (
-    UPDATE jobs_living SET lane = djps_lane(queue, key), dispatched_at = 'infinity' FROM beside WHERE jobs_living.id = beside.id
+    UPDATE jobs_living SET lane = djps_lane(queue, key), dispatched_at = 'infinity' FROM beside WHERE jobs_living.id = ANY(ARRAY[beside.id])
     RETURNING lane, task, key, timeout)
 INSERT INTO lane_wakeups (queue, lane, task, key, timeout)
 SELECT :queue, lane, task, coalesce(min(key), ''), max(timeout) FROM filed GROUP BY lane, task
@@ -70,7 +70,7 @@ WITH beside AS (
        AND (CAST(:tasks AS text[]) IS NULL OR task = ANY(CAST(:tasks AS text[])))
      ORDER BY dispatched_at LIMIT :limit FOR UPDATE SKIP LOCKED),
 filed AS (
-    UPDATE jobs_living SET lane = djps_lane(queue, key), dispatched_at = 'infinity' FROM beside WHERE jobs_living.id = beside.id
+    UPDATE jobs_living SET lane = djps_lane(queue, key), dispatched_at = 'infinity' FROM beside WHERE jobs_living.id = ANY(ARRAY[beside.id])
     RETURNING lane, task, key, timeout)
 INSERT INTO lane_wakeups (queue, lane, task, key, timeout)
 SELECT :queue, lane, task, coalesce(min(key), ''), max(timeout) FROM filed GROUP BY lane, task
@@ -94,7 +94,7 @@ WITH leaving AS (
             ORDER BY priority DESC, run_at, id LIMIT :limit FOR UPDATE SKIP LOCKED) AS waiting
      WHERE lanes.queue = :queue AND lanes.task <> ALL(CAST(:limited_tasks AS text[]))
      LIMIT :limit)
-UPDATE jobs_living SET lane = NULL, dispatched_at = NULL FROM leaving WHERE jobs_living.id = leaving.id;
+UPDATE jobs_living SET lane = NULL, dispatched_at = NULL FROM leaving WHERE jobs_living.id = ANY(ARRAY[leaving.id]);
 
 -- name: make_gate
 INSERT INTO queues (name) VALUES (:queue) ON CONFLICT DO NOTHING;

@@ -23,6 +23,7 @@ SELECT id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, qu
        timeout, worker_id, extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff, traceparent,
        callback_of
   FROM jobs_living
- WHERE status = 'processing' AND worker_id = :worker_id AND NOT EXISTS (
-       SELECT FROM job_attempts AS ended WHERE ended.job_id = jobs_living.id AND ended.attempt = jobs_living.attempt)
+ WHERE status = 'processing' AND worker_id = :worker_id AND (
+       SELECT ended.attempt FROM job_attempts AS ended
+        WHERE ended.job_id = jobs_living.id AND ended.attempt = jobs_living.attempt) IS NULL
  ORDER BY priority DESC, run_at;

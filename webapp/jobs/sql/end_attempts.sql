@@ -2,7 +2,8 @@
 --
 -- Guard: the fence. A job must be processing, `attempt` must be its newest, and no end of it may be on record; else nothing of it
 -- changes. The fence is put in a way that leaves the planner one choice for each job, the primary keys: statistics of a table
--- that fills up are always old, and by them it would rather read every job that has lately been processing.
+-- that fills up are always old, and by them it would rather read every job that has lately been processing. So is `id = ANY(ARRAY[...])`,
+-- here and elsewhere: by it PostgreSQL cannot merge, and where it takes the table for empty it would else read it in the order of its ids.
 -- `ended_by` is the rest of it: two ends of one last attempt may meet, for such a job stays processing. The one that has waited
 -- for the row looks at it anew, but not at the records.
 --
@@ -73,7 +74,7 @@ ended AS (
                NULL
                END                                                                                          -- other ends
       FROM given
-     WHERE jobs.id = given.id AND jobs.finished_at IS NULL AND (jobs.status = 'processing') IS TRUE
+     WHERE jobs.id = ANY(ARRAY[given.id]) AND jobs.finished_at IS NULL AND (jobs.status = 'processing') IS TRUE
        AND jobs.attempt = given.attempt AND jobs.ended_by IS NULL
        AND (SELECT before.attempt FROM job_attempts AS before
              WHERE before.job_id = given.id AND before.attempt = given.attempt) IS NULL

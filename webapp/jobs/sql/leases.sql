@@ -19,7 +19,7 @@ SELECT j.id, j.task, j.queue, j.attempt, j.retry_count, j.max_retries, j.worker_
        j.request_id, j.traceparent, j.backoff,
        (SELECT count(*)::int FROM job_attempts AS before
          WHERE before.job_id = j.id AND before.error_type = :spared) AS spared
-  FROM jobs_living j LEFT JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
+  FROM jobs_living j LEFT JOIN job_attempts a ON a.job_id = ANY(ARRAY[j.id]) AND a.attempt = j.attempt
  WHERE j.status = 'processing' AND j.lease_expires_at < now() AND j.worker_id IN (
        SELECT worker_id FROM jobs_living WHERE status = 'processing' AND lease_expires_at < now()
         ORDER BY lease_expires_at LIMIT :limit)
@@ -31,7 +31,7 @@ SELECT j.id, j.task, j.queue, j.attempt, j.retry_count, j.max_retries, j.worker_
        j.request_id, j.traceparent, j.backoff,
        (SELECT count(*)::int FROM job_attempts AS before
          WHERE before.job_id = j.id AND before.error_type = :spared) AS spared
-  FROM jobs_living j LEFT JOIN job_attempts a ON a.job_id = j.id AND a.attempt = j.attempt
+  FROM jobs_living j LEFT JOIN job_attempts a ON a.job_id = ANY(ARRAY[j.id]) AND a.attempt = j.attempt
  WHERE j.status = 'processing' AND j.worker_id = ANY(:workers)
    FOR UPDATE OF j SKIP LOCKED;
 

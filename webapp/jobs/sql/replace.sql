@@ -4,12 +4,12 @@
 -- Guard: the job is queued and was never started; one that has begun is never changed. A message about it that waits in Redis claims it as it
 -- is then, and not before its `run_at`.
 -- Locks: unique keys before (`lock` of unique.sql), then jobs in the order of their ids. A claim that goes on meanwhile is waited for, and
--- seen by the statement that judges the holders after `hold`.
+-- seen by the statement that judges the holders after `hold`. (Ids are in the same order as their texts, for which no index reads the table.)
 
 -- name: hold
 -- Until the transaction ends, the holders of these unique keys that were never started are not either.
 SELECT FROM jobs_living AS job
- WHERE id IN (SELECT job_id FROM unique_keys WHERE key = ANY(CAST(:keys AS text[]))) AND status = 'queued' AND attempt = 0
+ WHERE id = ANY(ARRAY(SELECT job_id FROM unique_keys WHERE key = ANY(CAST(:keys AS text[])))) AND status = 'queued' AND attempt = 0
  ORDER BY id FOR NO KEY UPDATE;
 
 -- name: replace
@@ -30,9 +30,9 @@ due AS MATERIALIZED (
            job.lane IS NULL AND job.dispatched_at < 'infinity' AND job.queue = given.queue AND job.priority = given.priority AS is_sent,
            job.lane IS DISTINCT FROM given.lane OR job.task <> given.task OR job.timeout < given.timeout AS is_elsewhere,
            job.run_at AS run_before, job.dispatched_at
-      FROM given JOIN jobs_living AS job ON job.id = given.id
+      FROM given JOIN jobs_living AS job ON job.id = ANY(ARRAY[given.id])
      WHERE job.status = 'queued' AND job.attempt = 0
-     ORDER BY job.id FOR NO KEY UPDATE OF job),
+     ORDER BY CAST(job.id AS text) FOR NO KEY UPDATE OF job),
 changed AS (
     UPDATE jobs_living AS job
        SET task = given.task, payload = CAST(given.payload AS jsonb), payload_as_sent = CAST(given.as_sent AS json), queue = given.queue,
@@ -46,7 +46,7 @@ changed AS (
                                 WHEN due.is_sent THEN due.dispatched_at
                                 WHEN :dispatched THEN now() END
       FROM given JOIN due ON due.id = given.id
-     WHERE job.id = given.id AND job.status = 'queued' AND job.attempt = 0
+     WHERE job.id = ANY(ARRAY[given.id]) AND job.status = 'queued' AND job.attempt = 0
     RETURNING job.id, job.queue, job.lane, job.task, job.key, job.timeout, job.created_at, job.updated_at, job.run_at, job.expires_at,
               job.dispatched_at, job.idempotency_key,
               CASE WHEN job.lane IS NOT NULL THEN due.is_elsewhere OR job.run_at < due.run_before

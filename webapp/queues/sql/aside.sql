@@ -18,7 +18,7 @@ WITH head AS (
      ORDER BY priority DESC, run_at
      LIMIT :limit
        FOR UPDATE SKIP LOCKED)
-UPDATE jobs_living SET dispatched_at = 'infinity' FROM head WHERE id = head_id AND head_task = ANY(:tasks);
+UPDATE jobs_living SET dispatched_at = 'infinity' FROM head WHERE id = ANY(ARRAY[head_id]) AND head_task = ANY(:tasks);
 
 -- name: bring_back
 -- Leaves the jobs of tasks that are open again to the dispatcher, `limit` at most.
@@ -27,7 +27,7 @@ UPDATE jobs_living SET dispatched_at = NULL
          WHERE queue = :queue AND status = 'queued' AND dispatched_at = 'infinity' AND lane IS NULL
            AND task = ANY(:tasks)
          ORDER BY dispatched_at LIMIT :limit FOR UPDATE SKIP LOCKED) AS aside
- WHERE jobs_living.id = aside.id;
+ WHERE jobs_living.id = ANY(ARRAY[aside.id]);
 
 -- name: all_are_back
 -- Notes of the tasks that are open that none of their jobs is aside any more, where that is so.

@@ -3,6 +3,7 @@
 -- Guard: each job is queued, undispatched, due, and was started before or has not expired.
 -- Locks: `look` none; the others the rows of the head, in its order, those that another session has locked left out: any number
 -- of dispatchers and workers do this at once, and none waits for another.
+-- `id = ANY(ARRAY[head_id])` and not `id = head_id`: see webapp/jobs/sql/end_attempts.sql.
 -- The head is the same text in all of them, and what `claim` writes and answers is as in `webapp/jobs/sql/claim.sql`; a test
 -- compares them.
 
@@ -27,7 +28,7 @@ WITH head AS (
      ORDER BY priority DESC, run_at
      LIMIT :limit
        FOR UPDATE SKIP LOCKED)
-UPDATE jobs_living SET dispatched_at = now() FROM head WHERE id = head_id AND head_task <> ALL(:besides)
+UPDATE jobs_living SET dispatched_at = now() FROM head WHERE id = ANY(ARRAY[head_id]) AND head_task <> ALL(:besides)
 RETURNING id, task, queue, timeout, priority, run_at;
 
 -- name: claim
@@ -44,7 +45,7 @@ claimed AS (
     UPDATE jobs_living
        SET status = 'processing', attempt = attempt + 1, worker_id = :worker_id, last_attempt_at = now(), updated_at = now(),
            lease_expires_at = now() + make_interval(secs => :lease), progress = NULL, ended_by = NULL
-      FROM head WHERE id = head_id AND head_task = :task AND head_timeout <= :timeout
+      FROM head WHERE id = ANY(ARRAY[head_id]) AND head_task = :task AND head_timeout <= :timeout
     RETURNING priority, id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, queue, attempt, retry_count,
               max_retries, timeout, worker_id, extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff,
               traceparent, callback_of)

@@ -19,7 +19,7 @@ UPDATE jobs_living SET dispatched_at = now()
            AND (expires_at IS NULL OR expires_at > now() OR attempt > 0)
          ORDER BY dispatched_at
          LIMIT :limit FOR UPDATE SKIP LOCKED) AS unclaimed
- WHERE jobs_living.id = unclaimed.id
+ WHERE jobs_living.id = ANY(ARRAY[unclaimed.id])
 RETURNING jobs_living.id, jobs_living.task, jobs_living.queue, jobs_living.timeout, jobs_living.priority, jobs_living.run_at;
 
 -- name: mark_undispatched
