@@ -128,7 +128,9 @@ def test_every_form_of_an_attempts_end_has_the_fence():
         ends._COMPLETE_ONE,
         tickets._END_AND_CLAIM,
     )
-    fences = {words(between(form.text, "WHERE jobs.id = given.id", ") IS NULL")) for form in forms}
+    fences = {
+        words(between(form.text, "WHERE jobs.id = ANY(ARRAY[given.id])", ") IS NULL")) for form in forms
+    }
     assert len(fences) == 1
     (fence,) = fences
     assert "jobs.attempt = given.attempt AND jobs.ended_by IS NULL" in fence
