@@ -25,7 +25,6 @@ def _before(revision: str) -> Any:
 
 
 def _functions() -> list[str]:
-
     return _before("0023").functions(_before("0021"), _before("0019"))  # type: ignore[no-any-return] # a module of alembic's
 
 

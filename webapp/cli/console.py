@@ -1,12 +1,14 @@
-"""What the commands share: their options, answers as JSON or as a table, and errors as a sentence and an exit code."""
+"""What the commands share: their options, files that they are given, answers as JSON or as a table, and errors as a sentence and an exit code."""
 
 from __future__ import annotations
 
 import json
 import sys
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import wraps
+from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import click
@@ -132,3 +134,26 @@ def show_fields(answer: Mapping[str, Any]) -> None:
         if name.endswith("_at") and isinstance(value, str):
             shown = f"{value} ({terminal.ago(datetime.fromisoformat(value))})"
         say(f"{name.ljust(width)}  {'-' if value is None else shown}")
+
+
+def document_in(file: Path, most: int) -> Any:
+    """What a file of a command holds: JSON where its name says so, else TOML.
+
+    Args:
+        most: bytes that it may have.
+
+    Raises:
+        click.UsageError: it cannot be read, is larger, or is neither.
+    """
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(most + 1)
+    except OSError as error:
+        raise click.UsageError(f"{file} cannot be read: {error.strerror}") from None
+    if len(content) > most:
+        raise click.UsageError(f"{file} must be at most {most} bytes")
+    try:
+        text = content.decode()
+        return json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"{file} is no TOML, or no JSON where its name says so: {error}") from None

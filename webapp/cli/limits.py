@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import tomllib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +16,15 @@ from pydantic import BaseModel, ConfigDict
 
 from webapp.api.flow_schemas import LimitsRequest, QueueLimitsRequest
 from webapp.api.queue_key_schemas import KeyAnswer, KeyPage, KeyRequest, KeysQuery, key_of
-from webapp.cli.console import json_option, say, show_json, show_table, with_options, with_plain_errors
+from webapp.cli.console import (
+    document_in,
+    json_option,
+    say,
+    show_json,
+    show_table,
+    with_options,
+    with_plain_errors,
+)
 from webapp.flow.keys import Keys
 from webapp.flow.limits import KeyOrder
 from webapp.flow.model import KeyRank, KeyTarget, Kind, RankedKeys, Target
@@ -227,19 +234,7 @@ def apply(file: Path, *, dry_run: bool, by: str, why: str | None) -> None:
 
 def _read(file: Path) -> LimitsFile:
     """A file of limits; all of it is judged before anything is changed."""
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise click.UsageError(f"{file} cannot be read: {error.strerror}") from None
-    if len(content) > MOST_BYTES:
-        raise click.UsageError(f"{file} must be at most {MOST_BYTES} bytes")
-    try:
-        text = content.decode()
-        given = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"{file} is no TOML, or no JSON where its name says so: {error}") from None
-    return LimitsFile.model_validate(given)
+    return LimitsFile.model_validate(document_in(file, MOST_BYTES))
 
 
 class _Change(NamedTuple):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import getpass
-import json
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import click
 from pydantic import BaseModel, ConfigDict, Field
 
 from webapp.api.schedule_schemas import Name, ScheduleRequest
-from webapp.cli.console import say, with_options, with_plain_errors
+from webapp.cli.console import document_in, say, with_options, with_plain_errors
 from webapp.cli.schedules import schedules
 from webapp.flow.reach import EVERYTHING
 from webapp.schedules.errors import UnknownSchedule
@@ -89,19 +87,7 @@ def delete(name: str, *, by: str) -> None:
 
 def read(file: Path) -> ScheduleFile:
     """A file of schedules; all of it is judged before anything is changed."""
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise click.UsageError(f"{file} cannot be read: {error.strerror}") from None
-    if len(content) > MOST_BYTES:
-        raise click.UsageError(f"{file} must be at most {MOST_BYTES} bytes")
-    try:
-        text = content.decode()
-        given: Any = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"{file} is no TOML, or no JSON where its name says so: {error}") from None
-    return ScheduleFile.model_validate(given)
+    return ScheduleFile.model_validate(document_in(file, MOST_BYTES))
 
 
 def _others(named: set[str]) -> list[str]:
