@@ -107,6 +107,7 @@ MUTANTS = (
     Mutant("fired-apart", "what has fired is committed before its jobs are", "schedules", "L14"),
     Mutant("fired-by-all", "a time is fired by as many as look at it", "schedules", "L14"),
     Mutant("overtaken", "a job that has not ended holds no time back", "schedules", "L15"),
+    Mutant("nameless", "a child's name is known to no other attempt", "children", "L16"),
     Mutant("all-the-time", "a client may take as long as it likes", "slow-clients"),
 )
 

@@ -20,7 +20,7 @@ OWN, THEIRS, NOWHERE = f"{MINE}.mail", f"{OTHER}.mail", "nowhere.mail"
 VIEWS = {
     "a job of another tenant is not there": {
         *("following.show", "following.events"),
-        *("control.cancel", "control.retry", "control.attempts", "control.explain"),
+        *("control.cancel", "control.retry", "control.attempts", "control.explain", "job_logs.logs"),
         *("dlq.requeue_one", "dlq.discard_one"),
     },
     "a queue of another tenant is not there": {
