@@ -19,6 +19,7 @@ from webapp.infra.postgres.engine import engine_options, watch_idle
 from webapp.infra.postgres.hosts import go_through_hosts
 from webapp.jobs.admission import Admission
 from webapp.jobs.handlers import registry
+from webapp.jobs.known import Telling
 from webapp.jobs.retry import RetryPolicy
 from webapp.jobs.service import Jobs
 from webapp.jobs.submission import Limits, Rules
@@ -47,6 +48,7 @@ class Runtime:
     dispatcher: Dispatcher
     policy: RetryPolicy
     firer: Firer
+    telling: Telling
 
 
 @cache
@@ -72,9 +74,11 @@ def runtime() -> Runtime:
     files.on_loss(broker.client.give_up)
     policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)
     book = FlowBook(engine)
-    maker = JobMaker(Rules(registry, Limits.of(settings)), book, Admission(engine, nullcontext))
+    limits = Limits.of(settings)
+    maker = JobMaker(Rules(registry, limits), book, Admission(engine, nullcontext))
     firer = Firer(engine, maker)
-    return Runtime(settings, engine, broker, book, Dispatcher(engine, broker, book), policy, firer)
+    telling = Telling(engine, registry, limits, settings.max_payload_bytes)
+    return Runtime(settings, engine, broker, book, Dispatcher(engine, broker, book), policy, firer, telling)
 
 
 @cache
