@@ -13,6 +13,8 @@ from sqlalchemy.pool import NullPool
 from uuid_utils.compat import uuid7
 
 from tasks.processes.file_descriptors import files
+from webapp.batches.course import CallbackTerms
+from webapp.batches.steering import Keeper
 from webapp.flow.book import FlowBook
 from webapp.infra.broker.publish import Broker
 from webapp.infra.postgres.engine import engine_options, watch_idle
@@ -45,6 +47,7 @@ class Runtime:
     dispatcher: Dispatcher
     policy: RetryPolicy
     firer: Firer
+    keeper: Keeper
 
 
 @cache
@@ -72,7 +75,8 @@ def runtime() -> Runtime:
     book = FlowBook(engine)
     maker = JobMaker(Rules(registry, Limits.of(settings)), book, Admission(engine, nullcontext))
     firer = Firer(engine, maker)
-    return Runtime(settings, engine, broker, book, Dispatcher(engine, broker, book), policy, firer)
+    keeper = Keeper(engine, book, CallbackTerms(settings.job_timeout))
+    return Runtime(settings, engine, broker, book, Dispatcher(engine, broker, book), policy, firer, keeper)
 
 
 def forget_parent() -> None:
