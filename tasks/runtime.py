@@ -6,7 +6,7 @@ import os
 import socket
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
@@ -22,8 +22,10 @@ from webapp.infra.postgres.hosts import go_through_hosts
 from webapp.jobs.admission import Admission
 from webapp.jobs.handlers import registry
 from webapp.jobs.retry import RetryPolicy
+from webapp.jobs.service import Jobs
 from webapp.jobs.submission import Limits, Rules
-from webapp.queues.dispatch import Dispatcher
+from webapp.queues.dispatch import Dispatcher, hand_back
+from webapp.queues.outbox import Outbox
 from webapp.schedules.firer import Firer
 from webapp.schedules.making import JobMaker
 from webapp.settings import Settings, current
@@ -79,9 +81,21 @@ def runtime() -> Runtime:
     return Runtime(settings, engine, broker, book, Dispatcher(engine, broker, book), policy, firer, keeper)
 
 
+@cache
+def submissions() -> Jobs:
+    """This process's front door of jobs, for handlers that submit some; made by the first of them.
+
+    Its hints are sent by who submits: a child has no thread that would outlive its job.
+    """
+    parts = runtime()
+    outbox = Outbox(parts.broker, partial(hand_back, parts.engine), has_thread=False)
+    return Jobs(parts.engine, Rules(registry, Limits.of(parts.settings)), outbox, parts.book)
+
+
 def forget_parent() -> None:
     """Drops what was inherited by fork: a connection shared by two processes mixes up their answers."""
     runtime.cache_clear()
+    submissions.cache_clear()
 
 
 def unpooled_engine() -> Engine:

@@ -10,17 +10,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from webapp.api.page_schemas import Fields
-from webapp.api.schemas import (
-    MAX_BATCH,
-    MAX_WAIT,
-    Backoff,
-    BackoffCurve,
-    JobKey,
-    Reason,
-    Tags,
-    keepable,
-    printable,
-)
+from webapp.api.schemas import MAX_WAIT, Reason
 from webapp.batches.model import (
     LONGEST_NAME,
     LONGEST_OPEN,
@@ -34,6 +24,7 @@ from webapp.batches.requests import Wanted
 from webapp.jobs import options
 from webapp.jobs.model import MAX_ATTEMPT
 from webapp.jobs.options import NO_OPTIONS, Options
+from webapp.jobs.request import MAX_BATCH, Backoff, BackoffCurve, JobKey, Tags, keepable, printable
 from webapp.jobs.states import JobStatus
 from webapp.jobs.submission import Submission
 from webapp.outbound.urls import MAX_URL, written_url

@@ -9,9 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from webapp.api import outcomes
-from webapp.api.breaches import breaches_of
+from webapp.api.breaches import Breach, breaches_of
 from webapp.api.errors import broken_option
-from webapp.api.schemas import Breach, SubmitRequest
 from webapp.infra.jsontext import size_of
 from webapp.jobs.errors import (
     JobError,
@@ -22,6 +21,7 @@ from webapp.jobs.errors import (
     PayloadRefused,
     SubmissionRefused,
 )
+from webapp.jobs.request import SubmitRequest
 from webapp.jobs.submission import Placed, Submission
 
 #: Broken rules of items that are named in one answer; beyond, the first of each item.

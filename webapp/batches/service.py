@@ -37,7 +37,8 @@ from webapp.infra.postgres.database_errors import is_lock_of
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
 from webapp.jobs import retention
-from webapp.jobs.service import Jobs, origin_of
+from webapp.jobs.origins import of_request
+from webapp.jobs.service import Jobs
 from webapp.jobs.submission import Rules, check_callback
 
 logger = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ class Batches:
             check_callback(wanted.callback_url)
         if wanted.parent is not None:
             self.get(wanted.parent, reach)
-        origin = origin_of(reach)
+        origin = of_request(reach)
         return NewBatch(
             uuid7(),
             wanted.name,

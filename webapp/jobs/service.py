@@ -27,8 +27,6 @@ from webapp.flow.reach import Reach
 from webapp.infra.postgres.database_errors import is_lock_of
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
-from webapp.infra.telemetry.logs import bound_field
-from webapp.infra.telemetry.traceparent import here
 from webapp.jobs import insert
 from webapp.jobs.admission import Admission
 from webapp.jobs.batches import Batch, insert_batch, named_races
@@ -45,6 +43,7 @@ from webapp.jobs.errors import (
 from webapp.jobs.groups import Candidate, Groups, may_join
 from webapp.jobs.joining import Hints, Joining
 from webapp.jobs.model import JobRow
+from webapp.jobs.origins import of_request
 from webapp.jobs.steering import Steering
 from webapp.jobs.submission import Accepted, NewJob, Origin, Placed, Rules, Submission, fingerprint
 from webapp.jobs.unique_submissions import UniqueSubmissions
@@ -98,10 +97,11 @@ class Jobs(Steering):
         """True if this process knows what runs a job with this payload, whatever HANDLERS the workers have."""
         return self._rules.can_judge(payload)
 
-    def submit(self, submission: Submission, reach: Reach) -> Accepted:
+    def submit(self, submission: Submission, reach: Reach, origin: Origin | None = None) -> Accepted:
         """Stores a job, commits, and tells the workers.
 
-        With Redis away the job stays undispatched and the answer is the same: the dispatcher sends it later.
+        With Redis away the job stays undispatched and the answer is the same: the dispatcher sends it later. Without an origin it
+        comes from the request that is being answered.
 
         Raises:
             UnknownTask: no handler can run it.
@@ -119,7 +119,7 @@ class Jobs(Steering):
         """
         check_reached(submission.options.queue, reach)
         try:
-            job = self._rules.complete(submission, uuid7(), origin_of(reach), datetime.now(UTC))
+            job = self._rules.complete(submission, uuid7(), origin or of_request(reach), datetime.now(UTC))
         except REFUSALS:
             # The first of two equal requests may have come in time, or before a deploy that changed what is taken.
             if (before := self._answered_before(submission, reach)) is not None:
@@ -142,7 +142,11 @@ class Jobs(Steering):
         return accepted
 
     def submit_many(
-        self, submissions: Sequence[Submission], reach: Reach, joining: Joining | None = None
+        self,
+        submissions: Sequence[Submission],
+        reach: Reach,
+        origin: Origin | None = None,
+        joining: Joining | None = None,
     ) -> list[Placed | JobError]:
         """Stores many jobs in one transaction; each has its own answer, in the order they were given.
 
@@ -158,7 +162,7 @@ class Jobs(Steering):
         """
         answers: dict[int, Placed | JobError] = {}
         wanted: dict[int, NewJob] = {}
-        origin, now = origin_of(reach), datetime.now(UTC)
+        origin, now = origin or of_request(reach), datetime.now(UTC)
         for number, submission in enumerate(submissions):
             try:
                 check_reached(submission.options.queue, reach)
@@ -351,9 +355,3 @@ class Jobs(Steering):
     def flush(self) -> bool:
         """Waits until the hints of what was submitted here are on their way; False when that takes too long."""
         return self._hints.flush()
-
-
-def origin_of(reach: Reach) -> Origin:
-    """Who submits now: the request that is being answered, its place in a trace, and the key that was shown."""
-    request_id = bound_field("request_id")
-    return Origin(str(request_id) if request_id is not None else None, here(), reach, reach.key)
