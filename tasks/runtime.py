@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 from tasks.processes.file_descriptors import files
 from webapp.batches.course import CallbackTerms
+from webapp.batches.service import Batches
 from webapp.batches.steering import Keeper
 from webapp.flow.book import FlowBook
 from webapp.infra.broker.publish import Broker
@@ -92,10 +93,20 @@ def submissions() -> Jobs:
     return Jobs(parts.engine, Rules(registry, Limits.of(parts.settings)), outbox, parts.book)
 
 
+@cache
+def batches() -> Batches:
+    """This process's front door of batches, for members that add some to theirs; made by the first of them."""
+    parts = runtime()
+    rules = Rules(registry, Limits.of(parts.settings))
+    terms = CallbackTerms(parts.settings.job_timeout)
+    return Batches(parts.engine, submissions(), rules, parts.book, callbacks=terms)
+
+
 def forget_parent() -> None:
     """Drops what was inherited by fork: a connection shared by two processes mixes up their answers."""
     runtime.cache_clear()
     submissions.cache_clear()
+    batches.cache_clear()
 
 
 def unpooled_engine() -> Engine:

@@ -19,6 +19,8 @@ from webapp.batches.model import DEEPEST, FIRST_PART, Member, PartKey
 from webapp.batches.store import NewBatch
 from webapp.flow.reach import EVERYTHING, Reach
 from webapp.jobs.batches import Batch, insert_batch
+from webapp.jobs.broken_rules import field_of, rule_of
+from webapp.jobs.errors import PayloadRefused
 from webapp.jobs.submission import KEY_TTL, NewJob, Placed
 
 #: Answers of the items of a part, in the words of who asked.
@@ -76,15 +78,30 @@ def add_members(
     if not store.join(connection, batch_id, len(stored.created), from_inside=False):
         raise BatchClosed(batch_id)
     if part is not None:
-        answers = [stored.answer(job) for job in members]
-        told = [
-            {"outcome": "created" if one.created else "existing", "id": str(one.id)}
-            if isinstance(one, Placed)
-            else {"outcome": "invalid", "errors": [{"field": "body", "rule": str(one), "given": "this item"}]}
-            for one in answers
-        ]
+        told = plain_answers([stored.answer(job) for job in members])
         store.keep_answers(connection, batch_id, part, told)
     return stored
+
+
+def plain_answers(placed: Sequence[object]) -> Answers:
+    """What jobs are answered where no request waits for it. Pure."""
+    return [_plain(one) for one in placed]
+
+
+def _plain(one: object) -> dict[str, Any]:
+    if isinstance(one, Placed):
+        answer: dict[str, Any] = {"outcome": "created" if one.created else "existing", "id": str(one.id)}
+        flags = {"held": one.held, "replaced": one.replaced}
+        return answer | {name: True for name, is_so in flags.items() if is_so}
+    return {"outcome": "invalid", "errors": [{"field": "body", "rule": _said(one), "given": "this job"}]}
+
+
+def _said(error: object) -> str:
+    """Why a job was refused; of a payload that breaks its handler's model, the first rule that it breaks."""
+    if not isinstance(error, PayloadRefused):
+        return str(error)
+    broken = error.error.errors(include_url=False)[0]
+    return f"{field_of(broken, 'payload')} {rule_of(broken)}"
 
 
 def join_parent(connection: Connection, parent: UUID, member: Member | None) -> None:

@@ -39,7 +39,7 @@ from webapp.infra.telemetry import metrics
 from webapp.jobs import retention
 from webapp.jobs.origins import of_request
 from webapp.jobs.service import Jobs
-from webapp.jobs.submission import Rules, check_callback
+from webapp.jobs.submission import Origin, Rules, check_callback
 
 logger = logging.getLogger(__name__)
 
@@ -203,11 +203,13 @@ class Batches:
         reach: Reach,
         *,
         member: Member | None = None,
+        origin: Origin | None = None,
     ) -> Added:
         """Adds jobs to a batch under the name of a part: the same again is answered as before, and stores nothing.
 
         Args:
             member: which adds them from inside; its batch may be closed.
+            origin: where they come from; None: from the request that is being answered.
 
         Raises:
             UnknownBatch, BatchGone: there is none within reach.
@@ -233,7 +235,7 @@ class Batches:
             adding = members.Adding(batch_id, name, items.fingerprint, items.answers_of, member=member)
             try:
                 with _named_part(part):
-                    self._jobs.submit_many(items.submissions, reach, joining=adding)
+                    self._jobs.submit_many(items.submissions, reach, origin, adding)
             except members.PartTaken:
                 continue
             return Added(adding.answers, is_new=True)

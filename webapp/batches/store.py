@@ -36,11 +36,12 @@ from webapp.infra.postgres.sql_files import read_sql
     _KEEP_PACE,
     _OWNER,
     _CALL_BACK,
+    _BATCH_OF,
 ) = (
     text(read_sql(__file__, "batches", name))
     for name in (
         *("make", "by_key", "depth", "hold_member", "join_open", "join_inside", "close", "close_late"),
-        *("standing", "reopen", "end", "note_events", "keep_pace", "owner", "call_back"),
+        *("standing", "reopen", "end", "note_events", "keep_pace", "owner", "call_back", "batch_of"),
     )
 )
 _TAKE_PART, _ANSWERED, _FIND_PART, _FORGET_PART = (
@@ -133,6 +134,12 @@ def hold_member(connection: Connection, batch_id: UUID, member: Member) -> bool:
     """Keeps a member from ending until the transaction does; False where it is none that runs in this attempt."""
     values = {"id": batch_id, "job_id": member.job_id, "attempt": member.attempt}
     return connection.execute(_HOLD_MEMBER, values).first() is not None
+
+
+def batch_of(connection: Connection, job_id: UUID) -> UUID | None:
+    """The batch that a job which runs is a member of; None: it is of none."""
+    found: UUID | None = connection.execute(_BATCH_OF, {"id": job_id}).scalar()
+    return found
 
 
 def join(connection: Connection, batch_id: UUID, number: int, *, from_inside: bool) -> bool:

@@ -90,3 +90,6 @@ INSERT INTO jobs_living (id, task, payload, queue, max_retries, timeout, backoff
 SELECT :job_id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, CAST(:backoff AS jsonb),
        sha256(convert_to(:payload, 'UTF8')), request_id, traceparent, :id, tenant_id, submitted_by
   FROM told;
+
+-- name: batch_of
+SELECT groups.id FROM jobs_living AS job JOIN groups ON groups.id = job.group_id AND kind = 'batch' WHERE job.id = :id;
