@@ -107,7 +107,7 @@ def create_app(
     app.extensions["jobs"] = Jobs(
         engine, rules, Outbox(broker, partial(hand_back, engine)), book, slot=slots.slot, audit=audit
     )
-    _bind_schedules(app, engine, rules, book)
+    _bind_what_submits(app, engine, rules, book)
     _bind_flow(app, engine, book, settings)
     _bind_records(app, engine, audit, settings)
     api.init_app(app, settings, engine)
@@ -135,6 +135,12 @@ def _bind_records(app: Flask, engine: Engine, audit: AuditRecord, settings: Sett
     app.extensions["access"] = Access(engine, audit)
 
 
+def _bind_what_submits(app: Flask, engine: Engine, rules: Rules, book: FlowBook) -> None:
+    """Gives it the front doors of what submits jobs by itself."""
+    _bind_schedules(app, engine, rules, book)
+    _bind_batches(app, engine, rules, book)
+
+
 def _bind_schedules(app: Flask, engine: Engine, rules: Rules, book: FlowBook) -> None:
     """Gives it the front doors of schedules."""
     from webapp.schedules.making import JobMaker
@@ -145,6 +151,19 @@ def _bind_schedules(app: Flask, engine: Engine, rules: Rules, book: FlowBook) ->
     maker = JobMaker(rules, book, app.extensions["jobs"].admission)
     app.extensions["schedules"] = Schedules(engine, maker, audit)
     app.extensions["schedule_runs"] = Runs(engine, maker, audit)
+
+
+def _bind_batches(app: Flask, engine: Engine, rules: Rules, book: FlowBook) -> None:
+    """Gives it the front doors of batches."""
+    from webapp.batches.course import CallbackTerms
+    from webapp.batches.service import Batches
+    from webapp.batches.steering import Keeper, Steering
+
+    audit = app.extensions["audit"]
+    terms = CallbackTerms(app.extensions["settings"].job_timeout)
+    batches = Batches(engine, app.extensions["jobs"], rules, book, callbacks=terms, audit=audit)
+    app.extensions["batches"] = batches
+    app.extensions["batch_steering"] = Steering(engine, batches, Keeper(engine, book, terms), audit)
 
 
 def _bind_flow(app: Flask, engine: Engine, book: FlowBook, settings: Settings) -> None:
