@@ -11,6 +11,7 @@ from flask import current_app
 import webapp.access.tables
 import webapp.audit.tables
 import webapp.flow.tables
+import webapp.groups.tables
 import webapp.schedules.tables  # noqa: F401 - their tables are part of the metadata
 from webapp.jobs.tables import Base
 

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 PLAN = sweeps.DISPATCH_DUE
 #: Messages of the maintenance queue that may wait meanwhile: as many as beat sends in a second.
-TICKS_AT_ONCE = 5
+TICKS_AT_ONCE = 6
 #: Shortest pause between two looks of one run, seconds.
 SHORTEST_PAUSE = 0.01
 #: Longest pause between two looks of one run, seconds.

@@ -75,6 +75,7 @@ QUEUED: dict[str, Any] = {
     "key": "customer-17",
     "tenant": "default",
     "submitted_by": 7,
+    "group_id": None,
     "unique_key": None,
 }
 PROCESSING = QUEUED | {

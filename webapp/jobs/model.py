@@ -53,6 +53,8 @@ class JobRow:
     tenant: str = DEFAULT_SLUG
     #: The number of the key of the API by which it came.
     submitted_by: int | None = None
+    #: The batch or workflow that it belongs to.
+    group_id: UUID | None = None
     #: The unique key that it holds; known where the job is read by itself.
     unique_key: str | None = None
 

@@ -50,6 +50,7 @@ class NewJob:
         unique: which key it is to hold.
         tenant: whose it is; its keys are kept behind that one's mark.
         submitted_by: the number of the key of the API by which it came; None: by none.
+        group: the batch or workflow that it belongs to.
     """
 
     id: UUID
@@ -67,6 +68,7 @@ class NewJob:
     unique: Unique | None = None
     tenant: Tenant = DEFAULT
     submitted_by: int | None = None
+    group: UUID | None = None
 
     @property
     def key(self) -> str | None:
@@ -76,7 +78,7 @@ class NewJob:
     @property
     def is_owned(self) -> bool:
         """True if its row says more than that it is the default tenant's."""
-        return self.submitted_by is not None or self.tenant.id != DEFAULT.id
+        return self.submitted_by is not None or self.group is not None or self.tenant.id != DEFAULT.id
 
     @property
     def ticket(self) -> Ticket:

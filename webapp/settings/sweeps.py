@@ -97,9 +97,18 @@ REPAIR_LANES = SweepPlan(
     rows=5_000,
 )
 
+COUNT_ENDS = SweepPlan(
+    "count_ends",
+    "adds the ends of batches' members to their counters, and does what follows from that",
+    period=1.0,
+    batch=5_000,
+    seconds=0.8,
+)
+
 SWEEPS = (
     DISPATCH_DUE,
     DELIVER_CALLBACKS,
+    COUNT_ENDS,
     LATE_CALLBACKS,
     RECOVER_STUCK,
     EXPIRE,
