@@ -12,7 +12,8 @@ import webapp.access.tables
 import webapp.audit.tables
 import webapp.flow.tables
 import webapp.groups.tables
-import webapp.schedules.tables  # noqa: F401 - their tables are part of the metadata
+import webapp.schedules.tables
+import webapp.workflows.tables  # noqa: F401 - their tables are part of the metadata
 from webapp.jobs.tables import Base
 
 logger = logging.getLogger("alembic.env")

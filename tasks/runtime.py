@@ -6,7 +6,7 @@ import os
 import socket
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
@@ -21,10 +21,13 @@ from webapp.jobs.admission import Admission
 from webapp.jobs.handlers import registry
 from webapp.jobs.retry import RetryPolicy
 from webapp.jobs.submission import Limits, Rules
-from webapp.queues.dispatch import Dispatcher
+from webapp.queues.dispatch import Dispatcher, hand_back
+from webapp.queues.outbox import PromptOutbox
 from webapp.schedules.firer import Firer
 from webapp.schedules.making import JobMaker
 from webapp.settings import Settings, current
+from webapp.workflows.advancer import Advancer
+from webapp.workflows.means import Means
 
 #: Connections a forked child keeps open: one runs jobs.
 CHILD_POOL = 1
@@ -45,6 +48,7 @@ class Runtime:
     dispatcher: Dispatcher
     policy: RetryPolicy
     firer: Firer
+    advancer: Advancer
 
 
 @cache
@@ -72,7 +76,9 @@ def runtime() -> Runtime:
     book = FlowBook(engine)
     maker = JobMaker(Rules(registry, Limits.of(settings)), book, Admission(engine, nullcontext))
     firer = Firer(engine, maker)
-    return Runtime(settings, engine, broker, book, Dispatcher(engine, broker, book), policy, firer)
+    outbox = PromptOutbox(broker, partial(hand_back, engine))
+    advancer = Advancer(engine, Means(maker, outbox, settings.max_payload_bytes))
+    return Runtime(settings, engine, broker, book, Dispatcher(engine, broker, book), policy, firer, advancer)
 
 
 def forget_parent() -> None:

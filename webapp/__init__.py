@@ -107,7 +107,7 @@ def create_app(
     app.extensions["jobs"] = Jobs(
         engine, rules, Outbox(broker, partial(hand_back, engine)), book, slot=slots.slot, audit=audit
     )
-    _bind_schedules(app, engine, rules, book)
+    _bind_makers(app, engine, rules, book)
     _bind_flow(app, engine, book, settings)
     _bind_records(app, engine, audit, settings)
     api.init_app(app, settings, engine)
@@ -135,16 +135,21 @@ def _bind_records(app: Flask, engine: Engine, audit: AuditRecord, settings: Sett
     app.extensions["access"] = Access(engine, audit)
 
 
-def _bind_schedules(app: Flask, engine: Engine, rules: Rules, book: FlowBook) -> None:
-    """Gives it the front doors of schedules."""
+def _bind_makers(app: Flask, engine: Engine, rules: Rules, book: FlowBook) -> None:
+    """Gives it the front doors of schedules and workflows, which make jobs by themselves."""
     from webapp.schedules.making import JobMaker
     from webapp.schedules.runs import Runs
     from webapp.schedules.service import Schedules
+    from webapp.workflows.means import Means
+    from webapp.workflows.service import Workflows
 
     audit = app.extensions["audit"]
     maker = JobMaker(rules, book, app.extensions["jobs"].admission)
     app.extensions["schedules"] = Schedules(engine, maker, audit)
     app.extensions["schedule_runs"] = Runs(engine, maker, audit)
+    settings: Settings = app.extensions["settings"]
+    means = Means(maker, app.extensions["jobs"].hints, settings.max_payload_bytes)
+    app.extensions["workflows"] = Workflows(engine, means, audit, retention_days=settings.retention_days)
 
 
 def _bind_flow(app: Flask, engine: Engine, book: FlowBook, settings: Settings) -> None:

@@ -26,7 +26,7 @@ TABLES = {
     *("tenants", "access_keys", "access_secrets", "access_state"),
     *("audit_events", "audit_events_rest", "audit_seals"),
     *("schedules", "schedule_versions", "firings"),
-    *("groups", "group_ends"),
+    *("groups", "group_ends", "workflow_steps"),
 }
 
 

@@ -34,7 +34,12 @@ def told(steps, begun, **more):
 
 LINE = {"a": step(), "b": step("a"), "c": step("b")}
 FAN = {"a": step(), "b": step("a"), "c": step("a"), "d": step("b", "c")}
-WITH_END = {"a": step(), "b": step("a"), "alarm": step("a", "b", when="any_failed"), "tidy": step("b", when="final")}
+WITH_END = {
+    "a": step(),
+    "b": step("a"),
+    "alarm": step("a", "b", when="any_failed"),
+    "tidy": step("b", when="final"),
+}
 
 
 def with_policy(policy):
@@ -65,6 +70,9 @@ def with_policy(policy):
         (WITH_END, {"a": C, "b": C}, "running", "tidy", {"alarm": "none_failed"}),
         (WITH_END, {"a": C, "b": C, "tidy": C}, "completed", "", {"alarm": "none_failed"}),
         (WITH_END, {"a": C, "b": F}, "running", "alarm tidy", {}),
+        # What tidies up does not begin while something runs that comes before what was left out.
+        (WITH_END | {"x": step(), "y": step("a", "x"), "z": step("y", when="final")}, {"a": F, "x": R, "alarm": C, "tidy": C}, "running", "",
+         {"b": "before_failed", "y": "before_failed"}),
         (WITH_END, {"a": F}, "running", "alarm tidy", {"b": "before_failed"}),
         (WITH_END, {"a": F, "alarm": C, "tidy": C}, "failed", "", {"b": "before_failed"}),
         ({"a": step(), "m": step("a", when="any_failed"), "n": step("m")}, {"a": C}, "completed", "", {"m": "none_failed", "n": "before_skipped"}),
@@ -95,7 +103,12 @@ def test_fail_fast_asks_what_runs_to_stop_and_nothing_else():
 
 def test_a_cancelled_workflow_begins_what_runs_at_the_end_and_nothing_else():
     begun = {"a": C, "b": R}
-    assert told(WITH_END | {"z": step()}, begun, is_cancelled=True) == ("cancelling", "", {"z": "workflow_cancelled"}, ["b"])
+    assert told(WITH_END | {"z": step()}, begun, is_cancelled=True) == (
+        "cancelling",
+        "",
+        {"z": "workflow_cancelled"},
+        ["b"],
+    )
     assert told(WITH_END, {"a": C, "b": X}, is_cancelled=True)[:2] == ("cancelling", "alarm tidy")
     assert told(WITH_END, {"a": C, "b": X, "alarm": C, "tidy": C}, is_cancelled=True)[0] == "cancelled"
     assert told(LINE, {}, is_cancelled=True)[0] == "cancelled"

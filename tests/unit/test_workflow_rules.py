@@ -51,7 +51,12 @@ def test_a_graph_that_breaks_a_rule_is_refused_by_its_field(steps, field, words)
 
 
 def test_a_circle_is_named_with_its_path():
-    steps = {"a": StepSpec(after=("c",)), "b": StepSpec(after=("a",)), "c": StepSpec(after=("b",)), "d": StepSpec()}
+    steps = {
+        "a": StepSpec(after=("c",)),
+        "b": StepSpec(after=("a",)),
+        "c": StepSpec(after=("b",)),
+        "d": StepSpec(),
+    }
     field, words = refused(steps)
     assert field.startswith("steps.") and field.endswith(".after")
     assert any(path in words for path in ("a -> b -> c -> a", "b -> c -> a -> b", "c -> a -> b -> c"))
@@ -106,7 +111,9 @@ def test_the_pointers_of_the_rfc(pointer, part):
     assert part_of(whole, pointer) == part
 
 
-@pytest.mark.parametrize("pointer", ["/foo/2", "/foo/-", "/foo/00", "/foo/bar", "/none", "/foo/0/x", "/foo/-1"])
+@pytest.mark.parametrize(
+    "pointer", ["/foo/2", "/foo/-", "/foo/00", "/foo/bar", "/none", "/foo/0/x", "/foo/-1"]
+)
 def test_a_part_that_is_not_there(pointer):
     with pytest.raises(NothingThere):
         part_of({"foo": ["bar", "baz"]}, pointer)

@@ -13,6 +13,8 @@ from webapp.settings import Settings
 
 #: Largest body of a batch, in bodies of single jobs, and at most, bytes.
 BATCH_BODIES, MAX_BATCH_BYTES = 64, 16 * 1024**2
+#: Paths that take such a body: of many jobs.
+LARGE_BODIES = ("/jobs/batch", "/workflows")
 #: What a charset of JSON may be called.
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii"})
 
@@ -24,7 +26,7 @@ def largest_batch(largest_body: int) -> int:
 
 def largest_of(settings: Settings) -> Callable[[str], int]:
     """The size of the largest body that a path takes, bytes."""
-    sizes = {"/jobs/batch": largest_batch(settings.max_payload_bytes)}
+    sizes = dict.fromkeys(LARGE_BODIES, largest_batch(settings.max_payload_bytes))
     return lambda path: sizes.get(path, settings.max_payload_bytes)
 
 

@@ -85,6 +85,13 @@ class GroupRecord(Base):
         ),
         Index("groups_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         Index("groups_unfinished", "kind", "id", postgresql_where=text("finished_at IS NULL")),
+        Index(
+            "groups_deadlines",
+            "deadline",
+            postgresql_where=text(
+                "deadline IS NOT NULL AND finished_at IS NULL AND cancel_requested_at IS NULL"
+            ),
+        ),
         {"postgresql_with": {"fillfactor": "50"}},
     )
 

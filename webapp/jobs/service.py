@@ -117,6 +117,11 @@ class Jobs(Lookup):
         self._groups = Groups[insert.Stored](self._store_group)
         self._unique = UniqueSubmissions(engine, self.get, slot, rules.limits.key_ttl)
 
+    @property
+    def hints(self) -> Hints:
+        """What tells the workers."""
+        return self._hints
+
     def can_judge(self, payload: Mapping[str, object]) -> bool:
         """True if this process knows what runs a job with this payload, whatever HANDLERS the workers have."""
         return self._rules.can_judge(payload)
@@ -142,7 +147,7 @@ class Jobs(Lookup):
         """
         check_reached(submission.options.queue, reach)
         try:
-            job = self._rules.complete(submission, uuid7(), _origin(reach), datetime.now(UTC))
+            job = self._rules.complete(submission, uuid7(), origin_of(reach), datetime.now(UTC))
         except REFUSALS:
             # The first of two equal requests may have come in time, or before a deploy that changed what is taken.
             if (before := self._answered_before(submission, reach)) is not None:
@@ -176,7 +181,7 @@ class Jobs(Lookup):
         """
         answers: dict[int, Placed | JobError] = {}
         wanted: dict[int, NewJob] = {}
-        origin, now = _origin(reach), datetime.now(UTC)
+        origin, now = origin_of(reach), datetime.now(UTC)
         for number, submission in enumerate(submissions):
             try:
                 check_reached(submission.options.queue, reach)
@@ -394,7 +399,7 @@ class Jobs(Lookup):
         return self._hints.flush()
 
 
-def _origin(reach: Reach) -> Origin:
+def origin_of(reach: Reach) -> Origin:
     """Who submits now: the request that is being answered, its place in a trace, and the key that was shown."""
     request_id = bound_field("request_id")
     return Origin(str(request_id) if request_id is not None else None, here(), reach, reach.key)

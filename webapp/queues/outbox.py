@@ -182,6 +182,16 @@ class Outbox:
             metrics.background_failures.labels("outbox", "give back").inc()
 
 
+class PromptOutbox(Outbox):
+    """Sends hints at once, in the thread that leaves them: for workers, whose processes are not to have one more."""
+
+    def put(self, hints: Sequence[Hint]) -> None:
+        """Sends hints, or gives them back."""
+        with self._changed:
+            self._sending += 1
+        self._send(hints)
+
+
 def _begin_anew() -> None:
     for outbox in _outboxes:
         outbox._begin()  # noqa: SLF001 - of this module

@@ -43,7 +43,7 @@ class SweepPlan:
 
 DISPATCH_DUE = SweepPlan(
     "dispatch_due",
-    "has schedules fire that are due, and sends what is due to the broker's queues",
+    "moves workflows on, has schedules fire that are due, and sends what is due to the broker's queues",
     period=1.0,
     # Until just before the next run, so that a retry starts when it is due and not up to a second later.
     seconds=0.9,

@@ -55,7 +55,7 @@ class Decision:
     stands: dict[int, tuple[StepStatus, Why | None]] = field(default_factory=dict)
     begins: list[int] = field(default_factory=list)
     stops: list[int] = field(default_factory=list)
-    totals: Totals = Totals(0, 0, 0, 0, 0)
+    totals: Totals = field(default_factory=lambda: Totals(0, 0, 0, 0, 0))
 
 
 def decide(at: Situation) -> Decision:
@@ -86,6 +86,8 @@ class _Turn:
         self._stands = self._decided.stands
         #: Those that ended and not well, or were left out because of such a one.
         self._broken: set[int] = set()
+        #: Those behind which nothing runs any more: they ended, or were left out and all before them are so.
+        self._settled: set[int] = set()
         self._fails = any(self._breaks(node, OnFailure.FAIL) for node in self._own)
         self._is_undone = any(node.number in at.begun for node in self._undoing)
 
@@ -113,12 +115,16 @@ class _Turn:
             self._stands[node.number] = (begun, None)
             if begun.is_broken:
                 self._broken.add(node.number)
+            if begun.is_final:
+                self._settled.add(node.number)
             return
         why = self._left_out(node)
         if why is not None:
             self._stands[node.number] = (StepStatus.SKIPPED, why)
             if why in PASSED_ON or (why is Why.BEFORE_SKIPPED and not self._broken.isdisjoint(node.after)):
                 self._broken.add(node.number)
+            if self._settled.issuperset(node.after):
+                self._settled.add(node.number)
             return
         self._stands[node.number] = (StepStatus.WAITING, None)
         if all(self._lets_begin(node, other) for other in node.after):
@@ -126,8 +132,11 @@ class _Turn:
 
     def _lets_begin(self, node: Node, other: int) -> bool:
         status = self._stands[other][0]
+        if node.is_finalizer:
+            # It may tidy up what those need that still run before a step that was left out.
+            return other in self._settled
         # What breaks a step that waits for completed ones is left out above, where it does not let it begin.
-        return status.is_final if node.is_finalizer or status.is_broken else status is StepStatus.COMPLETED
+        return status.is_broken or status is StepStatus.COMPLETED
 
     def _left_out(self, node: Node) -> Why | None:
         """Why a step will not begin, as things stand; None: it waits, or begins."""
@@ -147,7 +156,7 @@ class _Turn:
     def _no_failure(self, node: Node) -> Why | None:
         if node.when is not When.ANY_FAILED:
             return None
-        has_ended = all(self._stands[other][0].is_final for other in node.after)
+        has_ended = self._settled.issuperset(node.after)
         return Why.NONE_FAILED if has_ended and self._broken.isdisjoint(node.after) else None
 
     def _outcome(self) -> Status:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
+
+from pydantic import ValidationError
 
 
 class WorkflowError(Exception):
@@ -23,6 +26,23 @@ class WorkflowRefused(WorkflowError):
         self.field = field
         self.rule = rule
         self.given = given
+
+
+class StepPayloadRefused(WorkflowError):
+    """The payload of a step does not fit the model of its handler.
+
+    Args:
+        under: the path of the payload.
+        secret: what was given must not be repeated.
+    """
+
+    def __init__(self, under: Sequence[str], error: ValidationError, *, secret: bool) -> None:
+        super().__init__(
+            f"{'.'.join(under)} does not fit its handler: {error.error_count()} rules are broken"
+        )
+        self.under = under
+        self.error = error
+        self.secret = secret
 
 
 class UnknownWorkflow(WorkflowError):
@@ -58,10 +78,3 @@ class NothingToRetry(WorkflowError):
 
     def __init__(self, workflow_id: UUID, why: str) -> None:
         super().__init__(f"the workflow {workflow_id} cannot be retried: {why}")
-
-
-class WorkflowBusy(WorkflowError):
-    """Another transaction is at it at this moment."""
-
-    def __init__(self, workflow_id: UUID) -> None:
-        super().__init__(f"the workflow {workflow_id} is being worked on; send the request again")

@@ -24,12 +24,13 @@ _WORKFLOWS = {
     name: text(read_sql(__file__, "workflows", name))
     for name in (
         *("insert", "by_key", "find", "page", "try_lock", "lock", "take_notes", "has_notes", "note_itself"),
-        *("move", "ask_cancel", "resume", "watch", "noted", "overdue", "prune", "standing"),
+        *("move", "ask_cancel", "resume", "watch", "look", "noted", "overdue", "prune", "standing"),
+        *("sign_callback", "note_member"),
     )
 }
 _STEPS = {
     name: text(read_sql(__file__, "steps", name))
-    for name in ("insert", "all", "page", "specs", "move", "jobs", "results", "children")
+    for name in ("insert", "all", "specs", "move", "jobs", "results", "children")
 }
 #: What is counted of workflows that stand still; more are as many.
 COUNTED_UP_TO = 1_000
@@ -111,8 +112,8 @@ def by_key(connection: Connection, key: str) -> tuple[UUID, bytes] | None:
 
 
 def _of(row: Row[Any]) -> WorkflowRow:
-    own = list(row)
-    return WorkflowRow(*own[:2], Status(own[2]), *own[3:9], Totals(*own[9:14]), *own[14:])
+    own: list[Any] = list(row)
+    return WorkflowRow(*[*own[:2], Status(own[2]), *own[3:9], Totals(*own[9:14]), *own[14:]])
 
 
 def _within(reach: Reach) -> dict[str, Any]:
@@ -170,6 +171,16 @@ def note_itself(connection: Connection, workflow_id: UUID) -> None:
     connection.execute(_WORKFLOWS["note_itself"], {"id": workflow_id})
 
 
+def note_member(connection: Connection, group_id: UUID, member_id: UUID) -> None:
+    """Notes that a member ended in another way than before."""
+    connection.execute(_WORKFLOWS["note_member"], {"group_id": group_id, "member_id": member_id})
+
+
+def sign_callback(connection: Connection, job_id: UUID, workflow_id: UUID) -> None:
+    """Has a job that was just stored be the callback of a workflow."""
+    connection.execute(_WORKFLOWS["sign_callback"], {"job_id": job_id, "workflow_id": workflow_id})
+
+
 def ask_cancel(connection: Connection, workflow_id: UUID, reason: str | None) -> bool:
     """Notes that a workflow is to be cancelled; False where that was asked before."""
     return bool(connection.execute(_WORKFLOWS["ask_cancel"], {"id": workflow_id, "reason": reason}).rowcount)
@@ -198,9 +209,17 @@ def move(connection: Connection, workflow: WorkflowRow, status: Status, totals: 
     connection.execute(_WORKFLOWS["move"], values)
 
 
+def look(connection: Connection) -> tuple[bool, bool]:
+    """True if something is noted of any group, and if a deadline has passed; one exchange."""
+    row = connection.execute(_WORKFLOWS["look"]).one()
+    return row[0], row[1]
+
+
 def noted(connection: Connection, after: UUID, limit: int) -> list[tuple[UUID, bool]]:
     """The next groups by id that have notes, and whether each is a workflow."""
-    return [(row[0], row[1]) for row in connection.execute(_WORKFLOWS["noted"], {"after": after, "limit": limit})]
+    return [
+        (row[0], row[1]) for row in connection.execute(_WORKFLOWS["noted"], {"after": after, "limit": limit})
+    ]
 
 
 def overdue(connection: Connection, limit: int) -> list[UUID]:
@@ -220,35 +239,14 @@ def standing(connection: Connection, seconds: float) -> int:
 
 
 def _step(row: Row[Any]) -> StepRow:
-    return StepRow(
-        row[0],
-        row[1],
-        Kind(row[2]),
-        tuple(row[3]),
-        When(row[4]),
-        OnFailure(row[5]),
-        row[6],
-        StepStatus(row[7]),
-        *row[8:],
-    )
+    own: list[Any] = list(row)
+    kind, when, policy, status = Kind(own[2]), When(own[4]), OnFailure(own[5]), StepStatus(own[7])
+    return StepRow(*[*own[:2], kind, tuple(own[3]), when, policy, own[6], status, *own[8:]])
 
 
 def steps(connection: Connection, workflow_id: UUID) -> list[StepRow]:
     """All steps of a workflow, by number."""
     return [_step(row) for row in connection.execute(_STEPS["all"], {"workflow_id": workflow_id})]
-
-
-def steps_page(
-    connection: Connection, workflow_id: UUID, *, status: StepStatus | None, after: int, limit: int
-) -> list[StepRow]:
-    """Steps of a workflow by number, behind one."""
-    values = {
-        "workflow_id": workflow_id,
-        "status": status and status.value,
-        "after_number": after,
-        "limit": limit,
-    }
-    return [_step(row) for row in connection.execute(_STEPS["page"], values)]
 
 
 def specs(
@@ -270,11 +268,15 @@ def move_steps(connection: Connection, workflow_id: UUID, moves: Sequence[Move])
         "statuses": text_array_of(row.status.value for row in rows),
         "reasons": text_array_of(row.reason for row in rows),
         "asked": optional_array_of(row.is_asked for row in rows),
-        "job_ids": text_array_of(row.job_id and str(row.job_id) for row in rows),
-        "child_ids": text_array_of(row.child_id and str(row.child_id) for row in rows),
+        "job_ids": text_array_of(_id(row.job_id) for row in rows),
+        "child_ids": text_array_of(_id(row.child_id) for row in rows),
         "before": text_array_of(one.before.value for one in moves),
     }
     return connection.execute(_STEPS["move"], values).rowcount
+
+
+def _id(given: UUID | None) -> str | None:
+    return None if given is None else str(given)
 
 
 def job_statuses(connection: Connection, ids: Collection[UUID]) -> dict[UUID, str]:

@@ -124,6 +124,16 @@ schedule_firings = Counter(
 schedule_lag = Histogram(
     "djps_schedule_lag_seconds", "From a schedule's time to its firing.", buckets=WAIT_BUCKETS
 )
+workflows_ended = Counter(
+    "djps_workflows_ended_total",
+    "Ends of workflows: completed, failed, cancelled; one that goes on after it ended may end again.",
+    ["status"],
+)
+workflow_steps = Counter(
+    "djps_workflow_steps_total",
+    "Steps of workflows by what they came to: completed, failed, cancelled, skipped.",
+    ["status"],
+)
 sweep_runs = Counter(
     "sweep_runs_total", "Runs of what beat asks for, by outcome: completed or failed.", ["sweep", "outcome"]
 )
@@ -143,6 +153,10 @@ for _reason in ("child_died", "worker_died", "lease_expired"):
     jobs_recovered.labels(_reason)
 for _outcome in ("fired", "buffered", "skipped", "refused", "missed", "paused"):
     schedule_firings.labels(_outcome)
+for _status in ("completed", "failed", "cancelled"):
+    workflows_ended.labels(_status)
+for _status in ("completed", "failed", "cancelled", "skipped"):
+    workflow_steps.labels(_status)
 for _reason in ("submitted", "due", "unclaimed", "ticket"):
     jobs_dispatched.labels(_reason)
 for _outcome in ("created", "replayed"):

@@ -13,12 +13,6 @@ SELECT :workflow_id, number, name, kind, CAST(spec AS json), CAST(after AS int[]
 SELECT number, name, kind, after, "when", on_failure, undoes, status, reason, is_asked, job_id, child_id, released_at, finished_at
   FROM workflow_steps WHERE workflow_id = :workflow_id ORDER BY number;
 
--- name: page
-SELECT number, name, kind, after, "when", on_failure, undoes, status, reason, is_asked, job_id, child_id, released_at, finished_at
-  FROM workflow_steps
- WHERE workflow_id = :workflow_id AND number > :after_number AND (CAST(:status AS text) IS NULL OR status = CAST(:status AS text))
- ORDER BY number LIMIT :limit;
-
 -- name: specs
 -- What these steps were asked for.
 SELECT number, spec, queue FROM workflow_steps WHERE workflow_id = :workflow_id AND number = ANY(CAST(:numbers AS int[]));

@@ -83,9 +83,22 @@ UPDATE groups
        deadline = CASE WHEN deadline > now() THEN deadline END
  WHERE id = :id;
 
+-- name: sign_callback
+-- Says whose end a job tells of that was just stored: no submission can, and by that its call is signed as a callback.
+UPDATE jobs_living SET callback_of = :workflow_id WHERE id = :job_id AND callback_of IS NULL;
+
+-- name: note_member
+-- A member of a group ended in another way than before.
+INSERT INTO group_ends (group_id, member_id) VALUES (:group_id, :member_id);
+
 -- name: watch
 -- Makes a workflow tell of its changes, on the channel `djps_watched`.
 UPDATE groups SET watched = true WHERE id = :id AND NOT watched AND finished_at IS NULL;
+
+-- name: look
+-- True where something of a group is noted, and where a workflow is past its deadline. Both indexes are empty where there are none.
+SELECT EXISTS (SELECT FROM group_ends),
+       EXISTS (SELECT FROM groups WHERE deadline <= now() AND finished_at IS NULL AND cancel_requested_at IS NULL);
 
 -- name: noted
 -- The next workflows that have notes: from one id to the next larger one by the index, however many notes each has.
