@@ -1,8 +1,8 @@
 """Jobs may belong to a group, a batch or a workflow, and the end of such a job is noted in the transaction that ends it.
 
 Triggers write the notes, so no way to end a job can forget them, those of the release before included. A job's row moves at its end:
-it is an INSERT where it goes, and a DELETE where it was when it is queued again. Jobs without a group pay a look at one column
-in triggers that were there before, and one more condition where a row is deleted.
+it is an INSERT where it goes, and a DELETE from its day when it is queued again. Jobs without a group pay a look at one more column
+in triggers that were there before.
 """
 
 from __future__ import annotations
@@ -20,8 +20,30 @@ CONTRACT = "the indexes that are dropped are what an interrupted run of this mig
 _DAYS = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'jobs'::regclass AND inhrelid <> 'jobs_living'::regclass"
 _MEMBERS = "group_id IS NOT NULL"
 _BY_GROUP = """
-            EXECUTE format('CREATE INDEX %I ON %I (group_id, id) WHERE group_id IS NOT NULL', name || '_by_group', name);"""
+            EXECUTE format('CREATE INDEX %I ON %I (group_id, id) WHERE group_id IS NOT NULL', name || '_by_group', name);
+            EXECUTE format('CREATE TRIGGER jobs_returned AFTER DELETE ON %I
+                FOR EACH ROW WHEN (OLD.group_id IS NOT NULL) EXECUTE FUNCTION djps_note_return()', name);"""
+#: On the tables of days alone: the statements that end jobs, which delete them from among the living, have no such trigger to open.
+_RETURNED = """
+    CREATE OR REPLACE TRIGGER jobs_returned AFTER DELETE ON {day}
+    FOR EACH ROW WHEN (OLD.group_id IS NOT NULL) EXECUTE FUNCTION djps_note_return()"""
 
+#: The release before locks the partition and the whole in one order or the other, so the locks are asked for together, and again: held
+#: while another one is waited for, they would end as a deadlock.
+_LOCK = """
+    DO $$ BEGIN
+        FOR number IN 1..100 LOOP
+            BEGIN
+                SET LOCAL lock_timeout = '100ms';
+                LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE;
+                SET LOCAL lock_timeout = '5s';
+                RETURN;
+            EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+                PERFORM pg_sleep(0.1 * random());
+            END;
+        END LOOP;
+        RAISE EXCEPTION 'jobs could not be locked: a long transaction holds it' USING ERRCODE = 'lock_not_available';
+    END $$"""
 #: A row that stays where it is: in the partition of the living, or there because its day has no table.
 _STAYED = """
     CREATE OR REPLACE FUNCTION djps_tell_of_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -121,12 +143,15 @@ def upgrade() -> None:
     op.execute("""
         CREATE OR REPLACE TRIGGER groups_watched AFTER UPDATE ON groups
         FOR EACH ROW WHEN (NEW.watched) EXECUTE FUNCTION djps_tell_watchers()""")
+    op.execute(_LOCK)
+    op.execute("ALTER TABLE jobs ADD COLUMN IF NOT EXISTS group_id uuid")
+    _replace_triggers()
+    # A day that is made from here on has its index.
+    op.execute(_make_history(_BY_GROUP))
     with op.get_context().autocommit_block():
-        op.execute("ALTER TABLE jobs ADD COLUMN IF NOT EXISTS group_id uuid")
-        # A day that is made from here on has its index.
-        op.execute(_make_history(_BY_GROUP))
+        days = _days()
         for table, name in (
-            {"jobs_living": "jobs_by_group"} | {day: f"{day}_by_group" for day in _days()}
+            {"jobs_living": "jobs_by_group"} | {day: f"{day}_by_group" for day in days}
         ).items():
             # What an interrupted run leaves behind is an index that is not valid.
             op.drop_index(name, table, if_exists=True, postgresql_concurrently=True)
@@ -137,13 +162,13 @@ def upgrade() -> None:
                 postgresql_where=sa.text(_MEMBERS),
                 postgresql_concurrently=True,
             )
-    _replace_triggers()
+        for day in days:
+            op.execute(_RETURNED.format(day=day))
 
 
 def _replace_triggers() -> None:
     op.execute("DROP TRIGGER IF EXISTS jobs_watched ON jobs")
     op.execute("DROP TRIGGER IF EXISTS jobs_moved ON jobs")
-    op.execute("DROP TRIGGER IF EXISTS jobs_returned ON jobs")
     op.execute("""
         CREATE TRIGGER jobs_watched AFTER UPDATE OF status, progress ON jobs
         FOR EACH ROW WHEN (NEW.watched OR (NEW.group_id IS NOT NULL AND (OLD.finished_at IS NULL) <> (NEW.finished_at IS NULL)))
@@ -152,17 +177,15 @@ def _replace_triggers() -> None:
         CREATE TRIGGER jobs_moved AFTER INSERT ON jobs
         FOR EACH ROW WHEN (NEW.watched OR (NEW.group_id IS NOT NULL AND NEW.finished_at IS NOT NULL))
         EXECUTE FUNCTION djps_tell_of_arrival()""")
-    op.execute("""
-        CREATE TRIGGER jobs_returned AFTER DELETE ON jobs
-        FOR EACH ROW WHEN (OLD.group_id IS NOT NULL AND OLD.finished_at IS NOT NULL)
-        EXECUTE FUNCTION djps_note_return()""")
 
 
 def downgrade() -> None:
     """Takes this change back: groups are gone, and their jobs stay as jobs of none; the indexes go with the column."""
     op.execute(_make_history(""))
-    for name in ("jobs_watched", "jobs_moved", "jobs_returned"):
+    for name in ("jobs_watched", "jobs_moved"):
         op.execute(f"DROP TRIGGER {name} ON jobs")
+    for day in _days():
+        op.execute(f"DROP TRIGGER jobs_returned ON {day}")
     op.execute("""
         CREATE TRIGGER jobs_watched AFTER UPDATE OF status, progress ON jobs
         FOR EACH ROW WHEN (NEW.watched) EXECUTE FUNCTION djps_tell_watchers()""")
