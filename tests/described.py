@@ -95,6 +95,10 @@ ELSEWHERE = [
     *("listQueues", "getQueue", "pauseQueue", "resumeQueue"),
     *("listTasks", "getTask", "pauseTask", "resumeTask", "listFlowChanges"),
     *("listJobs", "submitJobs", "listDeadLetters", "requeueDeadLetters", "discardDeadLetters"),
+    *("submitWorkflow", "listWorkflows", "getWorkflow", "getWorkflowGraph", "explainWorkflow"),
+    *("listWorkflowSteps", "getWorkflowStep", "cancelWorkflow", "retryWorkflow"),
+    # A stream lasts until its workflow ends.
+    "watchWorkflow",
 ]
 
 

@@ -45,7 +45,9 @@ def steps_of(client: FlaskClient, workflow_id: str) -> dict[str, dict[str, Any]]
 def stand(client: FlaskClient, workflow_id: str) -> str:
     """How a workflow and its steps stand, in one line."""
     steps = steps_of(client, workflow_id).values()
-    return " ".join([get(client, workflow_id)["status"], *(f"{one['name']}:{one['status']}" for one in steps)])
+    return " ".join(
+        [get(client, workflow_id)["status"], *(f"{one['name']}:{one['status']}" for one in steps)]
+    )
 
 
 def job_of(client: FlaskClient, workflow_id: str, name: str) -> UUID:
@@ -58,7 +60,9 @@ def claim(engine: Engine, job_id: UUID) -> store.Claim:
     return found
 
 
-def done(client: FlaskClient, engine: Engine, workflow_id: str, *names: str, result: str | None = None) -> None:
+def done(
+    client: FlaskClient, engine: Engine, workflow_id: str, *names: str, result: str | None = None
+) -> None:
     """Has the jobs of steps complete, and what follows done."""
     for name in names:
         claimed = claim(engine, job_of(client, workflow_id, name))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import pytest
@@ -43,7 +44,9 @@ def test_a_step_begins_when_those_before_it_have_completed(client, engine):
 def test_a_result_is_put_into_the_payload_of_what_takes_it(client, engine):
     steps = {
         "extract": step(),
-        "load": step("extract", inputs={"first": {"step": "extract", "pointer": "/rows/0"}, "all": {"step": "extract"}}),
+        "load": step(
+            "extract", inputs={"first": {"step": "extract", "pointer": "/rows/0"}, "all": {"step": "extract"}}
+        ),
     }
     number = submit(client, steps)
     done(client, engine, number, "extract", result='{"rows": [1e+22, 2]}')
@@ -71,7 +74,11 @@ def test_a_result_that_was_not_kept_is_no_input(client, engine):
     number = submit(client, {"extract": step(), "load": step("extract", inputs={"x": {"step": "extract"}})})
     done(client, engine, number, "extract")
     with engine.begin() as connection:
-        connection.execute(text("UPDATE workflow_steps SET status = 'waiting', reason = NULL, job_id = NULL, released_at = NULL, finished_at = NULL WHERE name = 'load'"))
+        connection.execute(
+            text(
+                "UPDATE workflow_steps SET status = 'waiting', reason = NULL, job_id = NULL, released_at = NULL, finished_at = NULL WHERE name = 'load'"
+            )
+        )
         connection.execute(text("UPDATE jobs SET result_note = 'not JSON' WHERE status = 'completed'"))
     runtime().advancer.advance(UUID(number))
     assert steps_of(client, number)["load"]["reason"].startswith("result_not_kept: ")
@@ -86,7 +93,12 @@ def test_a_result_that_was_not_kept_is_no_input(client, engine):
     ],
 )  # fmt: skip
 def test_what_follows_a_failure_is_what_was_asked_for(client, engine, policy, after_failure, at_the_end):
-    steps = {"a": step(on_failure=policy), "x": step(), "b": step("a", inputs={"n": {"step": "a"}}), "y": step("x")}
+    steps = {
+        "a": step(on_failure=policy),
+        "x": step(),
+        "b": step("a", inputs={"n": {"step": "a"}}),
+        "y": step("x"),
+    }
     number = submit(client, steps)
     failed(client, engine, number, "a")
     assert stand(client, number) == after_failure
@@ -146,7 +158,9 @@ def test_what_was_done_is_undone_in_the_reverse_order(client, engine):
 
 
 def test_jobs_follow_the_end_and_each_is_told_of_it(client, engine):
-    events = {f"on_{event}": {"payload": NOOP | {"event": event}} for event in ("complete", "success", "failure")}
+    events = {
+        f"on_{event}": {"payload": NOOP | {"event": event}} for event in ("complete", "success", "failure")
+    }
     number = submit(client, {"a": step()}, name="etl", callback_url="https://example.com/hook", **events)
     failed(client, engine, number, "a")
     whole = get(client, number)
@@ -159,7 +173,7 @@ def test_jobs_follow_the_end_and_each_is_told_of_it(client, engine):
     }  # fmt: skip
     callback = client.get(f"/jobs/{whole['callback_job_id']}").json
     assert (callback["task"], callback["payload"]["json"]["type"]) == ("http", "workflow.failed")
-    assert count(engine, f"SELECT count(*) FROM jobs WHERE callback_of = '{number}'") == 1
+    assert count(engine, "SELECT count(*) FROM jobs WHERE callback_of IS NOT NULL") == 1
     client.post(f"/workflows/{number}/retry")
     done(client, engine, number, "a")
     again = get(client, number)
@@ -209,10 +223,17 @@ def test_a_workflow_is_cancelled_as_a_whole(client, engine):
     claim(engine, job_of(client, number, "clean"))
     answer = client.post(f"/workflows/{number}/cancel", json={"reason": "not needed"})
     assert (answer.status_code, answer.json["status"]) == (200, "cancelling")
-    assert stand(client, number) == "cancelling extract:completed clean:running count:cancelled load:skipped tidy:waiting"
+    assert (
+        stand(client, number)
+        == "cancelling extract:completed clean:running count:cancelled load:skipped tidy:waiting"
+    )
     assert client.post(f"/workflows/{number}/cancel").status_code == 200
     with engine.begin() as connection:
-        connection.execute(text("UPDATE jobs SET status = 'cancelled', finished_at = now(), lease_expires_at = NULL, worker_id = NULL WHERE status = 'processing'"))
+        connection.execute(
+            text(
+                "UPDATE jobs SET status = 'cancelled', finished_at = now(), lease_expires_at = NULL, worker_id = NULL WHERE status = 'processing'"
+            )
+        )
     runtime().advancer.turn()
     done(client, engine, number, "tidy")
     assert stand(client, number).startswith("cancelled ")
@@ -273,30 +294,22 @@ def test_a_job_that_is_gone_fails_its_step(client, engine):
 
 
 def test_of_two_ends_at_one_moment_one_releases_what_waits_for_both(client, engine):
-    """300 rounds: whichever end comes last, the sink begins with it, once, and no turn of the dispatcher is needed."""
+    """150 rounds: whichever end comes last, the sink begins with it, once, and no turn of the dispatcher is needed."""
     means = runtime().advancer._means
     rounds, workers = 150, 2
     numbers = [submit(client, {"a": step(), "b": step(), "z": step("a", "b")}) for _ in range(rounds)]
     jobs = {name: [claim(engine, job_of(client, number, name)) for number in numbers] for name in ("a", "b")}
     barrier = threading.Barrier(workers)
-    errors = []
 
     def work(name):
         advancer = Advancer(engine, means)
         for held, number in zip(jobs[name], numbers, strict=True):
-            barrier.wait()
-            try:
-                in_transaction(engine, lambda connection, held=held: complete(connection, held, None))
-                advancer.after([UUID(number)])
-            except Exception as error:
-                errors.append(error)
+            barrier.wait(30)
+            in_transaction(engine, lambda connection, held=held: complete(connection, held, None))
+            advancer.after([UUID(number)])
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in jobs]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-    assert errors == []
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, jobs))
     late = [number for number in numbers if steps_of(client, number)["z"]["status"] != "running"]
     assert late == []
     assert count(engine, "SELECT count(*) FROM jobs") == 3 * rounds
@@ -314,7 +327,9 @@ def test_a_thousand_steps(client, engine):
         if get(client, number)["status"] != "running":
             break
         with engine.begin() as connection:
-            connection.execute(text("UPDATE jobs SET status = 'completed', finished_at = now() WHERE finished_at IS NULL"))
+            connection.execute(
+                text("UPDATE jobs SET status = 'completed', finished_at = now() WHERE finished_at IS NULL")
+            )
         runtime().advancer.turn()
     whole = get(client, number)
     assert (whole["status"], whole["totals"]["completed"]) == ("completed", 1_000)

@@ -58,8 +58,7 @@ def test_a_circle_is_named_with_its_path():
         "d": StepSpec(),
     }
     field, words = refused(steps)
-    assert field.startswith("steps.") and field.endswith(".after")
-    assert any(path in words for path in ("a -> b -> c -> a", "b -> c -> a -> b", "c -> a -> b -> c"))
+    assert (field, "in a circle: a -> b -> c -> a;" in words) == ("steps.a.after", True)
 
 
 def test_what_comes_before_through_others_gives_inputs():
@@ -96,7 +95,7 @@ def test_what_undoes_waits_for_what_undoes_the_steps_behind_also_through_those_t
 @pytest.mark.parametrize(
     ("pointer", "part"),
     [
-        ("", {"foo": ["bar", "baz"], "": 0, "a/b": 1, "m~n": 8, " ": 7, "k\"l": 6}),
+        ("", {"foo": ["bar", "baz"], "": 0, "a/b": 1, "m~n": 8, " ": 7, 'k"l': 6}),
         ("/foo", ["bar", "baz"]),
         ("/foo/0", "bar"),
         ("/", 0),

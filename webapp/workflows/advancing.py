@@ -94,20 +94,17 @@ class Advance:
 
     def _look(self, noted: Collection[UUID], *, looks_at_all: bool) -> None:
         """Has steps stand as their jobs do now."""
-        asked_after = [
-            row
-            for row in self._rows
-            if row.job_id is not None
-            and (row.job_id in noted or (looks_at_all and row.status is StepStatus.RUNNING))
-        ]
-        statuses = store.job_statuses(self._connection, [row.job_id for row in asked_after if row.job_id])
-        for row in asked_after:
-            found = statuses.get(row.job_id) if row.job_id is not None else None
-            if found is not None:
-                self._stand(row, _STANDS[JobStatus(found)])
+        by_job = {row.job_id: row for row in self._rows if row.job_id is not None}
+        wanted = by_job.keys() & noted
+        if looks_at_all:
+            wanted |= {job_id for job_id, row in by_job.items() if row.status is StepStatus.RUNNING}
+        statuses = store.job_statuses(self._connection, wanted)
+        for job_id in wanted:
+            row = by_job[job_id]
+            if job_id in statuses:
+                self._stand(row, _STANDS[JobStatus(statuses[job_id])])
             elif not row.status.is_final:
-                words = "it was deleted before its end was seen"
-                self._stand(row, StepStatus.FAILED, f"{Why.JOB_GONE}: {words}")
+                self._stand(row, StepStatus.FAILED, f"{Why.JOB_GONE}: it was deleted before its end was seen")
         if self._was_taken_back and self._workflow.status.is_final:
             self._resume()
 
@@ -223,37 +220,39 @@ class Advance:
 
     def _write(self, decision: Decision) -> None:
         """Writes how the steps and the workflow stand, and makes what follows its end."""
-        rows = [self._as_decided(row, decision) for row in self._rows]
-        moves = [
-            Move(row, before.status)
-            for row, before in zip(rows, self._before, strict=True)
-            if replace(row, job_status=None) != before
-        ]
+        moves = self._moves(decision)
         if store.move_steps(self._connection, self._workflow.id, moves) != len(moves):
             raise RuntimeError("a step is not as it was seen under the lock of its workflow")
-        self._done.steps.update(
-            move.row.status
-            for move in moves
-            if move.row.status.is_final and move.row.status is not move.before
-        )
+        self._done.steps.update(move.row.status for move in moves if move.ends)
         self._done.status = decision.status
-        ends = decision.status.is_final and (
-            decision.status is not self._workflow.status or self._was_taken_back
-        )
-        workflow = self._workflow
-        if not decision.status.is_final or ends:
+        workflow, ends = self._workflow, self._ends(decision)
+        if ends or not decision.status.is_final:
             # The next end is told of anew.
             workflow = replace(workflow, callback_job_id=None)
         if ends:
-            self._done.has_ended = True
             workflow = ending.follow(self._connection, self._means, workflow, decision, self._done)
-        if moves or workflow is not self._workflow or decision.status is not self._workflow.status:
+            self._tell_parent(workflow)
+        if moves or ends or decision.status is not self._workflow.status:
             store.move(self._connection, workflow, decision.status, decision.totals)
-        if ends and self._workflow.finished_at is not None and workflow.parent_id is not None:
-            # It ended before in another way, and has not been open in between: its row says nothing to its parent.
-            store.note_member(self._connection, workflow.parent_id, workflow.id)
         if self._is_left:
             store.note_itself(self._connection, workflow.id)
+
+    def _moves(self, decision: Decision) -> list[Move]:
+        rows = [self._as_decided(row, decision) for row in self._rows]
+        return [
+            Move(row, before.status) for row, before in zip(rows, self._before, strict=True) if row != before
+        ]
+
+    def _ends(self, decision: Decision) -> bool:
+        """True if the workflow ends by this, for the first time or in another way than before."""
+        is_other = decision.status is not self._workflow.status or self._was_taken_back
+        self._done.has_ended = decision.status.is_final and is_other
+        return self._done.has_ended
+
+    def _tell_parent(self, workflow: WorkflowRow) -> None:
+        """Notes an end of a workflow that had ended before, and has not been open in between: by itself its row would tell of none."""
+        if self._workflow.finished_at is not None and workflow.parent_id is not None:
+            store.note_member(self._connection, workflow.parent_id, workflow.id)
 
     def _as_decided(self, row: StepRow, decision: Decision) -> StepRow:
         """A step as it is to be written."""

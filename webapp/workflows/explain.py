@@ -124,13 +124,13 @@ def _waiting(
 ) -> Explanation:
     if step.why is Why.QUEUE_FULL:
         return Explanation("queue_full", f"It would begin, and is refused for now: {words}.", facts)
-    waits_for = [one.name for one in before if not one.status.is_final]
-    if not waits_for and step.when is not When.COMPLETED:
+    open_ones = [one for one in before if not one.status.is_final]
+    if not open_ones and step.undoes is not None:
+        open_ones = [one for one in steps if one.undoes is None and not one.status.is_final]
+    elif not open_ones and step.when is not When.COMPLETED:
         # Those before it were left out, and something still runs that comes before these.
-        waits_for = [one.name for one in _ancestors(step, steps) if one.status is StepStatus.RUNNING]
-    if step.undoes is not None and not waits_for:
-        waits_for = [one.name for one in steps if one.undoes is None and not one.status.is_final]
-    facts["waits_for"] = waits_for
+        open_ones = [one for one in _ancestors(step, steps) if one.status is StepStatus.RUNNING]
+    waits_for = facts["waits_for"] = [one.name for one in open_ones]
     if waits_for:
         return Explanation("waiting", f"It waits for {_named(waits_for)}.", facts)
     return Explanation("due", "It begins as soon as its workflow is looked at.", facts)

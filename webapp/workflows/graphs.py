@@ -88,16 +88,22 @@ def _in_order(steps: Mapping[str, StepSpec], under: str) -> list[str]:
     try:
         sorter.prepare()
     except CycleError as error:
-        circle: list[str] = error.args[1]
-        path = " -> ".join(circle[:SHOWN]) + (" -> ..." if len(circle) > SHOWN else "")
+        circle = _from_the_first(error.args[1][1:], place)
+        path = " -> ".join(circle[:SHOWN]) + (" -> ..." if len(circle) > SHOWN else f" -> {circle[0]}")
         rule = f"must not wait for each other in a circle: {path}"
-        raise WorkflowRefused(f"{under}steps.{circle[1]}.after", rule, circle[0]) from None
+        raise WorkflowRefused(f"{under}steps.{circle[0]}.after", rule, circle[-1]) from None
     order: list[str] = []
     while sorter.is_active():
         ready = sorted(sorter.get_ready(), key=place.__getitem__)
         order += ready
         sorter.done(*ready)
     return order
+
+
+def _from_the_first(circle: list[str], place: Mapping[str, int]) -> list[str]:
+    """A circle, told from the step on that is given first; each comes before the next one."""
+    first = circle.index(min(circle, key=place.__getitem__))
+    return circle[first:] + circle[:first]
 
 
 def _node(number: Mapping[str, int], name: str, step: StepSpec) -> Node:

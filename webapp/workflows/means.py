@@ -78,12 +78,16 @@ def store_jobs(
         return
     if len(jobs) > MANY:
         insert.allow_time(connection)
-    kinds = Counter((job.queue, job.task) for job in jobs if job.lane is None)
-    rules = means.making.book.rules()
-    send = is_told and not rules.close_any(kinds) and means.hints.wants_all(kinds)
-    stored = insert.insert_many(connection, jobs, dispatched=send)
+    stored = insert.insert_many(connection, jobs, dispatched=is_told and _are_wanted(means, jobs))
     done.jobs += [job for job in jobs if job.id in stored]
-    done.told += [job for job in jobs if stored.get(job.id) or (job.lane is not None and is_told)]
+    if is_told:
+        done.told += [job for job in jobs if stored.get(job.id) or job.lane is not None]
+
+
+def _are_wanted(means: Means, jobs: Sequence[NewJob]) -> bool:
+    """True if workers should be told of these jobs now."""
+    kinds = Counter((job.queue, job.task) for job in jobs if job.lane is None)
+    return not means.making.book.rules().close_any(kinds) and means.hints.wants_all(kinds)
 
 
 def tell(means: Means, done: Done) -> None:

@@ -79,6 +79,11 @@ class Move:
     row: StepRow
     before: StepStatus
 
+    @property
+    def ends(self) -> bool:
+        """True if the step ends by it, as far as can be said now."""
+        return self.row.status.is_final and self.row.status is not self.before
+
 
 def insert(connection: Connection, new: NewWorkflow, steps: Sequence[NewStep]) -> bool:
     """Stores a workflow with its steps; False where its idempotency key was used, or it is there already."""
@@ -86,23 +91,24 @@ def insert(connection: Connection, new: NewWorkflow, steps: Sequence[NewStep]) -
     stored = connection.execute(_WORKFLOWS["insert"], values | {"options": json_of(new.options)}).first()
     if stored is None:
         return False
-    nodes = [one.placed.node for one in steps]
-    connection.execute(
-        _STEPS["insert"],
-        {
-            "workflow_id": new.id,
-            "numbers": array_of(node.number for node in nodes),
-            "names": text_array_of(node.name for node in nodes),
-            "kinds": text_array_of(one.placed.spec.kind.value for one in steps),
-            "specs": text_array_of(json_of(one.document) for one in steps),
-            "afters": text_array_of(array_of(node.after) for node in nodes),
-            "whens": text_array_of(node.when.value for node in nodes),
-            "policies": text_array_of(node.on_failure.value for node in nodes),
-            "undoes": optional_array_of(node.undoes for node in nodes),
-            "queues": text_array_of(one.queue for one in steps),
-        },
-    )
+    connection.execute(_STEPS["insert"], {"workflow_id": new.id} | _values_of(steps))
     return True
+
+
+def _values_of(steps: Sequence[NewStep]) -> dict[str, str]:
+    """New steps as columns."""
+    nodes = [one.placed.node for one in steps]
+    return {
+        "numbers": array_of(node.number for node in nodes),
+        "names": text_array_of(node.name for node in nodes),
+        "kinds": text_array_of(one.placed.spec.kind.value for one in steps),
+        "specs": text_array_of(json_of(one.document) for one in steps),
+        "afters": text_array_of(array_of(node.after) for node in nodes),
+        "whens": text_array_of(node.when.value for node in nodes),
+        "policies": text_array_of(node.on_failure.value for node in nodes),
+        "undoes": optional_array_of(node.undoes for node in nodes),
+        "queues": text_array_of(one.queue for one in steps),
+    }
 
 
 def by_key(connection: Connection, key: str) -> tuple[UUID, bytes] | None:
