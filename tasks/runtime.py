@@ -20,9 +20,10 @@ from webapp.infra.postgres.hosts import go_through_hosts
 from webapp.jobs.admission import Admission
 from webapp.jobs.handlers import registry
 from webapp.jobs.retry import RetryPolicy
+from webapp.jobs.service import Jobs
 from webapp.jobs.submission import Limits, Rules
 from webapp.queues.dispatch import Dispatcher, hand_back
-from webapp.queues.outbox import PromptOutbox
+from webapp.queues.outbox import Outbox
 from webapp.schedules.firer import Firer
 from webapp.schedules.making import JobMaker
 from webapp.settings import Settings, current
@@ -76,14 +77,26 @@ def runtime() -> Runtime:
     book = FlowBook(engine)
     maker = JobMaker(Rules(registry, Limits.of(settings)), book, Admission(engine, nullcontext))
     firer = Firer(engine, maker)
-    outbox = PromptOutbox(broker, partial(hand_back, engine))
+    outbox = Outbox(broker, partial(hand_back, engine), has_thread=False)
     advancer = Advancer(engine, Means(maker, outbox, settings.max_payload_bytes))
     return Runtime(settings, engine, broker, book, Dispatcher(engine, broker, book), policy, firer, advancer)
+
+
+@cache
+def submissions() -> Jobs:
+    """This process's front door of jobs, for handlers that submit some; made by the first of them.
+
+    Its hints are sent by who submits: a child has no thread that would outlive its job.
+    """
+    parts = runtime()
+    outbox = Outbox(parts.broker, partial(hand_back, parts.engine), has_thread=False)
+    return Jobs(parts.engine, Rules(registry, Limits.of(parts.settings)), outbox, parts.book)
 
 
 def forget_parent() -> None:
     """Drops what was inherited by fork: a connection shared by two processes mixes up their answers."""
     runtime.cache_clear()
+    submissions.cache_clear()
 
 
 def unpooled_engine() -> Engine:

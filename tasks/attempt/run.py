@@ -18,16 +18,20 @@ from tasks.attempt.progress import ProgressReport
 from tasks.attempt.results import Kept, keepable
 from tasks.attempt.soft_limit import SoftLimit
 from tasks.processes import forks, process_state, run_table
-from tasks.runtime import Runtime
+from tasks.runtime import Runtime, submissions
 from webapp.infra.postgres import database_errors
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.infra.telemetry import traces
 from webapp.infra.telemetry.traceparent import here
 from webapp.jobs import store
+from webapp.jobs.children import Children
+from webapp.jobs.context import JobContext
 from webapp.jobs.errors import Cancelled, JobTimeout, Snooze
-from webapp.jobs.handlers import HandlerFunction, JobContext, registry
+from webapp.jobs.handlers import HandlerFunction, registry
 from webapp.jobs.model import Claim
+from webapp.jobs.origins import of_attempt
 from webapp.jobs.states import AttemptOutcome
+from webapp.jobs.submitter import OriginFront
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -81,6 +85,7 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> Kept:
     state = process_state.kept()
     started = time.monotonic()
     progress = ProgressReport(parts.engine, claim)
+    place = here() or claim.traceparent
     context = JobContext(
         claim.id,
         claim.attempt,
@@ -89,9 +94,10 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> Kept:
         handler_log.logger,
         CancelWatch(parts.engine, claim),
         progress,
-        here() or claim.traceparent,
+        place,
         claim.callback_of,
         partial(_tenant_of, parts.engine, claim.id),
+        Children(claim.id, claim.attempt, partial(_front_of, parts, claim, place)),
     )
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug("job started", extra={"task": claim.task})
@@ -125,6 +131,14 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> Kept:
 
 def _tenant_of(engine: Engine, job_id: UUID) -> str:
     return in_one_trip(engine, lambda connection: store.tenant_of(connection, job_id))
+
+
+def _front_of(parts: Runtime, claim: Claim, traceparent: str | None) -> OriginFront:
+    """Where the jobs go that an attempt submits."""
+    origin = in_one_trip(
+        parts.engine, lambda connection: of_attempt(connection, claim.id, claim.attempt, traceparent)
+    )
+    return OriginFront(submissions(), origin, parts.settings.max_payload_bytes)
 
 
 def _function_of(claim: Claim) -> HandlerFunction:

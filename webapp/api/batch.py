@@ -13,13 +13,13 @@ from webapp.access.model import Scope
 from webapp.api import examples, outcomes, usage
 from webapp.api.answers import BatchAnswer
 from webapp.api.bodies import json_body, largest_batch
-from webapp.api.breaches import breaches_of
+from webapp.api.breaches import Breach, breaches_of
 from webapp.api.callers import reach
 from webapp.api.errors import broken_option
 from webapp.api.jobs import job_service, limited
 from webapp.api.keys import HEADER
 from webapp.api.openapi import documented
-from webapp.api.schemas import BatchRequest, Breach, SubmitRequest
+from webapp.api.schemas import BatchRequest
 from webapp.infra.jsontext import size_of
 from webapp.infra.postgres import deadlines
 from webapp.jobs.errors import (
@@ -31,6 +31,7 @@ from webapp.jobs.errors import (
     PayloadRefused,
     SubmissionRefused,
 )
+from webapp.jobs.request import SubmitRequest
 from webapp.jobs.submission import Placed, Submission
 
 bp = Blueprint("batch", __name__)

@@ -31,9 +31,9 @@ from webapp.access.errors import (
 )
 from webapp.api import outcomes
 from webapp.api.actors import note_refusal
-from webapp.api.breaches import breaches_of, shown
+from webapp.api.breaches import Breach, breaches_of
 from webapp.api.extensions import limiter
-from webapp.api.schemas import Breach, Problem
+from webapp.api.schemas import Problem
 from webapp.api.searching import TooManySearches
 from webapp.api.strictjson import BadBody
 from webapp.flow.errors import (
@@ -49,6 +49,7 @@ from webapp.flow.errors import (
 from webapp.infra.postgres import database_errors
 from webapp.infra.postgres.database_errors import Trouble
 from webapp.infra.telemetry import metrics
+from webapp.jobs.broken_rules import shown
 from webapp.jobs.errors import (
     JobBusy,
     JobEnded,

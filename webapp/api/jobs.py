@@ -20,8 +20,9 @@ from webapp.api.keys import ANSWER_HEADERS, HEADER, HELD, REPLACED, REPLAYED, on
 from webapp.api.openapi import documented
 from webapp.api.page_schemas import PageAnswer, PageQuery, large_of
 from webapp.api.redaction import all_shown, shown
-from webapp.api.schemas import JobAnswer, SubmitRequest
+from webapp.api.schemas import JobAnswer
 from webapp.api.searching import searching
+from webapp.jobs.request import SubmitRequest
 from webapp.jobs.service import Jobs
 
 bp = Blueprint("jobs", __name__)

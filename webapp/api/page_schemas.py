@@ -17,22 +17,13 @@ from pydantic import (
     model_validator,
 )
 
-from webapp.api.schemas import (
-    MAX_OFFSET,
-    JobFields,
-    JobKey,
-    Moment,
-    Name,
-    OneTag,
-    keepable,
-    may_be_redacted,
-    moment,
-)
+from webapp.api.schemas import MAX_OFFSET, JobFields, Moment, may_be_redacted
 from webapp.api.strictjson import BadBody, read_json
 from webapp.jobs import options
 from webapp.jobs.filters import Filter
 from webapp.jobs.model import JobRow
 from webapp.jobs.pages import LARGE, Page
+from webapp.jobs.request import JobKey, Name, OneTag, keepable, moment
 from webapp.jobs.retention import made_at
 from webapp.jobs.states import JobStatus
 

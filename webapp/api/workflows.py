@@ -39,7 +39,7 @@ from webapp.api.workflow_schemas import (
     WorkflowSteer,
 )
 from webapp.infra.postgres import deadlines
-from webapp.jobs.service import origin_of
+from webapp.jobs import origins
 from webapp.workflows.drawing import mermaid
 from webapp.workflows.errors import WorkflowError
 from webapp.workflows.model import Status, StepStatus, WorkflowRow
@@ -105,7 +105,7 @@ def submit() -> tuple[Response, int]:
     key = one_key(request.headers.get(HEADER), None)
     deadlines.bound(BATCH_BUDGET)
     within = reach()
-    submitted = workflows().submit(wanted.spec(), origin_of(within), within, key)
+    submitted = workflows().submit(wanted.spec(), origins.of_request(within), within, key)
     answer = jsonify(shown(WorkflowAnswer.of(submitted.workflow)))
     if submitted.created:
         return answer, 201

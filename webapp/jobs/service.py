@@ -28,8 +28,6 @@ from webapp.infra.broker.hints import Hint, Ticket
 from webapp.infra.postgres.database_errors import is_lock_of
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
-from webapp.infra.telemetry.logs import bound_field
-from webapp.infra.telemetry.traceparent import here
 from webapp.jobs import control, insert
 from webapp.jobs.admission import Admission
 from webapp.jobs.batches import Batch, insert_batch, named_races
@@ -48,6 +46,7 @@ from webapp.jobs.errors import (
 from webapp.jobs.groups import Candidate, Groups, may_join
 from webapp.jobs.lookup import Lookup
 from webapp.jobs.model import CancelAnswer, JobRow
+from webapp.jobs.origins import of_request
 from webapp.jobs.states import JobStatus
 from webapp.jobs.submission import Accepted, NewJob, Origin, Placed, Rules, Submission, fingerprint
 from webapp.jobs.unique_submissions import UniqueSubmissions
@@ -117,19 +116,15 @@ class Jobs(Lookup):
         self._groups = Groups[insert.Stored](self._store_group)
         self._unique = UniqueSubmissions(engine, self.get, slot, rules.limits.key_ttl)
 
-    @property
-    def hints(self) -> Hints:
-        """What tells the workers."""
-        return self._hints
-
     def can_judge(self, payload: Mapping[str, object]) -> bool:
         """True if this process knows what runs a job with this payload, whatever HANDLERS the workers have."""
         return self._rules.can_judge(payload)
 
-    def submit(self, submission: Submission, reach: Reach) -> Accepted:
+    def submit(self, submission: Submission, reach: Reach, origin: Origin | None = None) -> Accepted:
         """Stores a job, commits, and tells the workers.
 
-        With Redis away the job stays undispatched and the answer is the same: the dispatcher sends it later.
+        With Redis away the job stays undispatched and the answer is the same: the dispatcher sends it later. Without an origin it
+        comes from the request that is being answered.
 
         Raises:
             UnknownTask: no handler can run it.
@@ -147,7 +142,7 @@ class Jobs(Lookup):
         """
         check_reached(submission.options.queue, reach)
         try:
-            job = self._rules.complete(submission, uuid7(), origin_of(reach), datetime.now(UTC))
+            job = self._rules.complete(submission, uuid7(), origin or of_request(reach), datetime.now(UTC))
         except REFUSALS:
             # The first of two equal requests may have come in time, or before a deploy that changed what is taken.
             if (before := self._answered_before(submission, reach)) is not None:
@@ -169,7 +164,9 @@ class Jobs(Lookup):
                 self._hints.put([job.hint._replace(id=accepted.job.id)])
         return accepted
 
-    def submit_many(self, submissions: Sequence[Submission], reach: Reach) -> list[Placed | JobError]:
+    def submit_many(
+        self, submissions: Sequence[Submission], reach: Reach, origin: Origin | None = None
+    ) -> list[Placed | JobError]:
         """Stores many jobs in one transaction; each has its own answer, in the order they were given.
 
         One that cannot be stored (its task is unknown, its key belongs to another request) does not keep the
@@ -181,7 +178,7 @@ class Jobs(Lookup):
         """
         answers: dict[int, Placed | JobError] = {}
         wanted: dict[int, NewJob] = {}
-        origin, now = origin_of(reach), datetime.now(UTC)
+        origin, now = origin or of_request(reach), datetime.now(UTC)
         for number, submission in enumerate(submissions):
             try:
                 check_reached(submission.options.queue, reach)
@@ -397,9 +394,3 @@ class Jobs(Lookup):
     def flush(self) -> bool:
         """Waits until the hints of what was submitted here are on their way; False when that takes too long."""
         return self._hints.flush()
-
-
-def origin_of(reach: Reach) -> Origin:
-    """Who submits now: the request that is being answered, its place in a trace, and the key that was shown."""
-    request_id = bound_field("request_id")
-    return Origin(str(request_id) if request_id is not None else None, here(), reach, reach.key)

@@ -131,7 +131,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A job of a batch that is stored; `created` is False when its key had been used for the same request before.
+    """A job that is stored, of a batch or from inside a program; `created` is False when its key had been used for the same request before.
 
     Args:
         held, replaced: as in `Accepted`.
