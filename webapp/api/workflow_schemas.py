@@ -7,8 +7,9 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from webapp.api.schemas import MAX_WAIT, Ahead, Backoff, JobKey, Reason, Tags, keepable, printable
+from webapp.api.schemas import MAX_WAIT, Reason
 from webapp.jobs import options
+from webapp.jobs.request import Ahead, Backoff, JobKey, Tags, keepable, printable
 from webapp.outbound.urls import MAX_URL, written_url
 from webapp.workflows import pointers
 from webapp.workflows.documents import workflow_of
