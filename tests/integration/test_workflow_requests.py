@@ -10,6 +10,8 @@ import pytest
 from ending import complete
 from flowing import NOOP, claim, count, done, failed, get, job_of, stand, step, submit
 from pydantic import BaseModel
+from several_tenants import key_of
+from several_tenants import made as made_of
 from uuid_utils.compat import uuid7
 
 from tasks.attempt.results import Kept
@@ -255,16 +257,11 @@ def test_who_does_not_reach_all_of_its_queues_does_not_see_it(another_app, handl
 
 def test_a_workflow_is_its_tenants(another_app, engine):
     app = another_app(api_auth="keys")
-    access = app.extensions["access"]
-    app.extensions["tenants"].create("acme", "ACME", by=None)
-    theirs = access.create(NewKey("theirs", "admin", (), tenant="acme"), by=None).secret
-    ours = access.create(NewKey("ours", "admin", ()), by=None).secret
-    app.extensions["doorkeeper"].book.forget()
+    made_of(app, engine, "acme")
+    theirs, ours = key_of(app, "acme"), key_of(app)
 
-    def ask(secret, method, path, **more):
-        return app.test_client().open(
-            path, method=method, headers={"Authorization": f"Bearer {secret}"}, **more
-        )
+    def ask(key, method, path, **more):
+        return key(path, method=method, **more)
 
     made = ask(theirs, "POST", "/workflows", json={"steps": LINE})
     assert (made.status_code, made.json["tenant"]) == (201, "acme")

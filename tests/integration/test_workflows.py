@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -13,6 +14,7 @@ from sqlalchemy import text
 
 from tasks.runtime import runtime
 from tasks.sweeps.dispatch import run_dispatch
+from tasks.sweeps.prune import run_workflow_prune
 from webapp.flow.admission import Bounds
 from webapp.flow.limits import QueueLimits
 from webapp.infra.postgres.engine import in_transaction
@@ -279,6 +281,21 @@ def test_the_dispatcher_moves_workflows_on_and_sends_what_has_begun(client, engi
         complete(connection, held, None)
     run_dispatch(runtime())
     assert stand(client, number) == "running a:completed b:running"
+
+
+def test_what_ended_long_ago_is_deleted_with_its_steps(client, engine):
+    old, new = submit(client, {"a": step()}), submit(client, {"a": step()})
+    done(client, engine, old, "a")
+    done(client, engine, new, "a")
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE groups SET finished_at = now() - interval '8 days' WHERE id = :id"), {"id": old}
+        )
+    settings = runtime().settings.model_copy(update={"retention_days": 7})
+    assert run_workflow_prune(replace(runtime(), settings=settings), 1.0) == 1
+    assert client.get(f"/workflows/{old}").status_code == 404
+    assert get(client, new)["status"] == "completed"
+    assert count(engine, "SELECT count(*) FROM workflow_steps") == 1
 
 
 def test_a_job_that_is_gone_fails_its_step(client, engine):

@@ -1,4 +1,4 @@
-"""The command line, in Flask's own convention: `flask --app wsgi jobs|dlq|schedules|queues|tasks|workers|access|audit ...`.
+"""The command line, in Flask's own convention: `flask --app wsgi jobs|dlq|schedules|workflows|queues|tasks|workers|access|audit ...`.
 
 Tables for people, `--json` for programs. Exit codes: 0 done, 1 refused or not as hoped, 2 wrong usage, 4 no such job,
 5 a server is away, 124 waited too long.
@@ -22,6 +22,7 @@ from webapp.cli import (
     submit,
     tenants,
     workers,
+    workflows,
 )
 
 #: Ours; `db` is Flask-Migrate's.
@@ -29,6 +30,7 @@ GROUPS = (
     jobs.group,
     dlq.group,
     schedules.group,
+    workflows.group,
     flow.queues,
     flow.tasks,
     workers.group,

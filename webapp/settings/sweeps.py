@@ -66,7 +66,7 @@ EXPIRE = SweepPlan(
 )
 PRUNE = SweepPlan(
     "prune",
-    "deletes idempotency keys that ran out, unique keys that count no more, and jobs older than `RETENTION_DAYS` that are in no day of history; changes of flow and firings as old",
+    "deletes idempotency keys that ran out, unique keys that count no more, and jobs older than `RETENTION_DAYS` that are in no day of history; changes of flow, firings and workflows as old",
     period=60.0,
     batch=1_000,
     # For each of the five.

@@ -124,16 +124,23 @@ def _waiting(
 ) -> Explanation:
     if step.why is Why.QUEUE_FULL:
         return Explanation("queue_full", f"It would begin, and is refused for now: {words}.", facts)
-    open_ones = [one for one in before if not one.status.is_final]
-    if not open_ones and step.undoes is not None:
-        open_ones = [one for one in steps if one.undoes is None and not one.status.is_final]
-    elif not open_ones and step.when is not When.COMPLETED:
-        # Those before it were left out, and something still runs that comes before these.
-        open_ones = [one for one in _ancestors(step, steps) if one.status is StepStatus.RUNNING]
-    waits_for = facts["waits_for"] = [one.name for one in open_ones]
+    waits_for = facts["waits_for"] = [one.name for one in _open_ones(step, steps, before)]
     if waits_for:
         return Explanation("waiting", f"It waits for {_named(waits_for)}.", facts)
     return Explanation("due", "It begins as soon as its workflow is looked at.", facts)
+
+
+def _open_ones(step: StepRow, steps: Sequence[StepRow], before: Sequence[StepRow]) -> Sequence[StepRow]:
+    """The steps that have to end before one that waits."""
+    found = [one for one in before if not one.status.is_final]
+    if found:
+        return found
+    if step.undoes is not None:
+        return [one for one in steps if one.undoes is None and not one.status.is_final]
+    if step.when is When.COMPLETED:
+        return ()
+    # Those before it were left out, and something still runs that comes before these.
+    return [one for one in _ancestors(step, steps) if one.status is StepStatus.RUNNING]
 
 
 def _ancestors(step: StepRow, steps: Sequence[StepRow]) -> list[StepRow]:

@@ -24,7 +24,7 @@ _WORKFLOWS = {
     name: text(read_sql(__file__, "workflows", name))
     for name in (
         *("insert", "by_key", "find", "page", "try_lock", "lock", "take_notes", "has_notes", "note_itself"),
-        *("move", "ask_cancel", "resume", "watch", "look", "noted", "overdue", "prune", "standing"),
+        *("move", "ask_cancel", "resume", "watch", "look", "noted", "overdue", "prune", "overdue_by_notes"),
         *("sign_callback", "note_member"),
     )
 }
@@ -32,7 +32,7 @@ _STEPS = {
     name: text(read_sql(__file__, "steps", name))
     for name in ("insert", "all", "specs", "move", "jobs", "results", "children")
 }
-#: What is counted of workflows that stand still; more are as many.
+#: Groups with notes that are looked at for workflows that are not moved on.
 COUNTED_UP_TO = 1_000
 
 
@@ -238,10 +238,10 @@ def prune(connection: Connection, *, days: int, limit: int) -> int:
     return connection.execute(_WORKFLOWS["prune"], {"days": days, "limit": limit}).rowcount
 
 
-def standing(connection: Connection, seconds: float) -> int:
-    """How many workflows have had notes for at least so many seconds."""
+def overdue_by_notes(connection: Connection, seconds: float) -> int:
+    """How many workflows have notes, and were not moved on for so many seconds."""
     values = {"seconds": seconds, "most": COUNTED_UP_TO}
-    return int(connection.execute(_WORKFLOWS["standing"], values).scalar_one())
+    return int(connection.execute(_WORKFLOWS["overdue_by_notes"], values).scalar_one())
 
 
 def _step(row: Row[Any]) -> StepRow:

@@ -122,10 +122,14 @@ DELETE FROM groups
  WHERE id IN (SELECT id FROM groups WHERE kind = 'workflow' AND finished_at < now() - make_interval(days => :days)
                ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED);
 
--- name: standing
--- How many workflows have had notes for so long that whatever looks at them does not live; counted up to :most.
-SELECT count(*) FROM (
-    SELECT FROM groups WHERE kind = 'workflow' AND finished_at IS NULL
-       AND updated_at < now() - make_interval(secs => :seconds)
-       AND EXISTS (SELECT FROM group_ends WHERE group_ends.group_id = groups.id AND group_ends.member_id <> groups.id)
-     LIMIT :most) AS some;
+-- name: overdue_by_notes
+-- How many workflows have notes and were not moved on for so long, among the first :most groups that have some.
+WITH RECURSIVE next AS (
+    (SELECT group_id, 1 AS number FROM group_ends ORDER BY group_id LIMIT 1)
+     UNION ALL
+    SELECT (SELECT ends.group_id FROM group_ends AS ends WHERE ends.group_id > next.group_id ORDER BY ends.group_id LIMIT 1),
+           next.number + 1
+      FROM next WHERE next.group_id IS NOT NULL AND next.number < :most)
+SELECT count(*) FROM next JOIN groups ON groups.id = next.group_id
+ WHERE groups.kind = 'workflow' AND groups.updated_at < now() - make_interval(secs => :seconds)
+   AND EXISTS (SELECT FROM group_ends WHERE group_ends.group_id = groups.id AND group_ends.member_id <> groups.id);
