@@ -12,6 +12,7 @@ import webapp.access.tables
 import webapp.audit.tables
 import webapp.flow.tables
 import webapp.groups.tables
+import webapp.jobs.known_tables
 import webapp.schedules.tables
 import webapp.workflows.tables  # noqa: F401 - their tables are part of the metadata
 from webapp.jobs.tables import Base

@@ -50,6 +50,7 @@ def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
     next_time: float | None = 0.0
     with Each("queue") as each:
         each.do("refill", parts.dispatcher.refill)
+        each.do("handlers", parts.telling.turn)
         while True:
             each.do("workflows", parts.advancer.turn)
             if next_time is not None:

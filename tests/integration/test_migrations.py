@@ -27,6 +27,7 @@ TABLES = {
     *("audit_events", "audit_events_rest", "audit_seals"),
     *("schedules", "schedule_versions", "firings"),
     *("groups", "group_ends", "workflow_steps"),
+    *("known_handlers", "submission_rules", "uncounted_jobs"),
 }
 
 

@@ -55,7 +55,10 @@ HTTP_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 #: What beat asks for, and the message that moves a job to the dead letter queue: all that maintenance runs.
 SWEEPS = (*(plan.name for plan in sweeps.SWEEPS), "bury_job")
 
-jobs_created = Counter("jobs_created_total", "Jobs accepted and stored.")
+jobs_created = Counter(
+    "jobs_created_total",
+    "Jobs accepted and stored; those that came by `djps_submit` within a second after their commit.",
+)
 jobs_completed = Counter("jobs_completed_total", "Jobs that completed.")
 jobs_failed = Counter("jobs_failed_total", "Jobs that went to the dead letter queue.")
 jobs_cancelled = Counter("jobs_cancelled_total", "Jobs that were cancelled on request.")
