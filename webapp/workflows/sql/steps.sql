@@ -1,6 +1,7 @@
 -- Steps of workflows: those that wait are rows here and not in `jobs`; a job comes when its step begins.
 --
--- Guard and locks: as in `workflows.sql`; whatever changes a step holds the lock of its workflow.
+-- Guard: as in `workflows.sql`; a step that begins or ends is as it was seen before.
+-- Locks: none but those of the rows that are written; whatever changes a step holds the lock of its workflow.
 
 -- name: insert
 INSERT INTO workflow_steps (workflow_id, number, name, kind, spec, after, "when", on_failure, undoes, queue)
