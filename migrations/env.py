@@ -10,6 +10,7 @@ from flask import current_app
 
 import webapp.access.tables
 import webapp.audit.tables
+import webapp.batches.tables
 import webapp.flow.tables
 import webapp.groups.tables
 import webapp.jobs.known_tables

@@ -13,6 +13,9 @@ from sqlalchemy.pool import NullPool
 from uuid_utils.compat import uuid7
 
 from tasks.processes.file_descriptors import files
+from webapp.batches.course import CallbackTerms
+from webapp.batches.service import Batches
+from webapp.batches.steering import Keeper
 from webapp.flow.book import FlowBook
 from webapp.infra.broker.publish import Broker
 from webapp.infra.postgres.engine import engine_options, watch_idle
@@ -52,6 +55,7 @@ class Runtime:
     firer: Firer
     advancer: Advancer
     telling: Telling
+    keeper: Keeper
 
 
 @cache
@@ -83,8 +87,9 @@ def runtime() -> Runtime:
     outbox = Outbox(broker, partial(hand_back, engine), has_thread=False)
     advancer = Advancer(engine, Means(maker, outbox, settings.max_payload_bytes))
     telling = Telling(engine, registry, limits, settings.max_payload_bytes)
+    keeper = Keeper(engine, book, CallbackTerms(settings.job_timeout))
     dispatcher = Dispatcher(engine, broker, book)
-    return Runtime(settings, engine, broker, book, dispatcher, policy, firer, advancer, telling)
+    return Runtime(settings, engine, broker, book, dispatcher, policy, firer, advancer, telling, keeper)
 
 
 @cache
@@ -98,10 +103,20 @@ def submissions() -> Jobs:
     return Jobs(parts.engine, Rules(registry, Limits.of(parts.settings)), outbox, parts.book)
 
 
+@cache
+def batches() -> Batches:
+    """This process's front door of batches, for members that add some to theirs; made by the first of them."""
+    parts = runtime()
+    rules = Rules(registry, Limits.of(parts.settings))
+    terms = CallbackTerms(parts.settings.job_timeout)
+    return Batches(parts.engine, submissions(), rules, parts.book, callbacks=terms)
+
+
 def forget_parent() -> None:
     """Drops what was inherited by fork: a connection shared by two processes mixes up their answers."""
     runtime.cache_clear()
     submissions.cache_clear()
+    batches.cache_clear()
 
 
 def unpooled_engine() -> Engine:

@@ -104,8 +104,7 @@ def create_app(
     book = FlowBook(engine)
     audit = app.extensions["audit"] = AuditRecord(engine, current_actor)
     app.extensions["work_slots"] = WorkSlots(settings.api_threads)
-    outbox = Outbox(broker, partial(hand_back, engine))
-    _bind_jobs(app, engine, rules, outbox, book)
+    _bind_jobs(app, engine, rules, Outbox(broker, partial(hand_back, engine)), book)
     _bind_flow(app, engine, book, settings)
     _bind_records(app, engine, audit, settings)
     api.init_app(app, settings, engine)
@@ -134,7 +133,7 @@ def _bind_records(app: Flask, engine: Engine, audit: AuditRecord, settings: Sett
 
 
 def _bind_jobs(app: Flask, engine: Engine, rules: Rules, outbox: Outbox, book: FlowBook) -> None:
-    """Gives it the front doors of jobs, and of schedules and workflows, which make jobs by themselves."""
+    """Gives it the front doors of jobs, and of what submits jobs by itself."""
     from webapp.jobs.service import Jobs
     from webapp.schedules.making import JobMaker
     from webapp.schedules.runs import Runs
@@ -150,6 +149,20 @@ def _bind_jobs(app: Flask, engine: Engine, rules: Rules, outbox: Outbox, book: F
     settings: Settings = app.extensions["settings"]
     means = Means(maker, outbox, settings.max_payload_bytes)
     app.extensions["workflows"] = Workflows(engine, means, audit, retention_days=settings.retention_days)
+    _bind_batches(app, engine, rules, book)
+
+
+def _bind_batches(app: Flask, engine: Engine, rules: Rules, book: FlowBook) -> None:
+    """Gives it the front doors of batches."""
+    from webapp.batches.course import CallbackTerms
+    from webapp.batches.service import Batches
+    from webapp.batches.steering import Keeper, Steering
+
+    audit = app.extensions["audit"]
+    terms = CallbackTerms(app.extensions["settings"].job_timeout)
+    batches = Batches(engine, app.extensions["jobs"], rules, book, callbacks=terms, audit=audit)
+    app.extensions["batches"] = batches
+    app.extensions["batch_steering"] = Steering(engine, batches, Keeper(engine, book, terms), audit)
 
 
 def _bind_flow(app: Flask, engine: Engine, book: FlowBook, settings: Settings) -> None:

@@ -13,8 +13,6 @@ from webapp.settings import Settings
 
 #: Largest body of a batch, in bodies of single jobs, and at most, bytes.
 BATCH_BODIES, MAX_BATCH_BYTES = 64, 16 * 1024**2
-#: Paths that take such a body: of many jobs.
-LARGE_BODIES = ("/jobs/batch", "/workflows")
 #: What a charset of JSON may be called.
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii"})
 
@@ -26,8 +24,20 @@ def largest_batch(largest_body: int) -> int:
 
 def largest_of(settings: Settings) -> Callable[[str], int]:
     """The size of the largest body that a path takes, bytes."""
-    sizes = dict.fromkeys(LARGE_BODIES, largest_batch(settings.max_payload_bytes))
-    return lambda path: sizes.get(path, settings.max_payload_bytes)
+    of_one, of_many = settings.max_payload_bytes, largest_batch(settings.max_payload_bytes)
+    return lambda path: of_many if has_many(path) else of_one
+
+
+def has_many(path: str) -> bool:
+    """True if the bodies of a path have many jobs.
+
+    Example:
+        >>> has_many("/jobs/batch"), has_many("/batches/01a2/jobs"), has_many("/batches/01a2/close")
+        (True, True, False)
+    """
+    return path in {"/jobs/batch", "/batches", "/workflows"} or (
+        path.startswith("/batches/") and path.endswith("/jobs")
+    )
 
 
 def json_body() -> object:

@@ -36,6 +36,14 @@ from webapp.api.extensions import limiter
 from webapp.api.schemas import Problem
 from webapp.api.searching import TooManySearches
 from webapp.api.strictjson import BadBody
+from webapp.batches.errors import (
+    BatchConflict,
+    BatchError,
+    BatchFieldRefused,
+    BatchGone,
+    PartBusy,
+    UnknownBatch,
+)
 from webapp.flow.errors import (
     FlowError,
     NotInOrder,
@@ -158,6 +166,11 @@ _STATUS_OF_SCHEDULES: dict[type[ScheduleError], HTTPStatus] = {
     ScheduleChanged: HTTPStatus.PRECONDITION_FAILED,
     UnknownSchedule: HTTPStatus.NOT_FOUND,
 }
+_STATUS_OF_BATCHES: dict[type[BatchError], HTTPStatus] = {
+    BatchConflict: HTTPStatus.CONFLICT,
+    BatchGone: HTTPStatus.GONE,
+    UnknownBatch: HTTPStatus.NOT_FOUND,
+}
 _STATUS_OF_WORKFLOWS: dict[type[WorkflowError], HTTPStatus] = {
     NothingToRetry: HTTPStatus.CONFLICT,
     UnknownStep: HTTPStatus.NOT_FOUND,
@@ -213,6 +226,8 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(FlowError, _flow_error)
     app.register_error_handler(FieldRefused, _field_refused)
     app.register_error_handler(ScheduleError, _schedule_error)
+    app.register_error_handler(BatchFieldRefused, _field_refused)
+    app.register_error_handler(BatchError, _batch_error)
     app.register_error_handler(WorkflowRefused, _field_refused)
     app.register_error_handler(StepPayloadRefused, _step_payload_refused)
     app.register_error_handler(WorkflowError, _workflow_error)
@@ -275,13 +290,18 @@ def _flow_error(error: FlowError) -> Response:
     )
 
 
-def _field_refused(error: FieldRefused | WorkflowRefused) -> Response:
+def _field_refused(error: FieldRefused | BatchFieldRefused | WorkflowRefused) -> Response:
     return _broken([Breach(field=error.field, rule=error.rule, given=shown(error.given))])
 
 
 def _schedule_error(error: ScheduleError) -> Response:
     status = next(_STATUS_OF_SCHEDULES[kind] for kind in type(error).__mro__ if kind in _STATUS_OF_SCHEDULES)
     return problem(status, str(error))
+
+
+def _batch_error(error: BatchError) -> Response:
+    status = next(_STATUS_OF_BATCHES[kind] for kind in type(error).__mro__ if kind in _STATUS_OF_BATCHES)
+    return problem(status, str(error), retry_after=RETRY_AFTER_RACE if isinstance(error, PartBusy) else None)
 
 
 def _step_payload_refused(error: StepPayloadRefused) -> Response:

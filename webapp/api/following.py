@@ -98,10 +98,10 @@ def _watched(jobs: Jobs, job: JobRow, within: Reach) -> JobRow:
 
 
 def enter(job_id: UUID) -> Watch:
-    """Begins to watch a job, or a group, for this request, whose caller has a place among those that wait.
+    """Begins to watch a job or a group for the caller of this request.
 
     Raises:
-        TooManyWaiters: as many wait as may.
+        TooManyWaiters, QuotaExceeded: as many wait as may.
     """
     left = usage.wait()
     try:

@@ -26,6 +26,7 @@ from webapp.audit import seal_store
 from webapp.flow import lanes
 from webapp.flow import store as flow_store
 from webapp.flow.reach import EVERYTHING
+from webapp.groups import store as group_store
 from webapp.infra.broker import heartbeats
 from webapp.infra.broker.room import waiting_in
 from webapp.infra.postgres import deadlines
@@ -99,6 +100,10 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "djps_schedules_overdue": (
         "Schedules that are due for more than 10 s and have not fired, counted to 10,000.",
+        (),
+    ),
+    "djps_group_ends_age_seconds": (
+        "Age of the oldest end of a member of a batch or workflow that is not counted yet; 0 when none waits.",
         (),
     ),
     "djps_workflows_overdue": (
@@ -240,6 +245,10 @@ def _schedules(connection: Connection) -> Found:
     return Found((_single("djps_schedules_overdue", schedule_store.overdue(connection, LATE)),))
 
 
+def _groups(connection: Connection) -> Found:
+    return Found((_single("djps_group_ends_age_seconds", group_store.oldest_note(connection)),))
+
+
 def _workflows(connection: Connection) -> Found:
     return Found((_single("djps_workflows_overdue", workflow_store.overdue_by_notes(connection, LATE)),))
 
@@ -256,6 +265,7 @@ QUESTIONS: tuple[Question, ...] = (
     _history,
     _audit,
     _schedules,
+    _groups,
     _workflows,
 )
 

@@ -38,6 +38,12 @@ class Event(StrEnum):
     SCHEDULE_RUN = "schedule.run"
     #: Times of a schedule were filled in later.
     SCHEDULE_BACKFILL = "schedule.backfill"
+    #: A batch was closed by hand.
+    BATCH_CLOSE = "batch.close"
+    #: A batch was cancelled.
+    BATCH_CANCEL = "batch.cancel"
+    #: Failed members of a batch were queued again.
+    BATCH_RETRY = "batch.retry"
     #: The first key was made, or another by the same command.
     KEY_INIT = "key.init"
     #: A key was made.

@@ -1,4 +1,4 @@
-"""The command line, in Flask's own convention: `flask --app wsgi jobs|dlq|schedules|workflows|queues|tasks|workers|access|audit ...`.
+"""The command line, in Flask's own convention: `flask --app wsgi jobs|dlq|batches|workflows|schedules|queues|tasks|workers|access|audit ...`.
 
 Tables for people, `--json` for programs. Exit codes: 0 done, 1 refused or not as hoped, 2 wrong usage, 4 no such job,
 5 a server is away, 124 waited too long.
@@ -11,6 +11,7 @@ from flask import Flask
 from webapp.cli import (
     access,
     audit,
+    batches,
     dlq,
     examples,
     flow,
@@ -29,6 +30,7 @@ from webapp.cli import (
 GROUPS = (
     jobs.group,
     dlq.group,
+    batches.group,
     schedules.group,
     workflows.group,
     flow.queues,

@@ -20,6 +20,7 @@ from webapp.access.errors import AccessError, UnknownKey, UnknownTenant
 from webapp.api.breaches import breaches_of
 from webapp.api.errors import DATABASE_TROUBLES
 from webapp.api.strictjson import BadBody
+from webapp.batches.errors import BatchError, BatchGone, UnknownBatch
 from webapp.flow.errors import FlowError, UnknownTarget
 from webapp.infra import terminal
 from webapp.infra.postgres import database_errors
@@ -34,8 +35,10 @@ REFUSED, NOT_FOUND, SERVER_AWAY, TOO_LATE, INTERRUPTED = 1, 4, 5, 124, 130
 #: What is asked about is not there.
 NOT_THERE = (
     *(JobNotFound, JobGone, UnknownTarget, UnknownKey, UnknownTenant, UnknownSchedule),
-    *(UnknownWorkflow, WorkflowGone, UnknownStep),
+    *(UnknownBatch, BatchGone, UnknownWorkflow, WorkflowGone, UnknownStep),
 )
+#: What is refused.
+REFUSALS = (JobError, FlowError, AccessError, ScheduleError, BatchError, WorkflowError)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,7 +75,7 @@ def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
             raise click.UsageError(escaped(str(error))) from None
         except NOT_THERE as error:
             _fail(str(error), NOT_FOUND)
-        except (JobError, FlowError, AccessError, ScheduleError, WorkflowError) as error:
+        except REFUSALS as error:
             _fail(str(error), REFUSED)
         except SQLAlchemyError as error:
             _fail(_sentence_of(error), SERVER_AWAY)

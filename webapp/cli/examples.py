@@ -33,6 +33,12 @@ EXAMPLES = {
         f"dlq requeue --id {_ID}",
     ),
     "dlq discard": ("dlq discard --fingerprint 0dec451a4c4d7a6a --why 'known and harmless'",),
+    "batches list": ("batches list --status closed", "batches list --name import-7310 --json"),
+    "batches show": (f"batches show {_ID}",),
+    "batches explain": (f"batches explain {_ID}",),
+    "batches close": (f"batches close {_ID}",),
+    "batches cancel": (f"batches cancel {_ID} --reason 'the file was wrong'",),
+    "batches retry": (f"batches retry {_ID} --reason 'the address was mended'",),
     "schedules list": ("schedules list --state paused", "schedules list --json"),
     "schedules show": ("schedules show nightly-report",),
     "schedules apply": (

@@ -13,8 +13,8 @@ from webapp.flow.reach import Reach
 from webapp.flow.tenant import Tenant
 from webapp.infra.telemetry import metrics
 from webapp.jobs import insert
+from webapp.jobs.joining import Hints
 from webapp.jobs.making import Making
-from webapp.jobs.service import Hints
 from webapp.jobs.submission import NewJob, Origin
 from webapp.workflows.model import Status, StepStatus, WorkflowRow
 

@@ -127,6 +127,14 @@ schedule_firings = Counter(
 schedule_lag = Histogram(
     "djps_schedule_lag_seconds", "From a schedule's time to its firing.", buckets=WAIT_BUCKETS
 )
+batches_created = Counter("djps_batches_created_total", "Batches that were made.")
+batches_ended = Counter(
+    "djps_batches_ended_total",
+    "Batches all of whose members had ended; one that goes on afterwards ends anew.",
+)
+batch_events = Counter(
+    "djps_batch_events_total", "Jobs that tell of batches: failure, complete, success.", ["event"]
+)
 workflows_ended = Counter(
     "djps_workflows_ended_total",
     "Ends of workflows: completed, failed, cancelled; one that goes on after it ended may end again.",
@@ -156,6 +164,8 @@ for _reason in ("child_died", "worker_died", "lease_expired"):
     jobs_recovered.labels(_reason)
 for _outcome in ("fired", "buffered", "skipped", "refused", "missed", "paused"):
     schedule_firings.labels(_outcome)
+for _event in ("failure", "complete", "success"):
+    batch_events.labels(_event)
 for _status in ("completed", "failed", "cancelled"):
     workflows_ended.labels(_status)
 for _status in ("completed", "failed", "cancelled", "skipped"):

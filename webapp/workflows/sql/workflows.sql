@@ -98,7 +98,7 @@ UPDATE groups SET watched = true WHERE id = :id AND NOT watched AND finished_at 
 -- name: look
 -- True where something of a group is noted, and where a workflow is past its deadline. Both indexes are empty where there are none.
 SELECT EXISTS (SELECT FROM group_ends),
-       EXISTS (SELECT FROM groups WHERE deadline <= now() AND finished_at IS NULL AND cancel_requested_at IS NULL);
+       EXISTS (SELECT FROM groups WHERE deadline <= now() AND finished_at IS NULL AND cancel_requested_at IS NULL AND kind = 'workflow');
 
 -- name: noted
 -- The next workflows that have notes: from one id to the next larger one by the index, however many notes each has.
@@ -123,7 +123,7 @@ DELETE FROM groups
                ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED);
 
 -- name: overdue_by_notes
--- How many workflows have notes and were not moved on for so long, among the first :most groups that have some.
+-- How many workflows have notes that are so old, among the first :most groups that have some.
 WITH RECURSIVE next AS (
     (SELECT group_id, 1 AS number FROM group_ends ORDER BY group_id LIMIT 1)
      UNION ALL
@@ -131,5 +131,6 @@ WITH RECURSIVE next AS (
            next.number + 1
       FROM next WHERE next.group_id IS NOT NULL AND next.number < :most)
 SELECT count(*) FROM next JOIN groups ON groups.id = next.group_id
- WHERE groups.kind = 'workflow' AND groups.updated_at < now() - make_interval(secs => :seconds)
-   AND EXISTS (SELECT FROM group_ends WHERE group_ends.group_id = groups.id AND group_ends.member_id <> groups.id);
+ WHERE groups.kind = 'workflow' AND EXISTS (
+       SELECT FROM group_ends WHERE group_ends.group_id = groups.id AND group_ends.member_id <> groups.id
+          AND group_ends.noted_at < now() - make_interval(secs => :seconds));

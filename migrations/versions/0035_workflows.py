@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0034"
-down_revision = "0033"
+revision = "0035"
+down_revision = "0034"
 branch_labels = None
 depends_on = None
 
@@ -30,7 +30,7 @@ def upgrade() -> None:
     with op.get_context().autocommit_block():
         op.execute("""
             CREATE INDEX CONCURRENTLY IF NOT EXISTS groups_deadlines ON groups (deadline)
-             WHERE deadline IS NOT NULL AND finished_at IS NULL AND cancel_requested_at IS NULL""")
+             WHERE kind = 'workflow' AND finished_at IS NULL AND cancel_requested_at IS NULL""")
 
 
 def downgrade() -> None:
