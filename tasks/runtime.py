@@ -31,6 +31,8 @@ from webapp.queues.outbox import Outbox
 from webapp.schedules.firer import Firer
 from webapp.schedules.making import JobMaker
 from webapp.settings import Settings, current
+from webapp.workflows.advancer import Advancer
+from webapp.workflows.means import Means
 
 #: Connections a forked child keeps open: one runs jobs.
 CHILD_POOL = 1
@@ -51,6 +53,7 @@ class Runtime:
     dispatcher: Dispatcher
     policy: RetryPolicy
     firer: Firer
+    advancer: Advancer
     telling: Telling
     keeper: Keeper
 
@@ -81,10 +84,12 @@ def runtime() -> Runtime:
     limits = Limits.of(settings)
     maker = JobMaker(Rules(registry, limits), book, Admission(engine, nullcontext))
     firer = Firer(engine, maker)
+    outbox = Outbox(broker, partial(hand_back, engine), has_thread=False)
+    advancer = Advancer(engine, Means(maker, outbox, settings.max_payload_bytes))
     telling = Telling(engine, registry, limits, settings.max_payload_bytes)
     keeper = Keeper(engine, book, CallbackTerms(settings.job_timeout))
     dispatcher = Dispatcher(engine, broker, book)
-    return Runtime(settings, engine, broker, book, dispatcher, policy, firer, telling, keeper)
+    return Runtime(settings, engine, broker, book, dispatcher, policy, firer, advancer, telling, keeper)
 
 
 @cache

@@ -135,6 +135,16 @@ batches_ended = Counter(
 batch_events = Counter(
     "djps_batch_events_total", "Jobs that tell of batches: failure, complete, success.", ["event"]
 )
+workflows_ended = Counter(
+    "djps_workflows_ended_total",
+    "Ends of workflows: completed, failed, cancelled; one that goes on after it ended may end again.",
+    ["status"],
+)
+workflow_steps = Counter(
+    "djps_workflow_steps_total",
+    "Steps of workflows by what they came to: completed, failed, cancelled, skipped.",
+    ["status"],
+)
 sweep_runs = Counter(
     "sweep_runs_total", "Runs of what beat asks for, by outcome: completed or failed.", ["sweep", "outcome"]
 )
@@ -156,6 +166,10 @@ for _outcome in ("fired", "buffered", "skipped", "refused", "missed", "paused"):
     schedule_firings.labels(_outcome)
 for _event in ("failure", "complete", "success"):
     batch_events.labels(_event)
+for _status in ("completed", "failed", "cancelled"):
+    workflows_ended.labels(_status)
+for _status in ("completed", "failed", "cancelled", "skipped"):
+    workflow_steps.labels(_status)
 for _reason in ("submitted", "due", "unclaimed", "ticket"):
     jobs_dispatched.labels(_reason)
 for _outcome in ("created", "replayed"):
