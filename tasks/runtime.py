@@ -22,6 +22,7 @@ from webapp.infra.postgres.engine import engine_options, watch_idle
 from webapp.infra.postgres.hosts import go_through_hosts
 from webapp.jobs.admission import Admission
 from webapp.jobs.handlers import registry
+from webapp.jobs.known import Telling
 from webapp.jobs.retry import RetryPolicy
 from webapp.jobs.service import Jobs
 from webapp.jobs.submission import Limits, Rules
@@ -30,6 +31,8 @@ from webapp.queues.outbox import Outbox
 from webapp.schedules.firer import Firer
 from webapp.schedules.making import JobMaker
 from webapp.settings import Settings, current
+from webapp.workflows.advancer import Advancer
+from webapp.workflows.means import Means
 
 #: Connections a forked child keeps open: one runs jobs.
 CHILD_POOL = 1
@@ -50,6 +53,8 @@ class Runtime:
     dispatcher: Dispatcher
     policy: RetryPolicy
     firer: Firer
+    advancer: Advancer
+    telling: Telling
     keeper: Keeper
 
 
@@ -76,10 +81,15 @@ def runtime() -> Runtime:
     files.on_loss(broker.client.give_up)
     policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)
     book = FlowBook(engine)
-    maker = JobMaker(Rules(registry, Limits.of(settings)), book, Admission(engine, nullcontext))
+    limits = Limits.of(settings)
+    maker = JobMaker(Rules(registry, limits), book, Admission(engine, nullcontext))
     firer = Firer(engine, maker)
+    outbox = Outbox(broker, partial(hand_back, engine), has_thread=False)
+    advancer = Advancer(engine, Means(maker, outbox, settings.max_payload_bytes))
+    telling = Telling(engine, registry, limits, settings.max_payload_bytes)
     keeper = Keeper(engine, book, CallbackTerms(settings.job_timeout))
-    return Runtime(settings, engine, broker, book, Dispatcher(engine, broker, book), policy, firer, keeper)
+    dispatcher = Dispatcher(engine, broker, book)
+    return Runtime(settings, engine, broker, book, dispatcher, policy, firer, advancer, telling, keeper)
 
 
 @cache

@@ -99,6 +99,10 @@ ELSEWHERE = [
     *("cancelBatch", "retryBatch", "explainBatch"),
     # A stream lasts as long as its batch is open.
     "watchBatch",
+    *("submitWorkflow", "listWorkflows", "getWorkflow", "getWorkflowGraph", "explainWorkflow"),
+    *("listWorkflowSteps", "getWorkflowStep", "cancelWorkflow", "retryWorkflow"),
+    # A stream lasts until its workflow ends.
+    "watchWorkflow",
 ]
 
 

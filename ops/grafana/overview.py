@@ -241,6 +241,27 @@ def _schedules() -> list[object]:
             [Line("max(djps_schedules_overdue)", "overdue")],
             width=8,
         ),
+        graph(
+            "Ends of workflows",
+            "ops",
+            "How they came out; one that is retried may end again.",
+            [Line("sum by (status) (rate(djps_workflows_ended_total[$__rate_interval]))", "{{status}}")],
+            width=8,
+        ),
+        graph(
+            "Ends of steps",
+            "ops",
+            "Of workflows; skipped ones did not run.",
+            [Line("sum by (status) (rate(djps_workflow_steps_total[$__rate_interval]))", "{{status}}")],
+            width=8,
+        ),
+        graph(
+            "Workflows that are not moved on",
+            "short",
+            "An end of a step is noted for more than 10 s: no maintenance worker looks at it.",
+            [Line("max(djps_workflows_overdue)", "overdue")],
+            width=8,
+        ),
     ]
 
 

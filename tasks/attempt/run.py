@@ -31,6 +31,7 @@ from webapp.jobs.children import Children
 from webapp.jobs.context import JobContext
 from webapp.jobs.errors import Cancelled, JobTimeout, Snooze
 from webapp.jobs.handlers import HandlerFunction, registry
+from webapp.jobs.known import check_late, is_of_a_transaction
 from webapp.jobs.model import Claim
 from webapp.jobs.origins import of_attempt
 from webapp.jobs.states import AttemptOutcome
@@ -162,4 +163,6 @@ def _function_of(claim: Claim) -> HandlerFunction:
     found = registry.get(claim.task)
     if found is None:
         raise HandlerMissing(claim.task)
+    if found.model is not None and is_of_a_transaction(claim.request_id):
+        check_late(found, claim.payload)
     return callable_of(found)

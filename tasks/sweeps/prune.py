@@ -16,6 +16,7 @@ from webapp.jobs import insert, retention, unique_keys
 from webapp.schedules import store as schedule_store
 from webapp.schedules.firer import FIRST
 from webapp.settings import sweeps
+from webapp.workflows import store as workflow_store
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ REST = 3.0
 SCHEDULES_BATCH = 200
 #: Batches in one transaction: each may have a hundred parts.
 BATCHES_BATCH = 100
+#: Workflows in one transaction: each may have a thousand steps.
+WORKFLOWS_BATCH = 50
 
 
 @sweep(PLAN)
@@ -39,6 +42,7 @@ def prune() -> None:
         each.do("changes", lambda: run_change_prune(parts, PLAN.seconds))
         each.do("firings", lambda: run_firing_prune(parts, PLAN.seconds))
         each.do("batches", lambda: run_batch_prune(parts, PLAN.seconds))
+        each.do("workflows", lambda: run_workflow_prune(parts, PLAN.seconds))
         each.do("times", lambda: run_renewal(parts))
 
 
@@ -105,6 +109,16 @@ def run_batch_prune(parts: Runtime, window: float, batch: int = BATCHES_BATCH) -
         batch: batches in one transaction.
     """
     return _prune_old(parts, window, batch, batches.prune, "old batches pruned")
+
+
+def run_workflow_prune(parts: Runtime, window: float, batch: int = WORKFLOWS_BATCH) -> int:
+    """Deletes workflows that ended long ago, with their steps; returns how many.
+
+    Args:
+        window: seconds after which the rest is left to the next run.
+        batch: workflows in one transaction.
+    """
+    return _prune_old(parts, window, batch, workflow_store.prune, "old workflows pruned")
 
 
 def run_firing_prune(parts: Runtime, window: float, batch: int = SCHEDULES_BATCH) -> int:

@@ -34,6 +34,7 @@ from webapp.api import (
     searching,
     traces,
     usage,
+    workflows,
 )
 from webapp.api.extensions import LIMITER_SCHEME, limiter
 from webapp.infra.broker import redis_keys
@@ -99,6 +100,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
         flow.bp,
         queue_keys.bp,
         schedules.bp,
+        workflows.bp,
         access.bp,
         audit.bp,
         health.bp,

@@ -35,7 +35,9 @@ def has_many(path: str) -> bool:
         >>> has_many("/jobs/batch"), has_many("/batches/01a2/jobs"), has_many("/batches/01a2/close")
         (True, True, False)
     """
-    return path in {"/jobs/batch", "/batches"} or (path.startswith("/batches/") and path.endswith("/jobs"))
+    return path in {"/jobs/batch", "/batches", "/workflows"} or (
+        path.startswith("/batches/") and path.endswith("/jobs")
+    )
 
 
 def json_body() -> object:

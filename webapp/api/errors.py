@@ -89,6 +89,16 @@ from webapp.schedules.errors import (
     ScheduleError,
     UnknownSchedule,
 )
+from webapp.workflows.errors import (
+    NothingToRetry,
+    StepPayloadRefused,
+    UnknownStep,
+    UnknownWorkflow,
+    WorkflowEnded,
+    WorkflowError,
+    WorkflowGone,
+    WorkflowRefused,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +171,13 @@ _STATUS_OF_BATCHES: dict[type[BatchError], HTTPStatus] = {
     BatchGone: HTTPStatus.GONE,
     UnknownBatch: HTTPStatus.NOT_FOUND,
 }
+_STATUS_OF_WORKFLOWS: dict[type[WorkflowError], HTTPStatus] = {
+    NothingToRetry: HTTPStatus.CONFLICT,
+    UnknownStep: HTTPStatus.NOT_FOUND,
+    UnknownWorkflow: HTTPStatus.NOT_FOUND,
+    WorkflowEnded: HTTPStatus.CONFLICT,
+    WorkflowGone: HTTPStatus.GONE,
+}
 
 
 def problem(
@@ -211,6 +228,9 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(ScheduleError, _schedule_error)
     app.register_error_handler(BatchFieldRefused, _field_refused)
     app.register_error_handler(BatchError, _batch_error)
+    app.register_error_handler(WorkflowRefused, _field_refused)
+    app.register_error_handler(StepPayloadRefused, _step_payload_refused)
+    app.register_error_handler(WorkflowError, _workflow_error)
     app.register_error_handler(NotLetIn, _not_let_in)
     app.register_error_handler(AccessError, _access_error)
     app.register_error_handler(QuotaExceeded, _quota_exceeded)
@@ -270,7 +290,7 @@ def _flow_error(error: FlowError) -> Response:
     )
 
 
-def _field_refused(error: FieldRefused | BatchFieldRefused) -> Response:
+def _field_refused(error: FieldRefused | BatchFieldRefused | WorkflowRefused) -> Response:
     return _broken([Breach(field=error.field, rule=error.rule, given=shown(error.given))])
 
 
@@ -282,6 +302,14 @@ def _schedule_error(error: ScheduleError) -> Response:
 def _batch_error(error: BatchError) -> Response:
     status = next(_STATUS_OF_BATCHES[kind] for kind in type(error).__mro__ if kind in _STATUS_OF_BATCHES)
     return problem(status, str(error), retry_after=RETRY_AFTER_RACE if isinstance(error, PartBusy) else None)
+
+
+def _step_payload_refused(error: StepPayloadRefused) -> Response:
+    return _broken(breaches_of(error.error, *error.under, secret=error.secret))
+
+
+def _workflow_error(error: WorkflowError) -> Response:
+    return problem(_STATUS_OF_WORKFLOWS[type(error)], str(error))
 
 
 def _access_error(error: AccessError) -> Response:

@@ -38,6 +38,7 @@ from webapp.queues import backlog
 from webapp.queues.plan import LOOKED_AT
 from webapp.schedules import store as schedule_store
 from webapp.schedules.explain import LATE
+from webapp.workflows import store as workflow_store
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -103,6 +104,10 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "djps_group_ends_age_seconds": (
         "Age of the oldest end of a member of a batch or workflow that is not counted yet; 0 when none waits.",
+        (),
+    ),
+    "djps_workflows_overdue": (
+        "Workflows that were not moved on for more than 10 s although an end of theirs is noted, counted to 1,000.",
         (),
     ),
     "redis_up": ("1 when Redis answered this scrape.", ()),
@@ -244,6 +249,10 @@ def _groups(connection: Connection) -> Found:
     return Found((_single("djps_group_ends_age_seconds", group_store.oldest_note(connection)),))
 
 
+def _workflows(connection: Connection) -> Found:
+    return Found((_single("djps_workflows_overdue", workflow_store.overdue_by_notes(connection, LATE)),))
+
+
 #: Each is asked by itself: one that takes too long costs the others nothing.
 Question = Callable[[Connection], Found]
 QUESTIONS: tuple[Question, ...] = (
@@ -257,6 +266,7 @@ QUESTIONS: tuple[Question, ...] = (
     _audit,
     _schedules,
     _groups,
+    _workflows,
 )
 
 

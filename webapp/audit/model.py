@@ -18,6 +18,10 @@ class Event(StrEnum):
     JOB_RETRY = "job.retry"
     #: Jobs of dead letters were queued again.
     DLQ_REQUEUE = "dlq.requeue"
+    #: A workflow was cancelled.
+    WORKFLOW_CANCEL = "workflow.cancel"
+    #: What failed of a workflow was begun again.
+    WORKFLOW_RETRY = "workflow.retry"
     #: Dead letters were put aside.
     DLQ_DISCARD = "dlq.discard"
     #: A pause or a limit of a queue, a task or a key was changed.

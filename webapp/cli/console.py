@@ -27,15 +27,18 @@ from webapp.infra.postgres import database_errors
 from webapp.infra.telemetry.printable import escaped, escaped_json
 from webapp.jobs.errors import JobError, JobGone, JobNotFound
 from webapp.schedules.errors import ScheduleError, UnknownSchedule
+from webapp.workflows.errors import UnknownStep, UnknownWorkflow, WorkflowError, WorkflowGone
 
 #: Exit codes beside click's own: 0 done, 2 wrong usage.
 REFUSED, NOT_FOUND, SERVER_AWAY, TOO_LATE, INTERRUPTED = 1, 4, 5, 124, 130
 
 #: What is asked about is not there.
 NOT_THERE = (
-    *(JobNotFound, JobGone, UnknownTarget, UnknownKey, UnknownTenant),
-    *(UnknownSchedule, UnknownBatch, BatchGone),
+    *(JobNotFound, JobGone, UnknownTarget, UnknownKey, UnknownTenant, UnknownSchedule),
+    *(UnknownBatch, BatchGone, UnknownWorkflow, WorkflowGone, UnknownStep),
 )
+#: What is refused.
+REFUSALS = (JobError, FlowError, AccessError, ScheduleError, BatchError, WorkflowError)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,7 +75,7 @@ def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
             raise click.UsageError(escaped(str(error))) from None
         except NOT_THERE as error:
             _fail(str(error), NOT_FOUND)
-        except (JobError, FlowError, AccessError, ScheduleError, BatchError) as error:
+        except REFUSALS as error:
             _fail(str(error), REFUSED)
         except SQLAlchemyError as error:
             _fail(_sentence_of(error), SERVER_AWAY)

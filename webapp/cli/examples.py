@@ -60,6 +60,12 @@ EXAMPLES = {
     ),
     "schedules firings": ("schedules firings nightly-report --outcome skipped --limit 5",),
     "schedules versions": ("schedules versions nightly-report --json",),
+    "workflows list": ("workflows list --status failed", "workflows list --name nightly-etl --json"),
+    "workflows show": (f"workflows show {_ID}",),
+    "workflows graph": (f"workflows graph {_ID}",),
+    "workflows explain": (f"workflows explain {_ID}", f"workflows explain {_ID} --step load"),
+    "workflows cancel": (f"workflows cancel {_ID} --reason 'the source is being rebuilt'",),
+    "workflows retry": (f"workflows retry {_ID} --reason 'the source is back'",),
     "queues list": ("queues list", "queues list --json"),
     "queues show": ("queues show default",),
     "queues set": (

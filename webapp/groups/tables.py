@@ -102,6 +102,13 @@ class GroupRecord(Base):
             ),
         ),
         Index("groups_to_retry", "id", postgresql_where=text("retry_until IS NOT NULL")),
+        Index(
+            "groups_deadlines",
+            "deadline",
+            postgresql_where=text(
+                "kind = 'workflow' AND finished_at IS NULL AND cancel_requested_at IS NULL"
+            ),
+        ),
         {"postgresql_with": {"fillfactor": "50"}},
     )
 

@@ -83,7 +83,7 @@ def submit(front: Front, request: Mapping[str, Any]) -> Placed:
     try:
         return front.take(submission)
     except PayloadRefused as error:
-        raise _of_model(error) from error
+        raise of_model(error) from error
 
 
 def submit_many(front: Front, requests: Sequence[Mapping[str, Any]]) -> list[Placed]:
@@ -101,7 +101,7 @@ def submit_many(front: Front, requests: Sequence[Mapping[str, Any]]) -> list[Pla
     if not submissions:
         return []
     answers = [
-        _of_model(one) if isinstance(one, PayloadRefused) else one for one in front.take_many(submissions)
+        of_model(one) if isinstance(one, PayloadRefused) else one for one in front.take_many(submissions)
     ]
     done = [one for one in answers if isinstance(one, Placed)]
     if len(done) < len(answers):
@@ -169,6 +169,6 @@ def _broken(error: ValidationError, *under: str, secret: bool = False) -> Option
     return OptionRefused(field, rule_of(item), "not shown" if secret else given if is_plain else shown(given))
 
 
-def _of_model(error: PayloadRefused) -> OptionRefused:
+def of_model(error: PayloadRefused) -> OptionRefused:
     """The first rule of a handler's model that a payload breaks, in place of how many it breaks."""
     return _broken(error.error, "payload", secret=error.secret)

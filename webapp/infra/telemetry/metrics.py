@@ -55,7 +55,10 @@ HTTP_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 #: What beat asks for, and the message that moves a job to the dead letter queue: all that maintenance runs.
 SWEEPS = (*(plan.name for plan in sweeps.SWEEPS), "bury_job")
 
-jobs_created = Counter("jobs_created_total", "Jobs accepted and stored.")
+jobs_created = Counter(
+    "jobs_created_total",
+    "Jobs accepted and stored; those that came by `djps_submit` within a second after their commit.",
+)
 jobs_completed = Counter("jobs_completed_total", "Jobs that completed.")
 jobs_failed = Counter("jobs_failed_total", "Jobs that went to the dead letter queue.")
 jobs_cancelled = Counter("jobs_cancelled_total", "Jobs that were cancelled on request.")
@@ -132,6 +135,16 @@ batches_ended = Counter(
 batch_events = Counter(
     "djps_batch_events_total", "Jobs that tell of batches: failure, complete, success.", ["event"]
 )
+workflows_ended = Counter(
+    "djps_workflows_ended_total",
+    "Ends of workflows: completed, failed, cancelled; one that goes on after it ended may end again.",
+    ["status"],
+)
+workflow_steps = Counter(
+    "djps_workflow_steps_total",
+    "Steps of workflows by what they came to: completed, failed, cancelled, skipped.",
+    ["status"],
+)
 sweep_runs = Counter(
     "sweep_runs_total", "Runs of what beat asks for, by outcome: completed or failed.", ["sweep", "outcome"]
 )
@@ -153,6 +166,10 @@ for _outcome in ("fired", "buffered", "skipped", "refused", "missed", "paused"):
     schedule_firings.labels(_outcome)
 for _event in ("failure", "complete", "success"):
     batch_events.labels(_event)
+for _status in ("completed", "failed", "cancelled"):
+    workflows_ended.labels(_status)
+for _status in ("completed", "failed", "cancelled", "skipped"):
+    workflow_steps.labels(_status)
 for _reason in ("submitted", "due", "unclaimed", "ticket"):
     jobs_dispatched.labels(_reason)
 for _outcome in ("created", "replayed"):
