@@ -235,7 +235,7 @@ def overdue(connection: Connection, limit: int) -> list[UUID]:
 
 def prune(connection: Connection, *, days: int, limit: int) -> int:
     """Deletes workflows that ended more than so many days ago, with their steps; returns how many."""
-    return connection.execute(_WORKFLOWS["prune"], {"days": days, "limit": limit}).rowcount
+    return int(connection.execute(_WORKFLOWS["prune"], {"days": days, "limit": limit}).scalar_one())
 
 
 def overdue_by_notes(connection: Connection, seconds: float) -> int:
