@@ -230,8 +230,7 @@ class Advance:
 
     def _given(self, steps: Iterable[StepSpec]) -> dict[str, Given]:
         """What the steps have given of which these take something."""
-        sources = [source for step in steps for source in (*step.inputs.values(), step.over) if source]
-        names = {source.step for source in sources}
+        names = _sources_of(steps)
         wanted = [row for row in self._rows if row.name in names]
         completed = [row for row in wanted if row.status is StepStatus.COMPLETED]
         found = store.results(self._connection, [row.job_id for row in completed if row.job_id is not None])
@@ -315,6 +314,12 @@ def _run(connection: Connection, means: Means, workflow: WorkflowRow, *, retries
     advance.retry()
     again = store.find(connection, workflow.id)
     return Advance(connection, means, again or workflow).run()
+
+
+def _sources_of(steps: Iterable[StepSpec]) -> set[str]:
+    """The names of the steps of which these take something."""
+    taken = [source for step in steps for source in (*step.inputs.values(), step.over) if source is not None]
+    return {source.step for source in taken}
 
 
 def _has_begun(row: StepRow) -> bool:
