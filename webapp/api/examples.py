@@ -333,6 +333,25 @@ ATTEMPTS = Examples(
         }
     },
 )
+LOGS = Examples(
+    query={"limit": 200, "after": 41007},
+    answers={
+        200: {
+            "items": [
+                {
+                    "id": 41008,
+                    "attempt": 1,
+                    "at": "2026-11-24T05:02:51.401204Z",
+                    "level": "INFO",
+                    "text": 'page was fetched {"page": 3}',
+                }
+            ],
+            "next_after": None,
+            "dropped": 0,
+            "kept": True,
+        }
+    },
+)
 EXPLAIN = Examples(
     answers={
         200: {
