@@ -44,6 +44,7 @@ import tasks.chunk  # noqa: E402
 import tasks.dead_letter  # noqa: E402
 import tasks.execution  # noqa: E402
 import tasks.sweeps.callbacks  # noqa: E402
+import tasks.sweeps.count_ends  # noqa: E402
 import tasks.sweeps.dispatch  # noqa: E402
 import tasks.sweeps.expire  # noqa: E402
 import tasks.sweeps.keep_history  # noqa: E402

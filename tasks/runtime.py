@@ -13,6 +13,9 @@ from sqlalchemy.pool import NullPool
 from uuid_utils.compat import uuid7
 
 from tasks.processes.file_descriptors import files
+from webapp.batches.course import CallbackTerms
+from webapp.batches.service import Batches
+from webapp.batches.steering import Keeper
 from webapp.flow.book import FlowBook
 from webapp.infra.broker.publish import Broker
 from webapp.infra.postgres.engine import engine_options, watch_idle
@@ -28,6 +31,8 @@ from webapp.queues.outbox import Outbox
 from webapp.schedules.firer import Firer
 from webapp.schedules.making import JobMaker
 from webapp.settings import Settings, current
+from webapp.workflows.advancer import Advancer
+from webapp.workflows.means import Means
 
 #: Connections a forked child keeps open: one runs jobs.
 CHILD_POOL = 1
@@ -48,7 +53,9 @@ class Runtime:
     dispatcher: Dispatcher
     policy: RetryPolicy
     firer: Firer
+    advancer: Advancer
     telling: Telling
+    keeper: Keeper
 
 
 @cache
@@ -77,8 +84,14 @@ def runtime() -> Runtime:
     limits = Limits.of(settings)
     maker = JobMaker(Rules(registry, limits), book, Admission(engine, nullcontext))
     firer = Firer(engine, maker)
+    outbox = Outbox(broker, partial(hand_back, engine), has_thread=False)
+    advancer = Advancer(
+        engine, Means(maker, outbox, settings.max_payload_bytes, CallbackTerms(settings.job_timeout))
+    )
     telling = Telling(engine, registry, limits, settings.max_payload_bytes)
-    return Runtime(settings, engine, broker, book, Dispatcher(engine, broker, book), policy, firer, telling)
+    keeper = Keeper(engine, book, CallbackTerms(settings.job_timeout))
+    dispatcher = Dispatcher(engine, broker, book)
+    return Runtime(settings, engine, broker, book, dispatcher, policy, firer, advancer, telling, keeper)
 
 
 @cache
@@ -92,10 +105,20 @@ def submissions() -> Jobs:
     return Jobs(parts.engine, Rules(registry, Limits.of(parts.settings)), outbox, parts.book)
 
 
+@cache
+def batches() -> Batches:
+    """This process's front door of batches, for members that add some to theirs; made by the first of them."""
+    parts = runtime()
+    rules = Rules(registry, Limits.of(parts.settings))
+    terms = CallbackTerms(parts.settings.job_timeout)
+    return Batches(parts.engine, submissions(), rules, parts.book, callbacks=terms)
+
+
 def forget_parent() -> None:
     """Drops what was inherited by fork: a connection shared by two processes mixes up their answers."""
     runtime.cache_clear()
     submissions.cache_clear()
+    batches.cache_clear()
 
 
 def unpooled_engine() -> Engine:

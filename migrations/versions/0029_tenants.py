@@ -56,6 +56,11 @@ _LONGEST_MARK = 12
 _OTHERS = "tenant_id <> 1"
 
 
+def make_history(more: str) -> str:
+    """The function that makes a day, with the index of tenants and others after it."""
+    return _MAKE.format(more=_BY_TENANT + more)
+
+
 def _days() -> list[str]:
     """The partitions that there are; none where the SQL is only printed."""
     if context.is_offline_mode():
@@ -115,7 +120,7 @@ def upgrade() -> None:
             "ALTER TABLE jobs ADD COLUMN IF NOT EXISTS tenant_id int NOT NULL DEFAULT 1, ADD COLUMN IF NOT EXISTS submitted_by int"
         )
         # A day that is made from here on has its index.
-        op.execute(_MAKE.format(more=_BY_TENANT))
+        op.execute(make_history(""))
         _index("dead_letters_by_tenant", "dead_letters", ["tenant_id", "id"], _OTHERS)
         _index(
             "jobs_tenant_waiting", "jobs_living", ["queue", "tenant_id"], f"status = 'queued' AND {_OTHERS}"

@@ -1,7 +1,8 @@
-"""Scenarios of flow control and schedules: pauses, limits, rates, the turns of keys and their order, firings."""
+"""Scenarios of flow control, schedules and batches: pauses, limits, rates, the turns of keys and their order, firings, counts."""
 
 from __future__ import annotations
 
+from ops.chaos.batch_faults import batches_count_once
 from ops.chaos.limit_faults import limits_hold
 from ops.chaos.order_faults import keys_in_order
 from ops.chaos.pause_faults import QUEUE_PATH, TASK_PATH, pause_under_load
@@ -63,5 +64,13 @@ FLOW = (
         rate=4,
         jobs=60,
         answers=RACED,
+    ),
+    Scenario(
+        "batches",
+        "batches in parts that are sent twice, what adds, runs and counts killed, FLUSHALL, PostgreSQL restarted",
+        batches_count_once,
+        rate=4,
+        jobs=60,
+        answers=(0, *RACED),
     ),
 )

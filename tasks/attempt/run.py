@@ -19,7 +19,10 @@ from tasks.attempt.progress import ProgressReport
 from tasks.attempt.results import Kept, keepable
 from tasks.attempt.soft_limit import SoftLimit
 from tasks.processes import forks, process_state, run_table
-from tasks.runtime import Runtime, submissions
+from tasks.runtime import Runtime, batches, submissions
+from webapp.batches import store as batch_store
+from webapp.batches.inside import BatchFront, OwnBatch
+from webapp.batches.model import Member
 from webapp.infra.postgres import database_errors
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.infra.telemetry import traces
@@ -38,9 +41,10 @@ from webapp.jobs.submitter import OriginFront
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from webapp.infra.telemetry.spans import RunningSpan
+    from webapp.jobs.submission import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +105,7 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> Kept:
         claim.callback_of,
         partial(_tenant_of, parts.engine, claim.id),
         Children(claim.id, claim.attempt, partial(_front_of, parts, claim, place)),
+        OwnBatch(claim.id, partial(_batch_of, parts, claim, place)),
     )
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug("job started", extra={"task": claim.task})
@@ -153,6 +158,18 @@ def _front_of(parts: Runtime, claim: Claim, traceparent: str | None) -> OriginFr
         parts.engine, lambda connection: of_attempt(connection, claim.id, claim.attempt, traceparent)
     )
     return OriginFront(submissions(), origin, parts.settings.max_payload_bytes)
+
+
+def _batch_of(parts: Runtime, claim: Claim, traceparent: str | None) -> BatchFront:
+    """Where the jobs go that an attempt adds to its batch."""
+
+    def look(connection: Connection) -> tuple[UUID | None, Origin]:
+        origin = of_attempt(connection, claim.id, claim.attempt, traceparent)
+        return batch_store.batch_of(connection, claim.id), origin
+
+    batch, origin = in_one_trip(parts.engine, look)
+    member = Member(claim.id, claim.attempt)
+    return BatchFront(batches(), batch, member, origin, largest=parts.settings.max_payload_bytes)
 
 
 def _function_of(claim: Claim) -> HandlerFunction:

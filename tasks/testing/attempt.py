@@ -21,6 +21,7 @@ from tasks.attempt.results import keepable
 from tasks.attempt.soft_limit import SoftLimit
 from tasks.testing.outcome import Cancelled, Completed, Discarded, Failed, Line, Outcome, Retried, Snoozed
 from tasks.testing.submitted import Submitted, SubmittedJobs
+from webapp.batches.inside import OwnBatch
 from webapp.infra.telemetry import logs
 from webapp.jobs.children import Children
 from webapp.jobs.context import JobContext
@@ -47,6 +48,7 @@ def run(
     cancelled: bool | Callable[[], bool] = False,
     job_id: UUID | None = None,
     submitted: Iterable[Submitted] = (),
+    batch: UUID | None = None,
 ) -> Outcome:
     """Runs one attempt of a job in this process, with no server, and says what becomes of the job.
 
@@ -64,6 +66,7 @@ def run(
         backoff: the job's own, as a submission has it.
         cancelled: what `context.cancelled` says.
         job_id: the job's; a new one when None.
+        batch: the batch that the job is a member of; what it adds is among `submitted`, called by its part and its place.
         submitted: what earlier attempts of this job have submitted: with its `job_id` too, what has a name is not submitted again.
 
     Raises:
@@ -89,7 +92,7 @@ def run(
     is_cancelled = cancelled if callable(cancelled) else lambda: bool(cancelled)
     progress: list[Progress] = []
     own_id, number = job_id or uuid7(), retry_count + 1 if attempt is None else attempt
-    front = SubmittedJobs(own_id, submitted)
+    front = SubmittedJobs(own_id, submitted, batch)
     context = JobContext(
         own_id,
         number,
@@ -99,6 +102,7 @@ def run(
         is_cancelled,
         lambda done, total, note: progress.append(said(done, total, note)),
         children=Children(own_id, number, lambda: front),
+        batch=OwnBatch(own_id, lambda: front),
     )
     with _lines() as lines:
         try:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from webapp.batches.requests import Items
+from webapp.batches.service import Added
 from webapp.flow.reach import EVERYTHING
 from webapp.jobs.children import key_of
 from webapp.jobs.errors import JobError, KeyReused, UnknownQueue, UnknownTask
@@ -45,9 +47,12 @@ class SubmittedJobs:
     Args:
         parent: the job that submits.
         before: what earlier attempts of it have submitted.
+        batch: the batch that it is a member of.
     """
 
-    def __init__(self, parent: UUID, before: Iterable[Submitted] = ()) -> None:
+    def __init__(self, parent: UUID, before: Iterable[Submitted] = (), batch: UUID | None = None) -> None:
+        self.batch = batch
+        self._parent = parent
         fields = JobSettings.model_fields
         self.largest: int = fields["max_payload_bytes"].default
         limits = Limits(
@@ -91,3 +96,13 @@ class SubmittedJobs:
             except JobError as error:
                 answers.append(error)
         return answers
+
+    def add(self, part: str, items: Items) -> Added:
+        """Keeps jobs that are added to the batch: each is known by the part and its place."""
+        keyed = [
+            one
+            if one.idempotency_key is not None
+            else replace(one, idempotency_key=key_of(self._parent, f"{part}.{number}"))
+            for number, one in enumerate(items.submissions)
+        ]
+        return Added(items.answers_of(self.take_many(keyed)), is_new=True)

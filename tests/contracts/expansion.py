@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 _IDENTIFIER = r"\"?(?:\w+\.)?(\w+)\"?"
-_CREATED = re.compile(rf"\bCREATE TABLE {_IDENTIFIER}", re.IGNORECASE)
-_INDEXED = re.compile(rf"\bINDEX (?:CONCURRENTLY )?\S+ ON (?:ONLY )?{_IDENTIFIER}", re.IGNORECASE)
+_CREATED = re.compile(rf"\bCREATE TABLE (?:IF NOT EXISTS )?{_IDENTIFIER}", re.IGNORECASE)
+_INDEXED = re.compile(
+    rf"\bINDEX (?:CONCURRENTLY )?(?:IF NOT EXISTS )?\S+ ON (?:ONLY )?{_IDENTIFIER}", re.IGNORECASE
+)
 _ALTERED = re.compile(rf"^\s*(?:ALTER TABLE|UPDATE|DELETE FROM)(?: ONLY)? {_IDENTIFIER}", re.IGNORECASE)
 
 #: Statements that code written for the schema before may break on, or may break.

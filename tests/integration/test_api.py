@@ -43,6 +43,7 @@ ANSWERED = {
     "result_note",
     "tenant",
     "submitted_by",
+    "group_id",
     "key",
     "progress",
 }

@@ -133,6 +133,11 @@ def test_every_example_of_a_request_is_taken(described, client, engine, app):
         job = STATES.get(operation, queued)(engine, task="noop")
         number = access.create(NewKey("an example's", Role.VIEWER), by="a test").key.id
         put(client, "nightly-report", headers={"Authorization": f"Bearer {secret}"}, cron="30 2 * * *")
+        # A stream lasts until its batch is over.
+        is_over = {"close": operation == "watchBatch"}
+        batch = client.post("/batches", json=is_over, headers={"Authorization": f"Bearer {secret}"}).json[
+            "id"
+        ]
         request = {
             "headers": {"Authorization": f"Bearer {secret}"},
             "method": method.upper(),
@@ -148,6 +153,7 @@ def test_every_example_of_a_request_is_taken(described, client, engine, app):
                 key="acme",
                 number=number,
                 schedule="nightly-report",
+                batch_id=batch,
             ),
             **request,
         ) as answer:

@@ -17,7 +17,17 @@ from sqlalchemy.exc import DataError, OperationalError
 
 import celeryconfig
 from tasks.presence import lost_jobs
-from tasks.sweeps import base, expire, keep_history, late_callbacks, prune, recover, repair_lanes, seal_audit
+from tasks.sweeps import (
+    base,
+    count_ends,
+    expire,
+    keep_history,
+    late_callbacks,
+    prune,
+    recover,
+    repair_lanes,
+    seal_audit,
+)
 from tasks.sweeps import callbacks as callbacks_sweep
 from tasks.sweeps import dispatch as dispatch_sweep
 from tasks.sweeps.base import Each, run_guarded
@@ -47,6 +57,7 @@ SWEEPS = {
     "recover_stuck": (recover, "run_recovery"),
     "expire": (expire, "run_expiry"),
     "prune": (prune, "run_prune"),
+    "count_ends": (count_ends, "run_count"),
     "deliver_callbacks": (callbacks_sweep, "run_callbacks"),
     "late_callbacks": (late_callbacks.callbacks, "run_callbacks"),
     "keep_history": (keep_history, "run_keep_history"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 from uuid import UUID
 
 from pydantic import (
@@ -128,6 +128,18 @@ class ListedJob(JobFields):
     model_config = ConfigDict(json_schema_extra=_all_optional)
 
 
+class Paging(Protocol):
+    """What of a query is about the page, and not about what is on it."""
+
+    limit: int
+    cursor: UUID | None
+    fields: Fields
+
+    @property
+    def offset(self) -> int:
+        """Jobs that are passed over."""
+
+
 class PageAnswer(BaseModel):
     """The answer of `GET /jobs`."""
 
@@ -150,7 +162,7 @@ class PageAnswer(BaseModel):
     searched_until: Moment | None = None
 
     @classmethod
-    def of(cls, page: Page, query: PageQuery) -> dict[str, Any]:
+    def of(cls, page: Page, query: Paging) -> dict[str, Any]:
         """The JSON-ready form of a page; what does not apply is left out."""
         answer = cls(
             items=[listed(job, query.fields) for job in page.jobs],

@@ -138,6 +138,7 @@ class JobFields(BaseModel):
     key: str | None
     tenant: str
     submitted_by: int | None
+    group_id: UUID | None
 
     @classmethod
     def of(cls, job: JobRow) -> dict[str, Any]:

@@ -55,6 +55,50 @@ class _NoChildren:
 _NO_CHILDREN = _NoChildren()
 
 
+class OwnBatch(Protocol):
+    """The batch that a job is a member of: `webapp.batches.inside.OwnBatch`."""
+
+    @property
+    def id(self) -> UUID | None:
+        """Its id; None: the job is in no batch. The first question of an attempt is a look at the database."""
+
+    def add(self, jobs: Sequence[Mapping[str, Any]], part: str | None = None) -> list[Placed]:
+        """Adds up to 10,000 jobs to the batch in one transaction, also where it is closed: it is not over while this job runs.
+
+        Args:
+            jobs: for each `payload`, and of the options of a submission what it needs.
+            part: what they are called: an attempt that adds them again gets what an earlier one added. Without a name they are known by
+                their number: what an attempt adds first is what the one before added first.
+
+        Returns:
+            For each its id, and whether it was created now, in their order.
+
+        Raises:
+            NotInBatch: the job is in no batch.
+            JobError: a job breaks a rule, and none was added.
+            SomeRefused: some were refused when the others were added; its `answers` say which.
+            BatchError: the batch is being cancelled, or the part was used for other jobs.
+            sqlalchemy.exc.SQLAlchemyError: the database is away. Let it through, and the job is tried again.
+        """
+
+
+class _NoBatch:
+    """Of a context that was made by hand."""
+
+    id: UUID | None = None
+
+    def add(self, *_: object, **__: object) -> list[Placed]:
+        """Refuses.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("this context was made by hand: its job is in no batch")
+
+
+_NO_BATCH = _NoBatch()
+
+
 class JobContext(NamedTuple):
     """What a running handler knows of its job.
 
@@ -72,6 +116,7 @@ class JobContext(NamedTuple):
         callback_of: the job whose end this one tells of; None for what was submitted.
         tenant_of: looks up the name of the job's tenant.
         children: submits jobs from inside this attempt.
+        batch: the batch that the job is a member of; `add` adds jobs to it.
     """
 
     job_id: UUID
@@ -85,6 +130,7 @@ class JobContext(NamedTuple):
     callback_of: UUID | None = None
     tenant_of: Callable[[], str] = _of_the_default_tenant
     children: ChildJobs = _NO_CHILDREN
+    batch: OwnBatch = _NO_BATCH
 
     @property
     def tenant(self) -> str:

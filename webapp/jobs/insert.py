@@ -114,6 +114,7 @@ def _values(job: NewJob, *, dispatched: bool, terms: Terms | None, as_sent: str 
         "lane": job.lane,
         "tenant": job.tenant.id,
         "submitted_by": job.submitted_by,
+        "group": job.group,
     }
     if terms is not None:
         values |= {
@@ -172,6 +173,7 @@ def new_row(
         key=terms.key and told(terms.key),
         tenant=job.tenant.slug,
         submitted_by=job.submitted_by,
+        group_id=job.group,
         unique_key=None if job.unique is None else told(job.unique.key),
     )
 
@@ -270,8 +272,8 @@ def _insert_some(
         lambda: term_values([job.terms or PLAIN for job in jobs]),
         lambda: {"as_sent": text_array_of(as_sent)},
         lambda: {"lanes": optional_array_of(job.lane for job in jobs)},
-        # A batch is one caller's.
-        lambda: {"tenant": jobs[0].tenant.id, "submitted_by": jobs[0].submitted_by},
+        # They are one caller's, and of one group.
+        lambda: {"tenant": jobs[0].tenant.id, "submitted_by": jobs[0].submitted_by, "group": jobs[0].group},
     )
     for is_given, more in zip(given, of_some, strict=True):
         values |= more() if is_given else {}

@@ -29,7 +29,7 @@ class Has(NamedTuple):
         terms: options of their own.
         as_sent: a payload to be kept as it was sent.
         laned: a lane.
-        owned: a tenant beside the default one, or a key of the API by which they came.
+        owned: a tenant beside the default one, a key of the API by which they came, or a group.
     """
 
     keyed: bool

@@ -53,6 +53,8 @@ class JobRow:
     tenant: str = DEFAULT_SLUG
     #: The number of the key of the API by which it came.
     submitted_by: int | None = None
+    #: The batch or workflow that it belongs to.
+    group_id: UUID | None = None
     #: The unique key that it holds; known where the job is read by itself.
     unique_key: str | None = None
 
@@ -87,6 +89,8 @@ class Claim(NamedTuple):
     backoff: dict[str, float] | list[float] | None = None
     traceparent: str | None = None
     callback_of: UUID | None = None
+    #: The batch or workflow that it belongs to; not said of one that waited in a lane.
+    group_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

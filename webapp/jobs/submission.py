@@ -15,7 +15,7 @@ from webapp.flow.tenant import DEFAULT, Tenant
 from webapp.infra.broker.hints import Hint, Ticket
 from webapp.infra.postgres.literals import json_of
 from webapp.jobs.errors import CallbackRefused, ExpiredAlready, UnknownQueue, UnknownTask
-from webapp.jobs.handlers import Handler, HandlerRegistry
+from webapp.jobs.handlers import DEFAULT_QUEUE, Handler, HandlerRegistry
 from webapp.jobs.options import DEFAULT_PRIORITY, NO_OPTIONS, Options, Terms
 from webapp.jobs.unique import Unique
 from webapp.outbound.urls import TargetRefused, callable_url
@@ -50,6 +50,7 @@ class NewJob:
         unique: which key it is to hold.
         tenant: whose it is; its keys are kept behind that one's mark.
         submitted_by: the number of the key of the API by which it came; None: by none.
+        group: the batch or workflow that it belongs to.
     """
 
     id: UUID
@@ -67,6 +68,7 @@ class NewJob:
     unique: Unique | None = None
     tenant: Tenant = DEFAULT
     submitted_by: int | None = None
+    group: UUID | None = None
 
     @property
     def key(self) -> str | None:
@@ -76,7 +78,7 @@ class NewJob:
     @property
     def is_owned(self) -> bool:
         """True if its row says more than that it is the default tenant's."""
-        return self.submitted_by is not None or self.tenant.id != DEFAULT.id
+        return self.submitted_by is not None or self.group is not None or self.tenant.id != DEFAULT.id
 
     @property
     def ticket(self) -> Ticket:
@@ -191,6 +193,11 @@ class Rules:
         return (
             self.limits.only_known or "task" not in payload or self._registry.get(payload["task"]) is not None
         )
+
+    def queue_of(self, payload: Mapping[str, Any]) -> str:
+        """Where jobs with this payload wait whose submission names no queue; a handler can run them."""
+        found = self._registry.get(payload.get("task")) or self._registry.get(self.limits.default_handler)
+        return DEFAULT_QUEUE if found is None else found.queue
 
     def complete(
         self, submission: Submission, job_id: UUID, origin: Origin, now: datetime, *, suggest: bool = True

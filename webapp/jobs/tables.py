@@ -97,6 +97,8 @@ class JobColumns:
     tenant_id: Mapped[int] = mapped_column(Integer, server_default=text("1"))
     #: The number of the key of the API by which it came. NULL: by none.
     submitted_by: Mapped[int | None] = mapped_column(Integer)
+    #: The batch or workflow that it belongs to. NULL: to none.
+    group_id: Mapped[UUID | None] = mapped_column(Uuid)
 
 
 class Job(JobColumns, Base):
@@ -172,6 +174,7 @@ class LivingJob(JobColumns, Base):
             postgresql_where=text("tags <> '{}'"),
         ),
         Index("jobs_by_key", "key", "id", postgresql_where=text("key IS NOT NULL")),
+        Index("jobs_by_group", "group_id", "id", postgresql_where=text("group_id IS NOT NULL")),
         # Of a key that waits in one queue, the longest waiting first: what a bound of each key counts.
         Index(
             "jobs_key_waiting",

@@ -1,8 +1,8 @@
 -- Stores jobs: one, or a batch.
 --
 -- Lines that end with `-- keyed`, `-- terms`, `-- as sent`, `-- laned` or `-- owned` are left out where no job has an idempotency key, options
--- of its own, a payload that `jsonb` would give back otherwise, a lane, or was submitted with a key of the API: a plain job pays for none. As it
--- stands here the file has it all.
+-- of its own, a payload that `jsonb` would give back otherwise, a lane, a group, or was submitted with a key of the API: a plain job pays for none. As
+-- it stands here the file has it all.
 --
 -- Guard: a key is taken in the statement that stores its job, so there is never one without the other. A key that lives belongs
 -- to its owner, and nothing is stored for it. A job whose id is there already was stored by a first try of the same request.
@@ -20,7 +20,7 @@ INSERT INTO jobs_living (id, task, payload, queue, max_retries, timeout, idempot
                   priority, run_at, expires_at, backoff, tags, callback_url, key,                                   -- terms
                   payload_as_sent,                                                                                  -- as sent
                   lane,                                                                                             -- laned
-                  tenant_id, submitted_by,                                                                          -- owned
+                  tenant_id, submitted_by, group_id,                                                                -- owned
                   dispatched_at)
 SELECT :id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, :idempotency_key, :fingerprint,
        :request_id, :traceparent,
@@ -31,7 +31,7 @@ SELECT :id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, :ide
        CAST(:backoff AS jsonb), CAST(:tags AS text[]), :callback_url, :job_key,                                     -- terms
        CAST(:as_sent AS json),                                                                                      -- as sent
        CAST(:lane AS bigint),                                                                                       -- laned
-       CAST(:tenant AS int), CAST(:submitted_by AS int),                                                            -- owned
+       CAST(:tenant AS int), CAST(:submitted_by AS int), CAST(:group AS uuid),                                      -- owned
        CASE WHEN CAST(:lane AS bigint) IS NOT NULL THEN 'infinity'::timestamptz ELSE                                -- laned
        CASE WHEN :dispatched
              AND greatest(CAST(:run_at AS timestamptz), now() + make_interval(secs => :delay)) <= now()             -- terms
@@ -72,7 +72,7 @@ INSERT INTO jobs_living (id, task, payload, queue, max_retries, timeout, idempot
                   priority, run_at, expires_at, backoff, tags, callback_url, key,                                   -- terms
                   payload_as_sent,                                                                                  -- as sent
                   lane,                                                                                             -- laned
-                  tenant_id, submitted_by,                                                                          -- owned
+                  tenant_id, submitted_by, group_id,                                                                -- owned
                   dispatched_at)
 SELECT id, task, CAST(payload AS jsonb), queue, max_retries, timeout, key, decode(fingerprint, 'hex'),
        :request_id, :traceparent,
@@ -82,7 +82,7 @@ SELECT id, task, CAST(payload AS jsonb), queue, max_retries, timeout, key, decod
        CAST(backoff AS jsonb), ARRAY(SELECT jsonb_array_elements_text(CAST(tags AS jsonb))), callback_url, job_key, -- terms
        CAST(as_sent AS json),                                                                                       -- as sent
        lane,                                                                                                        -- laned
-       CAST(:tenant AS int), CAST(:submitted_by AS int),                                                            -- owned
+       CAST(:tenant AS int), CAST(:submitted_by AS int), CAST(:group AS uuid),                                      -- owned
        CASE WHEN lane IS NOT NULL THEN 'infinity'::timestamptz ELSE                                                 -- laned
        CASE WHEN :dispatched
              AND greatest(run_at, now() + make_interval(secs => delay)) <= now()                                    -- terms
