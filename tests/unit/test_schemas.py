@@ -18,6 +18,7 @@ from webapp.api.schemas import (
     SubmitRequest,
 )
 from webapp.api.strictjson import BadBody, read_json
+from webapp.jobs.filters import Filter
 from webapp.jobs.model import JobRow
 
 
@@ -187,7 +188,8 @@ def test_a_query_out_of_bounds_is_refused(query):
 
 def test_a_query_has_defaults():
     found = PageQuery.model_validate({})
-    assert (found.status, found.limit, found.offset) == (None, 20, 0)
+    assert (found.status, found.limit, found.offset) == ([], 20, 0)
+    assert found.wanted == Filter()
     assert DeadLetterQuery.model_validate({}).limit == 1_000
 
 

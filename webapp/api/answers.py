@@ -7,9 +7,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
+from webapp.api.attempt_schemas import AttemptAnswer
 from webapp.api.dlq_schemas import GroupAnswer, LetterAnswer, ReportAnswer
 from webapp.api.page_schemas import ListedJob, PageAnswer
-from webapp.api.schemas import AttemptAnswer, Breach, JobAnswer
+from webapp.api.schemas import Breach, JobAnswer
 
 
 class _Answer(BaseModel):

@@ -76,6 +76,12 @@ QUEUED: dict[str, Any] = {
     "tenant": "default",
     "submitted_by": 7,
     "group_id": None,
+    "worker_id": None,
+    "lease_expires_at": None,
+    "dispatched_at": "2026-11-24T05:02:36.986841Z",
+    "cancel_requested_at": None,
+    "request_id": REQUEST_ID,
+    "traceparent": None,
     "unique_key": None,
 }
 PROCESSING = QUEUED | {
@@ -83,8 +89,12 @@ PROCESSING = QUEUED | {
     "attempt": 1,
     "updated_at": "2026-11-24T05:02:37.012204Z",
     "last_attempt_at": "2026-11-24T05:02:37.012204Z",
+    "worker_id": "vm:19701:c5d87f52/19712",
+    "lease_expires_at": "2026-11-24T05:03:07.012204Z",
 }
 COMPLETED = PROCESSING | {
+    "worker_id": None,
+    "lease_expires_at": None,
     "status": "completed",
     "result": {"sent": True},
     "updated_at": "2026-11-24T05:02:37.047117Z",
@@ -234,9 +244,11 @@ BATCH = Examples(
 )
 PAGE = Examples(
     query={
-        "status": "completed",
-        "task": "noop",
-        "queue": "default",
+        "status": ["completed"],
+        "task": ["noop"],
+        "queue": ["default"],
+        "not_tag": ["test"],
+        "priority": [5],
         "key": "customer-17",
         "tag": ["invoice"],
         "created_after": "2026-11-24T00:00:00Z",
