@@ -47,6 +47,7 @@ VIEWS = {
     },
     "it is about all queues, so refused": {
         *("audit.index", "metrics.exposition"),
+        *("system.index", "system.one", "system.settings", "system.system"),
         *(
             "access.index",
             "access.create",
@@ -102,6 +103,7 @@ def ask(guarded):
             "number": 1,
             "name": "x.js",
             "schedule": SCHEDULE,
+            "worker": "vm:1:0",
         }
         of_path |= given
         path = re.sub(r"<(?:[a-z]+:)?([a-z_]+)>", lambda one: str(of_path[one[1]]), rule.rule)

@@ -30,6 +30,7 @@ from webapp.api import (
     reads,
     schedules,
     searching,
+    system,
     traces,
     usage,
 )
@@ -97,6 +98,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
         schedules.bp,
         access.bp,
         audit.bp,
+        system.bp,
         health.bp,
         metrics.bp,
         docs.index_bp,
@@ -110,6 +112,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     errors.init_app(app)
     limiter.init_app(app)
     health.init_app(app, settings, engine)
+    system.init_app(app, settings, engine)
     metrics.init_app(app, settings, engine)
     outcomes.init_app(app)
 

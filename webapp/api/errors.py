@@ -80,6 +80,7 @@ from webapp.schedules.errors import (
     ScheduleError,
     UnknownSchedule,
 )
+from webapp.system.errors import NotTold, RedisAway
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,8 @@ DATABASE_TROUBLES = {
 
 #: Seconds after which a client may try again when the database is away.
 RETRY_AFTER_DATABASE = 1
+#: Seconds after which a client may try again when Redis is away.
+RETRY_AFTER_REDIS = 1
 #: Seconds after which a client may try again when another one was quicker: at a key, or at a job.
 RETRY_AFTER_RACE = 1
 #: Seconds after which a client may try again when too many wait.
@@ -203,6 +206,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(TooManySearches, _too_many_searches)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(SQLAlchemyError, _database_error)
+    app.register_error_handler(NotTold, _not_told)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -327,6 +331,13 @@ def _database_error(error: SQLAlchemyError) -> Response:
         extra={"trouble": trouble.value, **database_errors.fields_of(error)},
     )
     return problem(503, DATABASE_TROUBLES[trouble], retry_after=RETRY_AFTER_DATABASE)
+
+
+def _not_told(error: NotTold) -> Response:
+    if not isinstance(error, RedisAway):
+        return problem(404, str(error))
+    logger.warning("request needs Redis, which is away", extra={"error_type": error.error_type})
+    return problem(503, str(error), retry_after=RETRY_AFTER_REDIS)
 
 
 def _unexpected(error: Exception) -> Response:

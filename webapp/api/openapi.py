@@ -53,6 +53,10 @@ _IN_PATH: dict[str, dict[str, Any]] = {
     "key": {"schema": {"type": "string", "minLength": 1, "maxLength": 200}, "example": "acme"},
     "task": {"schema": _NAME, "example": "noop"},
     "schedule": {"schema": {"type": "string", "minLength": 1, "maxLength": 200}, "example": "nightly-report"},
+    "worker": {
+        "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+        "example": "vm:19701:c5d87f52",
+    },
     "number": {"schema": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}, "example": 7},
 }
 #: What any request may be answered before a view sees it: by the server, and by the guard.
