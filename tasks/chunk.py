@@ -275,6 +275,8 @@ def settle_many(parts: Runtime, done: Sequence[End[Claim]], ticket: Ticket | Non
         if not isinstance(error, DATABASE_ERRORS):
             raise
     _note_settled(done, settled)
+    if groups := {one.held.group_id for one in done if one.held.group_id is not None}:
+        parts.advancer.after(groups)
     return following
 
 

@@ -6,25 +6,33 @@ import os
 import socket
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 from uuid_utils.compat import uuid7
 
 from tasks.processes.file_descriptors import files
+from webapp.batches.course import CallbackTerms
+from webapp.batches.service import Batches
+from webapp.batches.steering import Keeper
 from webapp.flow.book import FlowBook
 from webapp.infra.broker.publish import Broker
 from webapp.infra.postgres.engine import engine_options, watch_idle
 from webapp.infra.postgres.hosts import go_through_hosts
 from webapp.jobs.admission import Admission
 from webapp.jobs.handlers import registry
+from webapp.jobs.known import Telling
 from webapp.jobs.retry import RetryPolicy
+from webapp.jobs.service import Jobs
 from webapp.jobs.submission import Limits, Rules
-from webapp.queues.dispatch import Dispatcher
+from webapp.queues.dispatch import Dispatcher, hand_back
+from webapp.queues.outbox import Outbox
 from webapp.schedules.firer import Firer
 from webapp.schedules.making import JobMaker
 from webapp.settings import Settings, current
+from webapp.workflows.advancer import Advancer
+from webapp.workflows.means import Means
 
 #: Connections a forked child keeps open: one runs jobs.
 CHILD_POOL = 1
@@ -45,6 +53,9 @@ class Runtime:
     dispatcher: Dispatcher
     policy: RetryPolicy
     firer: Firer
+    advancer: Advancer
+    telling: Telling
+    keeper: Keeper
 
 
 @cache
@@ -70,14 +81,42 @@ def runtime() -> Runtime:
     files.on_loss(broker.client.give_up)
     policy = RetryPolicy(settings.backoff_base, settings.max_backoff, settings.backoff_jitter)
     book = FlowBook(engine)
-    maker = JobMaker(Rules(registry, Limits.of(settings)), book, Admission(engine, nullcontext))
+    limits = Limits.of(settings)
+    maker = JobMaker(Rules(registry, limits), book, Admission(engine, nullcontext))
     firer = Firer(engine, maker)
-    return Runtime(settings, engine, broker, book, Dispatcher(engine, broker, book), policy, firer)
+    outbox = Outbox(broker, partial(hand_back, engine), has_thread=False)
+    advancer = Advancer(engine, Means(maker, outbox, settings.max_payload_bytes))
+    telling = Telling(engine, registry, limits, settings.max_payload_bytes)
+    keeper = Keeper(engine, book, CallbackTerms(settings.job_timeout))
+    dispatcher = Dispatcher(engine, broker, book)
+    return Runtime(settings, engine, broker, book, dispatcher, policy, firer, advancer, telling, keeper)
+
+
+@cache
+def submissions() -> Jobs:
+    """This process's front door of jobs, for handlers that submit some; made by the first of them.
+
+    Its hints are sent by who submits: a child has no thread that would outlive its job.
+    """
+    parts = runtime()
+    outbox = Outbox(parts.broker, partial(hand_back, parts.engine), has_thread=False)
+    return Jobs(parts.engine, Rules(registry, Limits.of(parts.settings)), outbox, parts.book)
+
+
+@cache
+def batches() -> Batches:
+    """This process's front door of batches, for members that add some to theirs; made by the first of them."""
+    parts = runtime()
+    rules = Rules(registry, Limits.of(parts.settings))
+    terms = CallbackTerms(parts.settings.job_timeout)
+    return Batches(parts.engine, submissions(), rules, parts.book, callbacks=terms)
 
 
 def forget_parent() -> None:
     """Drops what was inherited by fork: a connection shared by two processes mixes up their answers."""
     runtime.cache_clear()
+    submissions.cache_clear()
+    batches.cache_clear()
 
 
 def unpooled_engine() -> Engine:

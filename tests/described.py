@@ -95,6 +95,14 @@ ELSEWHERE = [
     *("listQueues", "getQueue", "pauseQueue", "resumeQueue"),
     *("listTasks", "getTask", "pauseTask", "resumeTask", "listFlowChanges"),
     *("listJobs", "submitJobs", "listDeadLetters", "requeueDeadLetters", "discardDeadLetters"),
+    *("listBatches", "createBatch", "getBatch", "listBatchJobs", "submitBatchJobs", "closeBatch"),
+    *("cancelBatch", "retryBatch", "explainBatch"),
+    # A stream lasts as long as its batch is open.
+    "watchBatch",
+    *("submitWorkflow", "listWorkflows", "getWorkflow", "getWorkflowGraph", "explainWorkflow"),
+    *("listWorkflowSteps", "getWorkflowStep", "cancelWorkflow", "retryWorkflow"),
+    # A stream lasts until its workflow ends.
+    "watchWorkflow",
 ]
 
 

@@ -19,7 +19,7 @@ from uuid_utils.compat import uuid7
 
 from tasks.execution import JobsFailed
 from tasks.presence import lost_jobs
-from tasks.runtime import runtime
+from tasks.runtime import runtime, submissions
 from webapp.access.attempts import FailedAttempts
 from webapp.access.book import KeyBook
 from webapp.dead_letters.model import NewDeadLetter
@@ -74,6 +74,7 @@ def books(application: Flask) -> list[FlowBook | Looks | KeyBook | FailedAttempt
         application.extensions["flow"]._book,
         runtime().book,
         application.extensions["jobs"].admission.looks,
+        submissions().admission.looks,
     ]
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from webapp.audit.service import AuditRecord
     from webapp.flow.book import FlowBook
     from webapp.jobs.submission import Rules
+    from webapp.queues.outbox import Outbox
     from webapp.settings import Settings
 
 
@@ -55,7 +56,6 @@ def create_app(
     from webapp.infra.postgres.engine import engine_options, watch_idle
     from webapp.infra.telemetry import logs, metrics, traces
     from webapp.jobs import handlers
-    from webapp.jobs.service import Jobs
     from webapp.jobs.submission import Limits, Rules
     from webapp.queues.dispatch import hand_back
     from webapp.queues.outbox import Outbox
@@ -103,11 +103,8 @@ def create_app(
     rules = Rules(handlers.registry, Limits.of(settings))
     book = FlowBook(engine)
     audit = app.extensions["audit"] = AuditRecord(engine, current_actor)
-    slots = app.extensions["work_slots"] = WorkSlots(settings.api_threads)
-    app.extensions["jobs"] = Jobs(
-        engine, rules, Outbox(broker, partial(hand_back, engine)), book, slot=slots.slot, audit=audit
-    )
-    _bind_schedules(app, engine, rules, book)
+    app.extensions["work_slots"] = WorkSlots(settings.api_threads)
+    _bind_jobs(app, engine, rules, Outbox(broker, partial(hand_back, engine)), book)
     _bind_flow(app, engine, book, settings)
     _bind_records(app, engine, audit, settings)
     api.init_app(app, settings, engine)
@@ -135,16 +132,37 @@ def _bind_records(app: Flask, engine: Engine, audit: AuditRecord, settings: Sett
     app.extensions["access"] = Access(engine, audit)
 
 
-def _bind_schedules(app: Flask, engine: Engine, rules: Rules, book: FlowBook) -> None:
-    """Gives it the front doors of schedules."""
+def _bind_jobs(app: Flask, engine: Engine, rules: Rules, outbox: Outbox, book: FlowBook) -> None:
+    """Gives it the front doors of jobs, and of what submits jobs by itself."""
+    from webapp.jobs.service import Jobs
     from webapp.schedules.making import JobMaker
     from webapp.schedules.runs import Runs
     from webapp.schedules.service import Schedules
+    from webapp.workflows.means import Means
+    from webapp.workflows.service import Workflows
 
-    audit = app.extensions["audit"]
-    maker = JobMaker(rules, book, app.extensions["jobs"].admission)
+    audit, slot = app.extensions["audit"], app.extensions["work_slots"].slot
+    jobs = app.extensions["jobs"] = Jobs(engine, rules, outbox, book, slot=slot, audit=audit)
+    maker = JobMaker(rules, book, jobs.admission)
     app.extensions["schedules"] = Schedules(engine, maker, audit)
     app.extensions["schedule_runs"] = Runs(engine, maker, audit)
+    settings: Settings = app.extensions["settings"]
+    means = Means(maker, outbox, settings.max_payload_bytes)
+    app.extensions["workflows"] = Workflows(engine, means, audit, retention_days=settings.retention_days)
+    _bind_batches(app, engine, rules, book)
+
+
+def _bind_batches(app: Flask, engine: Engine, rules: Rules, book: FlowBook) -> None:
+    """Gives it the front doors of batches."""
+    from webapp.batches.course import CallbackTerms
+    from webapp.batches.service import Batches
+    from webapp.batches.steering import Keeper, Steering
+
+    audit = app.extensions["audit"]
+    terms = CallbackTerms(app.extensions["settings"].job_timeout)
+    batches = Batches(engine, app.extensions["jobs"], rules, book, callbacks=terms, audit=audit)
+    app.extensions["batches"] = batches
+    app.extensions["batch_steering"] = Steering(engine, batches, Keeper(engine, book, terms), audit)
 
 
 def _bind_flow(app: Flask, engine: Engine, book: FlowBook, settings: Settings) -> None:

@@ -254,7 +254,15 @@ def _list() -> list[Scenario]:
             unharmed=True,
             within=PROMISED_REDIS,
         ),
-        Scenario("msg-duplicate", "every message in the queue three times", duplicate_messages),
+        # Some take their time, so that copies meet a job that runs; as many as two children can do.
+        Scenario(
+            "msg-duplicate",
+            "every message in the queue three times",
+            duplicate_messages,
+            kinds=WITH_MEDIUM,
+            rate=10,
+            jobs=120,
+        ),
         Scenario("msg-shuffle", "messages in another order", shuffle_messages),
         Scenario("msg-drop", "half of the messages are thrown away", drop_messages),
         Scenario("msg-garbage", "noise, pickles, unknown tasks and forged ids in the queues", garbage),

@@ -13,7 +13,10 @@ from ops.logs.lines import LEVELS
 from webapp import VERSION
 
 #: Commands that `flask --app wsgi` has, too; here they reach the stack that runs.
-FORWARDED = ("jobs", "dlq", "schedules", "queues", "tasks", "workers", "access", "audit", "db")
+FORWARDED = (
+    *("jobs", "dlq", "batches", "workflows", "schedules", "queues", "tasks", "workers", "access", "audit"),
+    "db",
+)
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -46,6 +49,8 @@ def parser() -> Parser:
         logs="show the logs of all processes, merged by time",
         jobs="submit jobs, look at them, follow, cancel and retry them",
         dlq="look at dead letters; requeue or discard them",
+        batches="look at batches; close, cancel and retry them",
+        workflows="look at workflows and their steps; cancel and retry them",
         schedules="look at schedules; apply, pause, run and fill them in",
         queues="look at queues; pause and resume them",
         tasks="look at tasks; pause and resume them",

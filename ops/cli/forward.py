@@ -1,4 +1,4 @@
-"""`ops jobs|dlq|schedules|queues|tasks|workers|access|audit|db`: the commands of `flask --app wsgi`, in the environment of the stack that runs."""
+"""`ops jobs|dlq|batches|schedules|queues|tasks|workers|access|audit|db`: the commands of `flask --app wsgi`, in the environment of the stack that runs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ NOTED = ("database_url", "redis_url", "redis_prefix", "handlers", "default_handl
 READING = frozenset(
     {("jobs", name) for name in ("list", "show", "explain", "watch", "tail", "wait")}
     | {("dlq", name) for name in ("list", "groups")}
+    | {("batches", name) for name in ("list", "show", "explain")}
     | {("schedules", name) for name in ("list", "show", "next", "firings", "versions", "explain")}
     | {(kind, name) for kind in ("queues", "tasks") for name in ("list", "show", "history")}
     | {("workers", "list")}

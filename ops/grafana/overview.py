@@ -21,6 +21,7 @@ def overview() -> builder.Dashboard:
             ("Objectives", _objectives()),
             ("Jobs", _jobs()),
             ("Schedules", _schedules()),
+            ("Batches", _batches()),
             ("HTTP", _http()),
             ("Parts", _parts()),
         ],
@@ -238,6 +239,56 @@ def _schedules() -> list[object]:
             "short",
             "Due for more than 10 s and not fired: no maintenance worker looks at them, or there are very many.",
             [Line("max(djps_schedules_overdue)", "overdue")],
+            width=8,
+        ),
+        graph(
+            "Ends of workflows",
+            "ops",
+            "How they came out; one that is retried may end again.",
+            [Line("sum by (status) (rate(djps_workflows_ended_total[$__rate_interval]))", "{{status}}")],
+            width=8,
+        ),
+        graph(
+            "Ends of steps",
+            "ops",
+            "Of workflows; skipped ones did not run.",
+            [Line("sum by (status) (rate(djps_workflow_steps_total[$__rate_interval]))", "{{status}}")],
+            width=8,
+        ),
+        graph(
+            "Workflows that are not moved on",
+            "short",
+            "An end of a step is noted for more than 10 s: no maintenance worker looks at it.",
+            [Line("max(djps_workflows_overdue)", "overdue")],
+            width=8,
+        ),
+    ]
+
+
+def _batches() -> list[object]:
+    return [
+        graph(
+            "Batches",
+            "ops",
+            "Made, and over: one that goes on after its end, as failed members were queued again, ends anew.",
+            [
+                Line("sum(rate(djps_batches_created_total[$__rate_interval]))", "made"),
+                Line("sum(rate(djps_batches_ended_total[$__rate_interval]))", "over"),
+            ],
+            width=8,
+        ),
+        graph(
+            "What batches tell",
+            "ops",
+            "Jobs that were made at the first failure of a batch, at its end, and when all have completed.",
+            [Line("sum by (event) (rate(djps_batch_events_total[$__rate_interval]))", "{{event}}")],
+            width=8,
+        ),
+        graph(
+            "Ends that are not counted",
+            "s",
+            "Age of the oldest; above a few seconds no maintenance worker counts, or it does not keep up.",
+            [Line("max(djps_group_ends_age_seconds)", "oldest")],
             width=8,
         ),
     ]

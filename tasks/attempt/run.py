@@ -18,23 +18,32 @@ from tasks.attempt.progress import ProgressReport
 from tasks.attempt.results import Kept, keepable
 from tasks.attempt.soft_limit import SoftLimit
 from tasks.processes import forks, process_state, run_table
-from tasks.runtime import Runtime
+from tasks.runtime import Runtime, batches, submissions
+from webapp.batches import store as batch_store
+from webapp.batches.inside import BatchFront, OwnBatch
+from webapp.batches.model import Member
 from webapp.infra.postgres import database_errors
 from webapp.infra.postgres.engine import in_one_trip
 from webapp.infra.telemetry import traces
 from webapp.infra.telemetry.traceparent import here
 from webapp.jobs import store
+from webapp.jobs.children import Children
+from webapp.jobs.context import JobContext
 from webapp.jobs.errors import Cancelled, JobTimeout, Snooze
-from webapp.jobs.handlers import HandlerFunction, JobContext, registry
+from webapp.jobs.handlers import HandlerFunction, registry
+from webapp.jobs.known import check_late, is_of_a_transaction
 from webapp.jobs.model import Claim
+from webapp.jobs.origins import of_attempt
 from webapp.jobs.states import AttemptOutcome
+from webapp.jobs.submitter import OriginFront
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from webapp.infra.telemetry.spans import RunningSpan
+    from webapp.jobs.submission import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +90,7 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> Kept:
     state = process_state.kept()
     started = time.monotonic()
     progress = ProgressReport(parts.engine, claim)
+    place = here() or claim.traceparent
     context = JobContext(
         claim.id,
         claim.attempt,
@@ -89,9 +99,11 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> Kept:
         handler_log.logger,
         CancelWatch(parts.engine, claim),
         progress,
-        here() or claim.traceparent,
+        place,
         claim.callback_of,
         partial(_tenant_of, parts.engine, claim.id),
+        Children(claim.id, claim.attempt, partial(_front_of, parts, claim, place)),
+        OwnBatch(claim.id, partial(_batch_of, parts, claim, place)),
     )
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug("job started", extra={"task": claim.task})
@@ -127,8 +139,30 @@ def _tenant_of(engine: Engine, job_id: UUID) -> str:
     return in_one_trip(engine, lambda connection: store.tenant_of(connection, job_id))
 
 
+def _front_of(parts: Runtime, claim: Claim, traceparent: str | None) -> OriginFront:
+    """Where the jobs go that an attempt submits."""
+    origin = in_one_trip(
+        parts.engine, lambda connection: of_attempt(connection, claim.id, claim.attempt, traceparent)
+    )
+    return OriginFront(submissions(), origin, parts.settings.max_payload_bytes)
+
+
+def _batch_of(parts: Runtime, claim: Claim, traceparent: str | None) -> BatchFront:
+    """Where the jobs go that an attempt adds to its batch."""
+
+    def look(connection: Connection) -> tuple[UUID | None, Origin]:
+        origin = of_attempt(connection, claim.id, claim.attempt, traceparent)
+        return batch_store.batch_of(connection, claim.id), origin
+
+    batch, origin = in_one_trip(parts.engine, look)
+    member = Member(claim.id, claim.attempt)
+    return BatchFront(batches(), batch, member, origin, largest=parts.settings.max_payload_bytes)
+
+
 def _function_of(claim: Claim) -> HandlerFunction:
     found = registry.get(claim.task)
     if found is None:
         raise HandlerMissing(claim.task)
+    if found.model is not None and is_of_a_transaction(claim.request_id):
+        check_late(found, claim.payload)
     return callable_of(found)

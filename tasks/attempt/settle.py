@@ -63,6 +63,9 @@ def settle_completed(parts: Runtime, claim: Claim, kept: Kept) -> None:
     if status is not None:
         metrics.jobs_completed.inc()
         logger.info("job completed", extra={"task": claim.task, "waited_seconds": round(claim.waited, 3)})
+        if claim.group_id is not None:
+            # What waits for it in a workflow need not wait for the dispatcher's next look.
+            parts.advancer.after([claim.group_id])
 
 
 def settle_failed(parts: Runtime, failed: AttemptFailed) -> JobStatus | None:

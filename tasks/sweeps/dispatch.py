@@ -1,4 +1,4 @@
-"""The sweep that has schedules fire and sends due jobs to their broker queues.
+"""The sweep that moves workflows on, has schedules fire and sends due jobs to their broker queues.
 
 Like every sweep it is a function that returns a count, and a Celery task around it. Any number of beats and workers may run
 it at once: rows are taken with `FOR UPDATE SKIP LOCKED`.
@@ -37,9 +37,9 @@ def dispatch_due() -> None:
 
 
 def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
-    """Fires schedules that are due, and fills every broker queue from what is due; returns how many messages were sent.
+    """Moves workflows on, fires schedules that are due, and fills every broker queue from what is due; returns how many messages were sent.
 
-    Where there are no schedules, one look of a run says so.
+    Where there are no schedules, one look of a run says so. Of workflows each look asks two indexes, which are empty where there are none.
 
     Args:
         window: seconds to go on looking for what becomes due; 0 looks once.
@@ -50,7 +50,9 @@ def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
     next_time: float | None = 0.0
     with Each("queue") as each:
         each.do("refill", parts.dispatcher.refill)
+        each.do("handlers", parts.telling.turn)
         while True:
+            each.do("workflows", parts.advancer.turn)
             if next_time is not None:
                 next_time = each.do("schedules", parts.firer.turn)
             each.do("bring back", partial(parts.dispatcher.bring_back, queues))

@@ -10,11 +10,13 @@ from sqlalchemy import Connection
 
 from tasks.runtime import Runtime, runtime
 from tasks.sweeps.base import Each, sweep
+from webapp.batches import steering_store as batches
 from webapp.flow import store as flow_store
 from webapp.jobs import insert, retention, unique_keys
 from webapp.schedules import store as schedule_store
 from webapp.schedules.firer import FIRST
 from webapp.settings import sweeps
+from webapp.workflows import store as workflow_store
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,10 @@ PLAN = sweeps.PRUNE
 REST = 3.0
 #: Schedules in one transaction: of each a thousand firings are passed over.
 SCHEDULES_BATCH = 200
+#: Batches in one transaction: each may have a hundred parts.
+BATCHES_BATCH = 100
+#: Workflows in one transaction: each may have a thousand steps.
+WORKFLOWS_BATCH = 50
 
 
 @sweep(PLAN)
@@ -35,6 +41,8 @@ def prune() -> None:
         each.do("final jobs", lambda: run_prune(parts, PLAN.seconds))
         each.do("changes", lambda: run_change_prune(parts, PLAN.seconds))
         each.do("firings", lambda: run_firing_prune(parts, PLAN.seconds))
+        each.do("batches", lambda: run_batch_prune(parts, PLAN.seconds))
+        each.do("workflows", lambda: run_workflow_prune(parts, PLAN.seconds))
         each.do("times", lambda: run_renewal(parts))
 
 
@@ -91,6 +99,26 @@ def run_change_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> 
         batch: rows in one transaction.
     """
     return _prune_old(parts, window, batch, flow_store.prune_changes, "old changes of flow pruned")
+
+
+def run_batch_prune(parts: Runtime, window: float, batch: int = BATCHES_BATCH) -> int:
+    """Deletes batches that ended long ago, with their parts; returns how many.
+
+    Args:
+        window: seconds after which the rest is left to the next run.
+        batch: batches in one transaction.
+    """
+    return _prune_old(parts, window, batch, batches.prune, "old batches pruned")
+
+
+def run_workflow_prune(parts: Runtime, window: float, batch: int = WORKFLOWS_BATCH) -> int:
+    """Deletes workflows that ended long ago, with their steps; returns how many.
+
+    Args:
+        window: seconds after which the rest is left to the next run.
+        batch: workflows in one transaction.
+    """
+    return _prune_old(parts, window, batch, workflow_store.prune, "old workflows pruned")
 
 
 def run_firing_prune(parts: Runtime, window: float, batch: int = SCHEDULES_BATCH) -> int:

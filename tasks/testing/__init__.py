@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tasks.testing.attempt import run
 from tasks.testing.outcome import Cancelled, Completed, Discarded, Failed, Line, Outcome, Retried, Snoozed
+from tasks.testing.submitted import Submitted
 
 __all__ = [
     "Cancelled",
@@ -14,5 +15,6 @@ __all__ = [
     "Outcome",
     "Retried",
     "Snoozed",
+    "Submitted",
     "run",
 ]

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypedDict
 from uuid import UUID
@@ -20,11 +20,15 @@ from tasks.attempt.progress import Progress, said
 from tasks.attempt.results import keepable
 from tasks.attempt.soft_limit import SoftLimit
 from tasks.testing.outcome import Cancelled, Completed, Discarded, Failed, Line, Outcome, Retried, Snoozed
+from tasks.testing.submitted import Submitted, SubmittedJobs
+from webapp.batches.inside import OwnBatch
 from webapp.infra.telemetry import logs
+from webapp.jobs.children import Children
+from webapp.jobs.context import JobContext
 from webapp.jobs.error_report import ErrorReport
 from webapp.jobs.error_text import trace_of
 from webapp.jobs.errors import JobTimeout, UnknownTask, meant
-from webapp.jobs.handlers import Handler, HandlerFunction, JobContext, registry
+from webapp.jobs.handlers import Handler, HandlerFunction, registry
 from webapp.jobs.retry import ComeBack, DeathReason, GiveUp, RetryPolicy, TryAgain
 from webapp.settings.jobs import JobSettings
 
@@ -43,6 +47,8 @@ def run(
     backoff: dict[str, float] | list[float] | None = None,
     cancelled: bool | Callable[[], bool] = False,
     job_id: UUID | None = None,
+    submitted: Iterable[Submitted] = (),
+    batch: UUID | None = None,
 ) -> Outcome:
     """Runs one attempt of a job in this process, with no server, and says what becomes of the job.
 
@@ -60,6 +66,8 @@ def run(
         backoff: the job's own, as a submission has it.
         cancelled: what `context.cancelled` says.
         job_id: the job's; a new one when None.
+        batch: the batch that the job is a member of; what it adds is among `submitted`, called by its part and its place.
+        submitted: what earlier attempts of this job have submitted: with its `job_id` too, what has a name is not submitted again.
 
     Raises:
         UnknownTask: no handler has this name.
@@ -83,14 +91,18 @@ def run(
     limit = _first(timeout, found.timeout, _default("job_timeout"))
     is_cancelled = cancelled if callable(cancelled) else lambda: bool(cancelled)
     progress: list[Progress] = []
+    own_id, number = job_id or uuid7(), retry_count + 1 if attempt is None else attempt
+    front = SubmittedJobs(own_id, submitted, batch)
     context = JobContext(
-        job_id or uuid7(),
-        retry_count + 1 if attempt is None else attempt,
+        own_id,
+        number,
         retry_count,
         time.monotonic() + limit,
         handler_log.logger,
         is_cancelled,
         lambda done, total, note: progress.append(said(done, total, note)),
+        children=Children(own_id, number, lambda: front),
+        batch=OwnBatch(own_id, lambda: front),
     )
     with _lines() as lines:
         try:
@@ -103,8 +115,9 @@ def run(
                 result_note=kept.note,
                 progress=tuple(progress),
                 lines=tuple(lines),
+                submitted=tuple(front.made),
             )
-    seen = _Seen(progress=tuple(progress), lines=tuple(lines))
+    seen = _Seen(progress=tuple(progress), lines=tuple(lines), submitted=tuple(front.made))
     if is_cancelled():
         return Cancelled(exception=ended.exception, error=ended.error, **seen)
     policy = RetryPolicy().of_job(found.backoff if backoff is None else backoff)
@@ -117,6 +130,7 @@ class _Seen(TypedDict):
 
     progress: tuple[Progress, ...]
     lines: tuple[Line, ...]
+    submitted: tuple[Submitted, ...]
 
 
 class _Ended:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tasks.attempt.progress import Progress
+from tasks.testing.submitted import Submitted
 from webapp.jobs.error_report import ErrorReport
 
 
@@ -31,10 +32,12 @@ class Outcome:
     Args:
         progress: what `context.progress` was told, in order; a client sees two a second at most, and the last one.
         lines: what was logged, in order.
+        submitted: the jobs that it submitted, in order; without those that were there before.
     """
 
     progress: tuple[Progress, ...] = ()
     lines: tuple[Line, ...] = ()
+    submitted: tuple[Submitted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ KUSTOMIZATION = console.ROOT / "ops" / "kubernetes" / "kustomization.yaml"
 VERBS = {
     *("submit", "list", "get", "watch", "explain", "cancel", "retry"),
     *("group", "requeue", "discard", "check", "pause", "resume", "set", "delete"),
-    *("create", "rotate", "revoke"),
+    *("create", "rotate", "revoke", "close"),
     *("run", "backfill", "preview"),
 }
 

@@ -135,6 +135,11 @@ def test_every_example_of_a_request_is_taken(described, client, engine, app, red
         number = access.create(NewKey("an example's", Role.VIEWER), by="a test").key.id
         heartbeats.beat(redis, "vm:1:0", 30, "{}")
         put(client, "nightly-report", headers={"Authorization": f"Bearer {secret}"}, cron="30 2 * * *")
+        # A stream lasts until its batch is over.
+        is_over = {"close": operation == "watchBatch"}
+        batch = client.post("/batches", json=is_over, headers={"Authorization": f"Bearer {secret}"}).json[
+            "id"
+        ]
         request = {
             "headers": {"Authorization": f"Bearer {secret}"},
             "method": method.upper(),
@@ -151,6 +156,7 @@ def test_every_example_of_a_request_is_taken(described, client, engine, app, red
                 number=number,
                 schedule="nightly-report",
                 worker="vm:1:0",
+                batch_id=batch,
             ),
             **request,
         ) as answer:

@@ -28,6 +28,7 @@ from webapp.jobs.history import Period
 from webapp.jobs.model import Claim
 from webapp.jobs.search import COUNTED_UP_TO
 from webapp.jobs.unseen import unseen
+from webapp.workflows import store as workflows
 
 #: Days of history before today; the tables have tomorrow as well.
 DAYS = 60
@@ -157,6 +158,8 @@ BOUNDED = {
         connection, DeadLetterFilter(), limit=9, offset=0
     ),
     "jobs/cancel ask": control.ask_cancel,
+    "workflows/steps jobs": lambda connection, job: workflows.job_statuses(connection, [job]),
+    "workflows/steps results": lambda connection, job: workflows.results(connection, [job]),
     "flow/looks ends": lambda connection, _: connection.execute(look_store._ENDS, ENDS),
     "flow/looks key_ends": lambda connection, _: connection.execute(
         look_store._KEY_ENDS, ENDS | {"key": "a"}

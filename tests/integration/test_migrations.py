@@ -26,7 +26,9 @@ TABLES = {
     *("tenants", "access_keys", "access_secrets", "access_state"),
     *("audit_events", "audit_events_rest", "audit_seals"),
     *("schedules", "schedule_versions", "firings"),
-    *("groups", "group_ends"),
+    "workflow_steps",
+    *("known_handlers", "submission_rules", "uncounted_jobs"),
+    *("groups", "group_ends", "batch_parts"),
 }
 
 

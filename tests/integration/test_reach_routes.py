@@ -28,10 +28,18 @@ VIEWS = {
         *("control.cancel", "control.retry", "control.attempts", "control.explain"),
         *("dlq.requeue_one", "dlq.discard_one"),
     },
+    "a workflow of another queue is not there": {
+        *("workflows.one", "workflows.events", "workflows.graph", "workflows.explain"),
+        *("workflows.steps", "workflows.step", "workflows.cancel", "workflows.retry"),
+    },
     "a schedule of another queue is not there": {
         *("schedules.one", "schedules.delete", "schedules.pause", "schedules.resume", "schedules.run"),
         *("schedules.backfill", "schedules.firings", "schedules.versions", "schedules.next_times"),
         "schedules.explain",
+    },
+    "a batch of another key is not there": {
+        *("batch_following.show", "batch_following.events", "batches.members", "batches.add"),
+        *("batches.close", "batches.cancel", "batches.retry", "batches.explain"),
     },
     "another queue is not there": {
         *("flow.queue", "flow.limit_queue", "flow.unlimit_queue", "flow.pause_queue", "flow.resume_queue"),
@@ -40,8 +48,11 @@ VIEWS = {
     "its answer is the same whatever other queues hold": {
         *("jobs.index", "dlq.index", "dlq.letters", "dlq.groups"),
         *("flow.queues", "flow.changes", "dlq.requeue_many", "dlq.discard_many", "schedules.index"),
+        *("batches.index", "workflows.index"),
     },
-    "another queue takes nothing from it": {"jobs.submit", "batch.submit_many", "schedules.put"},
+    "another queue takes nothing from it": {
+        *("jobs.submit", "batch.submit_many", "schedules.put", "batches.create", "workflows.submit"),
+    },
     "what runs in all queues is not changed": {
         *("flow.limit_task", "flow.unlimit_task", "flow.pause_task", "flow.resume_task"),
     },
@@ -68,6 +79,9 @@ _JOB = {"payload": {"task": "noop"}, "queue": OTHER}
 BODIES = {
     "jobs.submit": _JOB,
     "batch.submit_many": {"jobs": [_JOB]},
+    "batches.create": {"on_complete": _JOB},
+    "batches.add": {"part": "a", "jobs": [_JOB]},
+    "workflows.submit": {"steps": {"a": _JOB}},
     "flow.limit_queue": {"concurrency": 1},
     "flow.limit_task": {"concurrency": 1},
     "queue_keys.put": {"paused": True},
@@ -102,8 +116,11 @@ def ask(guarded):
             "task": "noop",
             "number": 1,
             "name": "x.js",
+            "workflow_id": uuid7(),
+            "step": CANARY,
             "schedule": SCHEDULE,
             "worker": "vm:1:0",
+            "batch_id": uuid7(),
         }
         of_path |= given
         path = re.sub(r"<(?:[a-z]+:)?([a-z_]+)>", lambda one: str(of_path[one[1]]), rule.rule)
@@ -134,9 +151,13 @@ def held(engine, guarded, handle):
             (f"/queues/{OTHER}/keys/{CANARY}", "PUT", {"concurrency": 1, "why": CANARY}),
             (f"/schedules/{SCHEDULE}", "PUT", schedule),
             (f"/schedules/{SCHEDULE}/run", "POST", {"why": CANARY}),
+            ("/batches", "POST", {"name": CANARY, "jobs": [of_other], "on_complete": of_other}),
         ):
             answer = send(path, method=method, json=body)
             assert answer.status_code in {200, 201}, answer.text
+        fill.batch = answer.json["id"]
+        workflow = {"name": CANARY, "steps": {CANARY: of_other, "b": {"payload": {"task": "noop"}}}}
+        fill.workflow = send("/workflows", method="POST", json=workflow).json["id"]
         return jobs
 
     return fill
@@ -172,7 +193,8 @@ def test_no_view_names_or_changes_what_belongs_to_another_queue(guarded, ask, he
     for kind in VIEWS:
         for rule, method in called(guarded, kind):
             for job in jobs:
-                answer = ask(rule, method, job_id=job.id)
+                given = {"job_id": job.id, "batch_id": held.batch, "workflow_id": held.workflow}
+                answer = ask(rule, method, **given)
                 # A path that was asked for may be said again.
                 told = answer.text.replace(str(job.id), "").replace(f"/keys/{CANARY}", "")
                 assert not [word for word in (CANARY, *named) if word in told], (method, rule, told)
@@ -188,6 +210,24 @@ def test_a_view_of_one_job_answers_as_for_one_that_is_not_there(guarded, ask, he
         assert unknown.status_code == 404, (rule, unknown.text)
         for job in jobs:
             assert without_names(ask(rule, method, job_id=job.id)) == without_names(unknown), (method, rule)
+
+
+def test_a_view_of_one_batch_answers_as_for_one_that_is_not_there(guarded, ask, held):
+    held()
+    for rule, method in called(guarded, "a batch of another key is not there"):
+        unknown = ask(rule, method)
+        assert unknown.status_code == 404, (rule, unknown.text)
+        theirs = ask(rule, method, batch_id=held.batch)
+        assert without_names(theirs) == without_names(unknown), (method, rule)
+
+
+def test_a_view_of_one_workflow_answers_as_for_one_that_is_not_there(guarded, ask, held):
+    held()
+    for rule, method in called(guarded, "a workflow of another queue is not there"):
+        unknown = ask(rule, method)
+        assert unknown.status_code == 404, (rule, unknown.text)
+        theirs = ask(rule, method, workflow_id=held.workflow)
+        assert without_names(theirs) == without_names(unknown), (method, rule)
 
 
 def test_a_view_of_one_schedule_answers_as_for_one_that_is_not_there(guarded, ask, held):

@@ -23,15 +23,26 @@ VIEWS = {
         *("control.cancel", "control.retry", "control.attempts", "control.explain"),
         *("dlq.requeue_one", "dlq.discard_one"),
     },
+    "a batch of another tenant is not there": {
+        *("batch_following.show", "batch_following.events", "batches.members", "batches.add"),
+        *("batches.close", "batches.cancel", "batches.retry", "batches.explain"),
+    },
+    "a workflow of another tenant is not there": {
+        *("workflows.one", "workflows.events", "workflows.graph", "workflows.explain"),
+        *("workflows.steps", "workflows.step", "workflows.cancel", "workflows.retry"),
+    },
     "a queue of another tenant is not there": {
         *("flow.queue", "flow.limit_queue", "flow.unlimit_queue", "flow.pause_queue", "flow.resume_queue"),
         *("queue_keys.page", "queue_keys.one", "queue_keys.put", "queue_keys.forget"),
     },
     "its answer is the same whatever other tenants have": {
         *("jobs.index", "dlq.index", "dlq.letters", "dlq.groups", "dlq.requeue_many", "dlq.discard_many"),
-        *("flow.queues", "flow.changes", "audit.index", "access.index"),
+        *("flow.queues", "flow.changes", "audit.index", "access.index", "batches.index"),
+        "workflows.index",
     },
-    "a queue of another tenant takes nothing from it": {"jobs.submit", "batch.submit_many"},
+    "a queue of another tenant takes nothing from it": {
+        *("jobs.submit", "batch.submit_many", "batches.create", "workflows.submit"),
+    },
     "what tenants share is not changed": {
         *("flow.limit_task", "flow.unlimit_task", "flow.pause_task", "flow.resume_task"),
     },
@@ -55,6 +66,9 @@ _JOB = {"payload": {"task": "noop"}, "queue": THEIRS}
 BODIES = {
     "jobs.submit": _JOB,
     "batch.submit_many": {"jobs": [_JOB]},
+    "batches.create": {"on_complete": _JOB},
+    "batches.add": {"part": "a", "jobs": [_JOB]},
+    "workflows.submit": {"steps": {"a": _JOB}},
     "flow.limit_queue": {"concurrency": 1},
     "flow.limit_task": {"concurrency": 1},
     "queue_keys.put": {"paused": True},
@@ -93,7 +107,10 @@ def ask(guarded):
             "task": "noop",
             "number": 1,
             "name": "x.js",
+            "workflow_id": uuid7(),
+            "step": CANARY,
             "schedule": "nightly",
+            "batch_id": uuid7(),
         }
         of_path |= given
         path = re.sub(r"<(?:[a-z]+:)?([a-z_]+)>", lambda one: str(of_path[one[1]]), rule.rule)
@@ -119,11 +136,15 @@ def held(engine, guarded):
             (f"/queues/{THEIRS}/pause", "POST", {"why": CANARY}),
             (f"/queues/{THEIRS}/keys/{CANARY}", "PUT", {"concurrency": 1, "why": CANARY}),
             ("/access/keys", "POST", {"name": CANARY, "role": "viewer"}),
+            ("/batches", "POST", {"name": CANARY, "jobs": [{"payload": {"task": "noop", "card": CANARY}}]}),
         ):
             answer = theirs(path, method=method, json=body)
             assert answer.status_code < 300, answer.text
+        fill.batch = answer.json["id"]
         answer = ours("/access/keys", method="POST", json={"name": CANARY, "role": "viewer"})
         assert answer.status_code == 201, answer.text
+        workflow = {"name": CANARY, "steps": {CANARY: {"payload": {"task": "noop", "card": CANARY}}}}
+        fill.workflow = theirs("/workflows", method="POST", json=workflow).json["id"]
         return jobs
 
     fill.key = theirs.key
@@ -152,7 +173,8 @@ def test_no_view_names_or_changes_what_belongs_to_another_tenant(guarded, ask, h
     for kind in VIEWS:
         for rule, method in called(guarded, kind):
             for job in jobs:
-                answer = ask(rule, method, job_id=job.id, number=held.key.id)
+                given = {"number": held.key.id, "batch_id": held.batch, "workflow_id": held.workflow}
+                answer = ask(rule, method, job_id=job.id, **given)
                 # A path that was asked for may be said again.
                 told = answer.text.replace(str(job.id), "").replace(f"/keys/{CANARY}", "")
                 assert not [word for word in (CANARY, *named) if word in told], (method, rule, told)
@@ -168,6 +190,24 @@ def test_a_view_of_one_job_answers_as_for_one_that_is_not_there(guarded, ask, he
         assert unknown.status_code == 404, (rule, unknown.text)
         for job in jobs:
             assert without_names(ask(rule, method, job_id=job.id)) == without_names(unknown), (method, rule)
+
+
+def test_a_view_of_one_batch_answers_as_for_one_that_is_not_there(guarded, ask, held):
+    held()
+    for rule, method in called(guarded, "a batch of another tenant is not there"):
+        unknown = ask(rule, method)
+        assert unknown.status_code == 404, (rule, unknown.text)
+        theirs = ask(rule, method, batch_id=held.batch)
+        assert without_names(theirs) == without_names(unknown), (method, rule)
+
+
+def test_a_view_of_one_workflow_answers_as_for_one_that_is_not_there(guarded, ask, held):
+    held()
+    for rule, method in called(guarded, "a workflow of another tenant is not there"):
+        unknown = ask(rule, method)
+        assert unknown.status_code == 404, (rule, unknown.text)
+        theirs = ask(rule, method, workflow_id=held.workflow)
+        assert without_names(theirs) == without_names(unknown), (method, rule)
 
 
 def test_a_view_of_one_queue_answers_as_for_one_that_is_not_there(guarded, ask, held):

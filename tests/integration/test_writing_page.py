@@ -55,6 +55,16 @@ assert done.result == {"lines": 300}
 assert [step.note for step in done.progress] == ["page 1", "page 2", "page 3"]
 assert isinstance(testing.run("export", {"pages": 3}, cancelled=True), testing.Cancelled)
 """
+INVOICE = """
+from uuid import UUID
+from tasks import testing
+import invoice_handlers
+order = {"to": "ada@example.org", "pages": 2}
+first = testing.run("print-invoice", order, job_id=UUID(int=1))
+assert [one.name for one in first.submitted] == ["mail", "page.0", "page.1"], first
+again = testing.run("print-invoice", order, job_id=UUID(int=1), retry_count=1, submitted=first.submitted)
+assert (again.submitted, again.result) == ((), first.result), again
+"""
 #: The smallest Django project with a model.
 DJANGO = {
     "project.py": "SECRET_KEY = 'x'\nINSTALLED_APPS = ['shop']\nDEFAULT_AUTO_FIELD = 'django.db.models.AutoField'\n"
@@ -85,7 +95,12 @@ def run(folder, script):
 
 @pytest.mark.parametrize(
     ("file", "script"),
-    [("orders_handlers.py", ORDERS), ("basket_handlers.py", BASKET), ("export_handlers.py", EXPORT)],
+    [
+        ("orders_handlers.py", ORDERS),
+        ("basket_handlers.py", BASKET),
+        ("export_handlers.py", EXPORT),
+        ("invoice_handlers.py", INVOICE),
+    ],
 )
 def test_a_handler_of_the_page(tmp_path, file, script):
     (tmp_path / file).write_text(BLOCKS[file])
@@ -105,4 +120,5 @@ def test_every_handler_of_the_page_is_run_here():
         "shop_handlers.py",
         "basket_handlers.py",
         "export_handlers.py",
+        "invoice_handlers.py",
     }

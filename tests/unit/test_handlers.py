@@ -8,7 +8,8 @@ from uuid import uuid4
 import pytest
 
 from webapp.jobs import handlers
-from webapp.jobs.handlers import Handler, HandlerRegistry, JobContext, load
+from webapp.jobs.context import JobContext
+from webapp.jobs.handlers import Handler, HandlerRegistry, load
 from webapp.jobs.options import MAX_DELAY
 from webapp.settings import SettingsError
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.attempt.results import keepable
-from webapp.api.schemas import SubmitRequest
 from webapp.jobs.callbacks import Ending, payload_of
 from webapp.jobs.nesting import MAX_DEPTH, MAX_READ_DEPTH, is_deeper, readable
+from webapp.jobs.request import SubmitRequest
 
 
 def lists(depth):

@@ -6,10 +6,10 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from webapp.api.breaches import breaches_of
-from webapp.api.schemas import SubmitRequest
 from webapp.jobs.errors import PayloadRefused
 from webapp.jobs.handlers import Handler, HandlerRegistry
 from webapp.jobs.options import MAX_DELAY, NO_OPTIONS, Options, checked_backoff, checked_number
+from webapp.jobs.request import SubmitRequest
 from webapp.jobs.submission import Submission, fingerprint
 
 NOW = datetime.now(UTC)

@@ -12,14 +12,12 @@ from pydantic import ValidationError
 from webapp.api.breaches import breaches_of
 from webapp.api.dlq_schemas import DeadLetterQuery
 from webapp.api.page_schemas import PageQuery
-from webapp.api.schemas import (
-    MAX_DEPTH,
-    JobAnswer,
-    SubmitRequest,
-)
+from webapp.api.schemas import JobAnswer
 from webapp.api.strictjson import BadBody, read_json
 from webapp.jobs.filters import Filter
 from webapp.jobs.model import JobRow
+from webapp.jobs.nesting import MAX_DEPTH
+from webapp.jobs.request import SubmitRequest
 
 
 def nested(depth, opening, closing, core):

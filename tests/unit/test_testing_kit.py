@@ -13,9 +13,10 @@ from pydantic import BaseModel
 
 from tasks import testing
 from webapp.jobs import Cancelled, Discard, Retry, Snooze, handler
-from webapp.jobs.errors import JobTimeout, PayloadRefused, UnknownTask
+from webapp.jobs.errors import JobTimeout, KeyReused, OptionRefused, PayloadRefused, UnknownTask
 from webapp.jobs.functions import NeverRan
 from webapp.jobs.handlers import registry
+from webapp.jobs.submitter import SomeRefused
 
 
 @pytest.fixture
@@ -189,3 +190,39 @@ def test_a_name_that_no_handler_has_is_refused():
 def test_what_ends_a_test_ends_it(error):
     with pytest.raises(type(error)):
         testing.run(raises(error))
+
+
+def test_what_a_handler_submits_is_told_and_a_name_is_not_submitted_again():
+    def submit(payload, context):
+        receipt = context.submit({"task": "noop", "order": 7}, name="receipt", priority=7)
+        context.submit_many([{"payload": {"task": "noop"}, "tags": ["a"]}])
+        if context.attempt == 1:
+            raise Retry
+        return {"created": receipt.created}
+
+    first = testing.run(submit, job_id=UUID(int=7))
+    named, other = first.submitted
+    assert (named.name, named.payload, named.options.priority) == (
+        "receipt",
+        {"task": "noop", "order": 7},
+        7,
+    )
+    assert (other.name, other.options.tags) == (None, ("a",))
+    second = testing.run(submit, job_id=UUID(int=7), retry_count=1, submitted=first.submitted)
+    assert (second.result, [one.name for one in second.submitted]) == ({"created": False}, [None])
+
+
+def test_a_child_that_would_be_refused_is_refused(registered):
+    handler("known")(lambda payload, context: None)
+
+    def submit(payload, context):
+        with pytest.raises(OptionRefused, match="priority must be at most 9"):
+            context.submit({"task": "noop"}, priority=10)
+        with pytest.raises(SomeRefused, match=r"jobs\.0: expires_at must be after now"):
+            context.submit_many([{"payload": {"task": "known"}, "expires_at": "2020-01-01T00:00:00Z"}])
+        context.submit({"task": "noop"}, name="a")
+        context.submit({"task": "noop", "other": True}, name="a")
+
+    ended = testing.run(submit)
+    assert isinstance(ended.exception, KeyReused)
+    assert [one.name for one in ended.submitted] == ["a"]

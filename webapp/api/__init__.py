@@ -12,6 +12,8 @@ from webapp.api import (
     access,
     audit,
     batch,
+    batch_following,
+    batches,
     bodies,
     callers,
     control,
@@ -33,6 +35,7 @@ from webapp.api import (
     system,
     traces,
     usage,
+    workflows,
 )
 from webapp.api.extensions import LIMITER_SCHEME, limiter
 from webapp.infra.broker import redis_keys
@@ -92,10 +95,13 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
         batch.bp,
         following.bp,
         control.bp,
+        batches.bp,
+        batch_following.bp,
         dlq.bp,
         flow.bp,
         queue_keys.bp,
         schedules.bp,
+        workflows.bp,
         access.bp,
         audit.bp,
         system.bp,

@@ -22,10 +22,11 @@ from webapp.access.model import (
     scopes_of,
 )
 from webapp.access.quotas import MOST, MOST_OF_TENANT, Quotas, quotas_of
-from webapp.api.schemas import Moment, printable
+from webapp.api.schemas import Moment
 from webapp.flow.tenant import DEFAULT_SLUG
 from webapp.infra.jsontext import iso
 from webapp.jobs.handlers import NAME
+from webapp.jobs.request import printable
 
 #: Most networks from which one key may be used.
 MAX_NETWORKS = 20

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from webapp.api.dlq_schemas import Time
-from webapp.api.schemas import Moment, printable
+from webapp.api.schemas import Moment
 from webapp.audit.model import AuditEvent, AuditFilter, Event, Named
 from webapp.flow.tenant import DEFAULT_SLUG
+from webapp.jobs.request import printable
 
 #: Longest name of an actor or a target, characters.
 MAX_NAME = 500

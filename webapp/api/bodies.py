@@ -24,8 +24,20 @@ def largest_batch(largest_body: int) -> int:
 
 def largest_of(settings: Settings) -> Callable[[str], int]:
     """The size of the largest body that a path takes, bytes."""
-    sizes = {"/jobs/batch": largest_batch(settings.max_payload_bytes)}
-    return lambda path: sizes.get(path, settings.max_payload_bytes)
+    of_one, of_many = settings.max_payload_bytes, largest_batch(settings.max_payload_bytes)
+    return lambda path: of_many if has_many(path) else of_one
+
+
+def has_many(path: str) -> bool:
+    """True if the bodies of a path have many jobs.
+
+    Example:
+        >>> has_many("/jobs/batch"), has_many("/batches/01a2/jobs"), has_many("/batches/01a2/close")
+        (True, True, False)
+    """
+    return path in {"/jobs/batch", "/batches", "/workflows"} or (
+        path.startswith("/batches/") and path.endswith("/jobs")
+    )
 
 
 def json_body() -> object:

@@ -1,42 +1,26 @@
-"""Rules that a request broke, in the words of JSON: which field, which rule, what was given."""
+"""Rules that a request broke, as an answer names them: which field, which rule, what was given.
+
+The words are those of `webapp/jobs/broken_rules.py`, which programs that submit without HTTP are told as well.
+"""
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from webapp.api.schemas import SHAPES, Breach
+from webapp.jobs.broken_rules import field_of, rule_of, shown
 
-#: Most broken rules named in one answer.
+#: Most broken rules that are named in one answer: who sent ten thousand of them looks at the first ones.
 MAX_BREACHES = 20
 
-#: Rules that pydantic words for Python programmers, in the words of JSON; braces take a rule's own values.
-_RULES = {
-    "bool_type": "must be true or false",
-    "enum": "must be {expected}",
-    "finite_number": "must be a finite number",
-    "float_parsing": "must be a number",
-    "float_type": "must be a number",
-    "greater_than": "must be more than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "int_from_float": "must be an integer",
-    "int_parsing": "must be an integer",
-    "int_type": "must be an integer",
-    "less_than_equal": "must be at most {le}",
-    "list_type": "must be an array",
-    "literal_error": "must be {expected}",
-    "string_too_long": "must have at most {max_length} characters",
-    "string_too_short": "must have at least {min_length} characters",
-    "too_long": "must have at most {max_length} items",
-    "too_short": "must have at least {min_length} items",
-    "uuid_parsing": "must be a UUID",
-    "uuid_type": "must be a UUID",
-    "dict_type": "must be a JSON object",
-    "model_type": "must be a JSON object",
-    "string_type": "must be a string",
-    "missing": "is required",
-    "extra_forbidden": "is not a field of this request",
-}
+
+class Breach(BaseModel):
+    """One rule that a request broke."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    field: str
+    rule: str
+    given: str
 
 
 def breaches_of(error: ValidationError, *under: str, secret: bool = False) -> list[Breach]:
@@ -48,29 +32,9 @@ def breaches_of(error: ValidationError, *under: str, secret: bool = False) -> li
     """
     return [
         Breach(
-            field=".".join(str(part) for part in (*under, *item["loc"]) if part not in SHAPES)[:200]
-            or "body",
-            rule=_rule(item),
+            field=field_of(item, *under) or "body",
+            rule=rule_of(item),
             given="not shown" if secret else shown(item["input"]),
         )
         for item in error.errors(include_url=False)[:MAX_BREACHES]
     ]
-
-
-def _rule(item: ErrorDetails) -> str:
-    """The rule in our words, or in its author's own."""
-    words = _RULES.get(item["type"])
-    if words is None:
-        return item["msg"].removeprefix("Value error, ")
-    return words.format(**{name: _plain(value) for name, value in item.get("ctx", {}).items()})
-
-
-def _plain(value: object) -> object:
-    """A bound without a `.0`."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def shown(value: object) -> str:
-    """A value as it is repeated to who gave it: short, and in ASCII."""
-    text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
-    return text[:100].encode("ascii", "backslashreplace").decode()

@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 JOBS, BATCHES, DEAD_LETTERS = "Jobs", "Batches", "Dead letters"
+WORKFLOWS = "Workflows"
 SCHEDULES, FLOW, ACCESS, OPERATIONS = "Schedules", "Flow control", "Access", "Operations"
 
 #: The tags in their order, each with its description.
 TAGS = {
     JOBS: "Submit a job, follow it, and control it.",
-    BATCHES: "Submit many jobs in one request and one transaction.",
+    BATCHES: "Submit many jobs in one request and one transaction; or count jobs together, however many, and be told when they have ended.",
+    WORKFLOWS: "Jobs that wait for each other: submit them together, follow them, and begin again from what failed.",
     DEAD_LETTERS: "Jobs that failed for good: look at them, group them by error, queue them again or put them aside.",
     SCHEDULES: "Jobs that DJPS submits by itself, by cron or every so many seconds: make, steer and look at them.",
     FLOW: "Queues and tasks: how much waits, pause and resume them, see who did.",
@@ -84,6 +86,26 @@ NAMES = {
     "control.explain": Name("explainJob", JOBS),
     "control.cancel": Name("cancelJob", JOBS),
     "control.retry": Name("retryJob", JOBS),
+    "batches.index": Name("listBatches", BATCHES),
+    "batches.create": Name("createBatch", BATCHES),
+    "batch_following.show": Name("getBatch", BATCHES),
+    "batch_following.events": Name("watchBatch", BATCHES),
+    "batches.members": Name("listBatchJobs", BATCHES),
+    "batches.add": Name("submitBatchJobs", BATCHES),
+    "batches.close": Name("closeBatch", BATCHES),
+    "batches.cancel": Name("cancelBatch", BATCHES),
+    "batches.retry": Name("retryBatch", BATCHES),
+    "batches.explain": Name("explainBatch", BATCHES),
+    "workflows.submit": Name("submitWorkflow", WORKFLOWS),
+    "workflows.index": Name("listWorkflows", WORKFLOWS),
+    "workflows.one": Name("getWorkflow", WORKFLOWS),
+    "workflows.events": Name("watchWorkflow", WORKFLOWS),
+    "workflows.graph": Name("getWorkflowGraph", WORKFLOWS),
+    "workflows.explain": Name("explainWorkflow", WORKFLOWS),
+    "workflows.steps": Name("listWorkflowSteps", WORKFLOWS),
+    "workflows.step": Name("getWorkflowStep", WORKFLOWS),
+    "workflows.cancel": Name("cancelWorkflow", WORKFLOWS),
+    "workflows.retry": Name("retryWorkflow", WORKFLOWS),
     "dlq.index": Name("listDeadLetters", DEAD_LETTERS),
     "dlq.groups": Name("groupDeadLetters", DEAD_LETTERS),
     "dlq.letters": Name("listDeadLetterRecords", DEAD_LETTERS),

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from webapp.api.page_schemas import Fields
-from webapp.api.schemas import MAX_OFFSET, MAX_REASON, Ahead, Moment, may_be_redacted, moment, printable
+from webapp.api.schemas import MAX_OFFSET, MAX_REASON, Moment, may_be_redacted
 from webapp.dead_letters.model import (
     DeadLetter,
     DeadLetterFilter,
@@ -25,6 +25,7 @@ from webapp.dead_letters.model import (
     Report,
     ResolveRequest,
 )
+from webapp.jobs.request import Ahead, moment, printable
 
 #: Most jobs in one selection.
 MAX_SELECTION = 1_000

@@ -31,11 +31,19 @@ from webapp.access.errors import (
 )
 from webapp.api import outcomes
 from webapp.api.actors import note_refusal
-from webapp.api.breaches import breaches_of, shown
+from webapp.api.breaches import Breach, breaches_of
 from webapp.api.extensions import limiter
-from webapp.api.schemas import Breach, Problem
+from webapp.api.schemas import Problem
 from webapp.api.searching import TooManySearches
 from webapp.api.strictjson import BadBody
+from webapp.batches.errors import (
+    BatchConflict,
+    BatchError,
+    BatchFieldRefused,
+    BatchGone,
+    PartBusy,
+    UnknownBatch,
+)
 from webapp.flow.errors import (
     FlowError,
     NotInOrder,
@@ -49,6 +57,7 @@ from webapp.flow.errors import (
 from webapp.infra.postgres import database_errors
 from webapp.infra.postgres.database_errors import Trouble
 from webapp.infra.telemetry import metrics
+from webapp.jobs.broken_rules import shown
 from webapp.jobs.errors import (
     JobBusy,
     JobEnded,
@@ -81,6 +90,16 @@ from webapp.schedules.errors import (
     UnknownSchedule,
 )
 from webapp.system.errors import NotTold, RedisAway
+from webapp.workflows.errors import (
+    NothingToRetry,
+    StepPayloadRefused,
+    UnknownStep,
+    UnknownWorkflow,
+    WorkflowEnded,
+    WorkflowError,
+    WorkflowGone,
+    WorkflowRefused,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +169,18 @@ _STATUS_OF_SCHEDULES: dict[type[ScheduleError], HTTPStatus] = {
     ScheduleChanged: HTTPStatus.PRECONDITION_FAILED,
     UnknownSchedule: HTTPStatus.NOT_FOUND,
 }
+_STATUS_OF_BATCHES: dict[type[BatchError], HTTPStatus] = {
+    BatchConflict: HTTPStatus.CONFLICT,
+    BatchGone: HTTPStatus.GONE,
+    UnknownBatch: HTTPStatus.NOT_FOUND,
+}
+_STATUS_OF_WORKFLOWS: dict[type[WorkflowError], HTTPStatus] = {
+    NothingToRetry: HTTPStatus.CONFLICT,
+    UnknownStep: HTTPStatus.NOT_FOUND,
+    UnknownWorkflow: HTTPStatus.NOT_FOUND,
+    WorkflowEnded: HTTPStatus.CONFLICT,
+    WorkflowGone: HTTPStatus.GONE,
+}
 
 
 def problem(
@@ -198,6 +229,11 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(FlowError, _flow_error)
     app.register_error_handler(FieldRefused, _field_refused)
     app.register_error_handler(ScheduleError, _schedule_error)
+    app.register_error_handler(BatchFieldRefused, _field_refused)
+    app.register_error_handler(BatchError, _batch_error)
+    app.register_error_handler(WorkflowRefused, _field_refused)
+    app.register_error_handler(StepPayloadRefused, _step_payload_refused)
+    app.register_error_handler(WorkflowError, _workflow_error)
     app.register_error_handler(NotLetIn, _not_let_in)
     app.register_error_handler(AccessError, _access_error)
     app.register_error_handler(QuotaExceeded, _quota_exceeded)
@@ -258,13 +294,26 @@ def _flow_error(error: FlowError) -> Response:
     )
 
 
-def _field_refused(error: FieldRefused) -> Response:
+def _field_refused(error: FieldRefused | BatchFieldRefused | WorkflowRefused) -> Response:
     return _broken([Breach(field=error.field, rule=error.rule, given=shown(error.given))])
 
 
 def _schedule_error(error: ScheduleError) -> Response:
     status = next(_STATUS_OF_SCHEDULES[kind] for kind in type(error).__mro__ if kind in _STATUS_OF_SCHEDULES)
     return problem(status, str(error))
+
+
+def _batch_error(error: BatchError) -> Response:
+    status = next(_STATUS_OF_BATCHES[kind] for kind in type(error).__mro__ if kind in _STATUS_OF_BATCHES)
+    return problem(status, str(error), retry_after=RETRY_AFTER_RACE if isinstance(error, PartBusy) else None)
+
+
+def _step_payload_refused(error: StepPayloadRefused) -> Response:
+    return _broken(breaches_of(error.error, *error.under, secret=error.secret))
+
+
+def _workflow_error(error: WorkflowError) -> Response:
+    return problem(_STATUS_OF_WORKFLOWS[type(error)], str(error))
 
 
 def _access_error(error: AccessError) -> Response:

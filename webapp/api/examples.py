@@ -39,6 +39,7 @@ class Examples:
 
 
 JOB_ID = "01a20bef-39a4-708b-810a-9290cba9a0bf"
+WORKFLOW_ID = "01a20bef-39b1-7c52-9d0e-52a7c06ee1b4"
 OTHER_ID = "01a20bef-39c9-7245-9b70-997d89a16688"
 REQUEST_ID = "01a20bef-39c9-703a-b60c-6f46b0297cd2"
 TRACEBACK = (

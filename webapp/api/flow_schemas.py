@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from webapp.api.dlq_schemas import Words
-from webapp.api.schemas import Moment, printable
+from webapp.api.schemas import Moment
 from webapp.flow.admission import LEAST_AGE, MOST_AGE, MOST_DEPTH, MOST_KEY_DEPTH, Bounds
 from webapp.flow.limits import (
     LEAST_AGEING,
@@ -22,6 +22,7 @@ from webapp.flow.limits import (
     Rate,
 )
 from webapp.flow.model import FlowChange, FlowState
+from webapp.jobs.request import printable
 from webapp.queues.listing import QueueState
 
 #: Longest name of a target, characters: its kind, the name of a queue or task, and a key.

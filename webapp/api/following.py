@@ -97,7 +97,12 @@ def _watched(jobs: Jobs, job: JobRow, within: Reach) -> JobRow:
         return job
 
 
-def _enter(job_id: UUID) -> Watch:
+def enter(job_id: UUID) -> Watch:
+    """Begins to watch a job or a group for the caller of this request.
+
+    Raises:
+        TooManyWaiters, QuotaExceeded: as many wait as may.
+    """
     left = usage.wait()
     try:
         return cast("Watchers", current_app.extensions["watchers"]).enter(
@@ -111,7 +116,7 @@ def _enter(job_id: UUID) -> Watch:
 @contextmanager
 def closing_watch(job_id: UUID) -> Iterator[Watch]:
     """Watches a job for the length of a block."""
-    watch = _enter(job_id)
+    watch = enter(job_id)
     try:
         yield watch
     finally:
@@ -171,7 +176,7 @@ def events(job_id: str) -> Response:
     known = request.headers.get("Last-Event-ID", "")
     if job.status in FINAL and known == event_id(job):
         return Response(status=204)
-    watch = _enter(job.id)
+    watch = enter(job.id)
     slots = work_slots()
     try:
         job = _watched(jobs, job, within)

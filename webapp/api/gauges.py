@@ -26,6 +26,7 @@ from webapp.audit import seal_store
 from webapp.flow import lanes
 from webapp.flow import store as flow_store
 from webapp.flow.reach import EVERYTHING
+from webapp.groups import store as group_store
 from webapp.infra.broker import heartbeats
 from webapp.infra.broker.room import waiting_in
 from webapp.infra.postgres import deadlines
@@ -37,6 +38,7 @@ from webapp.queues import backlog
 from webapp.queues.plan import LOOKED_AT
 from webapp.schedules import store as schedule_store
 from webapp.schedules.explain import LATE
+from webapp.workflows import store as workflow_store
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -98,6 +100,14 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "djps_schedules_overdue": (
         "Schedules that are due for more than 10 s and have not fired, counted to 10,000.",
+        (),
+    ),
+    "djps_group_ends_age_seconds": (
+        "Age of the oldest end of a member of a batch or workflow that is not counted yet; 0 when none waits.",
+        (),
+    ),
+    "djps_workflows_overdue": (
+        "Workflows that were not moved on for more than 10 s although an end of theirs is noted, counted to 1,000.",
         (),
     ),
     "redis_up": ("1 when Redis answered this scrape.", ()),
@@ -235,6 +245,14 @@ def _schedules(connection: Connection) -> Found:
     return Found((_single("djps_schedules_overdue", schedule_store.overdue(connection, LATE)),))
 
 
+def _groups(connection: Connection) -> Found:
+    return Found((_single("djps_group_ends_age_seconds", group_store.oldest_note(connection)),))
+
+
+def _workflows(connection: Connection) -> Found:
+    return Found((_single("djps_workflows_overdue", workflow_store.overdue_by_notes(connection, LATE)),))
+
+
 #: Each is asked by itself: one that takes too long costs the others nothing.
 Question = Callable[[Connection], Found]
 QUESTIONS: tuple[Question, ...] = (
@@ -247,6 +265,8 @@ QUESTIONS: tuple[Question, ...] = (
     _history,
     _audit,
     _schedules,
+    _groups,
+    _workflows,
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TypeVar, cast
+from typing import ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from flask import Blueprint, Response, current_app, jsonify, request
@@ -20,12 +20,14 @@ from webapp.api.keys import ANSWER_HEADERS, HEADER, HELD, REPLACED, REPLAYED, on
 from webapp.api.openapi import documented
 from webapp.api.page_schemas import PageAnswer, PageQuery, large_of
 from webapp.api.redaction import all_shown, shown
-from webapp.api.schemas import JobAnswer, SubmitRequest
+from webapp.api.schemas import JobAnswer
 from webapp.api.searching import searching
+from webapp.jobs.request import SubmitRequest
 from webapp.jobs.service import Jobs
 
 bp = Blueprint("jobs", __name__)
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -39,13 +41,13 @@ def rate_limit() -> str:
     return cast("str", current_app.extensions["settings"].rate_limit)
 
 
-def limited(view: Callable[[], T]) -> Callable[[], T]:
+def limited(view: Callable[P, T]) -> Callable[P, T]:
     """Limits a view's calls by one key or address to RATE_LIMIT; without one the limiter is not even asked."""
-    counted: Callable[[], T] = limiter.limit(rate_limit)(view)
+    counted: Callable[P, T] = limiter.limit(rate_limit)(view)
 
     @wraps(view)
-    def as_set() -> T:
-        return counted() if rate_limit() else view()
+    def as_set(*args: P.args, **kwargs: P.kwargs) -> T:
+        return counted(*args, **kwargs) if rate_limit() else view(*args, **kwargs)
 
     return as_set
 

@@ -22,8 +22,9 @@ from werkzeug.routing import Rule
 
 from webapp import VERSION
 from webapp.access.model import Need, Openness
+from webapp.api.batch_examples import BATCH_ID
 from webapp.api.contents import INTRODUCTION, NAMES, SUMMARY, TAGS
-from webapp.api.examples import JOB_ID, OPENAPI, PROBLEMS, Examples
+from webapp.api.examples import JOB_ID, OPENAPI, PROBLEMS, WORKFLOW_ID, Examples
 from webapp.api.needs import layers_of, needs
 from webapp.api.schemas import Problem
 from webapp.jobs.handlers import NAME
@@ -49,6 +50,7 @@ _NAME = {"type": "string", "pattern": f"^{NAME.pattern}$"}
 #: What a path may name, with an example.
 _IN_PATH: dict[str, dict[str, Any]] = {
     JOB_PARAMETER: {"schema": {"type": "string", "format": "uuid"}, "example": JOB_ID},
+    "batch_id": {"schema": {"type": "string", "format": "uuid"}, "example": BATCH_ID},
     "queue": {"schema": _NAME, "example": "default"},
     "key": {"schema": {"type": "string", "minLength": 1, "maxLength": 200}, "example": "acme"},
     "task": {"schema": _NAME, "example": "noop"},
@@ -57,6 +59,8 @@ _IN_PATH: dict[str, dict[str, Any]] = {
         "schema": {"type": "string", "minLength": 1, "maxLength": 200},
         "example": "vm:19701:c5d87f52",
     },
+    "workflow_id": {"schema": {"type": "string", "format": "uuid"}, "example": WORKFLOW_ID},
+    "step": {"schema": {"type": "string", "minLength": 1, "maxLength": 120}, "example": "load"},
     "number": {"schema": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}, "example": 7},
 }
 #: What any request may be answered before a view sees it: by the server, and by the guard.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 from uuid import UUID
 
 from pydantic import (
@@ -17,24 +17,14 @@ from pydantic import (
     model_validator,
 )
 
-from webapp.api.schemas import (
-    MAX_OFFSET,
-    JobFields,
-    JobKey,
-    Moment,
-    Name,
-    OneTag,
-    keepable,
-    may_be_redacted,
-    moment,
-    printable,
-)
+from webapp.api.schemas import MAX_OFFSET, JobFields, Moment, may_be_redacted
 from webapp.api.strictjson import BadBody, read_json
 from webapp.jobs import options
 from webapp.jobs.error_text import short
 from webapp.jobs.filters import Filter
 from webapp.jobs.model import JobRow
 from webapp.jobs.pages import LARGE, READ_IF_WANTED, Page
+from webapp.jobs.request import JobKey, Name, OneTag, keepable, moment, printable
 from webapp.jobs.retention import made_at
 from webapp.jobs.states import JobStatus
 
@@ -222,6 +212,18 @@ class ListedJob(JobFields):
     result_bytes: int | None
 
 
+class Paging(Protocol):
+    """What of a query is about the page, and not about what is on it."""
+
+    limit: int
+    cursor: UUID | None
+    fields: Fields
+
+    @property
+    def offset(self) -> int:
+        """Jobs that are passed over."""
+
+
 class PageAnswer(BaseModel):
     """The answer of `GET /jobs`."""
 
@@ -244,7 +246,7 @@ class PageAnswer(BaseModel):
     searched_until: Moment | None = None
 
     @classmethod
-    def of(cls, page: Page, query: PageQuery) -> dict[str, Any]:
+    def of(cls, page: Page, query: Paging) -> dict[str, Any]:
         """The JSON-ready form of a page; what does not apply is left out."""
         answer = cls(
             items=[listed(job, query.fields) for job in page.jobs],

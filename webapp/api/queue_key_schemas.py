@@ -9,10 +9,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 from webapp.api.dlq_schemas import Words
 from webapp.api.flow_schemas import RateLimit
-from webapp.api.schemas import JobKey, Moment, printable
+from webapp.api.schemas import Moment
 from webapp.flow.limits import LEAST_WEIGHT, MOST_CONCURRENCY, MOST_WEIGHT
 from webapp.flow.model import KeyFigures, KeyRank, KeyState, KeyTarget, Pause, RankedKeys
 from webapp.jobs.options import MAX_JOB_KEY_LENGTH
+from webapp.jobs.request import JobKey, printable
 
 
 class _Given(BaseModel):

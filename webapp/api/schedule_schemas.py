@@ -9,9 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 from webapp.api.dlq_schemas import RATES, Words
 from webapp.api.dlq_schemas import Time as AnyTime
-from webapp.api.schemas import Backoff, JobKey, Tags, keepable, printable
-from webapp.api.unique_schemas import UniqueJob
 from webapp.jobs import options
+from webapp.jobs.request import Backoff, JobKey, Tags, keepable, printable
+from webapp.jobs.unique_request import UniqueJob
 from webapp.outbound.urls import MAX_URL, written_url
 from webapp.schedules import cron, zones
 from webapp.schedules.cron import LONGEST as LONGEST_CRON

@@ -40,12 +40,12 @@ from webapp.api.schedule_schemas import (
     SteerRequest,
     part_of_path,
 )
-from webapp.api.schemas import printable
 from webapp.flow.service import tag_of
 from webapp.infra.broker import heartbeats
 from webapp.infra.postgres import deadlines
 from webapp.jobs.errors import OptionRefused
 from webapp.jobs.handlers import MAINTENANCE_QUEUE
+from webapp.jobs.request import printable
 from webapp.schedules.errors import FieldRefused
 from webapp.schedules.model import LONGEST_NAME, Outcome, Overlap, State
 from webapp.schedules.runs import Runs

@@ -18,6 +18,10 @@ class Event(StrEnum):
     JOB_RETRY = "job.retry"
     #: Jobs of dead letters were queued again.
     DLQ_REQUEUE = "dlq.requeue"
+    #: A workflow was cancelled.
+    WORKFLOW_CANCEL = "workflow.cancel"
+    #: What failed of a workflow was begun again.
+    WORKFLOW_RETRY = "workflow.retry"
     #: Dead letters were put aside.
     DLQ_DISCARD = "dlq.discard"
     #: A pause or a limit of a queue, a task or a key was changed.
@@ -34,6 +38,12 @@ class Event(StrEnum):
     SCHEDULE_RUN = "schedule.run"
     #: Times of a schedule were filled in later.
     SCHEDULE_BACKFILL = "schedule.backfill"
+    #: A batch was closed by hand.
+    BATCH_CLOSE = "batch.close"
+    #: A batch was cancelled.
+    BATCH_CANCEL = "batch.cancel"
+    #: Failed members of a batch were queued again.
+    BATCH_RETRY = "batch.retry"
     #: The first key was made, or another by the same command.
     KEY_INIT = "key.init"
     #: A key was made.

@@ -1,4 +1,4 @@
-"""The command line, in Flask's own convention: `flask --app wsgi jobs|dlq|schedules|queues|tasks|workers|access|audit ...`.
+"""The command line, in Flask's own convention: `flask --app wsgi jobs|dlq|batches|workflows|schedules|queues|tasks|workers|access|audit ...`.
 
 Tables for people, `--json` for programs. Exit codes: 0 done, 1 refused or not as hoped, 2 wrong usage, 4 no such job,
 5 a server is away, 124 waited too long.
@@ -11,6 +11,7 @@ from flask import Flask
 from webapp.cli import (
     access,
     audit,
+    batches,
     dlq,
     examples,
     flow,
@@ -22,13 +23,16 @@ from webapp.cli import (
     submit,
     tenants,
     workers,
+    workflows,
 )
 
 #: Ours; `db` is Flask-Migrate's.
 GROUPS = (
     jobs.group,
     dlq.group,
+    batches.group,
     schedules.group,
+    workflows.group,
     flow.queues,
     flow.tasks,
     workers.group,

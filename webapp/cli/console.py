@@ -20,15 +20,25 @@ from webapp.access.errors import AccessError, UnknownKey, UnknownTenant
 from webapp.api.breaches import breaches_of
 from webapp.api.errors import DATABASE_TROUBLES
 from webapp.api.strictjson import BadBody
+from webapp.batches.errors import BatchError, BatchGone, UnknownBatch
 from webapp.flow.errors import FlowError, UnknownTarget
 from webapp.infra import terminal
 from webapp.infra.postgres import database_errors
 from webapp.infra.telemetry.printable import escaped, escaped_json
 from webapp.jobs.errors import JobError, JobGone, JobNotFound
 from webapp.schedules.errors import ScheduleError, UnknownSchedule
+from webapp.workflows.errors import UnknownStep, UnknownWorkflow, WorkflowError, WorkflowGone
 
 #: Exit codes beside click's own: 0 done, 2 wrong usage.
 REFUSED, NOT_FOUND, SERVER_AWAY, TOO_LATE, INTERRUPTED = 1, 4, 5, 124, 130
+
+#: What is asked about is not there.
+NOT_THERE = (
+    *(JobNotFound, JobGone, UnknownTarget, UnknownKey, UnknownTenant, UnknownSchedule),
+    *(UnknownBatch, BatchGone, UnknownWorkflow, WorkflowGone, UnknownStep),
+)
+#: What is refused.
+REFUSALS = (JobError, FlowError, AccessError, ScheduleError, BatchError, WorkflowError)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,9 +73,9 @@ def with_plain_errors(command: Callable[P, T]) -> Callable[P, T]:
             raise click.UsageError(escaped(rules)) from None
         except BadBody as error:
             raise click.UsageError(escaped(str(error))) from None
-        except (JobNotFound, JobGone, UnknownTarget, UnknownKey, UnknownTenant, UnknownSchedule) as error:
+        except NOT_THERE as error:
             _fail(str(error), NOT_FOUND)
-        except (JobError, FlowError, AccessError, ScheduleError) as error:
+        except REFUSALS as error:
             _fail(str(error), REFUSED)
         except SQLAlchemyError as error:
             _fail(_sentence_of(error), SERVER_AWAY)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from flask import current_app
 
-from webapp.api.schemas import JobAnswer, SubmitRequest
+from webapp.api.schemas import JobAnswer
 from webapp.api.strictjson import BadBody, read_json
 from webapp.cli.console import INTERRUPTED, json_option, say, show_json, with_plain_errors
 from webapp.cli.follow import LONGEST_WAIT, leaving_with, show_end, until_final
@@ -17,6 +17,7 @@ from webapp.cli.jobs import job_service
 from webapp.flow.reach import EVERYTHING
 from webapp.infra.telemetry.printable import escaped
 from webapp.jobs.errors import TaskNotJudged
+from webapp.jobs.request import SubmitRequest
 from webapp.jobs.unique import OnConflict, While
 
 #: What may be said of a unique key, and the key.

@@ -21,6 +21,7 @@ COUNTING = 0x646A707301
 _MAY_COUNT, _NOTED, _DROP_ORPHANS, _TOTALS = (
     text(read_sql(__file__, "ends", name)) for name in ("may_count", "noted", "drop_orphans", "totals")
 )
+_OLDEST = text(read_sql(__file__, "ends", "oldest"))
 _COUNT = text(read_sql(__file__, "ends", "count", without=["one"]))
 _COUNT_ONE = text(read_sql(__file__, "ends", "count"))
 
@@ -75,3 +76,8 @@ def totals(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, Totals]:
     """What the members of batches have come to, exact at the moment of the statement; groups that are not there are left out."""
     rows = connection.execute(_TOTALS, {"ids": array_of(ids)})
     return {row[0]: Totals(*row[1:]) for row in rows}
+
+
+def oldest_note(connection: Connection) -> float:
+    """Seconds that the oldest note has waited to be counted; 0 where there is none."""
+    return float(connection.execute(_OLDEST).scalar() or 0.0)

@@ -67,6 +67,13 @@ class GroupRecord(Base):
     closed_at: Mapped[datetime | None] = mapped_column(TIME)
     #: When its last member ended; NULL again when one is queued again.
     finished_at: Mapped[datetime | None] = mapped_column(TIME)
+    #: Why it was closed where no one asked for that.
+    closed_why: Mapped[str | None] = mapped_column(Text)
+    #: Failed members that ended until then are being queued again; those after `retry_after` by id are left to do.
+    retry_until: Mapped[datetime | None] = mapped_column(TIME)
+    retry_after: Mapped[UUID | None] = mapped_column(Uuid)
+    #: How many members had ended at two moments: what the rate goes by.
+    pace: Mapped[Any | None] = mapped_column(JSONB)
 
     __table_args__ = (
         CheckConstraint("kind IN ('batch', 'workflow')", name="groups_kind_known"),
@@ -85,6 +92,23 @@ class GroupRecord(Base):
         ),
         Index("groups_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
         Index("groups_unfinished", "kind", "id", postgresql_where=text("finished_at IS NULL")),
+        Index("groups_by_name", "name", "id", postgresql_where=text("name IS NOT NULL")),
+        Index("groups_to_close", "deadline", postgresql_where=text("kind = 'batch' AND closed_at IS NULL")),
+        Index(
+            "groups_to_cancel",
+            "id",
+            postgresql_where=text(
+                "kind = 'batch' AND finished_at IS NULL AND cancel_requested_at IS NOT NULL"
+            ),
+        ),
+        Index("groups_to_retry", "id", postgresql_where=text("retry_until IS NOT NULL")),
+        Index(
+            "groups_deadlines",
+            "deadline",
+            postgresql_where=text(
+                "kind = 'workflow' AND finished_at IS NULL AND cancel_requested_at IS NULL"
+            ),
+        ),
         {"postgresql_with": {"fillfactor": "50"}},
     )
 
@@ -101,5 +125,6 @@ class GroupEnd(Base):
     was: Mapped[str | None] = mapped_column(Text)
     #: NULL: it was queued again.
     became: Mapped[str | None] = mapped_column(Text)
+    noted_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
 
     __table_args__ = (Index("group_ends_by_group", "group_id"),)

@@ -18,7 +18,8 @@ claimed and of no other, so what comes late changes nothing.
 
 from __future__ import annotations
 
+from webapp.jobs.context import JobContext
 from webapp.jobs.errors import Cancelled, Discard, Retry, Snooze
-from webapp.jobs.handlers import JobContext, handler
+from webapp.jobs.handlers import handler
 
 __all__ = ["Cancelled", "Discard", "JobContext", "Retry", "Snooze", "handler"]

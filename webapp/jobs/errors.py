@@ -60,6 +60,13 @@ class JobBusy(JobError):
         self.job_id = job_id
 
 
+class AttemptOver(JobError):
+    """An attempt that has lost its lease, or has ended, wants to submit a job."""
+
+    def __init__(self, job_id: UUID, attempt: int) -> None:
+        super().__init__(f"attempt {attempt} of job {job_id} does not run any more, so it can submit nothing")
+
+
 class NotForRetry(JobError):
     """The job is neither failed nor cancelled, so it cannot be queued again."""
 

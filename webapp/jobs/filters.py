@@ -37,6 +37,7 @@ class Filter:
         finished_before, due_before: earlier than this moment.
         newer_than: its id is greater than this one.
         ids: it is one of these.
+        group: it is a member of this batch or workflow.
     """
 
     status: str | None = None
@@ -67,12 +68,13 @@ class Filter:
     request_id: str | None = None
     newer_than: UUID | None = None
     ids: tuple[UUID, ...] | None = None
+    group: UUID | None = None
 
     def within(self, reach: Reach) -> Filter:
         """The same, of what a caller reaches."""
         queue, queues = reach.narrowed(self.queue)
         key = None if self.key is None else reach.kept(told(self.key))
-        since = reach.since if reach.is_guest else None
+        since = max(filter(None, (self.since, reach.since if reach.is_guest else None)), default=None)
         sent = None if self.idempotency_key is None else reach.kept(told(self.idempotency_key))
         mine = tuple(name for name in self.of_queues if reach.has(name))
         if self.of_queues and not mine:
@@ -104,6 +106,7 @@ class Filter:
             "created_before": self.created_before,
             "payload": self.payload,
             "key": self.key,
+            "group": self.group,
             "queues": None if self.queues is None else text_array_of(self.queues),
             "tenant" if self.is_of_guest else "default_tenant": self.tenant,
         }
@@ -174,6 +177,7 @@ CONDITIONS = {
     "created_before": "created_at < :created_before",
     "payload": "payload @> CAST(:payload AS jsonb)",
     "key": "key = :key",
+    "group": "group_id = :group",
     "queues": "queue = ANY(CAST(:queues AS text[]))",
     "tenant": f"tenant_id = :tenant AND tenant_id <> {DEFAULT_TENANT}",
     # As `webapp.flow.reached` says why.
@@ -292,6 +296,8 @@ _BY_QUEUE = Part("queue", ":queue", _FINISHED)
 _BY_STATES = frozenset({"statuses", "status"})
 #: Those of a key, whatever their state.
 _BY_KEY = Part("key", ":key", "key IS NOT NULL")
+#: Those of a group, whatever their state.
+_OF_GROUP = Part("group_id", ":group", "group_id IS NOT NULL")
 #: Those of a tenant beside the default one, whatever their state, and those of them that have not ended.
 _OF_TENANT = Part("tenant_id", ":tenant", f"tenant_id <> {DEFAULT_TENANT}")
 _LIVING_OF_TENANT = Part("tenant_id", ":tenant", f"{_LIVING} AND tenant_id <> {DEFAULT_TENANT}")
@@ -311,9 +317,11 @@ GIVEN = Part(
 
 
 def parts_of(wanted: Filter) -> tuple[Part, ...]:
-    """Jobs with a key are found by it; those of a tenant by that; finished ones by their task or queue; others by their status."""
+    """Members of a group are found by that; jobs with a key by it; those of a tenant by that; finished ones by their task or queue; others by their status."""
     if wanted.is_of_few:
         return (GIVEN,)
+    if wanted.group is not None:
+        return (_OF_GROUP,)
     if wanted.key is not None:
         return (_BY_KEY,)
     return _parts_of_tenant(wanted) if wanted.is_of_guest else _parts_of_all(wanted)

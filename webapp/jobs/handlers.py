@@ -17,16 +17,15 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, NamedTuple
-from uuid import UUID
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from webapp.flow.model import Kind
-from webapp.flow.tenant import DEFAULT_SLUG
 from webapp.infra.broker import redis_keys
 from webapp.jobs import handler_rules
-from webapp.jobs.errors import Cancelled, PayloadRefused, PayloadUnchecked
+from webapp.jobs.context import JobContext
+from webapp.jobs.errors import PayloadRefused, PayloadUnchecked
 from webapp.jobs.functions import is_coroutine_function, origin
 from webapp.settings import SettingsError, sweeps
 
@@ -44,98 +43,6 @@ RESERVED_QUEUES = redis_keys.RESERVED | {MAINTENANCE_QUEUE}
 _WHY_RESERVED = "that name is used by DJPS or its broker for something else"
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-
-
-def _is_not_cancelled() -> bool:
-    return False
-
-
-def _of_the_default_tenant() -> str:
-    return DEFAULT_SLUG
-
-
-def _report_to_no_one(_done: float, _total: float | None, _note: str) -> None:
-    pass
-
-
-class JobContext(NamedTuple):
-    """What a running handler knows of its job.
-
-    A named tuple, because one is made for each job: a frozen dataclass takes three times as long.
-
-    Args:
-        job_id: the job; the same over all attempts, so a good key for calls downstream.
-        attempt: which claim this is, from 1; only ever grows.
-        retry_count: failed attempts so far that were given another try.
-        deadline: seconds on `time.monotonic()`'s clock when the attempt is stopped.
-        logger: writes JSON lines that carry job id and attempt.
-        is_cancelled: true if the job's cancellation was asked.
-        report: writes how far the attempt is.
-        traceparent: the W3C header for calls that belong to this attempt's trace; None outside of any trace.
-        callback_of: the job whose end this one tells of; None for what was submitted.
-        tenant_of: looks up the name of the job's tenant.
-    """
-
-    job_id: UUID
-    attempt: int
-    retry_count: int
-    deadline: float
-    logger: logging.Logger
-    is_cancelled: Callable[[], bool] = _is_not_cancelled
-    report: Callable[[float, float | None, str], None] = _report_to_no_one
-    traceparent: str | None = None
-    callback_of: UUID | None = None
-    tenant_of: Callable[[], str] = _of_the_default_tenant
-
-    @property
-    def tenant(self) -> str:
-        """The name of the tenant whose job it is. A look at the database each time: keep it where it is needed twice.
-
-        Example:
-            >>> def handler(payload, context):
-            ...     return {"stored": f"{context.tenant}/{payload['name']}"}
-        """
-        return self.tenant_of()
-
-    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Says how far the attempt is; clients see it in the job and its events. Cheap: it is written twice a second at most.
-
-        What was said last is written at the end of the attempt, if it was not before.
-
-        Args:
-            done: how much is done, in units of the handler's choice.
-            total: how much there is; None when that is not known.
-            note: a few words, up to 200 characters.
-
-        Raises:
-            ValueError: `done` or `total` is no finite number from 0 on.
-
-        Example:
-            >>> def handler(payload, context):
-            ...     for number, page in enumerate(payload["pages"], 1):
-            ...         context.progress(number, len(payload["pages"]), f"page {page}")
-        """
-        self.report(done, total, note)
-
-    def cancelled(self) -> bool:
-        """Whether the job's cancellation was asked. Cheap: the row is looked at once a second, however often this is called.
-
-        Example:
-            >>> def handler(payload, context):
-            ...     for page in payload["pages"]:
-            ...         if context.cancelled():
-            ...             break
-        """
-        return self.is_cancelled()
-
-    def check_cancelled(self) -> None:
-        """Ends the handler when the job's cancellation was asked.
-
-        Raises:
-            Cancelled: it was.
-        """
-        if self.is_cancelled():
-            raise Cancelled
 
 
 HandlerFunction = Callable[[dict[str, Any], JobContext], Any]

@@ -98,6 +98,8 @@ class Claim(NamedTuple):
     backoff: dict[str, float] | list[float] | None = None
     traceparent: str | None = None
     callback_of: UUID | None = None
+    #: The batch or workflow that it belongs to; not said of one that waited in a lane.
+    group_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,43 +12,39 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from uuid_utils.compat import uuid7
 
-from webapp.audit.model import Act, Event, Named
 from webapp.audit.service import AuditRecord
 from webapp.flow.book import FlowBook
 from webapp.flow.model import FlowRules, lane_of
 from webapp.flow.reach import Reach
-from webapp.infra.broker.hints import Hint, Ticket
 from webapp.infra.postgres.database_errors import is_lock_of
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
-from webapp.infra.telemetry.logs import bound_field
-from webapp.infra.telemetry.traceparent import here
-from webapp.jobs import control, insert
+from webapp.jobs import insert
 from webapp.jobs.admission import Admission
 from webapp.jobs.batches import Batch, insert_batch, named_races
 from webapp.jobs.errors import (
-    JobEnded,
     JobError,
     KeyElsewhere,
     KeyOfPruned,
     KeyRace,
     KeyTaken,
-    NotForRetry,
     OptionRefused,
     OutOfReach,
     PayloadRefused,
 )
 from webapp.jobs.groups import Candidate, Groups, may_join
-from webapp.jobs.lookup import Lookup
-from webapp.jobs.model import CancelAnswer, JobRow
-from webapp.jobs.states import JobStatus
+from webapp.jobs.joining import Hints, Joining
+from webapp.jobs.model import JobRow
+from webapp.jobs.origins import of_request
+from webapp.jobs.steering import Steering
 from webapp.jobs.submission import Accepted, NewJob, Origin, Placed, Rules, Submission, fingerprint
 from webapp.jobs.unique_submissions import UniqueSubmissions
 from webapp.jobs.unseen import Unseen, check_reached, hidden, taken_keys, unseen
@@ -61,31 +57,12 @@ MOST_SUGGESTIONS = 100
 REFUSALS = (OptionRefused, PayloadRefused)
 
 
-class Hints(Protocol):
-    """Tells the workers of stored jobs: an `Outbox`."""
-
-    def wants(self, queue: str, task: str) -> bool:
-        """True if a job that is stored now should be told of; others are left to the dispatcher."""
-
-    def wants_all(self, jobs: Mapping[tuple[str, str], int]) -> bool:
-        """True if all jobs of a batch should be told of: how many, by queue and task."""
-
-    def put(self, hints: Sequence[Hint]) -> None:
-        """Sends hints soon, and returns at once."""
-
-    def call(self, tickets: Collection[Ticket]) -> None:
-        """Tells of work in lanes, a ticket for each job, unless enough is on its way; the dispatcher finds what is not told of."""
-
-    def flush(self) -> bool:
-        """Waits until everything is sent; False when that takes too long."""
-
-
 def in_lane(job: NewJob, rules: FlowRules) -> NewJob:
     """The job in its lane, if its queue or task has limits. Pure."""
     return replace(job, lane=lane_of(job.queue, job.key)) if rules.limits(job.queue, job.task) else job
 
 
-class Jobs(Lookup):
+class Jobs(Steering):
     """Takes jobs in, and answers for them.
 
     Args:
@@ -107,12 +84,11 @@ class Jobs(Lookup):
         slot: Callable[[], AbstractContextManager[None]] = nullcontext,
         audit: AuditRecord | None = None,
     ) -> None:
-        super().__init__(engine, rules.limits.retention_days)
+        super().__init__(engine, rules.limits.retention_days, audit)
         self._rules = rules
         self._hints = hints
         self._book = book or FlowBook(engine)
         self._slot = slot
-        self._audit = audit or AuditRecord(engine)
         self.admission = Admission(engine, slot)
         self._groups = Groups[insert.Stored](self._store_group)
         self._unique = UniqueSubmissions(engine, self.get, slot, rules.limits.key_ttl)
@@ -121,10 +97,11 @@ class Jobs(Lookup):
         """True if this process knows what runs a job with this payload, whatever HANDLERS the workers have."""
         return self._rules.can_judge(payload)
 
-    def submit(self, submission: Submission, reach: Reach) -> Accepted:
+    def submit(self, submission: Submission, reach: Reach, origin: Origin | None = None) -> Accepted:
         """Stores a job, commits, and tells the workers.
 
-        With Redis away the job stays undispatched and the answer is the same: the dispatcher sends it later.
+        With Redis away the job stays undispatched and the answer is the same: the dispatcher sends it later. Without an origin it
+        comes from the request that is being answered.
 
         Raises:
             UnknownTask: no handler can run it.
@@ -142,7 +119,7 @@ class Jobs(Lookup):
         """
         check_reached(submission.options.queue, reach)
         try:
-            job = self._rules.complete(submission, uuid7(), _origin(reach), datetime.now(UTC))
+            job = self._rules.complete(submission, uuid7(), origin or of_request(reach), datetime.now(UTC))
         except REFUSALS:
             # The first of two equal requests may have come in time, or before a deploy that changed what is taken.
             if (before := self._answered_before(submission, reach)) is not None:
@@ -164,11 +141,20 @@ class Jobs(Lookup):
                 self._hints.put([job.hint._replace(id=accepted.job.id)])
         return accepted
 
-    def submit_many(self, submissions: Sequence[Submission], reach: Reach) -> list[Placed | JobError]:
+    def submit_many(
+        self,
+        submissions: Sequence[Submission],
+        reach: Reach,
+        origin: Origin | None = None,
+        joining: Joining | None = None,
+    ) -> list[Placed | JobError]:
         """Stores many jobs in one transaction; each has its own answer, in the order they were given.
 
         One that cannot be stored (its task is unknown, its key belongs to another request) does not keep the
         others from it. The same key twice in one batch is one job.
+
+        Args:
+            joining: the group that they join, in that transaction; None: none.
 
         Raises:
             KeyRace: a request that owns one of the keys is not through yet; nothing was stored.
@@ -176,7 +162,7 @@ class Jobs(Lookup):
         """
         answers: dict[int, Placed | JobError] = {}
         wanted: dict[int, NewJob] = {}
-        origin, now = _origin(reach), datetime.now(UTC)
+        origin, now = origin or of_request(reach), datetime.now(UTC)
         for number, submission in enumerate(submissions):
             try:
                 check_reached(submission.options.queue, reach)
@@ -189,23 +175,59 @@ class Jobs(Lookup):
                 answers[number] = error
         self._answer_repeated(submissions, answers, reach)
         refused = self.admission.judge(list(wanted.values()), self._book.rules())
-        batch = self._store_many([job for job in wanted.values() if job.id not in refused], reach)
-        answers |= {number: refused.get(job.id) or batch.answer(job) for number, job in wanted.items()}
-        if not reach.is_everything:
-            taken = taken_keys(submissions, answers)
-            answers |= hidden(taken, self._unseen([one.job_id for one in taken.values()], reach))
-        return [answers[number] for number in range(len(submissions))]
+        judged = [job for job in wanted.values() if job.id not in refused]
+
+        def told(batch: Batch, look: Callable[[Collection[UUID | None]], Unseen]) -> list[Placed | JobError]:
+            of_each = answers | {
+                number: refused.get(job.id) or batch.answer(job) for number, job in wanted.items()
+            }
+            if not reach.is_everything:
+                taken = taken_keys(submissions, of_each)
+                of_each |= hidden(taken, look([one.job_id for one in taken.values()]))
+            return [of_each[number] for number in range(len(submissions))]
+
+        if joining is None:
+            return told(self._store_many(judged, reach), partial(self._unseen, reach=reach))
+        return self._join(judged, reach, joining, told)
 
     def _store_many(self, jobs: Sequence[NewJob], reach: Reach) -> Batch:
         """Stores a batch in one transaction, and tells the workers."""
-        if not jobs:
-            return Batch()
+        return self._stored_together(jobs, reach, lambda _connection, _batch: None) if jobs else Batch()
+
+    def _join(
+        self,
+        jobs: Sequence[NewJob],
+        reach: Reach,
+        joining: Joining,
+        told: Callable[[Batch, Callable[[Collection[UUID | None]], Unseen]], list[Placed | JobError]],
+    ) -> list[Placed | JobError]:
+        """The same for members of a group, which may be none: what each is answered is known before the commit."""
+        found: list[Placed | JobError] = []
+
+        def end(connection: Connection, batch: Batch) -> None:
+            found[:] = told(batch, partial(unseen, connection, reach=reach))
+            joining.end(connection, found, len(batch.created))
+
+        members = [replace(job, group=joining.group) for job in jobs]
+        self._stored_together(members, reach, end, joining.begin)
+        return found
+
+    def _stored_together(
+        self,
+        jobs: Sequence[NewJob],
+        reach: Reach,
+        end: Callable[[Connection, Batch], None],
+        begin: Callable[[Connection], None] = lambda _connection: None,
+    ) -> Batch:
         rules = self._book.rules()
         jobs = [in_lane(job, rules) for job in jobs]
         kinds = Counter((job.queue, job.task) for job in jobs if job.lane is None)
         send = not rules.close_any(kinds) and self._hints.wants_all(kinds)
+        given: Any = {"dispatched": send, "key_ttl": self._rules.limits.key_ttl}
         with named_races(), self._engine.begin() as connection:
-            batch = insert_batch(connection, jobs, reach, dispatched=send, key_ttl=self._rules.limits.key_ttl)
+            begin(connection)
+            batch = insert_batch(connection, jobs, reach, **given) if jobs else Batch()
+            end(connection, batch)
         metrics.jobs_created.inc(len(batch.created))
         self.admission.note(job for job in jobs if job.id in batch.created)
         self._tell(batch.told)
@@ -269,11 +291,10 @@ class Jobs(Lookup):
         return self._unseen([taken.job_id], reach).told(taken)
 
     def _unseen(self, ids: Collection[UUID | None], reach: Reach) -> Unseen:
-        named = [one for one in ids if one is not None]
-        if reach.is_everything or not named:
+        if reach.is_everything or not any(ids):
             return Unseen()
         with self._slot():
-            return in_one_trip(self._engine, lambda connection: unseen(connection, named, reach))
+            return in_one_trip(self._engine, lambda connection: unseen(connection, ids, reach))
 
     def _stored_or_found(self, job: NewJob, *, dispatched: bool) -> Accepted:
         try:
@@ -331,70 +352,6 @@ class Jobs(Lookup):
             )
             return [None] * len(group)
 
-    def cancel(self, job_id: UUID, reach: Reach, reason: str | None = None) -> tuple[JobRow, CancelAnswer]:
-        """Cancels a job that waits, or asks one that runs to stop; asking twice changes nothing.
-
-        Returns the job as it stands, and what became of it: `CANCELLED` or `ASKED`.
-
-        Raises:
-            JobNotFound: there is none with this id.
-            JobGone: it was deleted for its age.
-            JobEnded: it completed or failed before, or its last attempt did.
-        """
-
-        def once(connection: Connection) -> tuple[CancelAnswer, JobRow]:
-            self.check(connection, job_id, reach)
-            asked = control.cancel(connection, job_id, reason or control.REQUESTED)
-            found = self.found(connection, job_id, reach)
-            if asked.is_new:
-                details = {"answer": asked.answer.value}
-                act = Act(Event.JOB_CANCEL, Named("job", str(job_id)), reason=reason, details=details)
-                self._audit.note(connection, act)
-            return asked.answer, found
-
-        answer, job = in_transaction(self._engine, once)
-        if answer is CancelAnswer.NOTHING:
-            if job.status != JobStatus.CANCELLED:
-                raise JobEnded(job_id, job.status)
-            return job, CancelAnswer.CANCELLED
-        if answer is CancelAnswer.CANCELLED:
-            metrics.jobs_cancelled.inc()
-        logger.info("job's cancellation was asked", extra={"job_id": str(job_id), "answer": answer.value})
-        return job, answer
-
-    def requeue(self, job_id: UUID, reach: Reach, reason: str | None = None) -> JobRow:
-        """Queues a failed or cancelled job again with a fresh budget of retries; the dispatcher sends it.
-
-        Args:
-            reason: why, for the record.
-
-        Raises:
-            JobNotFound: there is none with this id.
-            JobGone: it was deleted for its age.
-            NotForRetry: it is neither failed nor cancelled.
-        """
-
-        def once(connection: Connection) -> tuple[bool, JobRow]:
-            self.check(connection, job_id, reach)
-            changed, found = control.requeue(connection, job_id), self.found(connection, job_id, reach)
-            if changed:
-                act = Act(Event.JOB_RETRY, Named("job", str(job_id)), reason=reason)
-                self._audit.note(connection, act)
-            return changed, found
-
-        changed, job = in_transaction(self._engine, once)
-        if not changed:
-            raise NotForRetry(job_id, job.status)
-        metrics.jobs_requeued.inc()
-        logger.info("job was queued again by request", extra={"job_id": str(job_id)})
-        return job
-
     def flush(self) -> bool:
         """Waits until the hints of what was submitted here are on their way; False when that takes too long."""
         return self._hints.flush()
-
-
-def _origin(reach: Reach) -> Origin:
-    """Who submits now: the request that is being answered, its place in a trace, and the key that was shown."""
-    request_id = bound_field("request_id")
-    return Origin(str(request_id) if request_id is not None else None, here(), reach, reach.key)

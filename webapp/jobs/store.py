@@ -83,12 +83,12 @@ def claim(
             "closed_tasks": list(rules.barred_tasks),
         }
         found = _CLAIM_OPEN.run(connection, values | closed)
-    return [Claim._make(row) for row in found.rows]
+    return [Claim(*row) for row in found.rows]
 
 
 def claimed_by(connection: Connection, worker_id: str) -> list[Claim]:
     """What a process has claimed and not settled, the most urgent first: for one that did not hear the answer to its claim."""
-    return [Claim._make(row) for row in _CLAIMED_BY.run(connection, {"worker_id": worker_id}).rows]
+    return [Claim(*row) for row in _CLAIMED_BY.run(connection, {"worker_id": worker_id}).rows]
 
 
 def renew(connection: Connection, ids: Sequence[UUID], *, workers: Sequence[str], lease: float) -> set[UUID]:

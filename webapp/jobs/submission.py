@@ -15,7 +15,7 @@ from webapp.flow.tenant import DEFAULT, Tenant
 from webapp.infra.broker.hints import Hint, Ticket
 from webapp.infra.postgres.literals import json_of
 from webapp.jobs.errors import CallbackRefused, ExpiredAlready, UnknownQueue, UnknownTask
-from webapp.jobs.handlers import Handler, HandlerRegistry
+from webapp.jobs.handlers import DEFAULT_QUEUE, Handler, HandlerRegistry
 from webapp.jobs.options import DEFAULT_PRIORITY, NO_OPTIONS, Options, Terms
 from webapp.jobs.unique import Unique
 from webapp.outbound.urls import TargetRefused, callable_url
@@ -131,7 +131,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A job of a batch that is stored; `created` is False when its key had been used for the same request before.
+    """A job that is stored, of a batch or from inside a program; `created` is False when its key had been used for the same request before.
 
     Args:
         held, replaced: as in `Accepted`.
@@ -193,6 +193,11 @@ class Rules:
         return (
             self.limits.only_known or "task" not in payload or self._registry.get(payload["task"]) is not None
         )
+
+    def queue_of(self, payload: Mapping[str, Any]) -> str:
+        """Where jobs with this payload wait whose submission names no queue; a handler can run them."""
+        found = self._registry.get(payload.get("task")) or self._registry.get(self.limits.default_handler)
+        return DEFAULT_QUEUE if found is None else found.queue
 
     def complete(
         self, submission: Submission, job_id: UUID, origin: Origin, now: datetime, *, suggest: bool = True

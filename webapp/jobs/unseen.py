@@ -70,15 +70,16 @@ class Unseen(NamedTuple):
                 return UniqueOfPruned(taken.key, None)
 
 
-def unseen(connection: Connection, ids: Collection[UUID], reach: Reach) -> Unseen:
-    """Which of these jobs the caller is not told of; where everything is reached, nothing is asked."""
-    if reach.is_everything or not ids:
+def unseen(connection: Connection, ids: Collection[UUID | None], reach: Reach) -> Unseen:
+    """Which of these jobs the caller is not told of; None is none, and where everything is reached, nothing is asked."""
+    named = {one for one in ids if one is not None}
+    if reach.is_everything or not named:
         return Unseen()
-    values = {"ids": array_of(ids)} | reach_values(reach)
+    values = {"ids": array_of(named)} | reach_values(reach)
     is_reached = {row[0]: row[1] for row in connection.execute(_REACHED.by(reach), values)}
     return Unseen(
         frozenset(job_id for job_id, is_so in is_reached.items() if not is_so),
-        frozenset(ids) - is_reached.keys(),
+        frozenset(named - is_reached.keys()),
     )
 
 

@@ -51,11 +51,18 @@ class Outbox:
         broker: where they go.
         give_back: is told the jobs whose hints could not be sent.
         clock: by which hints are alone or many.
+        has_thread: it may start one; else who puts hints here sends them itself.
     """
 
     def __init__(
-        self, broker: Broker, give_back: Callable[[Sequence[UUID]], None], clock: Clock = time.monotonic
+        self,
+        broker: Broker,
+        give_back: Callable[[Sequence[UUID]], None],
+        clock: Clock = time.monotonic,
+        *,
+        has_thread: bool = True,
     ) -> None:
+        self._has_thread = has_thread
         self._broker = broker
         self._give_back = give_back
         self._clock = clock
@@ -90,13 +97,15 @@ class Outbox:
         return self._broker.has_room_for(jobs)
 
     def put(self, hints: Sequence[Hint]) -> None:
-        """Leaves hints to be sent, and returns at once; one that is alone is sent before this returns."""
+        """Leaves hints to be sent, and returns at once; one that is alone is sent before this returns, and all where there is no thread."""
         too_many: Sequence[Hint] = ()
         with self._changed:
             now = self._clock()
-            is_alone = len(hints) == 1 and not self._waiting and now - self._last_at > QUIET
+            is_alone = not self._has_thread or (
+                len(hints) == 1 and not self._waiting and now - self._last_at > QUIET
+            )
             self._last_at = now
-            if not self._asked_at_exit:
+            if self._has_thread and not self._asked_at_exit:
                 self._asked_at_exit = True
                 atexit.register(self.flush)
             if is_alone:

@@ -89,7 +89,7 @@ def _urgent_first(rows: Iterable[tuple[Any, ...]]) -> list[Claim]:
     Args:
         rows: each a priority and a claim.
     """
-    claims = [(-row[0], Claim._make(row[1:])) for row in rows]
+    claims = [(-row[0], Claim(*row[1:])) for row in rows]
     claims.sort(key=lambda one: (one[0], -one[1].waited))
     return [claim for _, claim in claims]
 

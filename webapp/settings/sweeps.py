@@ -43,7 +43,7 @@ class SweepPlan:
 
 DISPATCH_DUE = SweepPlan(
     "dispatch_due",
-    "has schedules fire that are due, and sends what is due to the broker's queues",
+    "moves workflows on, has schedules fire that are due, and sends what is due to the broker's queues",
     period=1.0,
     # Until just before the next run, so that a retry starts when it is due and not up to a second later.
     seconds=0.9,
@@ -66,7 +66,7 @@ EXPIRE = SweepPlan(
 )
 PRUNE = SweepPlan(
     "prune",
-    "deletes idempotency keys that ran out, unique keys that count no more, and jobs older than `RETENTION_DAYS` that are in no day of history; changes of flow and firings as old",
+    "deletes idempotency keys that ran out, unique keys that count no more, and jobs older than `RETENTION_DAYS` that are in no day of history; changes of flow, firings and workflows as old",
     period=60.0,
     batch=1_000,
     # For each of the five.

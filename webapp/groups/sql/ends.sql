@@ -55,3 +55,7 @@ SELECT groups.id, groups.total, groups.completed + coalesce(notes.completed, 0),
               count(*) FILTER (WHERE became = 'cancelled') - count(*) FILTER (WHERE was = 'cancelled') AS cancelled
          FROM group_ends WHERE group_ends.group_id = groups.id) AS notes ON true
  WHERE groups.id = ANY(CAST(:ids AS uuid[]));
+
+-- name: oldest
+-- Seconds that the oldest note has waited; notes are in the order of their ids but for transactions that ran side by side.
+SELECT extract(epoch FROM now() - noted_at)::float8 FROM group_ends ORDER BY id LIMIT 1;

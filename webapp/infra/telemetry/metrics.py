@@ -55,7 +55,10 @@ HTTP_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 #: What beat asks for, and the message that moves a job to the dead letter queue: all that maintenance runs.
 SWEEPS = (*(plan.name for plan in sweeps.SWEEPS), "bury_job")
 
-jobs_created = Counter("jobs_created_total", "Jobs accepted and stored.")
+jobs_created = Counter(
+    "jobs_created_total",
+    "Jobs accepted and stored; those that came by `djps_submit` within a second after their commit.",
+)
 jobs_completed = Counter("jobs_completed_total", "Jobs that completed.")
 jobs_failed = Counter("jobs_failed_total", "Jobs that went to the dead letter queue.")
 jobs_cancelled = Counter("jobs_cancelled_total", "Jobs that were cancelled on request.")
@@ -124,6 +127,24 @@ schedule_firings = Counter(
 schedule_lag = Histogram(
     "djps_schedule_lag_seconds", "From a schedule's time to its firing.", buckets=WAIT_BUCKETS
 )
+batches_created = Counter("djps_batches_created_total", "Batches that were made.")
+batches_ended = Counter(
+    "djps_batches_ended_total",
+    "Batches all of whose members had ended; one that goes on afterwards ends anew.",
+)
+batch_events = Counter(
+    "djps_batch_events_total", "Jobs that tell of batches: failure, complete, success.", ["event"]
+)
+workflows_ended = Counter(
+    "djps_workflows_ended_total",
+    "Ends of workflows: completed, failed, cancelled; one that goes on after it ended may end again.",
+    ["status"],
+)
+workflow_steps = Counter(
+    "djps_workflow_steps_total",
+    "Steps of workflows by what they came to: completed, failed, cancelled, skipped.",
+    ["status"],
+)
 sweep_runs = Counter(
     "sweep_runs_total", "Runs of what beat asks for, by outcome: completed or failed.", ["sweep", "outcome"]
 )
@@ -143,6 +164,12 @@ for _reason in ("child_died", "worker_died", "lease_expired"):
     jobs_recovered.labels(_reason)
 for _outcome in ("fired", "buffered", "skipped", "refused", "missed", "paused"):
     schedule_firings.labels(_outcome)
+for _event in ("failure", "complete", "success"):
+    batch_events.labels(_event)
+for _status in ("completed", "failed", "cancelled"):
+    workflows_ended.labels(_status)
+for _status in ("completed", "failed", "cancelled", "skipped"):
+    workflow_steps.labels(_status)
 for _reason in ("submitted", "due", "unclaimed", "ticket"):
     jobs_dispatched.labels(_reason)
 for _outcome in ("created", "replayed"):

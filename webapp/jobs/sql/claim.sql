@@ -15,13 +15,13 @@ UPDATE jobs_living
    AND queue <> ALL(:closed_queues) AND task <> ALL(:closed_tasks)                                                  -- paused
 RETURNING id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, queue, attempt, retry_count, max_retries,
           timeout, worker_id, extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff, traceparent,
-          callback_of;
+          callback_of, group_id;
 
 -- name: claimed_by
 -- What a process holds and has not ended, the most urgent first. Locks nothing: no other process writes to it meanwhile.
 SELECT id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, queue, attempt, retry_count, max_retries,
        timeout, worker_id, extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff, traceparent,
-       callback_of
+       callback_of, group_id
   FROM jobs_living
  WHERE status = 'processing' AND worker_id = :worker_id AND (
        SELECT ended.attempt FROM job_attempts AS ended

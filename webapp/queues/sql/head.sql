@@ -48,5 +48,5 @@ claimed AS (
       FROM head WHERE id = ANY(ARRAY[head_id]) AND head_task = :task AND head_timeout <= :timeout
     RETURNING priority, id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, queue, attempt, retry_count,
               max_retries, timeout, worker_id, extract(epoch FROM now() - run_at)::float8 AS waited, request_id, backoff,
-              traceparent, callback_of)
+              traceparent, callback_of, group_id)
 SELECT * FROM claimed;
