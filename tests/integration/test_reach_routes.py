@@ -46,7 +46,7 @@ VIEWS = {
         *("queue_keys.page", "queue_keys.one", "queue_keys.put", "queue_keys.forget"),
     },
     "its answer is the same whatever other queues hold": {
-        *("jobs.index", "dlq.index", "dlq.letters", "dlq.groups"),
+        *("jobs.index", "dlq.index", "dlq.letters", "dlq.groups", "dlq.history"),
         *("flow.queues", "flow.changes", "dlq.requeue_many", "dlq.discard_many", "schedules.index"),
         *("batches.index", "workflows.index"),
     },

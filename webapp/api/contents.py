@@ -108,6 +108,7 @@ NAMES = {
     "workflows.retry": Name("retryWorkflow", WORKFLOWS),
     "dlq.index": Name("listDeadLetters", DEAD_LETTERS),
     "dlq.groups": Name("groupDeadLetters", DEAD_LETTERS),
+    "dlq.history": Name("getDeadLetterHistory", DEAD_LETTERS),
     "dlq.letters": Name("listDeadLetterRecords", DEAD_LETTERS),
     "dlq.requeue_many": Name("requeueDeadLetters", DEAD_LETTERS),
     "dlq.discard_many": Name("discardDeadLetters", DEAD_LETTERS),
