@@ -40,6 +40,15 @@ SELECT id, status FROM jobs
 SELECT id, coalesce(result_as_sent, CAST(result AS json)), result_note FROM jobs
  WHERE id = ANY(CAST(:ids AS uuid[])) AND (finished_at IS NULL OR finished_at >= :since);
 
+-- name: size_of_results
+-- Of the members of a batch, together.
+SELECT coalesce(sum(octet_length(CAST(result AS text)) + 1), 0) FROM jobs WHERE group_id = :child_id AND finished_at >= :since;
+
+-- name: results_of
+-- Of the members of a batch, in the order of their ids.
+SELECT coalesce(result_as_sent, CAST(result AS json)), result_note FROM jobs
+ WHERE group_id = :child_id AND finished_at >= :since ORDER BY id;
+
 -- name: children
 -- How groups stand now that are steps.
 SELECT id, status, finished_at IS NOT NULL FROM groups WHERE id = ANY(CAST(:ids AS uuid[]));
