@@ -87,18 +87,18 @@ class Filler:
         }
         name = "fails" if fails else "completes"
         key = {"Idempotency-Key": f"batch-{self.filled}"}
-        send = lambda: _ask(self._stage, "/batches", {"name": name, **events}, key)  # noqa: E731
+        send = lambda: ask(self._stage, "/batches", {"name": name, **events}, key)  # noqa: E731
         (made, again) = send(), send()
         self.unlike += made["id"] != again["id"]
         path = f"/batches/{made['id']}"
         for part in range(PARTS):
             body = {"part": str(part), "jobs": _jobs(fails=fails)}
-            first, second = (_ask(self._stage, f"{path}/jobs", body) for _ in range(2))
+            first, second = (ask(self._stage, f"{path}/jobs", body) for _ in range(2))
             self.unlike += first != second
         if self.filled % 4 == 0:
             # Closed when nothing is left to end: who closes it finds its end.
             self._stage.await_that(lambda: _open(self._stage, path) <= 0, OVER_WITHIN, "members to end")
-        _ask(self._stage, f"{path}/close", None)
+        ask(self._stage, f"{path}/close", None)
 
 
 def _jobs(*, fails: bool) -> list[dict[str, Any]]:
@@ -130,7 +130,7 @@ def batches_count_once(stage: Stage) -> None:
         _judge(stage, filler)
 
 
-def _ask(
+def ask(
     stage: Stage, path: str, body: dict[str, Any] | None, headers: dict[str, str] | None = None
 ) -> dict[str, Any]:
     """Sends a request until it is taken; returns the answer.

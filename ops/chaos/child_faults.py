@@ -47,9 +47,9 @@ def children_once(stage: Stage) -> None:
     stage.say(f"{len(ids)} jobs submitted {CHILDREN} each; {again} of them were tried again")
     ((wrong,),) = stage.system.rows(_WRONG, ids, TAG, CHILDREN, TAG, CHILDREN)
     if wrong:
-        stage.broken["L19 children not once"] = f"{wrong} jobs lack a child, or have one twice"
+        stage.broken["L22 children not once"] = f"{wrong} jobs lack a child, or have one twice"
     if left := stage.system.rows(_LEFT, TAG)[0][0]:
-        stage.broken["L19 children left"] = f"{left} children have not completed"
+        stage.broken["L22 children left"] = f"{left} children have not completed"
 
 
 def _parent(number: int) -> Posted:

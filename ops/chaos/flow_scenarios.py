@@ -1,4 +1,4 @@
-"""Scenarios of flow control, schedules and batches: pauses, limits, rates, the turns of keys and their order, firings, counts."""
+"""Scenarios of flow control, schedules, batches and workflows: pauses, limits, rates, the turns of keys and their order, firings, counts, steps."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ops.chaos.rate_faults import rate_holds
 from ops.chaos.scenario import RACED, WITH_HELD, WITH_ORDERED, Scenario
 from ops.chaos.schedule_faults import schedules_fire_once
 from ops.chaos.turn_faults import keys_take_turns
+from ops.chaos.workflow_faults import workflows_go_on
 
 FLOW = (
     Scenario(
@@ -72,5 +73,13 @@ FLOW = (
         rate=4,
         jobs=60,
         answers=(0, *RACED),
+    ),
+    Scenario(
+        "workflows",
+        "workflows posted twice, what runs them and what moves them on killed, FLUSHALL, PostgreSQL restarted",
+        workflows_go_on,
+        rate=4,
+        jobs=60,
+        answers=RACED,
     ),
 )

@@ -21,7 +21,13 @@ from typing import Any
 
 from sqlalchemy import text
 
-from ops.chaos import batch_switches, flow_switches, schedule_switches, submission_switches
+from ops.chaos import (
+    batch_switches,
+    flow_switches,
+    schedule_switches,
+    submission_switches,
+    workflow_switches,
+)
 from webapp.infra.postgres.engine import Statement
 
 #: Names of places where a process kills itself once its file is there.
@@ -139,6 +145,7 @@ def _places_to_die() -> None:
     _around(chunk, "settle_many", before="before-settle", after="after-settle")
     schedule_switches.places(die_if_asked)
     batch_switches.places(die_if_asked)
+    workflow_switches.places(die_if_asked)
 
 
 def _visibility_timeout(seconds: int) -> None:
@@ -363,6 +370,7 @@ MUTANTS: dict[str, Callable[[], None]] = {
     **flow_switches.MUTANTS,
     **schedule_switches.MUTANTS,
     **batch_switches.MUTANTS,
+    **workflow_switches.MUTANTS,
     "no-fence": _no_fence,
     "no-ended-by": _no_ended_by,
     "one-look": _one_look,

@@ -105,10 +105,19 @@ COUNT_ENDS = SweepPlan(
     seconds=0.8,
 )
 
+FOLD_FIGURES = SweepPlan(
+    "fold_figures",
+    "counts what came into the dead letter queue and left it, folds samples to minutes and hours, and deletes old ones",
+    period=10.0,
+    batch=5_000,
+    seconds=5.0,
+)
+
 SWEEPS = (
     DISPATCH_DUE,
     DELIVER_CALLBACKS,
     COUNT_ENDS,
+    FOLD_FIGURES,
     LATE_CALLBACKS,
     RECOVER_STUCK,
     EXPIRE,
