@@ -98,6 +98,16 @@ def test_a_part_of_which_nothing_was_stored_may_be_mended(client):
     assert added(client, batch, "a")["created"] == 1
 
 
+@pytest.mark.parametrize("name", ["\0", "ä"])
+def test_what_is_answered_about_an_item_is_kept_whatever_it_repeats(client, name):
+    batch = made(client)["id"]
+    body = {"part": "1", "jobs": [JOB, {**JOB, name: 1}]}
+    first, again = (client.post(f"/batches/{batch}/jobs", json=body) for _ in range(2))
+    assert (first.status_code, again.json) == (200, first.json)
+    assert [one["outcome"] for one in first.json["items"]] == ["created", "invalid"]
+    assert client.post("/batches", json={"jobs": [{name: 1}]}).status_code == 201
+
+
 def test_a_job_that_is_there_already_is_no_member(client):
     client.post("/jobs", json=JOB | {"idempotency_key": "k"})
     batch = made(client, jobs=0)["id"]
