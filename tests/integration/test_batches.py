@@ -23,6 +23,7 @@ from batched import (
 )
 from sqlalchemy import text
 
+from webapp.batches import service
 from webapp.batches.errors import BatchClosed
 
 
@@ -337,3 +338,18 @@ def test_a_batch_says_why_it_is_not_over(client, engine):
     assert (told["state"], told["facts"]["queued"], told["facts"]["processing"]) == ("running", 1, 1)
     done(engine, ids_of(batch)[1:])
     assert client.get(f"/batches/{batch['id']}/explain").json["facts"]["notes"] == 1
+
+
+def test_a_batch_whose_answer_was_lost_is_answered_by_the_second_try(app, client, monkeypatch):
+    """The first commit came through, and its connection broke behind it."""
+    real = service.in_transaction
+
+    def twice(engine, work):
+        real(engine, work)
+        return real(engine, work)
+
+    monkeypatch.setattr(service, "in_transaction", twice)
+    assert client.post("/batches", json={"name": "a"}).status_code == 201
+    keyed = client.post("/batches", json={"name": "b"}, headers={"Idempotency-Key": "k"})
+    assert keyed.status_code == 200
+    assert [one["name"] for one in client.get("/batches").json["items"]] == ["b", "a"]
