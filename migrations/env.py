@@ -11,10 +11,12 @@ from flask import current_app
 import webapp.access.tables
 import webapp.audit.tables
 import webapp.batches.tables
+import webapp.dead_letters.tables
 import webapp.flow.tables
 import webapp.groups.tables
 import webapp.jobs.known_tables
 import webapp.schedules.tables
+import webapp.system.tables
 import webapp.workflows.tables  # noqa: F401 - their tables are part of the metadata
 from webapp.jobs.tables import Base
 

@@ -47,6 +47,7 @@ import tasks.sweeps.callbacks  # noqa: E402
 import tasks.sweeps.count_ends  # noqa: E402
 import tasks.sweeps.dispatch  # noqa: E402
 import tasks.sweeps.expire  # noqa: E402
+import tasks.sweeps.fold_figures  # noqa: E402
 import tasks.sweeps.keep_history  # noqa: E402
 import tasks.sweeps.late_callbacks  # noqa: E402
 import tasks.sweeps.prune  # noqa: E402

@@ -102,7 +102,7 @@ def clean(application: Flask, engine: Engine, redis: Redis) -> None:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         if written := connection.execute(_WRITTEN).scalar():
             # The whole table first: a background thread's question about all of its parts locks them after it.
-            connection.execute(text(f"LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE; TRUNCATE {written} CASCADE"))
+            connection.execute(text(f"LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE; TRUNCATE {written}"))
         connection.execute(text("DELETE FROM tenants WHERE id <> 1"))
     redis.flushdb()
     for book in books(application):

@@ -28,7 +28,7 @@ TURNS, QUICK_TURNS = 3, 1
 #: Notes that are counted pass by pass, and how many a pass takes.
 NOTES, QUICK_NOTES, PASS = 1_000_000, 50_000, 5_000
 #: Seconds between two looks at the batch, and until a turn is given up.
-LOOK_EVERY, PATIENCE = 0.05, 600.0
+LOOK_EVERY, PATIENCE = 0.25, 600.0
 
 _FILL = """
     INSERT INTO jobs (id, task, payload, queue, max_retries, timeout, fingerprint, group_id)
@@ -119,7 +119,7 @@ def _turn(
 ) -> float:
     """Runs so many jobs, as members of a batch or of none; returns how many in a second."""
     system.forget_finished()
-    system.servers.execute(DATABASE, "TRUNCATE groups, group_ends")
+    system.servers.execute(DATABASE, "TRUNCATE groups, group_ends CASCADE")
     if batch is not None:
         system.servers.execute(DATABASE, _BATCH.format(group=batch, count=count))
     looking = None if batch is None else Looks(system.port, batch)

@@ -32,7 +32,7 @@ def test_dispatch_runs_every_second_and_recovery_as_often_as_the_setting_says():
     assert schedule["deliver_callbacks"] == 1.0
     assert set(schedule) == {
         *("dispatch_due", "deliver_callbacks", "late_callbacks", "recover_stuck", "expire", "prune"),
-        *("keep_history", "seal_audit", "repair_lanes", "count_ends"),
+        *("keep_history", "seal_audit", "repair_lanes", "count_ends", "fold_figures"),
     }
 
 

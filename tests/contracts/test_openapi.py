@@ -83,7 +83,7 @@ def test_a_list_may_say_how_old_it_is_and_nothing_else_does(described):
         for status, answer in operation["responses"].items()
         if "DJPS-Staleness" in answer.get("headers", {}) and (method, status) == ("get", "200")
     }
-    assert told == {"/jobs", "/dlq", "/dlq/letters", "/dlq/groups"}
+    assert told == {"/jobs", "/dlq", "/dlq/letters", "/dlq/groups", "/dlq/history"}
     header = described["paths"]["/jobs"]["get"]["responses"]["200"]["headers"]["DJPS-Staleness"]
     assert header["schema"] == {"type": "number", "minimum": 0}
 

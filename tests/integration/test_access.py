@@ -94,6 +94,7 @@ def operations(app):
         "key": "acme",
         "number": "999999",
         "schedule": "no-such-schedule",
+        "worker": "vm:1:0",
     }
     return [
         (

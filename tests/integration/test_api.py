@@ -16,6 +16,7 @@ from webapp.jobs.tables import MAX_KEY_LENGTH
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 ANSWERED = {
+    *("worker_id", "lease_expires_at", "dispatched_at", "cancel_requested_at", "request_id", "traceparent"),
     "id",
     "status",
     "task",

@@ -12,6 +12,7 @@ from scheduled import put
 
 from webapp.access.model import NewKey, Role
 from webapp.api.openapi import document
+from webapp.infra.broker import heartbeats
 
 #: Operations whose example needs a job in a certain state.
 STATES = {
@@ -125,13 +126,14 @@ def requests_of(described):
             yield operation["operationId"], name, path, method, query_of(operation), body
 
 
-def test_every_example_of_a_request_is_taken(described, client, engine, app):
+def test_every_example_of_a_request_is_taken(described, client, engine, app, redis):
     sent, access = 0, app.extensions["access"]
     # Keys are changed by who shows one.
     secret = access.init(by="a test").secret
     for operation, name, path, method, query, body in requests_of(described):
         job = STATES.get(operation, queued)(engine, task="noop")
         number = access.create(NewKey("an example's", Role.VIEWER), by="a test").key.id
+        heartbeats.beat(redis, "vm:1:0", 30, "{}")
         put(client, "nightly-report", headers={"Authorization": f"Bearer {secret}"}, cron="30 2 * * *")
         # A stream lasts until its batch is over.
         is_over = {"close": operation == "watchBatch"}
@@ -153,6 +155,7 @@ def test_every_example_of_a_request_is_taken(described, client, engine, app):
                 key="acme",
                 number=number,
                 schedule="nightly-report",
+                worker="vm:1:0",
                 batch_id=batch,
             ),
             **request,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -315,7 +316,7 @@ def test_filters_read_few_rows_of_many(engine, name):
     with engine.begin() as connection:
         connection.execute(text("ANALYZE dead_letters"))
         plan = connection.execute(text(f"EXPLAIN {statement}"), wanted.values() | STATEMENTS[name]).scalars()
-        assert "dead_letters_alike" in "\n".join(plan)
+        assert re.search("dead_letters_(alike|of_group)", "\n".join(plan))
 
 
 def test_all_statements_match_by_the_same_conditions():

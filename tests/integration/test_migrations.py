@@ -29,6 +29,7 @@ TABLES = {
     "workflow_steps",
     *("known_handlers", "submission_rules", "uncounted_jobs", "job_logs"),
     *("groups", "group_ends", "batch_parts"),
+    *("letter_groups", "letter_notes", "letter_hours", "samples"),
 }
 
 

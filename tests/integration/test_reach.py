@@ -267,15 +267,15 @@ def test_queues_are_shown_and_steered_as_far_as_they_are_reached(guarded, make, 
     assert CANARY not in changes.text
 
 
-ABOUT_ALL = ("metrics:read", "audit:read", "access:manage")
+ABOUT_ALL = ("metrics:read", "system:read", "audit:read", "access:manage")
 
 
 @pytest.mark.parametrize(
     ("asked", "refused"),
     [
         *(({"scopes": ["jobs:read", scope]}, scope) for scope in ABOUT_ALL),
-        ({"role": "operator"}, "metrics:read"),
-        ({"role": "admin"}, "access:manage, audit:read, metrics:read"),
+        ({"role": "operator"}, "metrics:read, system:read"),
+        ({"role": "admin"}, "access:manage, audit:read, metrics:read, system:read"),
         ({"role": "viewer", "scopes": ["audit:read"]}, "audit:read"),
     ],
 )

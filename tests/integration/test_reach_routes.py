@@ -47,7 +47,7 @@ VIEWS = {
         *("queue_keys.page", "queue_keys.one", "queue_keys.put", "queue_keys.forget"),
     },
     "its answer is the same whatever other queues hold": {
-        *("jobs.index", "dlq.index", "dlq.letters", "dlq.groups"),
+        *("jobs.index", "dlq.index", "dlq.letters", "dlq.groups", "dlq.history"),
         *("flow.queues", "flow.changes", "dlq.requeue_many", "dlq.discard_many", "schedules.index"),
         *("batches.index", "workflows.index"),
     },
@@ -59,6 +59,7 @@ VIEWS = {
     },
     "it is about all queues, so refused": {
         *("audit.index", "metrics.exposition"),
+        *("system.index", "system.one", "system.settings", "system.system"),
         *(
             "access.index",
             "access.create",
@@ -119,6 +120,7 @@ def ask(guarded):
             "workflow_id": uuid7(),
             "step": CANARY,
             "schedule": SCHEDULE,
+            "worker": "vm:1:0",
             "batch_id": uuid7(),
         }
         of_path |= given

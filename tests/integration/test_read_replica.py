@@ -34,6 +34,7 @@ LISTS = (
     "/dlq",
     "/dlq/letters",
     "/dlq/groups",
+    "/dlq/history",
 )
 
 

@@ -120,7 +120,7 @@ class Clone:
             " WHERE schemaname = 'public' AND tablename NOT IN ('alembic_version', 'tenants')"
         )
         # The record of acts is only added to, but for who replays what was done elsewhere.
-        emptied = f"SET LOCAL session_replication_role = replica; TRUNCATE {row[0]} RESTART IDENTITY CASCADE"
+        emptied = f"SET LOCAL session_replication_role = replica; TRUNCATE {row[0]} RESTART IDENTITY"
         for left in reversed(range(DEADLOCKS)):
             try:
                 self.execute(emptied)

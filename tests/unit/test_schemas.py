@@ -14,6 +14,7 @@ from webapp.api.dlq_schemas import DeadLetterQuery
 from webapp.api.page_schemas import PageQuery
 from webapp.api.schemas import JobAnswer
 from webapp.api.strictjson import BadBody, read_json
+from webapp.jobs.filters import Filter
 from webapp.jobs.model import JobRow
 from webapp.jobs.nesting import MAX_DEPTH
 from webapp.jobs.request import SubmitRequest
@@ -185,7 +186,8 @@ def test_a_query_out_of_bounds_is_refused(query):
 
 def test_a_query_has_defaults():
     found = PageQuery.model_validate({})
-    assert (found.status, found.limit, found.offset) == (None, 20, 0)
+    assert (found.status, found.limit, found.offset) == ([], 20, 0)
+    assert found.wanted == Filter()
     assert DeadLetterQuery.model_validate({}).limit == 1_000
 
 

@@ -43,6 +43,8 @@ class Scope(StrEnum):
     SCHEDULES_MANAGE = "schedules:manage"
     #: Read metrics, which are about all tenants.
     METRICS_READ = "metrics:read"
+    #: Look at workers, settings, servers and figures of all queues.
+    SYSTEM_READ = "system:read"
     #: Read the record of acts.
     AUDIT_READ = "audit:read"
     #: Look at keys, make, rotate and revoke them.
@@ -79,12 +81,15 @@ _OPERATOR = _VIEWER | {
     Scope.QUEUES_MANAGE,
     Scope.SCHEDULES_MANAGE,
     Scope.METRICS_READ,
+    Scope.SYSTEM_READ,
 }
 #: What these scopes are for is about all queues, so no key that is kept to some has one of them.
-OF_ALL_QUEUES = frozenset({Scope.METRICS_READ, Scope.AUDIT_READ, Scope.ACCESS_MANAGE})
+OF_ALL_QUEUES = frozenset({Scope.METRICS_READ, Scope.SYSTEM_READ, Scope.AUDIT_READ, Scope.ACCESS_MANAGE})
 #: What these are for is about all tenants, or the default tenant's alone as schedules are, so only its keys have them, whatever their
 #: role is.
-OF_ALL_TENANTS = frozenset({Scope.METRICS_READ, Scope.SCHEDULES_READ, Scope.SCHEDULES_MANAGE})
+OF_ALL_TENANTS = frozenset(
+    {Scope.METRICS_READ, Scope.SYSTEM_READ, Scope.SCHEDULES_READ, Scope.SCHEDULES_MANAGE}
+)
 #: The scopes of each role.
 SCOPES_OF: Mapping[Role, frozenset[Scope]] = {
     Role.VIEWER: _VIEWER,

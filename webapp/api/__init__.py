@@ -33,6 +33,7 @@ from webapp.api import (
     reads,
     schedules,
     searching,
+    system,
     traces,
     usage,
     workflows,
@@ -105,6 +106,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
         workflows.bp,
         access.bp,
         audit.bp,
+        system.bp,
         health.bp,
         metrics.bp,
         docs.index_bp,
@@ -118,6 +120,7 @@ def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     errors.init_app(app)
     limiter.init_app(app)
     health.init_app(app, settings, engine)
+    system.init_app(app, settings, engine)
     metrics.init_app(app, settings, engine)
     outcomes.init_app(app)
 

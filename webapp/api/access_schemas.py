@@ -107,7 +107,7 @@ class AccessKeyRequest(BaseModel):
         refused = sorted(OF_ALL_QUEUES & scopes_of(self.role, self.scopes))
         if self.queues and refused:
             raise ValueError(
-                f"cannot have queues and {', '.join(refused)}: metrics, the record of acts and keys are about all queues;"
+                f"cannot have queues and {', '.join(refused)}: metrics, the system, the record of acts and keys are about all queues;"
                 " leave the role out and give it other scopes"
             )
         return self

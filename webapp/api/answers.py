@@ -7,10 +7,11 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
+from webapp.api.attempt_schemas import AttemptAnswer
 from webapp.api.breaches import Breach
 from webapp.api.dlq_schemas import GroupAnswer, LetterAnswer, ReportAnswer
 from webapp.api.page_schemas import ListedJob, PageAnswer
-from webapp.api.schemas import AttemptAnswer, JobAnswer
+from webapp.api.schemas import JobAnswer
 
 
 class _Answer(BaseModel):

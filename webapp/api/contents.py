@@ -20,7 +20,7 @@ TAGS = {
     SCHEDULES: "Jobs that DJPS submits by itself, by cron or every so many seconds: make, steer and look at them.",
     FLOW: "Queues and tasks: how much waits, pause and resume them, see who did.",
     ACCESS: "Keys: who the caller is and what they may do; make, rotate and revoke keys; and the record of what was done.",
-    OPERATIONS: "For those who run DJPS: health, metrics, and this description.",
+    OPERATIONS: "For those who run DJPS: workers, settings, servers, health, metrics, and this description.",
 }
 
 SUMMARY = "A background job platform: an accepted job is never lost and never finishes twice."
@@ -109,6 +109,7 @@ NAMES = {
     "workflows.retry": Name("retryWorkflow", WORKFLOWS),
     "dlq.index": Name("listDeadLetters", DEAD_LETTERS),
     "dlq.groups": Name("groupDeadLetters", DEAD_LETTERS),
+    "dlq.history": Name("getDeadLetterHistory", DEAD_LETTERS),
     "dlq.letters": Name("listDeadLetterRecords", DEAD_LETTERS),
     "dlq.requeue_many": Name("requeueDeadLetters", DEAD_LETTERS),
     "dlq.discard_many": Name("discardDeadLetters", DEAD_LETTERS),
@@ -152,6 +153,10 @@ NAMES = {
     "access.rotate": Name("rotateAccessKey", ACCESS),
     "access.revoke": Name("revokeAccessKey", ACCESS),
     "audit.index": Name("listAuditEvents", ACCESS),
+    "system.index": Name("listWorkers", OPERATIONS),
+    "system.one": Name("getWorker", OPERATIONS),
+    "system.settings": Name("listSettings", OPERATIONS),
+    "system.system": Name("getSystem", OPERATIONS),
     "health.alive": Name("checkHealth", OPERATIONS),
     "health.ready": Name("checkReadiness", OPERATIONS),
     "metrics.exposition": Name("getMetrics", OPERATIONS),

@@ -7,12 +7,13 @@ from flask import Blueprint, Response, current_app, jsonify
 from webapp.access.model import Scope
 from webapp.api import examples
 from webapp.api.answers import AttemptPage, Cancelling, Explained
+from webapp.api.attempt_schemas import AttemptAnswer, AttemptsQuery
 from webapp.api.bodies import json_body_if_any
 from webapp.api.callers import reach
 from webapp.api.jobs import job_id_of, job_service, query_values
 from webapp.api.openapi import documented
 from webapp.api.redaction import all_shown, explanation, shown
-from webapp.api.schemas import AttemptAnswer, AttemptsQuery, CancelRequest, JobAnswer, RetryRequest
+from webapp.api.schemas import CancelRequest, JobAnswer, RetryRequest
 from webapp.infra.broker import heartbeats
 from webapp.jobs.model import CancelAnswer
 

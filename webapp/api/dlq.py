@@ -19,6 +19,9 @@ from webapp.api.dlq_schemas import (
     DiscardRequest,
     GroupAnswer,
     GroupsQuery,
+    HistoryAnswer,
+    HistoryQuery,
+    HourAnswer,
     LetterAnswer,
     LettersQuery,
     ReportAnswer,
@@ -120,6 +123,24 @@ def groups() -> Response:
     query = GroupsQuery.model_validate(query_values())
     found = dead_letters().groups(query.filter(), reach(), limit=query.limit, read=reads.reader())
     return jsonify({"items": all_shown(GroupAnswer.of(group) for group in found)})
+
+
+@bp.get("/dlq/history")
+@documented(
+    {200: HistoryAnswer},
+    422,
+    503,
+    need=Scope.DLQ_READ,
+    query=HistoryQuery,
+    answer_headers=reads.STALENESS,
+    examples=dlq_examples.HISTORY,
+)
+def history() -> Response:
+    """How many letters are open, and how many came and went by the hour: of a group, or of all."""
+    query = HistoryQuery.model_validate(query_values())
+    count, hours = dead_letters().history(query.filter(), reach(), read=reads.reader())
+    shown_hours = [HourAnswer.model_validate(one).model_dump(mode="json") for one in hours]
+    return jsonify({"open": count, "hours": shown_hours})
 
 
 @bp.post("/dlq/requeue")

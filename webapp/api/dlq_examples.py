@@ -67,6 +67,18 @@ LETTERS = Examples(
         }
     },
 )
+HISTORY = Examples(
+    query={"task": "fail", "queue": "default", "error_type": "RuntimeError", "fingerprint": _FINGERPRINT},
+    answers={
+        200: {
+            "open": 2,
+            "hours": [
+                {"at": "2026-11-24T04:00:00Z", "opened": 0, "closed": 0},
+                {"at": "2026-11-24T05:00:00Z", "opened": 3, "closed": 1},
+            ],
+        }
+    },
+)
 GROUPS = Examples(
     query=_LOOKED_FOR,
     answers={

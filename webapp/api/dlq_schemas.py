@@ -82,6 +82,40 @@ class GroupsQuery(LetterQuery):
     limit: int = Field(20, ge=1, le=100)
 
 
+class HistoryQuery(BaseModel):
+    """The query of `GET /dlq/history`: what makes letters alike."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task: Name | None = None
+    queue: Name | None = None
+    error_type: Name | None = None
+    fingerprint: Name | None = None
+
+    def filter(self) -> DeadLetterFilter:
+        """Which letters are meant."""
+        return DeadLetterFilter(**self.model_dump())
+
+
+class HourAnswer(BaseModel):
+    """How many letters came into the queue and left it, requeued, discarded or pruned, in the hour that begins at `at`."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+    at: Moment
+    opened: int
+    closed: int
+
+
+class HistoryAnswer(BaseModel):
+    """How many are open now, and what happened in each hour of the last day, the newest last."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    open: int
+    hours: list[HourAnswer]
+
+
 class ResolveOne(BaseModel):
     """The body of `POST /dlq/{id}/requeue` and `POST /dlq/{id}/discard`; it may be left out."""
 

@@ -89,6 +89,7 @@ from webapp.schedules.errors import (
     ScheduleError,
     UnknownSchedule,
 )
+from webapp.system.errors import NotTold, RedisAway
 from webapp.workflows.errors import (
     NothingToRetry,
     StepPayloadRefused,
@@ -118,6 +119,8 @@ DATABASE_TROUBLES = {
 
 #: Seconds after which a client may try again when the database is away.
 RETRY_AFTER_DATABASE = 1
+#: Seconds after which a client may try again when Redis is away.
+RETRY_AFTER_REDIS = 1
 #: Seconds after which a client may try again when another one was quicker: at a key, or at a job.
 RETRY_AFTER_RACE = 1
 #: Seconds after which a client may try again when too many wait.
@@ -239,6 +242,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(TooManySearches, _too_many_searches)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(SQLAlchemyError, _database_error)
+    app.register_error_handler(NotTold, _not_told)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -376,6 +380,13 @@ def _database_error(error: SQLAlchemyError) -> Response:
         extra={"trouble": trouble.value, **database_errors.fields_of(error)},
     )
     return problem(503, DATABASE_TROUBLES[trouble], retry_after=RETRY_AFTER_DATABASE)
+
+
+def _not_told(error: NotTold) -> Response:
+    if not isinstance(error, RedisAway):
+        return problem(404, str(error))
+    logger.warning("request needs Redis, which is away", extra={"error_type": error.error_type})
+    return problem(503, str(error), retry_after=RETRY_AFTER_REDIS)
 
 
 def _unexpected(error: Exception) -> Response:

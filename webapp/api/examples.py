@@ -11,7 +11,6 @@ from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
-from webapp import VERSION
 from webapp.access.errors import NoKey, ScopeMissing
 from webapp.access.model import Scope
 from webapp.api.errors import DATABASE_AWAY, SEARCH_TOO_LONG
@@ -77,6 +76,12 @@ QUEUED: dict[str, Any] = {
     "tenant": "default",
     "submitted_by": 7,
     "group_id": None,
+    "worker_id": None,
+    "lease_expires_at": None,
+    "dispatched_at": "2026-11-24T05:02:36.986841Z",
+    "cancel_requested_at": None,
+    "request_id": REQUEST_ID,
+    "traceparent": None,
     "unique_key": None,
 }
 PROCESSING = QUEUED | {
@@ -84,8 +89,12 @@ PROCESSING = QUEUED | {
     "attempt": 1,
     "updated_at": "2026-11-24T05:02:37.012204Z",
     "last_attempt_at": "2026-11-24T05:02:37.012204Z",
+    "worker_id": "vm:19701:c5d87f52/19712",
+    "lease_expires_at": "2026-11-24T05:03:07.012204Z",
 }
 COMPLETED = PROCESSING | {
+    "worker_id": None,
+    "lease_expires_at": None,
     "status": "completed",
     "result": {"sent": True},
     "updated_at": "2026-11-24T05:02:37.047117Z",
@@ -235,9 +244,11 @@ BATCH = Examples(
 )
 PAGE = Examples(
     query={
-        "status": "completed",
-        "task": "noop",
-        "queue": "default",
+        "status": ["completed"],
+        "task": ["noop"],
+        "queue": ["default"],
+        "not_tag": ["test"],
+        "priority": [5],
         "key": "customer-17",
         "tag": ["invoice"],
         "created_after": "2026-11-24T00:00:00Z",
@@ -358,34 +369,6 @@ EXPLAIN = Examples(
             "state": "waiting_until",
             "sentence": "it waits until 2026-11-24T05:03:36.986841Z, the time it was submitted for",
             "facts": {"run_at": "2026-11-24T05:03:36.986841Z", "attempt": 0, "retry_count": 0},
-        }
-    }
-)
-HEALTH = Examples(answers={200: {"status": "ok"}})
-READY = Examples(
-    answers={
-        200: {"status": "ok", "dependencies": {"postgresql": "ok", "redis": "ok"}},
-        503: {
-            "status": "unavailable",
-            "dependencies": {"postgresql": "not answering (OperationalError)", "redis": "ok"},
-        },
-    }
-)
-METRICS = Examples(answers={200: "# TYPE jobs_created_total counter\njobs_created_total 3.0\n"})
-OPENAPI = Examples(
-    answers={200: {"openapi": "3.1.0", "info": {"title": "DJPS", "version": VERSION}, "paths": {}}}
-)
-INDEX = Examples(
-    answers={
-        200: {
-            "name": "DJPS",
-            "version": VERSION,
-            "docs": "/docs/",
-            "openapi": "/openapi.json",
-            "jobs": "/jobs",
-            "health": "/health",
-            "ready": "/health/ready",
-            "metrics": "/metrics",
         }
     }
 )

@@ -23,14 +23,15 @@ from webapp.api.flow_schemas import (
     QueueAnswer,
     QueueLimitsRequest,
     Queues,
-    Tasks,
 )
 from webapp.api.jobs import query_values
 from webapp.api.openapi import documented
+from webapp.api.task_schemas import TaskAnswer, Tasks
 from webapp.flow.limits import NO_LIMITS
 from webapp.flow.model import FlowState, Kind, Target
 from webapp.flow.service import Flow, tag_of
 from webapp.infra.postgres import deadlines
+from webapp.jobs.handlers import registry
 from webapp.queues.listing import depths, queue_state, queue_states
 
 bp = Blueprint("flow", __name__)
@@ -125,18 +126,21 @@ def resume_queue(queue: str) -> Response:
 @bp.get("/tasks")
 @documented({200: Tasks}, 503, need=Scope.QUEUES_READ, examples=flow_examples.TASKS)
 def tasks() -> Response:
-    """All tasks, and whether they are paused."""
-    return jsonify({"items": [FlowAnswer.of(one) for one in flow().states(Kind.TASK, reach()).values()]})
+    """All tasks: what the handler of each says of its jobs, its limits, and whether it is paused."""
+    within = reach()
+    found = flow().states(Kind.TASK, within).values()
+    items = [TaskAnswer.of_task(one, registry.get(one.name), within) for one in found]
+    return jsonify({"items": items})
 
 
 @bp.get("/tasks/<task>")
 @documented(
-    {200: FlowAnswer}, 404, 503, need=Scope.QUEUES_READ, answer_headers=ETAG, examples=flow_examples.TASK
+    {200: TaskAnswer}, 404, 503, need=Scope.QUEUES_READ, answer_headers=ETAG, examples=flow_examples.TASK
 )
 def task(task: str) -> Response:
     """One task."""
     state = flow().state(Target(Kind.TASK, task), reach())
-    return _tagged(FlowAnswer.of(state), state)
+    return _tagged(TaskAnswer.of_task(state, registry.get(task), reach()), state)
 
 
 @bp.put("/tasks/<task>")

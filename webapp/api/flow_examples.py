@@ -69,8 +69,21 @@ LIMIT_QUEUE = Examples(
 UNLIMIT_QUEUE = Examples(
     answers={200: {"name": "default", **_OPEN}, **_problems(Kind.QUEUE, "default", body=False)}
 )
-TASKS = Examples(answers={200: {"items": [{"name": "noop", **_PAUSE}]}})
-TASK = Examples(answers={200: {"name": "noop", **_PAUSE}, **_problems(Kind.TASK, "noop")})
+_HANDLER = {
+    "queue": "default",
+    "max_retries": 5,
+    "timeout": 30.0,
+    "priority": None,
+    "backoff": None,
+    "tags": [],
+    "expires_in": None,
+    "chunk": None,
+    "payload_schema": {"title": "Mail", "type": "object", "properties": {"to": {"type": "string"}}},
+}
+TASKS = Examples(answers={200: {"items": [{"name": "noop", **_PAUSE, "handler": _HANDLER}]}})
+TASK = Examples(
+    answers={200: {"name": "noop", **_PAUSE, "handler": _HANDLER}, **_problems(Kind.TASK, "noop")}
+)
 PAUSE_TASK = Examples(
     bodies=_BODIES, answers={200: {"name": "noop", **_PAUSE}, **_problems(Kind.TASK, "noop")}
 )

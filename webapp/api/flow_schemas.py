@@ -214,12 +214,6 @@ class Queues(_Answer):
     counts_are_estimates: bool
 
 
-class Tasks(_Answer):
-    """All tasks."""
-
-    items: list[FlowAnswer]
-
-
 class ChangeAnswer(BaseModel):
     """A change: who made it and why, what held before and what since."""
 

@@ -24,9 +24,10 @@ from webapp import VERSION
 from webapp.access.model import Need, Openness
 from webapp.api.batch_examples import BATCH_ID
 from webapp.api.contents import INTRODUCTION, NAMES, SUMMARY, TAGS
-from webapp.api.examples import JOB_ID, OPENAPI, PROBLEMS, WORKFLOW_ID, Examples
+from webapp.api.examples import JOB_ID, PROBLEMS, WORKFLOW_ID, Examples
 from webapp.api.needs import layers_of, needs
 from webapp.api.schemas import Problem
+from webapp.api.system_examples import OPENAPI
 from webapp.jobs.handlers import NAME
 
 bp = Blueprint("openapi", __name__)
@@ -55,6 +56,10 @@ _IN_PATH: dict[str, dict[str, Any]] = {
     "key": {"schema": {"type": "string", "minLength": 1, "maxLength": 200}, "example": "acme"},
     "task": {"schema": _NAME, "example": "noop"},
     "schedule": {"schema": {"type": "string", "minLength": 1, "maxLength": 200}, "example": "nightly-report"},
+    "worker": {
+        "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+        "example": "vm:19701:c5d87f52",
+    },
     "workflow_id": {"schema": {"type": "string", "format": "uuid"}, "example": WORKFLOW_ID},
     "step": {"schema": {"type": "string", "minLength": 1, "maxLength": 120}, "example": "load"},
     "number": {"schema": {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}, "example": 7},

@@ -15,7 +15,7 @@ from webapp.api.schemas import REDACTED
 #: What of an answer is a job's content: payload and result, words of its handler, and URLs that may hold credentials.
 CONTENT = frozenset(
     {
-        *("payload", "result", "last_error", "callback_url"),
+        *("payload", "payload_preview", "result", "last_error", "callback_url"),
         *("error_message", "traceback", "sample_message", "sample_traceback"),
     }
 )

@@ -20,10 +20,11 @@ from pydantic import (
 from webapp.access.model import Scope
 from webapp.api.breaches import Breach
 from webapp.infra.jsontext import iso
-from webapp.jobs.model import MAX_ATTEMPT, AttemptRow, JobRow
+from webapp.infra.postgres.column_values import LATEST
+from webapp.jobs.model import JobRow
 from webapp.jobs.nesting import readable
 from webapp.jobs.request import MAX_BATCH, printable
-from webapp.jobs.states import AttemptOutcome, JobStatus
+from webapp.jobs.states import JobStatus
 
 #: Largest integer that PostgreSQL's and most languages' 64 bits can hold.
 _MAX_INTEGER = 2**63 - 1
@@ -72,16 +73,12 @@ class ShowQuery(BaseModel):
     wait: float = Field(0.0, ge=0, le=MAX_WAIT)
 
 
-class AttemptsQuery(BaseModel):
-    """The query of `GET /jobs/{id}/attempts`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: int = Field(100, ge=1, le=1_000)
-    before: int | None = Field(None, ge=1, le=MAX_ATTEMPT)
-
-
 Moment = Annotated[datetime, PlainSerializer(iso, return_type=str)]
+
+
+def _if_sent(given: datetime | None) -> datetime | None:
+    """When a message was sent; the end of time stands for a job that none will name, as its lane has tickets."""
+    return None if given is None or given >= LATEST else given
 
 
 def _as_reported(progress: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -139,6 +136,14 @@ class JobFields(BaseModel):
     tenant: str
     submitted_by: int | None
     group_id: UUID | None
+    #: The process that runs it, and until when it may without a word.
+    worker_id: str | None
+    lease_expires_at: Moment | None
+    #: When a message was sent for it.
+    dispatched_at: Annotated[Moment | None, BeforeValidator(_if_sent)]
+    cancel_requested_at: Moment | None
+    request_id: str | None
+    traceparent: str | None
 
     @classmethod
     def of(cls, job: JobRow) -> dict[str, Any]:
@@ -161,7 +166,8 @@ class JobFields(BaseModel):
             return cls.of(job)
         answer: dict[str, Any] = {name: getattr(job, name) for name in cls.model_fields}
         answer["id"] = str(job.id)
-        for name in ("run_at", "created_at", "updated_at", "expires_at"):
+        answer["dispatched_at"] = _if_sent(job.dispatched_at)
+        for name in ("run_at", "created_at", "updated_at", "expires_at", "dispatched_at"):
             if answer[name] is not None:
                 answer[name] = iso(answer[name])
         return answer
@@ -179,27 +185,6 @@ class JobAnswer(JobFields):
     """A job as clients see it by itself: with the unique key that it holds, if it holds one."""
 
     unique_key: str | None
-
-
-class AttemptAnswer(BaseModel):
-    """An attempt as clients see it; `outcome`, `ended_at` and `duration` (seconds) are null while it runs."""
-
-    model_config = ConfigDict(extra="forbid", from_attributes=True, json_schema_extra=may_be_redacted)
-
-    attempt: int
-    worker_id: str
-    outcome: AttemptOutcome | None
-    started_at: Moment
-    ended_at: Moment | None
-    error_type: str | None
-    error_message: str | None
-    traceback: str | None
-
-    @classmethod
-    def of(cls, row: AttemptRow) -> dict[str, Any]:
-        """The JSON-ready form of an attempt."""
-        took = None if row.ended_at is None else (row.ended_at - row.started_at).total_seconds()
-        return {**cls.model_validate(row).model_dump(mode="json"), "duration": took}
 
 
 class Problem(BaseModel):

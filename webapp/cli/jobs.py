@@ -10,8 +10,9 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
+from webapp.api.attempt_schemas import AttemptAnswer
 from webapp.api.page_schemas import PageQuery
-from webapp.api.schemas import AttemptAnswer, CancelRequest, JobAnswer, JobFields, RetryRequest
+from webapp.api.schemas import CancelRequest, JobAnswer, JobFields, RetryRequest
 from webapp.cli.console import (
     json_option,
     say,

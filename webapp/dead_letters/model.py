@@ -67,6 +67,12 @@ class DeadLetterFilter:
     queues: tuple[str, ...] | None = None
     tenant: int | None = None
 
+    @property
+    def is_tallied(self) -> bool:
+        """True if tallies know how many match: open letters, by what makes them alike."""
+        beyond = (self.reason, self.dead_after, self.dead_before, self.ids)
+        return self.state is DeadLetterState.OPEN and all(one is None for one in beyond)
+
     def within(self, reach: Reach) -> DeadLetterFilter:
         """The same, of what a caller reaches."""
         queue, queues = reach.narrowed(self.queue)

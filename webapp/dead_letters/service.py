@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine
 
 from webapp.audit.model import Event
 from webapp.audit.service import AuditRecord
-from webapp.dead_letters import store
+from webapp.dead_letters import store, tallies
 from webapp.dead_letters.model import (
     DeadLetter,
     DeadLetterFilter,
@@ -29,6 +29,7 @@ from webapp.dead_letters.model import (
     ResolveRequest,
     act_of,
 )
+from webapp.dead_letters.tallies import Hour
 from webapp.flow.reach import Reach
 from webapp.infra.postgres.engine import Read, in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
@@ -117,6 +118,23 @@ class DeadLetters:
         """
         within = wanted.within(reach)
         return self._read(read, lambda connection: store.groups(connection, within, limit=limit))
+
+    def history(
+        self, wanted: DeadLetterFilter, reach: Reach, *, read: Read | None = None
+    ) -> tuple[int, list[Hour]]:
+        """How many open letters match, and how many came and went in each hour of the last day.
+
+        Args:
+            wanted: what makes letters alike, and nothing else.
+            read: reads them; None: from the primary.
+        """
+        within = wanted.within(reach)
+
+        def look(connection: Connection) -> tuple[int, list[Hour]]:
+            found = tallies.history(connection, within)
+            return tallies.total(connection, within), tallies.each_hour(found, datetime.now(UTC))
+
+        return self._read(read, look)
 
     def _read(self, read: Read | None, work: Callable[[Connection], T]) -> T:
         return in_one_trip(self._engine, work) if read is None else read(work)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 
+from webapp.dead_letters import tallies
 from webapp.dead_letters.model import (
     DeadLetter,
     DeadLetterFilter,
@@ -59,7 +60,9 @@ def page(
 
 
 def count(connection: Connection, wanted: DeadLetterFilter) -> int:
-    """How many dead letters match."""
+    """How many dead letters match; of open ones, by what makes them alike, this costs the same however many there are."""
+    if wanted.is_tallied:
+        return tallies.total(connection, wanted)
     return int(connection.execute(_of(_COUNT, wanted), wanted.values()).scalar_one())
 
 
@@ -88,6 +91,8 @@ def jobs(
 
 def groups(connection: Connection, wanted: DeadLetterFilter, *, limit: int) -> list[Group]:
     """Dead letters by task, queue, error class and fingerprint, the largest group first."""
+    if wanted.is_tallied:
+        return tallies.groups(connection, wanted, limit=limit)
     return [
         Group(*row) for row in connection.execute(_of(_GROUPS, wanted), wanted.values() | {"limit": limit})
     ]

@@ -11,10 +11,12 @@ from webapp.jobs.model import JobRow
 
 #: What is in another table, and read for a single job alone.
 OF_ONE = "unique_key"
+#: What is made for a list that asks for it.
+OF_LISTS = ("payload_preview", "payload_bytes", "result_bytes")
 #: The name of a job's tenant; NULL for the default one, which costs no look.
 _TENANT = "CASE WHEN {before}tenant_id <> 1 THEN (SELECT slug FROM tenants WHERE tenants.id = {before}tenant_id) END AS tenant"
 #: The columns of a `JobRow`, in its order.
-FIELDS = tuple(field.name for field in fields(JobRow) if field.name != OF_ONE)
+FIELDS = tuple(field.name for field in fields(JobRow) if field.name not in {OF_ONE, *OF_LISTS})
 
 
 def as_sent(column: str, table: str = "") -> str:

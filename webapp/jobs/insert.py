@@ -174,6 +174,8 @@ def new_row(
         tenant=job.tenant.slug,
         submitted_by=job.submitted_by,
         group_id=job.group,
+        request_id=job.request_id,
+        traceparent=job.traceparent,
         unique_key=None if job.unique is None else told(job.unique.key),
     )
 

@@ -55,8 +55,17 @@ class JobRow:
     submitted_by: int | None = None
     #: The batch or workflow that it belongs to.
     group_id: UUID | None = None
+    #: When a running attempt was asked to stop.
+    cancel_requested_at: datetime | None = None
+    #: The request that brought it, and the trace that it belongs to.
+    request_id: str | None = None
+    traceparent: str | None = None
     #: The unique key that it holds; known where the job is read by itself.
     unique_key: str | None = None
+    #: How its payload begins, and how much room payload and result take; known where a list asks for them.
+    payload_preview: str | None = None
+    payload_bytes: int | None = None
+    result_bytes: int | None = None
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> JobRow:

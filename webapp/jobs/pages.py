@@ -35,6 +35,16 @@ _LARGE = {
 }
 #: The names of all fields that may be large.
 LARGE = frozenset(_LARGE)
+#: How many characters of a payload are its preview.
+PREVIEW_CHARACTERS = 200
+#: What is made of large fields for a list that asks for it. Sizes are what PostgreSQL keeps, so nothing is unpacked for them.
+_TOLD = {
+    "payload_preview": f"left(CAST({as_sent('payload', 'jobs')} AS text), {PREVIEW_CHARACTERS})",
+    "payload_bytes": "pg_column_size(jobs.payload)",
+    "result_bytes": "pg_column_size(jobs.result)",
+}
+#: The names of all fields that are read where they are asked for.
+READ_IF_WANTED = LARGE | frozenset(_TOLD)
 
 
 class Short(StrEnum):
@@ -95,10 +105,14 @@ _SEEN = """(jobs.finished_at IS NULL OR (jobs.finished_at >= :seen_since AND job
 @cache
 def _fetch_by(names: frozenset[str], large: frozenset[str]) -> TextClause:
     """Jobs in the order of their ids in `:ids`, as many as fit; and how many more there are."""
-    measured = " + ".join(f"coalesce({_LARGE[name][0]}, 0)" for name in sorted(large)) or "0"
+    measured = " + ".join(f"coalesce({_LARGE[name][0]}, 0)" for name in sorted(large & LARGE)) or "0"
+    told = [f"{_TOLD[name]} AS {name}" for name in sorted(large & frozenset(_TOLD))]
     columns = ", ".join(
-        f"{_LARGE[name][1]} AS {name}" if name in LARGE - large else columns_of([name], "jobs")
-        for name in FIELDS
+        [
+            f"{_LARGE[name][1]} AS {name}" if name in LARGE - large else columns_of([name], "jobs")
+            for name in FIELDS
+        ]
+        + told
     )
     return text(f"""
         WITH measured AS MATERIALIZED (
@@ -121,13 +135,15 @@ def fetch(
     """The jobs of these ids, in their order, as many as fit into a page; and whether all of them fitted.
 
     Args:
-        large: fields that may be large and are wanted; of the others a job has none.
+        large: fields of `READ_IF_WANTED` that are wanted; of the others a job has none.
         seen: where they lay when they were found; None where there are none.
         still: conditions by name, which a job must still meet.
     """
     if seen is None:
         return [], True
-    statement = _fetch_by(frozenset(still or ()), frozenset(large) & LARGE)
+    wanted = frozenset(large) & READ_IF_WANTED
+    told = sorted(wanted & frozenset(_TOLD))
+    statement = _fetch_by(frozenset(still or ()), wanted)
     room = PAGE_BYTES
     jobs: list[JobRow] = []
     for first in range(0, len(ids), MEASURED_AT_ONCE):
@@ -141,11 +157,16 @@ def fetch(
             "is_first": not jobs,
         }
         rows = connection.execute(statement, given).all()
-        jobs += [JobRow.of(row[:-2]) for row in rows]
+        jobs += [_with(JobRow.of(row[: len(FIELDS)]), told, row[len(FIELDS) :]) for row in rows]
         room -= int(rows[-1][-2]) if rows else 0
         if rows and rows[-1][-1]:
             return jobs, False
     return jobs, True
+
+
+def _with(job: JobRow, names: Sequence[str], values: Sequence[Any]) -> JobRow:
+    """A job with what was made for its list."""
+    return replace(job, **dict(zip(names, values, strict=False))) if names else job
 
 
 def page(

@@ -151,8 +151,10 @@ class _Walk:
         if few is not None:
             self._values |= {"few": array_of(few.ids), "few_from": few.since}
         self._to = min((one for one in (before, self._values.get("to_id")) if one is not None), default=None)
-        self.is_search = wanted.is_search or any(
-            "default_tenant" in part.rest(frozenset(self._values)) for part in self._parts
+        self.is_search = (
+            few is not None
+            or wanted.is_search
+            or any("default_tenant" in part.rest(frozenset(self._values)) for part in self._parts)
         )
         self._size = FIRST_SLICE
         self._width = windows.FIRST
@@ -234,6 +236,19 @@ class _Few(NamedTuple):
 _TAGGED = text(read_sql(__file__, "tagged"))
 
 
+_OWNER = text(read_sql(__file__, "keys", "owner"))
+
+
+def _few(connection: Connection, wanted: Filter) -> _Few | None:
+    """The jobs that were named one by one, or by what few have; None where that says nothing."""
+    ids = wanted.ids
+    if ids is None and wanted.idempotency_key is not None:
+        ids = tuple(connection.execute(_OWNER, {"key": wanted.idempotency_key}).scalars())
+    if ids is None:
+        return _few_tagged(connection, wanted)
+    return _Few(list(ids), retention.may_end_from(*ids) if ids else retention.BEGINNING)
+
+
 def _few_tagged(connection: Connection, wanted: Filter) -> _Few | None:
     """The jobs with the wanted tags, when they are few; their index has no order, so of many the newest are not known."""
     if not wanted.tags:
@@ -265,7 +280,7 @@ def search(
         offset: matching jobs that are passed over.
         before: only jobs older than this one; costs the same however far back it is, which `offset` does not.
     """
-    few = _few_tagged(connection, wanted)
+    few = _few(connection, wanted)
     walk = _Walk(connection, wanted, few, before)
     looked = list(walk.slices(offset, limit, PAGE_SECONDS, offset + limit))
     ids, seen = _page_of(looked)
@@ -275,7 +290,7 @@ def search(
         is_counted = False
     else:
         is_counted = reached is None
-    if not is_counted and not wanted.is_search:
+    if not is_counted and not wanted.is_search and not wanted.is_of_few:
         matching, is_whole = _count(connection, wanted)
         is_counted = is_whole and matching <= COUNTED_UP_TO
     elif not is_counted and matching <= COUNTED_UP_TO:

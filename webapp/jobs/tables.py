@@ -338,6 +338,12 @@ class DeadLetter(Base):
         CheckConstraint("reason IN ('exhausted', 'discarded')", name="dead_letters_reason_known"),
         Index("dead_letters_open", "job_id", unique=True, postgresql_where=text(_LETTER_OPEN)),
         Index("dead_letters_alike", "task", "fingerprint", postgresql_where=text(_LETTER_OPEN)),
+        # The newest and the oldest of those alike.
+        Index(
+            "dead_letters_of_group",
+            *("fingerprint", text("coalesce(task, '')"), text("coalesce(queue, '')"), "id"),
+            postgresql_where=text(_LETTER_OPEN),
+        ),
         Index("dead_letters_by_job", "job_id"),
         Index("dead_letters_by_tenant", "tenant_id", "id", postgresql_where=text(_OTHERS)),
     )

@@ -70,6 +70,16 @@ def sentence_of(item: ErrorDetails, fields: Mapping[str, FieldInfo]) -> str:
     return f"{name}: {words} (given: {given})"
 
 
+def is_secret(name: str) -> bool:
+    """True if a variable's value is not shown.
+
+    Example:
+        >>> is_secret("DATABASE_URL"), is_secret("API_PORT")
+        (True, False)
+    """
+    return name.endswith(tuple(_NOT_SHOWN))
+
+
 def rule_of(field: FieldInfo) -> str | None:
     """What a field may be, in words, as far as its annotation and bounds say; None for one that takes any text."""
     bounds = {

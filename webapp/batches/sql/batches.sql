@@ -33,9 +33,13 @@ UPDATE groups SET total = total + :number, updated_at = now()
  WHERE id = :id AND kind = 'batch' AND closed_at IS NULL RETURNING id;
 
 -- name: join_inside
--- From a member that is held: also where the batch is closed, but not where it is being cancelled.
-UPDATE groups SET total = total + :number, updated_at = now()
- WHERE id = :id AND kind = 'batch' AND finished_at IS NULL AND cancel_requested_at IS NULL RETURNING id;
+-- From a member that is held: also where the batch is closed, but not where it is being cancelled. One that was over has a member
+-- that was queued again, and goes on: that is not counted yet.
+UPDATE groups SET total = total + :number, updated_at = now(),
+       status = CASE WHEN finished_at IS NOT NULL THEN 'closed' ELSE status END,
+       callback_job_id = CASE WHEN finished_at IS NULL THEN callback_job_id END,
+       cancel_requested_at = NULL, cancel_reason = NULL, finished_at = NULL
+ WHERE id = :id AND kind = 'batch' AND (cancel_requested_at IS NULL OR finished_at IS NOT NULL) RETURNING id;
 
 -- name: close
 UPDATE groups SET status = 'closed', closed_at = now(), closed_why = :why, updated_at = now()
@@ -58,8 +62,9 @@ SELECT id, status, total, completed, failed, cancelled, skipped, closed_at IS NO
   FROM groups WHERE id = ANY(CAST(:ids AS uuid[])) AND kind = 'batch';
 
 -- name: reopen
--- A new end is told anew, to the batch that this one is in as well.
-UPDATE groups SET status = 'closed', finished_at = NULL, callback_job_id = NULL, updated_at = now()
+-- A new end is told anew, to the batch that this one is in as well. What was cancelled is over: who queues a member again means it.
+UPDATE groups SET status = 'closed', finished_at = NULL, callback_job_id = NULL, cancel_requested_at = NULL, cancel_reason = NULL,
+       updated_at = now()
  WHERE id = :id AND finished_at IS NOT NULL;
 
 -- name: end

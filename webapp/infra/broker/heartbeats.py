@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -24,6 +24,14 @@ MOST_SHOWN = 200
 LONGEST_NAME, MOST_QUEUES = 200, 1_000
 #: Largest number that is believed.
 LARGEST = 1e9
+#: Largest size that is believed, bytes.
+LARGEST_MEMORY = 1e15
+#: Child, job, attempt and seconds.
+_IN_A_RUN = 4
+#: How long it is kept what a worker said last, seconds; its time to live tells how long ago that was.
+SEEN_KEPT = 3_600
+#: Most runs that are believed of one worker.
+MOST_RUNS = 256
 #: What workers of this release know, and those of an earlier one may not.
 LIMITS = "limits"
 TENANTS = "tenants"
@@ -48,9 +56,17 @@ def key_of(worker: str) -> str:
     return redis_keys.key(redis_keys.WORKER + worker)
 
 
+def seen_key_of(worker: str) -> str:
+    """The key of what a worker said last."""
+    return redis_keys.key(redis_keys.SEEN + worker)
+
+
 def beat(redis: Redis, worker: str, ttl: int, state: str) -> None:
-    """Says that a worker is alive, for `ttl` seconds."""
-    redis.set(key_of(worker), state, ex=ttl)
+    """Says that a worker is alive, for `ttl` seconds, and leaves word of it for an hour."""
+    pipe = redis.pipeline(transaction=False)
+    pipe.set(key_of(worker), state, ex=ttl)
+    pipe.set(seen_key_of(worker), state, ex=SEEN_KEPT)
+    pipe.execute()
 
 
 def leave(redis: Redis, worker: str) -> None:
@@ -60,9 +76,29 @@ def leave(redis: Redis, worker: str) -> None:
 
 def live_workers(redis: Redis) -> list[str]:
     """The names of the workers whose heartbeat has not run out, sorted; at most `MOST_WORKERS`."""
-    beginning = key_of("")
+    return _names_after(redis, key_of(""))
+
+
+def _names_after(redis: Redis, beginning: str) -> list[str]:
     found = islice(redis.scan_iter(f"{beginning}*", count=_SCAN_STEP), MOST_WORKERS)
     return sorted({str(key).removeprefix(beginning) for key in found})
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a child runs, as its worker said.
+
+    Args:
+        child: its process.
+        job: the id of the job, as text.
+        attempt: which attempt of it.
+        seconds: for how long it had run when the worker said so.
+    """
+
+    child: int
+    job: str
+    attempt: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +114,12 @@ class Worker:
         busy: how many of them are running one.
         idle: seconds since the worker last took a message.
         knows: what it knows that an earlier release does not, such as `LIMITS`.
+        pid: its process; 0 where it does not say.
+        version: its release; empty where it does not say.
+        up: for how long it had been up when it said so, seconds; None where it does not say.
+        memory: what it and its processes take, bytes; None where it does not say.
+        runs: what its children run, the longest first.
+        seen: how long ago it said all this, seconds; None where that is not known.
     """
 
     name: str
@@ -88,6 +130,12 @@ class Worker:
     busy: int
     idle: float
     knows: tuple[str, ...] = ()
+    pid: int = 0
+    version: str = ""
+    up: float | None = None
+    memory: int | None = None
+    runs: tuple[Run, ...] = ()
+    seen: float | None = None
 
 
 def workers(redis: Redis) -> list[Worker]:
@@ -114,6 +162,28 @@ def workers(redis: Redis) -> list[Worker]:
     return found
 
 
+def seen_workers(redis: Redis) -> list[Worker]:
+    """The workers that said something within the last hour, sorted by name: those that live, and those that are gone.
+
+    Raises:
+        RedisError: Redis is not answering.
+    """
+    names = _names_after(redis, seen_key_of(""))
+    pipe = redis.pipeline(transaction=False)
+    for name in names:
+        pipe.get(seen_key_of(name))
+        pipe.pttl(seen_key_of(name))
+    answers = pipe.execute(raise_on_error=False)
+    found = []
+    for name, described, left in zip(names, answers[::2], answers[1::2], strict=True):
+        for answer in (described, left):
+            if isinstance(answer, Exception) and not redis_keys.is_wrong_type(answer):
+                raise answer
+        if isinstance(described, str) and 0 <= left <= SEEN_KEPT * 1_000:
+            found.append(replace(_worker(name, described), seen=SEEN_KEPT - left / 1_000))
+    return found
+
+
 def _worker(name: str, described: str) -> Worker:
     try:
         given = json.loads(described)
@@ -133,13 +203,32 @@ def _worker(name: str, described: str) -> Worker:
         int(_number(given, "busy")),
         _number(given, "idle"),
         tuple(one for one in KNOWN if one in knows) if isinstance(knows, list) else (),
+        int(_number(given, "pid")),
+        str(given.get("version", ""))[:LONGEST_NAME],
+        _number(given, "up") if "up" in given else None,
+        int(_number(given, "memory", LARGEST_MEMORY)) if "memory" in given else None,
+        _runs(given.get("runs")),
     )
 
 
-def _number(given: dict[str, Any], name: str) -> float:
+def _runs(given: object) -> tuple[Run, ...]:
+    """What children run; what is no list of four values each is left out."""
+    listed = given[:MOST_RUNS] if isinstance(given, list) else []
+    return tuple(
+        Run(int(child), str(job)[:LONGEST_NAME], int(attempt), float(seconds))
+        for child, job, attempt, seconds in (
+            one for one in listed if isinstance(one, list) and len(one) == _IN_A_RUN
+        )
+        if all(
+            isinstance(value, int | float) and 0 <= value <= LARGEST for value in (child, attempt, seconds)
+        )
+    )
+
+
+def _number(given: dict[str, Any], name: str, largest: float = LARGEST) -> float:
     """A number of a description, 0 when it is none: the key may hold anything."""
     value = given.get(name)
-    return float(value) if isinstance(value, int | float) and 0 <= value <= LARGEST else 0.0
+    return float(value) if isinstance(value, int | float) and 0 <= value <= largest else 0.0
 
 
 def listening_to(redis: Redis, queue: str) -> int | None:

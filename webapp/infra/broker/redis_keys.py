@@ -23,6 +23,8 @@ EPOCH = "djps:epoch"
 PACE = "djps:pace"
 #: What every heartbeat key begins with; the worker's name follows.
 WORKER = "djps:worker:"
+#: The same of what a worker said last, which is kept when it is gone.
+SEEN = "djps:seen:"
 #: Beat's last tick.
 BEAT = "djps:beat"
 #: Written by the readiness probe, to see that it can be.

@@ -7,6 +7,7 @@ SELECT id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, qu
        coalesce(result_as_sent, CAST(result AS json)) AS result, last_error, created_at, updated_at, last_attempt_at,
        finished_at, tags, expires_at, backoff, callback_url, callback_job_id, cancel_reason, progress, result_note,
        key, CASE WHEN tenant_id <> 1 THEN (SELECT slug FROM tenants WHERE tenants.id = tenant_id) END AS tenant, submitted_by, group_id,
+       cancel_requested_at, request_id, traceparent,
        (SELECT held.key FROM unique_keys AS held WHERE held.job_id = jobs.id LIMIT 1) AS unique_key
   FROM jobs WHERE id = :id
    AND queue = ANY(CAST(:queues AS text[]))  -- reach
@@ -21,5 +22,6 @@ SELECT id, task, coalesce(payload_as_sent, CAST(payload AS json)) AS payload, qu
        coalesce(result_as_sent, CAST(result AS json)) AS result, last_error, created_at, updated_at, last_attempt_at,
        finished_at, tags, expires_at, backoff, callback_url, callback_job_id, cancel_reason, progress, result_note,
        key, CASE WHEN tenant_id <> 1 THEN (SELECT slug FROM tenants WHERE tenants.id = tenant_id) END AS tenant, submitted_by, group_id,
+       cancel_requested_at, request_id, traceparent,
        (SELECT held.key FROM unique_keys AS held WHERE held.job_id = jobs.id LIMIT 1) AS unique_key
   FROM jobs WHERE id = :id AND finished_at IS NOT NULL;

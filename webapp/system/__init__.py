@@ -1,0 +1,1 @@
+"""The installation as those see it who run it: its workers, its settings, its servers, and how it does."""
