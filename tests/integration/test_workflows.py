@@ -314,15 +314,15 @@ def test_a_job_that_is_gone_fails_its_step(client, engine):
 
 
 def test_of_two_ends_at_one_moment_one_releases_what_waits_for_both(client, engine):
-    """150 rounds: whichever end comes last, the sink begins with it, once, and no turn of the dispatcher is needed."""
-    assert _late_sinks(client, engine, 150) == 0
+    """Round after round: whichever end comes last, the sink begins with it, once, and no turn of the dispatcher is needed."""
+    assert _late_sinks(client, engine, 80) == 0
     assert count(engine, "SELECT count(*) FROM group_ends") == 0
 
 
 def test_the_look_after_the_commit_is_what_that_takes(client, engine, monkeypatch):
     """Without it, ends that met wait for the dispatcher: the test before this one can fail."""
     monkeypatch.setattr(Advancer, "_has_notes", lambda *_: False)
-    assert _late_sinks(client, engine, 60) > 0
+    assert _late_sinks(client, engine, 40) > 0
     assert count(engine, "SELECT count(*) FROM group_ends") > 0
     runtime().advancer.turn()
     assert count(engine, "SELECT count(*) FROM workflow_steps WHERE status = 'waiting'") == 0
