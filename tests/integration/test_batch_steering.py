@@ -84,19 +84,23 @@ def test_what_failed_is_queued_again_in_portions(client, engine, monkeypatch):
         None,
     )
     assert shown(client, batch["id"])["is_retrying"]
+    dead(engine, ids[:1])
+    count()
+    assert shown(client, batch["id"])["status"] == "closed", "others are still to be queued again"
     assert runtime().keeper.go_on_retrying() == 3
     assert not shown(client, batch["id"])["is_retrying"]
-    assert counts(client, batch["id"]) == (8, 4, 0, 0, 4)
+    assert counts(client, batch["id"]) == (8, 4, 1, 0, 3)
     letters = client.get("/dlq/letters?state=requeued").json["items"]
     assert len(letters) == 4
-    dead(engine, ids[:1])
     assert runtime().keeper.go_on_retrying() == 0, "what fails later is left as it is"
     assert client.post(f"/batches/{batch['id']}/retry").json["requeued"] == 1
     done(engine, ids[::2])
     count()
+    assert names_of(engine) == ["failure", "complete"], "not all members were looked at"
+    runtime().keeper.go_on_retrying()
     assert names_of(engine) == ["failure", "complete", "success"]
     nothing = client.post(f"/batches/{batch['id']}/retry").json
-    assert (nothing["requeued"], nothing["status"]) == (0, "completed")
+    assert (nothing["requeued"], nothing["status"], nothing["more"]) == (0, "completed", True)
 
 
 def test_the_sweep_does_all_of_it(client, engine):
@@ -330,7 +334,7 @@ def test_two_sweeps_do_not_queue_the_same_members_again(client, engine):
         steering_store.ask_retry(connection, UUID(batch["id"]))
     with engine.begin() as first, engine.begin() as second:
         assert steering_store.retry_members(first, UUID(batch["id"]), 10).requeued == 2
-        assert steering_store.retry_members(second, UUID(batch["id"]), 10) == (0, False)
+        assert steering_store.retry_members(second, UUID(batch["id"]), 10) == (0, False, False)
 
 
 def test_a_member_of_a_batch_that_was_over_adds_before_its_return_is_counted(client, engine):

@@ -54,9 +54,10 @@ UPDATE groups SET status = 'closed', closed_at = now(), closed_why = :why, updat
 RETURNING id;
 
 -- name: standing
--- How batches stand that are locked, with what is needed to say what follows. Counters alone: `has_notes` says whether they are all.
+-- How batches stand that are locked, with what is needed to say what follows. Counters alone: `has_notes` says whether they are all, and
+-- whether failed members are still being queued again: they are as good as noted.
 SELECT id, status, total, completed, failed, cancelled, skipped, closed_at IS NOT NULL, cancel_requested_at IS NOT NULL,
-       EXISTS (SELECT FROM group_ends WHERE group_ends.group_id = groups.id) AS has_notes,
+       retry_until IS NOT NULL OR EXISTS (SELECT FROM group_ends WHERE group_ends.group_id = groups.id) AS has_notes,
        options ? 'on_failure' AND failure_job_id IS NULL, options ? 'on_complete' AND complete_job_id IS NULL,
        options ? 'on_success' AND success_job_id IS NULL, pace, now()
   FROM groups WHERE id = ANY(CAST(:ids AS uuid[])) AND kind = 'batch';
