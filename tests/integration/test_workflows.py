@@ -274,6 +274,10 @@ def test_a_full_queue_lets_a_step_wait_and_not_fail(client, engine, limit):
     assert client.get(f"/workflows/{number}/steps/b").json["state"] == "queue_full"
     limit(QueueLimits())
     runtime().advancer.turn()
+    assert stand(client, number) == "running a:completed b:waiting", "it asks once a second"
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE group_ends SET noted_at = now() - interval '2 seconds'"))
+    runtime().advancer.turn()
     assert stand(client, number) == "running a:completed b:running"
 
 
