@@ -1,4 +1,4 @@
-"""Workflows: their steps, which wait here and not among the jobs. Only adds a table, and an index for deadlines."""
+"""Workflows: their steps, which wait here and not among the jobs. Only adds a table, and indexes for deadlines and lists."""
 
 from __future__ import annotations
 
@@ -31,9 +31,12 @@ def upgrade() -> None:
         op.execute("""
             CREATE INDEX CONCURRENTLY IF NOT EXISTS groups_deadlines ON groups (deadline)
              WHERE kind = 'workflow' AND finished_at IS NULL AND cancel_requested_at IS NULL""")
+        # Lists of one kind.
+        op.execute("CREATE INDEX CONCURRENTLY IF NOT EXISTS groups_by_kind ON groups (kind, id)")
 
 
 def downgrade() -> None:
     """Takes this change back: the steps of workflows are gone, and their jobs stay."""
+    op.execute("DROP INDEX IF EXISTS groups_by_kind")
     op.execute("DROP INDEX IF EXISTS groups_deadlines")
     op.drop_table("workflow_steps")

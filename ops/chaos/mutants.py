@@ -118,7 +118,7 @@ MUTANTS = (
     Mutant("parts-forgotten", "a part that was added is added again", "batches", "L16"),
     Mutant("nameless", "a child's name is known to no other attempt", "children", "L22"),
     Mutant("noted-apart", "notes of ends are gone before steps are moved", "workflows", "L20"),
-    Mutant("begun-by-all", "a step is begun by as many as look at it", "workflows", "L19"),
+    Mutant("no-turn", "only who ends a job moves its workflow on", "workflows", "L20"),
     Mutant("all-the-time", "a client may take as long as it likes", "slow-clients"),
 )
 

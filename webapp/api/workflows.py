@@ -43,6 +43,7 @@ from webapp.jobs import origins
 from webapp.workflows.drawing import mermaid
 from webapp.workflows.errors import WorkflowError
 from webapp.workflows.model import Status, StepStatus, WorkflowRow
+from webapp.workflows.preparing import steps_in
 from webapp.workflows.service import Workflows
 
 bp = Blueprint("workflows", __name__)
@@ -100,12 +101,12 @@ def submit() -> tuple[Response, int]:
     field that breaks a rule is named; of steps that wait for each other in a circle, the circle.
     """
     request.max_content_length = largest_batch(usage.largest_body())
-    wanted = WorkflowRequest.model_validate(json_body())
-    usage.charge(len(wanted.steps))
+    spec = WorkflowRequest.model_validate(json_body()).spec()
+    usage.charge(steps_in(spec))
     key = one_key(request.headers.get(HEADER), None)
     deadlines.bound(BATCH_BUDGET)
     within = reach()
-    submitted = workflows().submit(wanted.spec(), origins.of_request(within), within, key)
+    submitted = workflows().submit(spec, origins.of_request(within), within, key)
     answer = jsonify(shown(WorkflowAnswer.of(submitted.workflow)))
     if submitted.created:
         return answer, 201

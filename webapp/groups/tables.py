@@ -91,6 +91,7 @@ class GroupRecord(Base):
             postgresql_where=text("idempotency_key IS NOT NULL"),
         ),
         Index("groups_finished", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+        Index("groups_by_kind", "kind", "id"),
         Index("groups_unfinished", "kind", "id", postgresql_where=text("finished_at IS NULL")),
         Index("groups_by_name", "name", "id", postgresql_where=text("name IS NOT NULL")),
         Index("groups_to_close", "deadline", postgresql_where=text("kind = 'batch' AND closed_at IS NULL")),

@@ -121,8 +121,8 @@ class Advancer:
             return moved
         noted = in_one_trip(self._engine, partial(store.noted, after=self._after, limit=BATCH))
         self._after = noted[-1][0] if len(noted) == BATCH else FIRST
-        for group_id, is_workflow in noted:
-            if is_workflow:
+        for group_id, is_due in noted:
+            if is_due:
                 moved += self._guarded(group_id, partial(self.advance, group_id))
             if self._clock() > end:
                 self._after = group_id

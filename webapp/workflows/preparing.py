@@ -107,7 +107,7 @@ class Preparing:
         if self._depth > DEEPEST:
             rule = f"must be steps of each other in at most {DEEPEST} levels"
             raise WorkflowRefused(self._under.removesuffix("."), rule, self._depth)
-        if self._depth == 1 and (count := _steps_in(spec)) > MOST_STEPS:
+        if self._depth == 1 and (count := steps_in(spec)) > MOST_STEPS:
             rule = f"must be at most {MOST_STEPS}, those of workflows that are steps among them"
             raise WorkflowRefused("steps", rule, count)
 
@@ -183,10 +183,10 @@ def _check_inputs(field: str, job: Mapping[str, Any], spec: StepSpec) -> None:
             raise WorkflowRefused(name, "must not be a key of the payload as well", key)
 
 
-def _steps_in(spec: WorkflowSpec) -> int:
+def steps_in(spec: WorkflowSpec) -> int:
     """How many steps a workflow has, with those of the workflows that are its steps. Pure."""
     return sum(
-        1 + (step.compensate is not None) + (0 if step.workflow is None else _steps_in(step.workflow))
+        1 + (step.compensate is not None) + (0 if step.workflow is None else steps_in(step.workflow))
         for step in spec.steps.values()
     )
 

@@ -232,7 +232,7 @@ def look(connection: Connection) -> tuple[bool, bool]:
 
 
 def noted(connection: Connection, after: UUID, limit: int) -> list[tuple[UUID, bool]]:
-    """The next groups by id that have notes, and whether each is a workflow."""
+    """The next groups by id that have notes, and whether each is a workflow that is to be looked at."""
     return [
         (row[0], row[1]) for row in connection.execute(_WORKFLOWS["noted"], {"after": after, "limit": limit})
     ]

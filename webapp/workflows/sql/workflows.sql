@@ -27,9 +27,10 @@ SELECT g.id, g.name, g.status, g.tenant_id, t.slug, g.submitted_by, g.request_id
    AND (CAST(:queues AS jsonb) IS NULL OR g.options -> 'queues' <@ CAST(:queues AS jsonb));
 
 -- name: page
--- Behind `before`, the newest first.
+-- Behind `before`, the newest first; without the jobs that follow their ends.
 SELECT g.id, g.name, g.status, g.tenant_id, t.slug, g.submitted_by, g.request_id, g.traceparent, g.parent_id,
-       g.total, g.completed, g.failed, g.cancelled, g.skipped, g.options, g.complete_job_id, g.success_job_id, g.failure_job_id,
+       g.total, g.completed, g.failed, g.cancelled, g.skipped,
+       jsonb_strip_nulls(jsonb_build_object('queues', g.options -> 'queues', 'fail_fast', g.options -> 'fail_fast')), g.complete_job_id, g.success_job_id, g.failure_job_id,
        g.callback_url, g.callback_job_id, g.idempotency_key, g.deadline, g.cancel_requested_at, g.cancel_reason,
        g.created_at, g.updated_at, g.finished_at, now()
   FROM groups AS g JOIN tenants AS t ON t.id = g.tenant_id
@@ -101,14 +102,18 @@ SELECT EXISTS (SELECT FROM group_ends),
        EXISTS (SELECT FROM groups WHERE deadline <= now() AND finished_at IS NULL AND cancel_requested_at IS NULL AND kind = 'workflow');
 
 -- name: noted
--- The next workflows that have notes: from one id to the next larger one by the index, however many notes each has.
+-- The next groups that have notes: from one id to the next larger one by the index, however many notes each has. And whether each is a
+-- workflow that is to be looked at: one that has asked for it itself waits a second.
 WITH RECURSIVE next AS (
     (SELECT group_id, 1 AS number FROM group_ends WHERE group_id > :after ORDER BY group_id LIMIT 1)
      UNION ALL
     SELECT (SELECT ends.group_id FROM group_ends AS ends WHERE ends.group_id > next.group_id ORDER BY ends.group_id LIMIT 1),
            next.number + 1
       FROM next WHERE next.group_id IS NOT NULL AND next.number < :limit)
-SELECT next.group_id, EXISTS (SELECT FROM groups WHERE groups.id = next.group_id AND groups.kind = 'workflow')
+SELECT next.group_id, EXISTS (
+       SELECT FROM groups JOIN group_ends ON group_ends.group_id = groups.id
+        WHERE groups.id = next.group_id AND groups.kind = 'workflow'
+          AND (group_ends.member_id <> groups.id OR group_ends.noted_at < now() - interval '1 second'))
   FROM next WHERE next.group_id IS NOT NULL ORDER BY next.group_id;
 
 -- name: overdue
