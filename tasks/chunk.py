@@ -17,7 +17,7 @@ from uuid import UUID
 from celery.exceptions import Retry as MessageDone
 from sqlalchemy import Connection
 
-from tasks.attempt import claims, release, run, settle
+from tasks.attempt import claims, kept_log, release, run, settle
 from tasks.attempt.errors import AttemptFailed
 from tasks.attempt.results import Kept
 from tasks.attempt.soft_limit import SoftLimit
@@ -165,6 +165,7 @@ class Chunk:
                     self._run(claim, limited)
                     if self._waiting and time.monotonic() - self._flushed_at > FLUSH_AFTER:
                         self.flush()
+            kept_log.flush()
             if (state := process_state.kept()) is not None:
                 state.put_back(self._task)
             goes_on = self._ticket is not None and recycling.room() != 0 and self._may_begin()

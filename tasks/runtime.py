@@ -85,7 +85,9 @@ def runtime() -> Runtime:
     maker = JobMaker(Rules(registry, limits), book, Admission(engine, nullcontext))
     firer = Firer(engine, maker)
     outbox = Outbox(broker, partial(hand_back, engine), has_thread=False)
-    advancer = Advancer(engine, Means(maker, outbox, settings.max_payload_bytes))
+    advancer = Advancer(
+        engine, Means(maker, outbox, settings.max_payload_bytes, CallbackTerms(settings.job_timeout))
+    )
     telling = Telling(engine, registry, limits, settings.max_payload_bytes)
     keeper = Keeper(engine, book, CallbackTerms(settings.job_timeout))
     dispatcher = Dispatcher(engine, broker, book)

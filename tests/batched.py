@@ -42,7 +42,8 @@ def made(
 
 def ids_of(answer: dict[str, Any]) -> list[str]:
     """The jobs that an answer names: of a batch that was made with them, or of a part."""
-    return [one["id"] for one in (answer["jobs"] or answer if "jobs" in answer else answer)["items"]]
+    items = (answer.get("jobs") or answer)["items"]
+    return [one["id"] for one in items if "id" in one]
 
 
 def added(client: FlaskClient, batch: str, part: str, jobs: int = 1, **more: Any) -> dict[str, Any]:

@@ -134,6 +134,7 @@ def _bind_records(app: Flask, engine: Engine, audit: AuditRecord, settings: Sett
 
 def _bind_jobs(app: Flask, engine: Engine, rules: Rules, outbox: Outbox, book: FlowBook) -> None:
     """Gives it the front doors of jobs, and of what submits jobs by itself."""
+    from webapp.batches.course import CallbackTerms
     from webapp.jobs.service import Jobs
     from webapp.schedules.making import JobMaker
     from webapp.schedules.runs import Runs
@@ -147,7 +148,7 @@ def _bind_jobs(app: Flask, engine: Engine, rules: Rules, outbox: Outbox, book: F
     app.extensions["schedules"] = Schedules(engine, maker, audit)
     app.extensions["schedule_runs"] = Runs(engine, maker, audit)
     settings: Settings = app.extensions["settings"]
-    means = Means(maker, outbox, settings.max_payload_bytes)
+    means = Means(maker, outbox, settings.max_payload_bytes, CallbackTerms(settings.job_timeout))
     app.extensions["workflows"] = Workflows(engine, means, audit, retention_days=settings.retention_days)
     _bind_batches(app, engine, rules, book)
 

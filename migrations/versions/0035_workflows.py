@@ -15,7 +15,7 @@ def upgrade() -> None:
     # Each step is written a few times, and none of its indexes has what changes.
     op.execute("""
         CREATE TABLE IF NOT EXISTS workflow_steps (
-            workflow_id uuid NOT NULL REFERENCES groups ON DELETE CASCADE, number int NOT NULL,
+            workflow_id uuid NOT NULL, number int NOT NULL,
             name text NOT NULL, kind text NOT NULL, spec json NOT NULL, after int[] NOT NULL,
             "when" text NOT NULL, on_failure text NOT NULL, undoes int, queue text,
             status text NOT NULL DEFAULT 'waiting', reason text, is_asked boolean NOT NULL DEFAULT false,

@@ -12,7 +12,7 @@ def run(quick: bool, json_path: Path | None, only: Sequence[str] = (), plots: bo
     Args:
         quick: one round and small sizes, within two minutes.
         json_path: where every figure goes.
-        only: scenarios (`post ours peers size waiting prune size-huge upgrade bloat settings access schedules groups`) and peers to measure; empty for the usual ones.
+        only: scenarios (`post ours peers size waiting prune size-huge upgrade bloat settings access schedules groups batches`) and peers to measure; empty for the usual ones.
         plots: draws the figures as PNGs into `ops/docs/performance/`.
     """
     from ops.bench import rounds  # noqa: PLC0415 - the floors' processes import this package for nothing else

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ops.bench import (
     access,
+    batches,
     bloat,
     groups,
     installation,
@@ -44,9 +45,10 @@ SCENARIOS = (
     "access",
     "schedules",
     "groups",
+    "batches",
 )
 #: What a full run leaves out unless it is asked for: some take ten minutes, and 20 GB.
-ON_REQUEST = ("size-huge", "upgrade", "bloat", "settings", "access", "schedules", "groups")
+ON_REQUEST = ("size-huge", "upgrade", "bloat", "settings", "access", "schedules", "groups", "batches")
 #: What a quick run leaves out as well.
 NOT_QUICK = ("waiting", "prune")
 #: What ends a run early.
@@ -156,6 +158,7 @@ def _once(plan: Plan, servers: Servers, record: Record, wanted: _Wanted) -> None
         ("access", "POST with keys and without", access.measure),
         ("schedules", "schedules that are due at the same second", schedules.measure),
         ("groups", "statements with notes of members' ends and without", groups.measure),
+        ("batches", "members of a batch and jobs of none", batches.measure),
         ("bloat", "size of the living table while jobs go through it", bloat.measure),
     ):
         if name in wanted.scenarios:

@@ -1,7 +1,8 @@
-"""Scenarios of flow control and schedules: pauses, limits, rates, the turns of keys and their order, firings."""
+"""Scenarios of flow control, schedules, batches and workflows: pauses, limits, rates, the turns of keys and their order, firings, counts, steps."""
 
 from __future__ import annotations
 
+from ops.chaos.batch_faults import batches_count_once
 from ops.chaos.limit_faults import limits_hold
 from ops.chaos.order_faults import keys_in_order
 from ops.chaos.pause_faults import QUEUE_PATH, TASK_PATH, pause_under_load
@@ -10,6 +11,7 @@ from ops.chaos.rate_faults import rate_holds
 from ops.chaos.scenario import RACED, WITH_HELD, WITH_ORDERED, Scenario
 from ops.chaos.schedule_faults import schedules_fire_once
 from ops.chaos.turn_faults import keys_take_turns
+from ops.chaos.workflow_faults import workflows_go_on
 
 FLOW = (
     Scenario(
@@ -60,6 +62,22 @@ FLOW = (
         "schedules",
         "schedules of each second, two beats, what fires them killed, FLUSHALL, PostgreSQL restarted",
         schedules_fire_once,
+        rate=4,
+        jobs=60,
+        answers=RACED,
+    ),
+    Scenario(
+        "batches",
+        "batches in parts that are sent twice, what adds, runs and counts killed, FLUSHALL, PostgreSQL restarted",
+        batches_count_once,
+        rate=4,
+        jobs=60,
+        answers=(0, *RACED),
+    ),
+    Scenario(
+        "workflows",
+        "workflows posted twice, what runs them and what moves them on killed, FLUSHALL, PostgreSQL restarted",
+        workflows_go_on,
         rate=4,
         jobs=60,
         answers=RACED,

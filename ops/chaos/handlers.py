@@ -73,12 +73,15 @@ def effect(payload: dict[str, Any], context: JobContext) -> dict[str, Any]:
     """Has one effect, `payload["ms"]` milliseconds after it began; fails the first `payload["fails"]` attempts.
 
     With `payload["steps"]` it says after each of them how far it is, and stops between two when it was cancelled.
+    With `payload["children"]` it submits so many jobs first, each by a name of its own.
     With `payload["exit"]` it has none: it ends its process with this code.
     """
     if "exit" in payload:
         os._exit(payload["exit"])
     job_id = str(context.job_id)
     (number,) = _run(job_id, _BEGIN, job_id, context.attempt, os.getpid())
+    for child in range(payload.get("children", 0)):
+        context.submit({"task": "noop", "of": job_id, "number": child}, name=str(child), tags=["of-a-job"])
     steps = payload.get("steps", 1)
     with _helper(payload):
         for step in range(steps):

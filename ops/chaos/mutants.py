@@ -107,6 +107,18 @@ MUTANTS = (
     Mutant("fired-apart", "what has fired is committed before its jobs are", "schedules", "L14"),
     Mutant("fired-by-all", "a time is fired by as many as look at it", "schedules", "L14"),
     Mutant("overtaken", "a job that has not ended holds no time back", "schedules", "L15"),
+    Mutant("counted-twice", "one note of eight is counted and stays", "batches", "L17"),
+    Mutant("told-twice", "that an event of a batch was told is not kept", "batches", "L18"),
+    Mutant(
+        "closed-unjudged",
+        "who closes a batch does not look whether it is over",
+        "batches",
+        "L17 batches left",
+    ),
+    Mutant("parts-forgotten", "a part that was added is added again", "batches", "L16"),
+    Mutant("nameless", "a child's name is known to no other attempt", "children", "L22"),
+    Mutant("noted-apart", "notes of ends are gone before steps are moved", "workflows", "L20"),
+    Mutant("begun-by-all", "a step is begun by as many as look at it", "workflows", "L19"),
     Mutant("all-the-time", "a client may take as long as it likes", "slow-clients"),
 )
 

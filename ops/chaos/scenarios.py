@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ops.chaos.child_faults import children_once
 from ops.chaos.client_faults import SLOW_CLIENTS, slow_clients
 from ops.chaos.crowd_faults import groups_broken, key_race
 from ops.chaos.database_faults import (
@@ -49,9 +50,11 @@ from ops.chaos.redis_faults import (
 )
 from ops.chaos.scenario import (
     PROMISED_REDIS,
+    RACED,
     SERVED,
     WITH_ASLEEP,
     WITH_FATED,
+    WITH_HELD,
     WITH_HELPERS,
     WITH_KILLER,
     WITH_LONG,
@@ -97,6 +100,15 @@ def _list() -> list[Scenario]:
             "child-points",
             "a child dies after the claim, before the settle, after the settle",
             die_at("after-claim", "before-settle", "after-settle"),
+        ),
+        Scenario(
+            "children",
+            "jobs that submit jobs are killed and tried again, FLUSHALL, PostgreSQL restarted",
+            children_once,
+            rate=4,
+            jobs=60,
+            kinds=WITH_HELD,
+            answers=RACED,
         ),
         Scenario(
             "maintenance-kill",

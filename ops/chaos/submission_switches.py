@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -82,10 +83,18 @@ def _every_lock_a_race() -> None:
     )
 
 
+def _nameless() -> None:
+    """A child has another idempotency key each time that it is submitted."""
+    from webapp.jobs import children
+
+    children.key_of = lambda parent, name: f"child:{parent}:{name}:{os.urandom(8).hex()}"
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "answer-first": _answer_first,
     "group-told-early": _group_told_early,
     "group-trusted": _group_trusted,
     "stored-again": _stored_again,
     "every-lock-a-race": _every_lock_a_race,
+    "nameless": _nameless,
 }

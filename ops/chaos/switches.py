@@ -21,14 +21,20 @@ from typing import Any
 
 from sqlalchemy import text
 
-from ops.chaos import flow_switches, schedule_switches, submission_switches
+from ops.chaos import (
+    batch_switches,
+    flow_switches,
+    schedule_switches,
+    submission_switches,
+    workflow_switches,
+)
 from webapp.infra.postgres.engine import Statement
 
 #: Names of places where a process kills itself once its file is there.
 PLACES = (
     *("before-commit", "after-commit", "before-group", "after-group"),
     *("after-claim", "before-settle", "after-settle"),
-    *("in-firing", "before-moving"),
+    *("in-firing", "before-moving", "in-count", "in-adding"),
 )
 
 
@@ -138,6 +144,8 @@ def _places_to_die() -> None:
     _around(settle, "settle_completed", before="before-settle", after="after-settle")
     _around(chunk, "settle_many", before="before-settle", after="after-settle")
     schedule_switches.places(die_if_asked)
+    batch_switches.places(die_if_asked)
+    workflow_switches.places(die_if_asked)
 
 
 def _visibility_timeout(seconds: int) -> None:
@@ -361,6 +369,8 @@ MUTANTS: dict[str, Callable[[], None]] = {
     **submission_switches.MUTANTS,
     **flow_switches.MUTANTS,
     **schedule_switches.MUTANTS,
+    **batch_switches.MUTANTS,
+    **workflow_switches.MUTANTS,
     "no-fence": _no_fence,
     "no-ended-by": _no_ended_by,
     "one-look": _one_look,

@@ -107,6 +107,10 @@ def _trouble() -> list[object]:
                     "sum by (part, step) (rate(background_failures_total[$__rate_interval]))",
                     "{{part}}: {{step}}",
                 ),
+                Line(
+                    "sum(rate(job_log_lines_dropped_total[$__rate_interval]))",
+                    "lines of jobs that were not kept",
+                ),
             ],
         ),
         graph(

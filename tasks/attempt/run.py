@@ -14,6 +14,7 @@ from tasks.attempt import handler_log, pace
 from tasks.attempt.cancellation import CancelWatch
 from tasks.attempt.coroutines import callable_of
 from tasks.attempt.errors import AttemptFailed, HandlerMissing, failure
+from tasks.attempt.kept_log import KeptLog, writer_of
 from tasks.attempt.progress import ProgressReport
 from tasks.attempt.results import Kept, keepable
 from tasks.attempt.soft_limit import SoftLimit
@@ -90,13 +91,14 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> Kept:
     state = process_state.kept()
     started = time.monotonic()
     progress = ProgressReport(parts.engine, claim)
+    log = _log_of(parts, claim)
     place = here() or claim.traceparent
     context = JobContext(
         claim.id,
         claim.attempt,
         claim.retry_count,
         started + claim.timeout,
-        handler_log.logger,
+        handler_log.logger if log is None else log.logger,
         CancelWatch(parts.engine, claim),
         progress,
         place,
@@ -132,11 +134,22 @@ def _call(parts: Runtime, claim: Claim, limited: SoftLimit) -> Kept:
             limited.take_back()
         runs.ended()
         progress.flush()
+        if log is not None:
+            log.end(wait=limited.is_for_one)
         pace.measure(parts, claim.task, seconds)
 
 
 def _tenant_of(engine: Engine, job_id: UUID) -> str:
     return in_one_trip(engine, lambda connection: store.tenant_of(connection, job_id))
+
+
+def _log_of(parts: Runtime, claim: Claim) -> KeptLog | None:
+    """Where what the handler logs is kept; None where it is not."""
+    found = registry.get(claim.task)
+    asked = found.keep_log if found is not None else None
+    if not (parts.settings.keep_job_logs if asked is None else asked):
+        return None
+    return KeptLog(claim, writer_of(parts.engine))
 
 
 def _front_of(parts: Runtime, claim: Claim, traceparent: str | None) -> OriginFront:

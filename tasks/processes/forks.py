@@ -86,6 +86,8 @@ def _let_go(pipes: list[int]) -> None:
     pipes.clear()
     if runtime.cache_info().currsize:
         runtime().engine.dispose(close=False)
+        # What a copy submits is sent by the dispatcher.
+        runtime().broker.client.give_up()
     pools.reset()  # type: ignore[no-untyped-call] # kombu ships no types
 
 

@@ -30,7 +30,7 @@ def count_ends() -> None:
     """Counts the ends of members since the last tick, and goes on with what was asked of batches."""
     parts = runtime()
     with Each("part") as each:
-        each.do("count", partial(run_count, parts))
+        each.do("count", lambda: run_count(parts))
         each.do("close", parts.keeper.close_late)
         each.do("cancel", parts.keeper.go_on_cancelling)
         each.do("retry", parts.keeper.go_on_retrying)

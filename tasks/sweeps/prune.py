@@ -12,7 +12,7 @@ from tasks.runtime import Runtime, runtime
 from tasks.sweeps.base import Each, sweep
 from webapp.batches import steering_store as batches
 from webapp.flow import store as flow_store
-from webapp.jobs import insert, retention, unique_keys
+from webapp.jobs import insert, job_logs, retention, unique_keys
 from webapp.schedules import store as schedule_store
 from webapp.schedules.firer import FIRST
 from webapp.settings import sweeps
@@ -33,12 +33,13 @@ WORKFLOWS_BATCH = 50
 
 @sweep(PLAN)
 def prune() -> None:
-    """Deletes final jobs, changes of flow and firings older than RETENTION_DAYS, and keys that have run out or count no more."""
+    """Deletes final jobs, lines of handlers, changes of flow and firings older than RETENTION_DAYS, and keys that have run out or count no more."""
     parts = runtime()
     with Each("rows") as each:
         each.do("idempotency keys", lambda: run_key_prune(parts, PLAN.seconds))
         each.do("unique keys", lambda: run_unique_prune(parts, PLAN.seconds))
         each.do("final jobs", lambda: run_prune(parts, PLAN.seconds))
+        each.do("logs", lambda: run_log_prune(parts, PLAN.seconds))
         each.do("changes", lambda: run_change_prune(parts, PLAN.seconds))
         each.do("firings", lambda: run_firing_prune(parts, PLAN.seconds))
         each.do("batches", lambda: run_batch_prune(parts, PLAN.seconds))
@@ -89,6 +90,16 @@ def run_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:
         batch: rows in one transaction.
     """
     return _prune_old(parts, window, batch, retention.prune, "old jobs pruned")
+
+
+def run_log_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:
+    """Deletes what handlers logged on days that are over; returns of how many rows.
+
+    Args:
+        window: seconds after which the rest is left to the next run.
+        batch: rows in one transaction.
+    """
+    return _prune_old(parts, window, batch, job_logs.prune, "old lines of jobs pruned")
 
 
 def run_change_prune(parts: Runtime, window: float, batch: int = PLAN.batch) -> int:

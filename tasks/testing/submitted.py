@@ -11,8 +11,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from webapp.batches.requests import Items
-from webapp.batches.service import Added
+from webapp.batches.requests import Added, Items
 from webapp.flow.reach import EVERYTHING
 from webapp.jobs.children import key_of
 from webapp.jobs.errors import JobError, KeyReused, UnknownQueue, UnknownTask

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from batched import EVENTS, added, count, counts, done, ids_of, made, shown, told
 from factories import ended, queued, row_of
+from several_tenants import MINE, OTHER, key_of
+from several_tenants import made as tenants
 from sqlalchemy import text
 
 from tasks.execution import execute_job
@@ -202,3 +204,36 @@ def test_a_part_of_a_member_is_its_own(member, client, engine):
     assert counts(client, batch)[0] == 2
     other = made(client)["id"]
     assert added(client, other, "a")["created"] == 1
+
+
+def test_a_batch_and_what_tells_of_it_are_its_tenants(another_app, engine):
+    app = another_app(api_auth="keys")
+    tenants(app, engine, MINE, OTHER)
+    mine, theirs = key_of(app, MINE), key_of(app, OTHER)
+    sent = {"jobs": [{"payload": {"task": "noop"}}], "close": True, **EVENTS}
+    headers = mine.shown | {"Idempotency-Key": "k"}
+    answer = app.test_client().post("/batches", json=sent, headers=headers)
+    assert (answer.status_code, answer.json["tenant"]) == (201, MINE)
+    other = app.test_client().post("/batches", json=sent, headers=theirs.shown | {"Idempotency-Key": "k"})
+    assert other.status_code == 201, "keys of tenants do not meet"
+    done(engine, ids_of(answer.json))
+    count()
+    assert mine(f"/batches/{answer.json['id']}").json["status"] == "completed"
+    assert {one["tenant"] for one in mine("/jobs").json["items"]} == {MINE}
+    assert mine("/jobs").json["total"] == 3
+    assert theirs("/batches").json["items"][0]["id"] == other.json["id"]
+
+
+def test_what_tells_of_a_batch_goes_by_limits_and_is_refused_by_no_bound(client, engine):
+    """Its queue is full, and has slots: the job waits in a lane."""
+    client.put("/queues/default", json={"concurrency": 1, "max_depth": 1})
+    batch = made(client, jobs=3, **EVENTS)
+    assert [one["outcome"] for one in batch["jobs"]["items"]] == ["created", "invalid", "invalid"]
+    done(engine, ids_of(batch)[:1])
+    client.post("/jobs", json={"payload": {"task": "noop"}})
+    client.post(f"/batches/{batch['id']}/close")
+    count()
+    with engine.connect() as connection:
+        lanes = connection.execute(text("SELECT lane FROM jobs WHERE payload ? 'batch'")).scalars().all()
+    assert len(lanes) == 2
+    assert None not in lanes

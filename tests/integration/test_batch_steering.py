@@ -84,19 +84,23 @@ def test_what_failed_is_queued_again_in_portions(client, engine, monkeypatch):
         None,
     )
     assert shown(client, batch["id"])["is_retrying"]
+    dead(engine, ids[:1])
+    count()
+    assert shown(client, batch["id"])["status"] == "closed", "others are still to be queued again"
     assert runtime().keeper.go_on_retrying() == 3
     assert not shown(client, batch["id"])["is_retrying"]
-    assert counts(client, batch["id"]) == (8, 4, 0, 0, 4)
+    assert counts(client, batch["id"]) == (8, 4, 1, 0, 3)
     letters = client.get("/dlq/letters?state=requeued").json["items"]
     assert len(letters) == 4
-    dead(engine, ids[:1])
     assert runtime().keeper.go_on_retrying() == 0, "what fails later is left as it is"
     assert client.post(f"/batches/{batch['id']}/retry").json["requeued"] == 1
     done(engine, ids[::2])
     count()
+    assert names_of(engine) == ["failure", "complete"], "not all members were looked at"
+    runtime().keeper.go_on_retrying()
     assert names_of(engine) == ["failure", "complete", "success"]
     nothing = client.post(f"/batches/{batch['id']}/retry").json
-    assert (nothing["requeued"], nothing["status"]) == (0, "completed")
+    assert (nothing["requeued"], nothing["status"], nothing["more"]) == (0, "completed", True)
 
 
 def test_the_sweep_does_all_of_it(client, engine):
@@ -330,4 +334,44 @@ def test_two_sweeps_do_not_queue_the_same_members_again(client, engine):
         steering_store.ask_retry(connection, UUID(batch["id"]))
     with engine.begin() as first, engine.begin() as second:
         assert steering_store.retry_members(first, UUID(batch["id"]), 10).requeued == 2
-        assert steering_store.retry_members(second, UUID(batch["id"]), 10) == (0, False)
+        assert steering_store.retry_members(second, UUID(batch["id"]), 10) == (0, False, False)
+
+
+def test_a_member_of_a_batch_that_was_over_adds_before_its_return_is_counted(client, engine):
+    batch = made(client, jobs=1, close=True, callback_url="https://example.com/hook", **EVENTS)
+    (job,) = ids_of(batch)
+    dead(engine, [job])
+    count()
+    assert shown(client, batch["id"])["status"] == "failed"
+    client.post(f"/jobs/{job}/retry")
+    claim = begun(engine, job)
+    inside = {"part": "p", "jobs": [JOB], "member": {"job_id": job, "attempt": claim.attempt}}
+    answer = client.post(f"/batches/{batch['id']}/jobs", json=inside)
+    assert (answer.status_code, shown(client, batch["id"])["status"]) == (200, "closed")
+    count()
+    in_transaction(engine, lambda connection: complete(connection, claim, None))
+    done(engine, ids_of(answer.json))
+    count()
+    assert (shown(client, batch["id"])["status"], names_of(engine)) == (
+        "completed",
+        ["failure", "complete", "success"],
+    )
+
+
+def test_a_member_of_a_cancelled_batch_that_is_queued_again_is_not_cancelled_again(client, engine):
+    batch = made(client, jobs=2)
+    ids = ids_of(batch)
+    assert client.post(f"/batches/{batch['id']}/cancel").json["cancelled"] == 2
+    count()
+    assert shown(client, batch["id"])["status"] == "cancelled"
+    client.post(f"/jobs/{ids[0]}/retry")
+    count()
+    found = shown(client, batch["id"])
+    assert (found["status"], found["cancel_requested_at"]) == ("closed", None)
+    assert runtime().keeper.go_on_cancelling() == 0
+    done(engine, ids[:1])
+    count()
+    assert (shown(client, batch["id"])["status"], counts(client, batch["id"])) == (
+        "cancelled",
+        (2, 1, 0, 1, 0),
+    )

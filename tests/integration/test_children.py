@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -15,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tasks.attempt.run import _front_of
 from tasks.chunk import execute_jobs
 from tasks.execution import execute_job
+from tasks.processes import forks
 from tasks.runtime import submissions
 from webapp.flow.admission import Bounds
 from webapp.flow.limits import Limits, QueueLimits
@@ -105,7 +107,8 @@ def test_a_named_child_is_submitted_once_over_all_attempts_and_an_unnamed_one_by
     assert [one.created for one in told] == [True, False, False]
     assert len({one.id for one in told}) == 1
     keys = [one.idempotency_key.removeprefix(f"child:{parent}") for one in children(engine)]
-    assert sorted(keys) == ["#1.1", "#2.1", "#3.1", ":page.0", ":page.1", ":page.2", ":receipt"]
+    unnamed = [f"#{attempt}.{os.getpid()}.1" for attempt in (1, 2, 3)]
+    assert sorted(keys) == [*unnamed, ":page.0", ":page.1", ":page.2", ":receipt"]
     assert len(attempts_of(engine, parent)) == 3
 
 
@@ -279,6 +282,29 @@ def test_threads_of_a_handler_submit_at_once_and_each_child_is_another(children_
     for one in threads:
         one.join(20)
     assert (len({one.id for one in told}), errors) == (6, [])
+
+
+def test_a_process_that_the_handler_forks_submits_as_well(run, engine):
+    def submit(payload, context):
+        context.submit({"task": "noop"}, name="before")
+        child = os.fork()
+        if child == 0:
+            try:
+                forks._let_go([])
+                context.submit({"task": "noop"}, name="in the copy")
+                os._exit(not context.submit({"task": "noop"}).created)
+            except BaseException:  # noqa: BLE001 - a copy of the test must not go on
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        context.submit({"task": "noop"}, name="after")
+        assert context.submit({"task": "noop"}).created
+
+    parent = run(submit)
+    assert row_of(engine, parent).status == "completed"
+    keys = {one.idempotency_key.rpartition(":")[2]: one for one in children(engine)}
+    assert len(keys) == 5
+    made = {name: one.dispatched_at is not None for name, one in keys.items() if "#" not in name}
+    assert made == {"before": True, "in the copy": False, "after": True}
 
 
 def test_an_attempt_that_submits_nothing_asks_for_nothing(run, engine):

@@ -160,6 +160,8 @@ BOUNDED = {
     "jobs/cancel ask": control.ask_cancel,
     "workflows/steps jobs": lambda connection, job: workflows.job_statuses(connection, [job]),
     "workflows/steps results": lambda connection, job: workflows.results(connection, [job]),
+    "workflows/steps size_of_results": workflows.size_of_results,
+    "workflows/steps results_of": workflows.results_of,
     "flow/looks ends": lambda connection, _: connection.execute(look_store._ENDS, ENDS),
     "flow/looks key_ends": lambda connection, _: connection.execute(
         look_store._KEY_ENDS, ENDS | {"key": "a"}

@@ -27,7 +27,7 @@ TABLES = {
     *("audit_events", "audit_events_rest", "audit_seals"),
     *("schedules", "schedule_versions", "firings"),
     "workflow_steps",
-    *("known_handlers", "submission_rules", "uncounted_jobs"),
+    *("known_handlers", "submission_rules", "uncounted_jobs", "job_logs"),
     *("groups", "group_ends", "batch_parts"),
     *("letter_groups", "letter_notes", "letter_hours", "samples"),
 }

@@ -26,6 +26,7 @@ VIEWS = {
     "a job of another queue is not there": {
         *("following.show", "following.events"),
         *("control.cancel", "control.retry", "control.attempts", "control.explain"),
+        "job_logs.logs",
         *("dlq.requeue_one", "dlq.discard_one"),
     },
     "a workflow of another queue is not there": {

@@ -21,7 +21,7 @@ VIEWS = {
     "a job of another tenant is not there": {
         *("following.show", "following.events"),
         *("control.cancel", "control.retry", "control.attempts", "control.explain"),
-        *("dlq.requeue_one", "dlq.discard_one"),
+        *("job_logs.logs", "dlq.requeue_one", "dlq.discard_one"),
     },
     "a batch of another tenant is not there": {
         *("batch_following.show", "batch_following.events", "batches.members", "batches.add"),

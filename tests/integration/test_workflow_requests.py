@@ -33,7 +33,7 @@ LINE = {"a": step(), "b": step("a")}
         ({"steps": {"a": step("a")}}, "steps.a.after.0"),
         ({"steps": {"-a": step()}}, "steps.-a.[key]"),
         ({"steps": {"a": {"payload": NOOP, "when": "later"}}}, "steps.a.when"),
-        ({"steps": {"a": {"after": []}}}, "steps.a.payload"),
+        ({"steps": {"a": {"after": []}}}, "steps.a.workflow"),
         ({"steps": {"a": step(on_failure="retry")}}, "steps.a.on_failure"),
         ({"steps": {"a": step(queue="nowhere")}}, "steps.a.queue"),
         ({"steps": {"a": {"payload": {"task": "http", "url": 7}}}}, "steps.a.payload.url"),

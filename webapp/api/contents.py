@@ -83,6 +83,7 @@ NAMES = {
     "following.show": Name("getJob", JOBS),
     "following.events": Name("watchJob", JOBS),
     "control.attempts": Name("listAttempts", JOBS),
+    "job_logs.logs": Name("getJobLog", JOBS),
     "control.explain": Name("explainJob", JOBS),
     "control.cancel": Name("cancelJob", JOBS),
     "control.retry": Name("retryJob", JOBS),

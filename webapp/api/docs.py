@@ -11,7 +11,7 @@ from flask import Blueprint, Response, jsonify, send_from_directory
 
 from webapp import VERSION
 from webapp.access.model import Openness
-from webapp.api import examples
+from webapp.api import system_examples as examples
 from webapp.api.answers import IndexAnswer
 from webapp.api.needs import needs
 from webapp.api.openapi import documented

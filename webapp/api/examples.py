@@ -11,7 +11,6 @@ from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
-from webapp import VERSION
 from webapp.access.errors import NoKey, ScopeMissing
 from webapp.access.model import Scope
 from webapp.api.errors import DATABASE_AWAY, SEARCH_TOO_LONG
@@ -345,40 +344,31 @@ ATTEMPTS = Examples(
         }
     },
 )
+LOGS = Examples(
+    query={"limit": 200, "after": 41007},
+    answers={
+        200: {
+            "items": [
+                {
+                    "id": 41008,
+                    "attempt": 1,
+                    "at": "2026-11-24T05:02:51.401204Z",
+                    "level": "INFO",
+                    "text": 'page was fetched {"page": 3}',
+                }
+            ],
+            "next_after": None,
+            "dropped": 0,
+            "kept": True,
+        }
+    },
+)
 EXPLAIN = Examples(
     answers={
         200: {
             "state": "waiting_until",
             "sentence": "it waits until 2026-11-24T05:03:36.986841Z, the time it was submitted for",
             "facts": {"run_at": "2026-11-24T05:03:36.986841Z", "attempt": 0, "retry_count": 0},
-        }
-    }
-)
-HEALTH = Examples(answers={200: {"status": "ok"}})
-READY = Examples(
-    answers={
-        200: {"status": "ok", "dependencies": {"postgresql": "ok", "redis": "ok"}},
-        503: {
-            "status": "unavailable",
-            "dependencies": {"postgresql": "not answering (OperationalError)", "redis": "ok"},
-        },
-    }
-)
-METRICS = Examples(answers={200: "# TYPE jobs_created_total counter\njobs_created_total 3.0\n"})
-OPENAPI = Examples(
-    answers={200: {"openapi": "3.1.0", "info": {"title": "DJPS", "version": VERSION}, "paths": {}}}
-)
-INDEX = Examples(
-    answers={
-        200: {
-            "name": "DJPS",
-            "version": VERSION,
-            "docs": "/docs/",
-            "openapi": "/openapi.json",
-            "jobs": "/jobs",
-            "health": "/health",
-            "ready": "/health/ready",
-            "metrics": "/metrics",
         }
     }
 )

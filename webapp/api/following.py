@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from webapp.access.model import Scope
 from webapp.api import examples, usage
 from webapp.api.callers import caller, reach
+from webapp.api.job_logs import LogEvents, keeps
 from webapp.api.jobs import job_id_of, job_service, query_values
 from webapp.api.openapi import documented
 from webapp.api.redaction import shown, without_content
@@ -25,6 +26,7 @@ from webapp.flow.reach import Reach
 from webapp.infra.postgres import database_errors, deadlines
 from webapp.infra.postgres.database_errors import Trouble
 from webapp.jobs.errors import JobError
+from webapp.jobs.job_logs import NO_LOG, JobLog
 from webapp.jobs.model import JobRow
 from webapp.jobs.service import Jobs
 from webapp.jobs.states import FINAL
@@ -133,16 +135,32 @@ def _look(jobs: Jobs, slots: WorkSlots, watch: Watch, before: JobRow, within: Re
         return before
 
 
+def _log(jobs: Jobs, slots: WorkSlots, watch: Watch, job: JobRow, within: Reach) -> JobLog:
+    """What the job's handler has logged; nothing while PostgreSQL is away: it is looked at again soon."""
+    try:
+        with slots.slot(), deadlines.within(LOOK_BUDGET):
+            return jobs.log(job.id, within)[1]
+    except SQLAlchemyError:
+        watch.miss()
+    except JobError:
+        # It was pruned meanwhile, which the next look will find.
+        pass
+    return NO_LOG
+
+
 def event_id(job: JobRow) -> str:
     """Names a job's state: the moment of its last change in microseconds; nothing else has to be kept for it."""
     return str(round(job.updated_at.timestamp() * 1_000_000))
 
 
-def event_of(job: JobRow, before: JobRow | None, *, with_content: bool = True) -> str:
+def event_of(
+    job: JobRow, before: JobRow | None, *, with_content: bool = True, event: str | None = None
+) -> str:
     """What a stream says of a job: `final` once, `progress` where nothing else has changed, else `state`.
 
     Args:
         with_content: what the job carries is shown.
+        event: its id; None: that of the job's state.
     """
     answer = JobAnswer.of(job) if with_content else without_content(JobAnswer.of(job))
     if job.status in FINAL:
@@ -151,7 +169,7 @@ def event_of(job: JobRow, before: JobRow | None, *, with_content: bool = True) -
         same = before is not None and (before.status, before.attempt) == (job.status, job.attempt)
         name = "progress" if same and job.progress != (before and before.progress) else "state"
         data = {key: value for key, value in answer.items() if key not in {"payload", "result"}}
-    return f"event: {name}\nid: {event_id(job)}\ndata: {json.dumps(data)}\n\n"
+    return f"event: {name}\nid: {event or event_id(job)}\ndata: {json.dumps(data)}\n\n"
 
 
 @bp.get("/jobs/<job_id>/events")
@@ -167,13 +185,15 @@ def event_of(job: JobRow, before: JobRow | None, *, with_content: bool = True) -
 def events(job_id: str) -> Response:
     """A job's changes as server-sent events until it is final; `Last-Event-ID` leaves out what the client knows.
 
+    Where what its handler logs is kept, each line is an event `log`, for callers with `jobs:content`.
+
     Changes that follow each other closely may be told as one. 204 when the client has seen the last of them: a browser's
     `EventSource` connects no more then.
     """
     jobs = job_service()
     within = reach()
     job = jobs.get(job_id_of(job_id), within)
-    known = request.headers.get("Last-Event-ID", "")
+    known, _, seen = request.headers.get("Last-Event-ID", "").partition("/")
     if job.status in FINAL and known == event_id(job):
         return Response(status=204)
     watch = enter(job.id)
@@ -183,7 +203,9 @@ def events(job_id: str) -> Response:
     except BaseException:
         watch.leave()
         raise
-    stream = _stream(jobs, slots, watch, job, known, within=within, with_content=caller().sees_content)
+    sees_content = caller().sees_content
+    lines = LogEvents(seen, are_told=sees_content and keeps(job.task))
+    stream = _stream(jobs, slots, watch, job, known, within=within, with_content=sees_content, lines=lines)
     answer = Response(stream, mimetype="text/event-stream")
     answer.headers["Cache-Control"] = "no-cache"
     answer.headers["X-Accel-Buffering"] = "no"
@@ -193,7 +215,15 @@ def events(job_id: str) -> Response:
 
 
 def _stream(
-    jobs: Jobs, slots: WorkSlots, watch: Watch, job: JobRow, known: str, *, within: Reach, with_content: bool
+    jobs: Jobs,
+    slots: WorkSlots,
+    watch: Watch,
+    job: JobRow,
+    known: str,
+    *,
+    within: Reach,
+    with_content: bool,
+    lines: LogEvents,
 ) -> Iterator[str]:
     end = time.monotonic() + EVENTS_LIMIT
     yield f"retry: {RECONNECT_MS}\n\n"
@@ -201,8 +231,13 @@ def _stream(
     if event_id(job) == known:
         told = job
     while True:
-        if told is None or event_id(job) != event_id(told):
-            yield event_of(job, told, with_content=with_content)
+        state = event_id(job)
+        if lines.are_told:
+            # Before the state: of a job that is final they are the last ones.
+            log = _log(jobs, slots, watch, job, within)
+            yield from lines.new(log, known if told is None else event_id(told))
+        if told is None or state != event_id(told):
+            yield event_of(job, told, with_content=with_content, event=lines.id_of(state))
             told = job
         left = end - time.monotonic()
         if job.status in FINAL or left <= 0 or not watch.is_open():

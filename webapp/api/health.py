@@ -9,7 +9,7 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp.access.model import Openness
-from webapp.api import examples
+from webapp.api import system_examples as examples
 from webapp.api.answers import HealthAnswer, ReadyAnswer
 from webapp.api.openapi import documented
 from webapp.infra.broker import heartbeats, redis_keys

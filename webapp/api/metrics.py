@@ -9,7 +9,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_flask_exporter import PrometheusMetrics
 
 from webapp.access.model import Scope
-from webapp.api import callers, examples
+from webapp.api import callers
+from webapp.api import system_examples as examples
 from webapp.api.gauges import SCRAPE_TIMEOUT, LiveGauges
 from webapp.api.openapi import documented
 from webapp.infra.broker import heartbeats

@@ -24,9 +24,10 @@ from webapp import VERSION
 from webapp.access.model import Need, Openness
 from webapp.api.batch_examples import BATCH_ID
 from webapp.api.contents import INTRODUCTION, NAMES, SUMMARY, TAGS
-from webapp.api.examples import JOB_ID, OPENAPI, PROBLEMS, WORKFLOW_ID, Examples
+from webapp.api.examples import JOB_ID, PROBLEMS, WORKFLOW_ID, Examples
 from webapp.api.needs import layers_of, needs
 from webapp.api.schemas import Problem
+from webapp.api.system_examples import OPENAPI
 from webapp.jobs.handlers import NAME
 
 bp = Blueprint("openapi", __name__)

@@ -88,3 +88,31 @@ SYSTEM = Examples(
         }
     }
 )
+HEALTH = Examples(answers={200: {"status": "ok"}})
+READY = Examples(
+    answers={
+        200: {"status": "ok", "dependencies": {"postgresql": "ok", "redis": "ok"}},
+        503: {
+            "status": "unavailable",
+            "dependencies": {"postgresql": "not answering (OperationalError)", "redis": "ok"},
+        },
+    }
+)
+METRICS = Examples(answers={200: "# TYPE jobs_created_total counter\njobs_created_total 3.0\n"})
+OPENAPI = Examples(
+    answers={200: {"openapi": "3.1.0", "info": {"title": "DJPS", "version": VERSION}, "paths": {}}}
+)
+INDEX = Examples(
+    answers={
+        200: {
+            "name": "DJPS",
+            "version": VERSION,
+            "docs": "/docs/",
+            "openapi": "/openapi.json",
+            "jobs": "/jobs",
+            "health": "/health",
+            "ready": "/health/ready",
+            "metrics": "/metrics",
+        }
+    }
+)

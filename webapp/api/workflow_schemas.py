@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from webapp.api.schemas import MAX_WAIT, Reason
 from webapp.jobs import options
@@ -80,10 +80,18 @@ class CompensateRequest(EventJob):
     inputs: Inputs = Field(default_factory=dict)
 
 
-class StepRequest(JobTerms):
-    """A step: a job, and what it waits for."""
+class MapRequest(SourceRequest):
+    """An array in the result of a step: each of its values gets a job, in whose payload it stands under the key `as`."""
 
-    payload: Payload
+    item_key: Annotated[str, Field(min_length=1, max_length=100)] = Field("item", alias="as")
+
+
+class StepRequest(JobTerms):
+    """A step: a job, and what it waits for. Or a job for each value of an array, a job that fills a batch, or a workflow of its own."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True)
+
+    payload: Payload | None = Field(None, description="Of its job; a step that is a workflow has none.")
     after: Annotated[list[StepName], Field(max_length=MOST_STEPS)] = Field(
         default_factory=list, description="The steps that must end before."
     )
@@ -99,11 +107,43 @@ class StepRequest(JobTerms):
         description="What follows when it fails: nothing more begins; the rest runs as if it had completed; what is behind it is left out.",
     )
     compensate: CompensateRequest | None = None
+    map: MapRequest | None = Field(None, description="A job for each value of an array.")
+    batch: bool = Field(
+        default=False,
+        description="Its job adds others to a batch of its own, and the step ends when all have.",
+    )
+    workflow: InnerWorkflow | None = Field(None, description="It is a workflow of its own, and has no job.")
+
+    @field_validator("batch")
+    @classmethod
+    def _one_kind(cls, batch: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - as pydantic has it
+        if batch and info.data.get("map") is not None:
+            raise ValueError("must not be given together with map")
+        return batch
+
+    @field_validator("workflow")
+    @classmethod
+    def _or_a_job(cls, workflow: Any, info: ValidationInfo) -> Any:
+        given = info.data
+        if workflow is None:
+            if given.get("payload") is None and "payload" in given:
+                raise ValueError("must be given where payload is not")
+            return workflow
+        of_a_job = [
+            name for name in (*JobTerms.model_fields, "payload", "map") if given.get(name) is not None
+        ]
+        if of_a_job or given.get("batch") or given.get("inputs"):
+            also = [*of_a_job, *(name for name in ("batch", "inputs") if given.get(name))]
+            raise ValueError(f"must not be given together with {also[0]}")
+        return workflow
 
     def document(self) -> dict[str, Any]:
         """As `documents.step_of` reads it."""
         whole: dict[str, Any] = {
-            "job": {"payload": self.payload, **self.terms()},
+            "job": None if self.payload is None else {"payload": self.payload, **self.terms()},
+            "map": None if self.map is None else self.map.model_dump(by_alias=True),
+            "batch": self.batch,
+            "workflow": None if self.workflow is None else self.workflow.document(),
             "after": self.after,
             "inputs": _inputs(self.inputs),
             "when": self.when,
@@ -119,8 +159,8 @@ def _inputs(given: dict[str, SourceRequest]) -> dict[str, Any]:
     return {key: source.model_dump() for key, source in given.items()}
 
 
-class WorkflowRequest(BaseModel):
-    """The body of `POST /workflows`."""
+class InnerWorkflow(BaseModel):
+    """A workflow: named steps, and what follows its end."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -129,25 +169,33 @@ class WorkflowRequest(BaseModel):
     fail_fast: bool = Field(
         default=False, description="A failure that ends it has what still runs be asked to stop."
     )
-    deadline: Ahead | None = Field(None, description="When it is cancelled if it has not ended.")
     on_complete: EventJob | None = Field(None, description="A job at its first end, whatever it came to.")
     on_success: EventJob | None = Field(None, description="A job when it has completed, be it after a retry.")
     on_failure: EventJob | None = Field(None, description="A job when it has failed, the first time.")
     callback_url: Url | None = Field(None, description="Who is told of each end.")
 
-    def spec(self) -> WorkflowSpec:
-        """What the domain is asked for."""
+    def document(self) -> dict[str, Any]:
+        """As `documents.workflow_of` reads it."""
         document: dict[str, Any] = {
             "steps": {name: step.document() for name, step in self.steps.items()},
             "name": self.name,
             "fail_fast": self.fail_fast,
-            "deadline": self.deadline,
             "callback_url": self.callback_url,
         }
         for event in ("on_complete", "on_success", "on_failure"):
             job: EventJob | None = getattr(self, event)
             document[event] = None if job is None else job.document()
-        return workflow_of(document)
+        return document
+
+
+class WorkflowRequest(InnerWorkflow):
+    """The body of `POST /workflows`."""
+
+    deadline: Ahead | None = Field(None, description="When it is cancelled if it has not ended.")
+
+    def spec(self) -> WorkflowSpec:
+        """What the domain is asked for."""
+        return workflow_of(self.document() | {"deadline": self.deadline})
 
 
 class WorkflowSteer(BaseModel):

@@ -18,7 +18,7 @@ class Standing(NamedTuple):
         totals: by its counters.
         is_closed: it takes no more members.
         is_cancelled: its cancellation was asked.
-        has_notes: ends of members are noted that are not counted; the session that counts them judges it again.
+        has_notes: ends of members are noted that are not counted, or failed ones are being queued again; the session that counts them judges it again.
         wanted: the events whose jobs are asked for and were not made yet.
     """
 

@@ -32,9 +32,7 @@ class BatchClosed(BatchConflict):
     """It takes no more members."""
 
     def __init__(self, batch_id: UUID, why: str = "is closed") -> None:
-        super().__init__(
-            f"batch {batch_id} {why} and takes no more jobs, but from a member that runs; nothing was stored"
-        )
+        super().__init__(f"batch {batch_id} {why} and takes no more jobs; nothing was stored")
 
 
 class BatchEnded(BatchConflict):

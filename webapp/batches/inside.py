@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from webapp.batches import members
 from webapp.batches.errors import NotInBatch
 from webapp.batches.model import LONGEST_PART, Member
-from webapp.batches.requests import Items
-from webapp.batches.service import Added, Batches
+from webapp.batches.requests import Added, Items
 from webapp.jobs.errors import JobError, OptionRefused
 from webapp.jobs.request import MAX_BATCH
 from webapp.jobs.submission import Origin, Placed, Submission, fingerprint
 from webapp.jobs.submitter import SomeRefused, checked
+
+if TYPE_CHECKING:
+    # It counts, in files that the settings name; a test of a handler has none.
+    from webapp.batches.service import Batches
 
 #: What the names of parts begin with that have none in the handler's words.
 UNNAMED = "#"

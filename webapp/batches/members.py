@@ -129,7 +129,7 @@ def _hold(connection: Connection, batch_id: UUID, member: Member | None) -> None
 
 def _count(connection: Connection, batch_id: UUID, number: int, member: Member | None) -> None:
     if not store.join(connection, batch_id, number, from_inside=member is not None):
-        raise BatchClosed(batch_id, "is closed" if member is None else "is over or is being cancelled")
+        raise BatchClosed(batch_id, "is closed" if member is None else "is being cancelled")
 
 
 class Adding:

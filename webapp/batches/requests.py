@@ -32,6 +32,17 @@ class Items(NamedTuple):
     fingerprint: bytes = b""
 
 
+class Added(NamedTuple):
+    """What a part was answered.
+
+    Args:
+        is_new: it was added now.
+    """
+
+    answers: members.Answers
+    is_new: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A batch that is to be made.

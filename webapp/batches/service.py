@@ -29,7 +29,7 @@ from webapp.batches.errors import (
 )
 from webapp.batches.explain import Explanation, explain
 from webapp.batches.model import FIRST_PART, BatchRow, Member, PartKey, Status
-from webapp.batches.requests import Items, Wanted, options_of
+from webapp.batches.requests import Added, Items, Wanted, options_of
 from webapp.batches.store import NewBatch
 from webapp.flow.book import FlowBook
 from webapp.flow.reach import Reach
@@ -52,17 +52,6 @@ class Made(NamedTuple):
     """
 
     batch: BatchRow
-    answers: members.Answers
-    is_new: bool
-
-
-class Added(NamedTuple):
-    """What a part was answered.
-
-    Args:
-        is_new: it was added now.
-    """
-
     answers: members.Answers
     is_new: bool
 

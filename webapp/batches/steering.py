@@ -111,14 +111,15 @@ class Steering:
         """
         self._batches.get(batch_id, reach)
 
-        def once(connection: Connection) -> Retried:
+        def once(connection: Connection) -> tuple[Retried, Followed]:
             statements.ask_retry(connection, batch_id)
-            done = statements.retry_members(connection, batch_id, LOOKED_AT_ONCE, why=reason)
+            done, followed = self._keeper.retried(connection, batch_id, LOOKED_AT_ONCE, why=reason)
             act = Act(Event.BATCH_RETRY, Named("batch", str(batch_id)), changed=done.requeued, reason=reason)
             self._audit.note(connection, act)
-            return done
+            return done, followed
 
-        done = in_transaction(self._engine, once)
+        done, followed = in_transaction(self._engine, once)
+        course.tell(followed)
         metrics.jobs_requeued.inc(done.requeued)
         return Retrying(self._batches.get(batch_id, reach), done.requeued, done.more)
 
@@ -191,6 +192,13 @@ class Keeper:
                         break
         return total
 
+    def retried(
+        self, connection: Connection, batch_id: UUID, limit: int, *, why: str | None = None
+    ) -> tuple[Retried, Followed]:
+        """Queues some failed members of a batch again; with the last of them it is judged, which was put off meanwhile."""
+        done = statements.retry_members(connection, batch_id, limit, why=why)
+        return done, self.judged(connection, [batch_id]) if done.is_last else Followed()
+
     def go_on_retrying(self) -> int:
         """Queues failed members again of batches of which that was asked, for a bounded time; returns how many."""
         end, after, total = self._clock() + WINDOW, statements.FIRST, 0
@@ -198,8 +206,9 @@ class Keeper:
             for batch_id in found:
                 after = batch_id
                 while True:
-                    retry = partial(statements.retry_members, batch_id=batch_id, limit=LOOKED_AT)
-                    done = in_transaction(self._engine, retry)
+                    retry = partial(self.retried, batch_id=batch_id, limit=LOOKED_AT)
+                    done, followed = in_transaction(self._engine, retry)
+                    course.tell(followed)
                     metrics.jobs_requeued.inc(done.requeued)
                     total += done.requeued
                     if self._clock() > end:

@@ -62,10 +62,12 @@ class Retried(NamedTuple):
 
     Args:
         more: there may be others.
+        is_last: all of them were looked at, so the batch, which is locked, may be judged.
     """
 
     requeued: int
     more: bool
+    is_last: bool = False
 
 
 def ask_cancel(connection: Connection, batch_id: UUID, reason: str) -> bool:
@@ -133,7 +135,7 @@ def retry_members(
     more = looked == limit
     connection.execute(_RETRIED, {"id": batch_id, "after": last if more else None, "goes_on": requeued > 0})
     connection.execute(_RETRY_CHILDREN, {"id": batch_id, "limit": limit})
-    return Retried(requeued, more)
+    return Retried(requeued, more, is_last=not more)
 
 
 def prune(connection: Connection, *, days: int, limit: int) -> int:

@@ -6,6 +6,7 @@ after an error, finds what an earlier attempt has submitted.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -30,14 +31,14 @@ def key_of(parent: UUID, name: str) -> str:
     return f"child:{parent}:{name}"
 
 
-def key_of_unnamed(parent: UUID, attempt: int, number: int) -> str:
-    """The idempotency key of a child that has none: no attempt has that of another. Pure.
+def key_of_unnamed(parent: UUID, attempt: int, process: int, number: int) -> str:
+    """The idempotency key of a child that has none: no attempt has that of another, and no process that a handler has forked. Pure.
 
     Example:
-        >>> key_of_unnamed(UUID(int=7), 2, 1)
-        'child:00000000-0000-0000-0000-000000000007#2.1'
+        >>> key_of_unnamed(UUID(int=7), 2, 4711, 1)
+        'child:00000000-0000-0000-0000-000000000007#2.4711.1'
     """
-    return f"child:{parent}#{attempt}.{number}"
+    return f"child:{parent}#{attempt}.{process}.{number}"
 
 
 class Children:
@@ -91,7 +92,7 @@ class Children:
         if name is None:
             if given is not None:
                 return request
-            key = key_of_unnamed(self._parent, self._attempt, next(self._numbers))
+            key = key_of_unnamed(self._parent, self._attempt, os.getpid(), next(self._numbers))
             return request | {"idempotency_key": key}
         if given is not None:
             raise OptionRefused(f"{path}name", "must not be given together with idempotency_key", str(given))

@@ -63,6 +63,7 @@ class Handler:
     tags: tuple[str, ...] = ()
     expires_in: float | None = None
     model: type[BaseModel] | None = None
+    keep_log: bool | None = None
     #: Whether calling `run` only makes a coroutine, which an event loop has to run.
     is_coroutine: bool = field(init=False, default=False)
 
@@ -187,6 +188,7 @@ def handler(
     tags: Iterable[str] = (),
     expires_in: float | None = None,
     model: type[BaseModel] | None = None,
+    keep_log: bool | None = None,
 ) -> Callable[[HandlerFunction], HandlerFunction]:
     """Registers the decorated function as the handler of jobs named `name`.
 
@@ -201,6 +203,7 @@ def handler(
         tags: what its jobs are tagged with, beside the tags of a submission.
         expires_in: seconds after it is due when a job that has not started is given up; never when None.
         model: what a payload must fit, or its submission is refused; the handler gets the payload as it was sent.
+        keep_log: what it writes with `context.logger` is kept with the job: the last 200 lines; as KEEP_JOB_LOGS says when None.
 
     What a submission says comes before all of these.
 
@@ -230,6 +233,7 @@ def handler(
                 tags=(tags,) if isinstance(tags, str) else tuple(tags),
                 expires_in=expires_in,
                 model=model,
+                keep_log=keep_log,
             )
         )
         return function

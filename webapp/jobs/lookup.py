@@ -10,9 +10,10 @@ from sqlalchemy import Connection, Engine
 
 from webapp.flow.reach import Reach
 from webapp.infra.postgres.engine import Read, in_one_trip
-from webapp.jobs import explain, pages, retention, store
+from webapp.jobs import explain, job_logs, pages, retention, store
 from webapp.jobs.errors import JobGone, JobNotFound
 from webapp.jobs.filters import Filter
+from webapp.jobs.job_logs import JobLog
 from webapp.jobs.model import MAX_ATTEMPT, AttemptRow, JobRow
 
 
@@ -90,6 +91,19 @@ class Lookup:
             return store.attempts(
                 connection, job_id, ended_at, before=newest, limit=limit, room=pages.PAGE_BYTES
             )
+
+        return in_one_trip(self._engine, look)
+
+    def log(self, job_id: UUID, reach: Reach) -> tuple[JobRow, JobLog]:
+        """A job, and what its handler has logged.
+
+        Raises:
+            JobNotFound: there is no job with this id.
+            JobGone: it was deleted for its age.
+        """
+
+        def look(connection: Connection) -> tuple[JobRow, JobLog]:
+            return self.found(connection, job_id, reach), job_logs.read(connection, job_id)
 
         return in_one_trip(self._engine, look)
 

@@ -284,6 +284,30 @@ class Attempt(Base):
     )
 
 
+class JobLogPart(Base):
+    """What an attempt logged within a second, where its handler's lines are kept: at most the last 200 of each job."""
+
+    __tablename__ = "job_logs"
+
+    # No foreign key, as of attempts.
+    job_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer)
+    #: Lines that the attempt had written before, lost ones included.
+    before: Mapped[int] = mapped_column(Integer)
+    lines: Mapped[int] = mapped_column(Integer)
+    #: Bytes of their texts.
+    size: Mapped[int] = mapped_column(Integer)
+    #: For each line when it was written, its level, and its text.
+    body: Mapped[Any] = mapped_column(JSON)
+    written_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())
+
+    __table_args__ = (
+        CheckConstraint("before >= 0 AND lines >= 1", name="job_logs_counted"),
+        Index("job_logs_by_age", "written_at"),
+    )
+
+
 #: A dead letter that no one has dealt with yet.
 _LETTER_OPEN = "requeued_at IS NULL AND discarded_at IS NULL"
 

@@ -40,6 +40,10 @@ class JobSettings(Group):
     max_result_bytes: int = Field(
         64 * KIBIBYTE, ge=0, le=16_777_216, description="Largest kept result, bytes."
     )
+    keep_job_logs: bool = Field(
+        default=False,
+        description="Keep what handlers log with their jobs, the last 200 lines of each; a handler's keep_log comes before it.",
+    )
     num_workers: int = Field(2, ge=1, le=256, description="Prefork children of a worker.")
     max_tasks_per_child: int = Field(250_000, ge=1, description="Jobs a child runs before it is replaced.")
     stuck_job_threshold: int = Field(60, ge=3, le=3_600, description="Lease of a running job, seconds.")

@@ -66,10 +66,10 @@ EXPIRE = SweepPlan(
 )
 PRUNE = SweepPlan(
     "prune",
-    "deletes idempotency keys that ran out, unique keys that count no more, and jobs older than `RETENTION_DAYS` that are in no day of history; changes of flow, firings and workflows as old",
+    "deletes idempotency keys that ran out, unique keys that count no more, and jobs older than `RETENTION_DAYS` that are in no day of history; changes of flow, firings, batches and workflows as old",
     period=60.0,
     batch=1_000,
-    # For each of the five.
+    # For each of them.
     seconds=20.0,
 )
 KEEP_HISTORY = SweepPlan(
@@ -99,7 +99,7 @@ REPAIR_LANES = SweepPlan(
 
 COUNT_ENDS = SweepPlan(
     "count_ends",
-    "adds the ends of batches' members to their counters, and does what follows from that",
+    "adds the ends of batches' members to their counters, and does what follows from that; closes, cancels and queues again what was asked of batches",
     period=1.0,
     batch=5_000,
     seconds=0.8,

@@ -19,15 +19,18 @@ from webapp.jobs.model import CancelAnswer
 from webapp.jobs.states import JobStatus
 from webapp.jobs.submission import NewJob
 from webapp.workflows import ending, store
+from webapp.workflows.children import Children, NoRoom
 from webapp.workflows.decisions import Decision, Situation, decide
 from webapp.workflows.documents import step_of
 from webapp.workflows.inputs import Given, Unfit, with_inputs
 from webapp.workflows.means import Done, Means, origin_of, store_jobs
-from webapp.workflows.model import LONGEST_REASON, StepRow, StepSpec, StepStatus, Why, WorkflowRow
+from webapp.workflows.model import LONGEST_REASON, Kind, StepRow, StepSpec, StepStatus, Why, WorkflowRow
 from webapp.workflows.store import Move
 
 #: Jobs that are asked to stop in one transaction; the others are asked in the next one.
 MOST_STOPS = 200
+#: What a step has given whose job is not there any more.
+GONE = Given(StepStatus.COMPLETED, note="its job was deleted for its age")
 #: Why a job was asked to stop.
 CANCELLED = "its workflow was cancelled"
 FAILED_FAST = "another step of its workflow failed"
@@ -60,6 +63,7 @@ class Advance:
         self._is_left = False
         self._was_taken_back = False
         self._done = Done(workflow.status, parent_id=workflow.parent_id)
+        self._children = Children(connection, means, workflow, _run, self._done)
 
     def run(self, *, looks_at_all: bool = False) -> Done:
         """Does what follows.
@@ -78,23 +82,35 @@ class Advance:
 
     def retry(self) -> int:
         """Has failed steps begin again, or their jobs, before what follows is done; returns how many there were."""
-        rows = store.steps(self._connection, self._workflow.id)
-        broken = [row for row in rows if row.status.is_broken]
+        broken = [row for row in store.steps(self._connection, self._workflow.id) if row.status.is_broken]
         store.resume(self._connection, self._workflow.id)
         self._workflow = replace(self._workflow, cancel_requested_at=None)
-        jobs = [row.job_id for row in broken if row.job_id is not None]
-        there = store.job_statuses(self._connection, jobs)
-        if there:
-            control.requeue_many(self._connection, list(there), ended_from=self._workflow.created_at)
-        anew = [row for row in broken if row.job_id not in there]
-        fresh = {"status": StepStatus.WAITING, "reason": None, "job_id": None, "is_asked": False}
-        moves = [Move(replace(row, **fresh), row.status) for row in anew]  # type: ignore[arg-type] # as they are named
+        moves = [
+            Move(row, before.status) for row, before in zip(self._begun_again(broken), broken, strict=True)
+        ]
         store.move_steps(self._connection, self._workflow.id, moves)
         return len(broken)
 
+    def _begun_again(self, broken: Sequence[StepRow]) -> list[StepRow]:
+        """Steps whose jobs are queued again, or that wait to begin anew where there is nothing to be queued."""
+        jobs = [row.job_id for row in broken if row.job_id is not None and row.child_id is None]
+        there = store.job_statuses(self._connection, jobs)
+        if there:
+            control.requeue_many(self._connection, list(there), ended_from=self._workflow.created_at)
+        found = []
+        for row in broken:
+            goes_on = row.job_id in there if row.child_id is None else self._children.retry(row)
+            if goes_on:
+                found.append(replace(row, status=StepStatus.RUNNING, reason=None, is_asked=False))
+            else:
+                anew = {"job_id": None, "child_id": None, "reason": None, "is_asked": False}
+                found.append(replace(row, status=StepStatus.WAITING, **anew))  # type: ignore[arg-type] # as named
+        return found
+
     def _look(self, noted: Collection[UUID], *, looks_at_all: bool) -> None:
         """Has steps stand as their jobs do now."""
-        by_job = {row.job_id: row for row in self._rows if row.job_id is not None}
+        self._look_at_children(noted, looks_at_all=looks_at_all)
+        by_job = {row.job_id: row for row in self._rows if row.job_id is not None and row.child_id is None}
         wanted = by_job.keys() & noted
         if looks_at_all:
             wanted |= {job_id for job_id, row in by_job.items() if row.status is StepStatus.RUNNING}
@@ -107,6 +123,21 @@ class Advance:
                 self._stand(row, StepStatus.FAILED, f"{Why.JOB_GONE}: it was deleted before its end was seen")
         if self._was_taken_back and self._workflow.status.is_final:
             self._resume()
+
+    def _look_at_children(self, noted: Collection[UUID], *, looks_at_all: bool) -> None:
+        """Has steps stand as their groups do now."""
+        wanted = [
+            row
+            for row in self._rows
+            if row.child_id is not None
+            and (row.child_id in noted or (looks_at_all and row.status is StepStatus.RUNNING))
+        ]
+        found = self._children.standing(wanted) if wanted else {}
+        for row in wanted:
+            if row.number in found:
+                self._stand(row, found[row.number])
+            elif not row.status.is_final:
+                self._stand(row, StepStatus.FAILED, f"{Why.JOB_GONE}: it was deleted before its end was seen")
 
     def _stand(self, row: StepRow, status: StepStatus, reason: str | None = None) -> None:
         if status is row.status:
@@ -121,11 +152,8 @@ class Advance:
         store.resume(self._connection, self._workflow.id)
         self._workflow = replace(self._workflow, cancel_requested_at=None)
         stopped = [row for row in self._rows if row.status is StepStatus.CANCELLED and row.is_asked]
-        ids = [row.job_id for row in stopped if row.job_id is not None]
-        if ids:
-            control.requeue_many(self._connection, ids, ended_from=self._workflow.created_at)
-            for row in stopped:
-                self._stand(row, StepStatus.RUNNING)
+        for row in self._begun_again(stopped):
+            self._rows[row.number] = row
 
     def _go_on(self) -> Decision:
         """Decides and has steps begin, until nothing more follows."""
@@ -152,25 +180,41 @@ class Advance:
         has_failed = False
         for number, step in steps.items():
             try:
-                asked[number] = self._asked(step, specs[number][1], given)
+                if step.kind is Kind.JOB:
+                    asked[number] = self._asked(step, specs[number][1], given)
+                else:
+                    begun = self._children.begin(step, specs[number][1], given)
+                    self._run_step(number, begun.job_id, begun.child_id)
+            except NoRoom as full:
+                self._wait_for_room(number, full.refused)
             except Unfit as unfit:
                 self._fail(number, unfit.reason)
                 has_failed = True
+        return self._store(asked) or has_failed
+
+    def _store(self, asked: Mapping[int, Asked]) -> bool:
+        """Stores the jobs of steps; True if one was refused."""
+        has_failed = False
         jobs: list[NewJob] = []
         for number, made in zip(asked, self._means.making.made(list(asked.values())), strict=True):
             if isinstance(made, NewJob):
                 jobs.append(made)
-                self._rows[number] = replace(
-                    self._rows[number], status=StepStatus.RUNNING, reason=None, job_id=made.id
-                )
+                self._run_step(number, made.id)
             elif made.is_full:
-                self._is_left = True
-                self._rows[number] = replace(self._rows[number], reason=_reason(Why.QUEUE_FULL, made))
+                self._wait_for_room(number, made)
             else:
                 self._fail(number, _reason(Why.REFUSED, made))
                 has_failed = True
         store_jobs(self._connection, self._means, jobs, self._done)
         return has_failed
+
+    def _run_step(self, number: int, job_id: UUID | None, child_id: UUID | None = None) -> None:
+        begun = {"reason": None, "job_id": job_id, "child_id": child_id}
+        self._rows[number] = replace(self._rows[number], status=StepStatus.RUNNING, **begun)  # type: ignore[arg-type] # as named
+
+    def _wait_for_room(self, number: int, refused: Refusal) -> None:
+        self._is_left = True
+        self._rows[number] = replace(self._rows[number], reason=_reason(Why.QUEUE_FULL, refused))
 
     def _asked(self, step: StepSpec, queue: str | None, given: Mapping[str, Given]) -> Asked:
         """The job of a step, with what it takes.
@@ -186,19 +230,16 @@ class Advance:
 
     def _given(self, steps: Iterable[StepSpec]) -> dict[str, Given]:
         """What the steps have given of which these take something."""
-        names = {source.step for step in steps for source in step.inputs.values()}
-        rows = [row for row in self._rows if row.name in names]
-        completed = {
-            row.name: row.job_id
-            for row in rows
-            if row.status is StepStatus.COMPLETED and row.job_id is not None
-        }
-        found = store.results(self._connection, list(completed.values()))
-        gone = Given(StepStatus.COMPLETED, note="its job was deleted for its age")
-        return {
-            row.name: found.get(completed[row.name], gone) if row.name in completed else Given(row.status)
-            for row in rows
-        }
+        names = _sources_of(steps)
+        wanted = [row for row in self._rows if row.name in names]
+        completed = [row for row in wanted if row.status is StepStatus.COMPLETED]
+        found = store.results(self._connection, [row.job_id for row in completed if row.job_id is not None])
+        results = {row.name: Given(row.status) for row in wanted}
+        for row in completed:
+            results[row.name] = (
+                self._children.given(row) if row.job_id is None else found.get(row.job_id, GONE)
+            )
+        return results
 
     def _fail(self, number: int, reason: str) -> None:
         row = replace(self._rows[number], status=StepStatus.FAILED, reason=reason[:LONGEST_REASON])
@@ -213,7 +254,9 @@ class Advance:
             why = f"{CANCELLED}: {given}" if given else CANCELLED
         for number in numbers[:MOST_STOPS]:
             row = self._rows[number]
-            if row.job_id is not None:
+            if row.child_id is not None:
+                self._children.stop(row, why[:LONGEST_REASON])
+            elif row.job_id is not None:
                 answer = control.ask_cancel(self._connection, row.job_id, why[:LONGEST_REASON])
                 self._done.cancelled += answer is CancelAnswer.CANCELLED
             self._rows[number] = replace(row, is_asked=True)
@@ -261,6 +304,22 @@ class Advance:
         status, why = decision.stands[row.number]
         is_full = row.why is Why.QUEUE_FULL and status is StepStatus.WAITING and row.number in decision.begins
         return row if is_full else replace(row, status=status, reason=why and why.value, is_asked=False)
+
+
+def _run(connection: Connection, means: Means, workflow: WorkflowRow, *, retries: bool = False) -> Done:
+    """Moves a workflow on that is locked; where it is to be retried, after what failed of it was begun again."""
+    if not retries:
+        return Advance(connection, means, workflow).run()
+    advance = Advance(connection, means, workflow)
+    advance.retry()
+    again = store.find(connection, workflow.id)
+    return Advance(connection, means, again or workflow).run()
+
+
+def _sources_of(steps: Iterable[StepSpec]) -> set[str]:
+    """The names of the steps of which these take something."""
+    taken = [source for step in steps for source in (*step.inputs.values(), step.over) if source is not None]
+    return {source.step for source in taken}
 
 
 def _has_begun(row: StepRow) -> bool:

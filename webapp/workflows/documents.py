@@ -24,7 +24,7 @@ def document_of(step: StepSpec) -> dict[str, Any]:
     if step.inputs:
         document["inputs"] = {key: source._asdict() for key, source in step.inputs.items()}
     if step.over is not None:
-        document["map"] = step.over._asdict()
+        document["map"] = {**step.over._asdict(), "as": step.item_key}
     if step.fills:
         document["batch"] = True
     if step.workflow is not None:
@@ -43,10 +43,15 @@ def step_of(document: Mapping[str, Any]) -> StepSpec:
         when=When(document.get("when", When.COMPLETED)),
         on_failure=OnFailure(document.get("on_failure", OnFailure.FAIL)),
         compensate=None if compensate is None else step_of(compensate),
-        over=Source(**document["map"]) if document.get("map") else None,
+        over=_over(document.get("map")),
+        item_key=(document.get("map") or {}).get("as", "item"),
         workflow=None if workflow is None else workflow_of(workflow),
         fills=bool(document.get("batch")),
     )
+
+
+def _over(given: Mapping[str, Any] | None) -> Source | None:
+    return None if given is None else Source(given["step"], given.get("pointer", ""))
 
 
 def whole_document_of(step: StepSpec) -> dict[str, Any]:

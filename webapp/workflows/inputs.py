@@ -74,6 +74,22 @@ def with_inputs(
     return whole
 
 
+def fitting(payload: dict[str, Any], value: Any, room: int) -> dict[str, Any]:
+    """A payload with a value of a list, if it is no larger than it may be.
+
+    Args:
+        room: how large the value may be as JSON, bytes.
+
+    Raises:
+        Unfit: it is, or is nested too deep.
+    """
+    if is_deeper(value, MAX_DEPTH - 1):
+        raise Unfit(Why.INPUT_TOO_LARGE, f"a value of map is nested deeper than {MAX_DEPTH - 1} levels")
+    if size_of(value) > room:
+        raise Unfit(Why.INPUT_TOO_LARGE, "with a value of map the payload would be larger than it may be")
+    return payload
+
+
 def taken(key: str, source: Source, given: Given) -> Any:
     """What is put in for one input.
 

@@ -9,6 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from webapp.batches import course
+from webapp.batches.course import CallbackTerms, Followed
 from webapp.flow.reach import Reach
 from webapp.flow.tenant import Tenant
 from webapp.infra.telemetry import metrics
@@ -30,11 +32,13 @@ class Means:
         making: makes the jobs of steps.
         hints: tells the workers of them.
         largest: largest payload as JSON, bytes.
+        callbacks: how callbacks of batches are stored.
     """
 
     making: Making
     hints: Hints
     largest: int
+    callbacks: CallbackTerms
 
 
 @dataclass(slots=True)
@@ -49,6 +53,7 @@ class Done:
         cancelled: how many jobs were cancelled that had not begun.
         has_ended: the workflow has, by this transaction.
         parent_id: the group that it is a member of.
+        followed: what followed in batches that are steps.
     """
 
     status: Status
@@ -58,6 +63,7 @@ class Done:
     cancelled: int = 0
     has_ended: bool = False
     parent_id: UUID | None = None
+    followed: list[Followed] = field(default_factory=list)
 
 
 def origin_of(workflow: WorkflowRow) -> Origin:
@@ -97,6 +103,8 @@ def tell(means: Means, done: Done) -> None:
         means.hints.put(hints)
     if tickets := [job.ticket for job in done.told if job.lane is not None]:
         means.hints.call(tickets)
+    for one in done.followed:
+        course.tell(one)
     if done.cancelled:
         metrics.jobs_cancelled.inc(done.cancelled)
     for status, number in done.steps.items():

@@ -166,7 +166,7 @@ class StepSpec:
         when: what those must have come to.
         on_failure: what follows when it fails.
         compensate: what undoes it: `job` and `inputs`, as of a step.
-        over: the list for each of whose values there is a job.
+        over: the list for each of whose values there is a job; `item_key` is where its payload has the value.
         workflow: the workflow that it is.
         fills: its job fills a batch.
     """
@@ -178,6 +178,7 @@ class StepSpec:
     on_failure: OnFailure = OnFailure.FAIL
     compensate: StepSpec | None = None
     over: Source | None = None
+    item_key: str = "item"
     workflow: WorkflowSpec | None = None
     fills: bool = False
 

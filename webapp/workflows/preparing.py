@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -21,9 +20,11 @@ from webapp.jobs.unseen import check_reached
 from webapp.workflows.documents import EVENTS, document_of, document_of_workflow
 from webapp.workflows.errors import StepPayloadRefused, WorkflowRefused
 from webapp.workflows.graphs import Placed, placed
-from webapp.workflows.model import TOLD_BY, Kind, StepSpec, WorkflowSpec
+from webapp.workflows.model import MOST_STEPS, TOLD_BY, StepSpec, WorkflowSpec
 from webapp.workflows.store import NewStep, NewWorkflow
 
+#: Levels in which workflows are steps of each other.
+DEEPEST = 3
 #: The payload's key that names the handler.
 TASK = "task"
 
@@ -50,13 +51,19 @@ class Preparing:
         reach: of the caller.
         origin: for whom its jobs are.
         under: what fields are named by, where it is a workflow within another one.
+        depth: 1; more within others.
     """
 
-    def __init__(self, making: Making, reach: Reach, origin: Origin, under: str = "") -> None:
+    def __init__(
+        self, making: Making, reach: Reach, origin: Origin, under: str = "", *, depth: int = 1
+    ) -> None:
         self._making = making
         self._reach = reach
         self._origin = origin
         self._under = under
+        self._depth = depth
+        #: Where jobs of workflows wait that are steps.
+        self._queues: set[str] = set()
         self._now = datetime.now(UTC)
 
     def prepared(
@@ -70,10 +77,11 @@ class Preparing:
         """
         if spec.deadline is not None and spec.deadline <= self._now:
             raise WorkflowRefused("deadline", "must be ahead", iso(spec.deadline))
+        self._check_depth(spec)
         steps = [self._step(one) for one in placed(spec.steps, self._under)]
         events = {event: self._event(event, job) for event, job in _events_of(spec)}
         self._check_callback(spec.callback_url)
-        queues = {one.queue for one in steps if one.queue is not None}
+        queues = self._queues | {one.queue for one in steps if one.queue is not None}
         options: dict[str, Any] = {"queues": sorted(queues), **events}
         if spec.fail_fast:
             options["fail_fast"] = True
@@ -94,16 +102,30 @@ class Preparing:
         )
         return Prepared(new, steps)
 
+    def _check_depth(self, spec: WorkflowSpec) -> None:
+        """Looks whether workflows are steps of each other in few levels, and have no more steps together than one may have."""
+        if self._depth > DEEPEST:
+            rule = f"must be steps of each other in at most {DEEPEST} levels"
+            raise WorkflowRefused(self._under.removesuffix("."), rule, self._depth)
+        if self._depth == 1 and (count := _steps_in(spec)) > MOST_STEPS:
+            rule = f"must be at most {MOST_STEPS}, those of workflows that are steps among them"
+            raise WorkflowRefused("steps", rule, count)
+
     def _step(self, one: Placed) -> NewStep:
         field = f"{self._under}steps.{one.node.name.replace(':', '.')}"
-        spec = one.spec
-        if spec.kind is not Kind.JOB and one.node.undoes is not None:
-            raise WorkflowRefused(field, "must be one job", spec.kind.value)
-        queue = None
-        if spec.job is not None:
-            _check_inputs(field, spec)
-            queue = self._queue_of(field, spec.job, set(spec.inputs))
-        return NewStep(one, document_of(spec), queue)
+        spec, document = one.spec, document_of(one.spec)
+        if spec.workflow is not None:
+            inner = Preparing(
+                self._making, self._reach, self._origin, f"{field}.workflow.", depth=self._depth + 1
+            )
+            child = inner.prepared(spec.workflow)
+            self._queues |= set(child.new.options["queues"])
+            return NewStep(one, {"workflow": document_of_prepared(child)}, None)
+        job = spec.job or {"payload": {}}
+        later = set(spec.inputs) | ({spec.item_key} if spec.over is not None else set())
+        _check_inputs(field, job, spec)
+        queue = self._queue_of(field, job, later)
+        return NewStep(one, document | {"job": {**job, "queue": queue}}, queue)
 
     def _event(self, event: str, job: Mapping[str, Any]) -> dict[str, Any]:
         if TOLD_BY in job["payload"]:
@@ -148,15 +170,43 @@ def _events_of(spec: WorkflowSpec) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield event, job
 
 
-def _check_inputs(field: str, spec: StepSpec) -> None:
-    for key in spec.inputs:
+def _check_inputs(field: str, job: Mapping[str, Any], spec: StepSpec) -> None:
+    keys = {f"{field}.inputs.{key}": key for key in spec.inputs}
+    if spec.over is not None:
+        if spec.item_key in spec.inputs:
+            raise WorkflowRefused(f"{field}.map.as", "must not be a key of inputs as well", spec.item_key)
+        keys[f"{field}.map.as"] = spec.item_key
+    for name, key in keys.items():
         if key == TASK:
-            rule = "must not be task, which names the handler"
-            raise WorkflowRefused(f"{field}.inputs.{key}", rule, key)
-        if key in (spec.job or {})["payload"]:
-            raise WorkflowRefused(f"{field}.inputs.{key}", "must not be a key of the payload as well", key)
+            raise WorkflowRefused(name, "must not be task, which names the handler", key)
+        if key in job["payload"]:
+            raise WorkflowRefused(name, "must not be a key of the payload as well", key)
 
 
-def as_child(spec: WorkflowSpec) -> WorkflowSpec:
-    """A workflow that is a step: it has no deadline of its own. Pure."""
-    return replace(spec, deadline=None)
+def _steps_in(spec: WorkflowSpec) -> int:
+    """How many steps a workflow has, with those of the workflows that are its steps. Pure."""
+    return sum(
+        1 + (step.compensate is not None) + (0 if step.workflow is None else _steps_in(step.workflow))
+        for step in spec.steps.values()
+    )
+
+
+def document_of_prepared(prepared: Prepared) -> dict[str, Any]:
+    """A workflow that is a step, as it is kept with it: where its jobs wait is fixed in it. Pure."""
+    names = {one.placed.node.number: one.placed.node.name for one in prepared.steps}
+    steps: dict[str, dict[str, Any]] = {}
+    for one in prepared.steps:
+        node = one.placed.node
+        if node.undoes is not None:
+            steps[names[node.undoes]]["compensate"] = dict(one.document)
+            continue
+        place = {"after": [names[other] for other in node.after], "when": node.when.value}
+        steps[node.name] = {**one.document, **place, "on_failure": node.on_failure.value}
+    options = prepared.new.options
+    document: dict[str, Any] = {event: options[event] for event in EVENTS if event in options}
+    return document | {
+        "steps": steps,
+        "name": prepared.new.name,
+        "fail_fast": bool(options.get("fail_fast")),
+        "callback_url": prepared.new.callback_url,
+    }

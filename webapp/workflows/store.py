@@ -30,7 +30,17 @@ _WORKFLOWS = {
 }
 _STEPS = {
     name: text(read_sql(__file__, "steps", name))
-    for name in ("insert", "all", "specs", "move", "jobs", "results", "children")
+    for name in (
+        "insert",
+        "all",
+        "specs",
+        "move",
+        "jobs",
+        "results",
+        "size_of_results",
+        "results_of",
+        "children",
+    )
 }
 #: Groups with notes that are looked at for workflows that are not moved on.
 COUNTED_UP_TO = 1_000
@@ -235,7 +245,7 @@ def overdue(connection: Connection, limit: int) -> list[UUID]:
 
 def prune(connection: Connection, *, days: int, limit: int) -> int:
     """Deletes workflows that ended more than so many days ago, with their steps; returns how many."""
-    return connection.execute(_WORKFLOWS["prune"], {"days": days, "limit": limit}).rowcount
+    return int(connection.execute(_WORKFLOWS["prune"], {"days": days, "limit": limit}).scalar_one())
 
 
 def overdue_by_notes(connection: Connection, seconds: float) -> int:
@@ -300,6 +310,20 @@ def results(connection: Connection, ids: Collection[UUID]) -> dict[UUID, Given]:
     values = {"ids": array_of(ids), "since": may_end_from(*ids)}
     rows = connection.execute(_STEPS["results"], values)
     return {row[0]: Given(StepStatus.COMPLETED, row[1], row[2]) for row in rows}
+
+
+def size_of_results(connection: Connection, child_id: UUID) -> int:
+    """How large the results of a batch's members are together, bytes."""
+    values = {"child_id": child_id, "since": may_end_from(child_id)}
+    return int(connection.execute(_STEPS["size_of_results"], values).scalar_one())
+
+
+def results_of(connection: Connection, child_id: UUID) -> Given:
+    """The results of a batch's members, in the order of their ids."""
+    values = {"child_id": child_id, "since": may_end_from(child_id)}
+    rows = connection.execute(_STEPS["results_of"], values).all()
+    note = next((row[1] for row in rows if row[1] is not None), None)
+    return Given(StepStatus.COMPLETED, [row[0] for row in rows], note)
 
 
 def child_statuses(connection: Connection, ids: Collection[UUID]) -> dict[UUID, tuple[str, bool]]:

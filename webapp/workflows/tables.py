@@ -1,4 +1,7 @@
-"""The table of steps. A workflow itself is a row of `groups`."""
+"""The table of steps. A workflow itself is a row of `groups`.
+
+No foreign key leads there: it would be looked up for each step, in the transaction that has just stored the row.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from sqlalchemy import (
     ARRAY,
     Boolean,
     CheckConstraint,
-    ForeignKey,
     Integer,
     Text,
     UniqueConstraint,
@@ -28,9 +30,7 @@ class StepRecord(Base):
 
     __tablename__ = "workflow_steps"
 
-    workflow_id: Mapped[UUID] = mapped_column(
-        Uuid, ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True
-    )
+    workflow_id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
     #: Larger than those of the steps that it waits for.
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     name: Mapped[str] = mapped_column(Text)

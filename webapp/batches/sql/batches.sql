@@ -33,9 +33,13 @@ UPDATE groups SET total = total + :number, updated_at = now()
  WHERE id = :id AND kind = 'batch' AND closed_at IS NULL RETURNING id;
 
 -- name: join_inside
--- From a member that is held: also where the batch is closed, but not where it is being cancelled.
-UPDATE groups SET total = total + :number, updated_at = now()
- WHERE id = :id AND kind = 'batch' AND finished_at IS NULL AND cancel_requested_at IS NULL RETURNING id;
+-- From a member that is held: also where the batch is closed, but not where it is being cancelled. One that was over has a member
+-- that was queued again, and goes on: that is not counted yet.
+UPDATE groups SET total = total + :number, updated_at = now(),
+       status = CASE WHEN finished_at IS NOT NULL THEN 'closed' ELSE status END,
+       callback_job_id = CASE WHEN finished_at IS NULL THEN callback_job_id END,
+       cancel_requested_at = NULL, cancel_reason = NULL, finished_at = NULL
+ WHERE id = :id AND kind = 'batch' AND (cancel_requested_at IS NULL OR finished_at IS NOT NULL) RETURNING id;
 
 -- name: close
 UPDATE groups SET status = 'closed', closed_at = now(), closed_why = :why, updated_at = now()
@@ -50,16 +54,18 @@ UPDATE groups SET status = 'closed', closed_at = now(), closed_why = :why, updat
 RETURNING id;
 
 -- name: standing
--- How batches stand that are locked, with what is needed to say what follows. Counters alone: `has_notes` says whether they are all.
+-- How batches stand that are locked, with what is needed to say what follows. Counters alone: `has_notes` says whether they are all, and
+-- whether failed members are still being queued again: they are as good as noted.
 SELECT id, status, total, completed, failed, cancelled, skipped, closed_at IS NOT NULL, cancel_requested_at IS NOT NULL,
-       EXISTS (SELECT FROM group_ends WHERE group_ends.group_id = groups.id) AS has_notes,
+       retry_until IS NOT NULL OR EXISTS (SELECT FROM group_ends WHERE group_ends.group_id = groups.id) AS has_notes,
        options ? 'on_failure' AND failure_job_id IS NULL, options ? 'on_complete' AND complete_job_id IS NULL,
        options ? 'on_success' AND success_job_id IS NULL, pace, now()
   FROM groups WHERE id = ANY(CAST(:ids AS uuid[])) AND kind = 'batch';
 
 -- name: reopen
--- A new end is told anew, to the batch that this one is in as well.
-UPDATE groups SET status = 'closed', finished_at = NULL, callback_job_id = NULL, updated_at = now()
+-- A new end is told anew, to the batch that this one is in as well. What was cancelled is over: who queues a member again means it.
+UPDATE groups SET status = 'closed', finished_at = NULL, callback_job_id = NULL, cancel_requested_at = NULL, cancel_reason = NULL,
+       updated_at = now()
  WHERE id = :id AND finished_at IS NOT NULL;
 
 -- name: end

@@ -149,6 +149,10 @@ sweep_runs = Counter(
     "sweep_runs_total", "Runs of what beat asks for, by outcome: completed or failed.", ["sweep", "outcome"]
 )
 sweep_seconds = Histogram("sweep_seconds", "How long such a run took.", ["sweep"], buckets=RUN_BUCKETS)
+job_log_lines_dropped = Counter(
+    "job_log_lines_dropped_total",
+    "Lines of handlers that were to be kept and are not: too many at once, or the database was away.",
+)
 background_failures = Counter(
     "background_failures_total",
     "Turns that failed of what a process does beside its work: presence, beat, outbox, listener.",

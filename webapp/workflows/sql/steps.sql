@@ -19,13 +19,13 @@ SELECT number, name, kind, after, "when", on_failure, undoes, status, reason, is
 SELECT number, spec, queue FROM workflow_steps WHERE workflow_id = :workflow_id AND number = ANY(CAST(:numbers AS int[]));
 
 -- name: move
--- How steps stand from now on. One that begins was waiting, or was left out.
+-- How steps stand from now on. The moments are those of the statement: the transaction may have begun before the ends that it saw.
 UPDATE workflow_steps AS s
    SET status = g.status, reason = g.reason, is_asked = g.is_asked, job_id = g.job_id, child_id = g.child_id,
        released_at = CASE WHEN g.status IN ('waiting', 'skipped') THEN NULL
-                          WHEN s.status IN ('waiting', 'skipped') THEN now() ELSE s.released_at END,
+                          WHEN s.status IN ('waiting', 'skipped') THEN clock_timestamp() ELSE s.released_at END,
        finished_at = CASE WHEN g.status IN ('waiting', 'running') THEN NULL
-                          WHEN s.status IN ('waiting', 'running') THEN now() ELSE s.finished_at END
+                          WHEN s.status IN ('waiting', 'running') THEN clock_timestamp() ELSE s.finished_at END
   FROM unnest(CAST(:numbers AS int[]), CAST(:statuses AS text[]), CAST(:reasons AS text[]), CAST(:asked AS bool[]),
               CAST(:job_ids AS uuid[]), CAST(:child_ids AS uuid[]), CAST(:before AS text[]))
        AS g(number, status, reason, is_asked, job_id, child_id, before)
@@ -39,6 +39,15 @@ SELECT id, status FROM jobs
 -- name: results
 SELECT id, coalesce(result_as_sent, CAST(result AS json)), result_note FROM jobs
  WHERE id = ANY(CAST(:ids AS uuid[])) AND (finished_at IS NULL OR finished_at >= :since);
+
+-- name: size_of_results
+-- Of the members of a batch, together.
+SELECT coalesce(sum(octet_length(CAST(result AS text)) + 1), 0) FROM jobs WHERE group_id = :child_id AND finished_at >= :since;
+
+-- name: results_of
+-- Of the members of a batch, in the order of their ids.
+SELECT coalesce(result_as_sent, CAST(result AS json)), result_note FROM jobs
+ WHERE group_id = :child_id AND finished_at >= :since ORDER BY id;
 
 -- name: children
 -- How groups stand now that are steps.

@@ -118,9 +118,15 @@ SELECT id FROM groups
  ORDER BY deadline LIMIT :limit;
 
 -- name: prune
-DELETE FROM groups
- WHERE id IN (SELECT id FROM groups WHERE kind = 'workflow' AND finished_at < now() - make_interval(days => :days)
-               ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED);
+-- With their steps; gives how many workflows.
+WITH old AS (
+    DELETE FROM groups
+     WHERE id IN (SELECT id FROM groups WHERE kind = 'workflow' AND finished_at < now() - make_interval(days => :days)
+                   ORDER BY finished_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    RETURNING id),
+steps AS (
+    DELETE FROM workflow_steps WHERE workflow_id IN (SELECT id FROM old))
+SELECT count(*) FROM old;
 
 -- name: overdue_by_notes
 -- How many workflows have notes that are so old, among the first :most groups that have some.
