@@ -77,7 +77,7 @@ class BoundedScheduler(Scheduler):  # type: ignore[misc] # Celery ships no types
         **kwargs: Any,
     ) -> Any:
         """Sends one tick, or lets it pass."""
-        waiting = self._room.length(MAINTENANCE_QUEUE)
+        waiting = self._room.most_urgent(MAINTENANCE_QUEUE)
         if waiting is None or waiting >= MOST_WAITING:
             return self.reserve(entry) if advance else None
         return super().apply_async(entry, producer=producer, advance=advance, **kwargs)

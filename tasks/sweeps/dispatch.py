@@ -32,7 +32,7 @@ LONGEST_PAUSE = 0.25
 def dispatch_due() -> None:
     """Sends due jobs to their broker queues for one second, or once when this worker is behind with its messages."""
     parts = runtime()
-    is_behind = (parts.broker.room.length(MAINTENANCE_QUEUE) or 0) > TICKS_AT_ONCE
+    is_behind = (parts.broker.room.most_urgent(MAINTENANCE_QUEUE) or 0) > TICKS_AT_ONCE
     run_dispatch(parts, 0.0 if is_behind else PLAN.seconds)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from itertools import pairwise
+from uuid import UUID
 
 import pytest
 from celery import signals
@@ -13,6 +14,7 @@ from tasks.beat import MOST_WAITING, SPREAD, BoundedScheduler
 from tasks.liveness import look
 from webapp.infra.broker import heartbeats
 from webapp.infra.broker.client import celery
+from webapp.infra.broker.transport import lists_of
 from webapp.infra.telemetry import metrics
 
 
@@ -38,6 +40,17 @@ def test_ticks_stop_when_no_one_takes_them(scheduler, redis, eventually):
     scheduler.apply_async(tick_of(scheduler))
     assert redis.llen("maintenance") == 1
     redis.delete("maintenance")
+
+
+def test_jobs_that_died_keep_no_tick_waiting(scheduler, redis, parts):
+    for number in range(3 * MOST_WAITING):
+        assert parts.broker.send_dead_letter(UUID(int=number), 1, "maintenance")
+    scheduler.apply_async(tick_of(scheduler), advance=False)
+    # Workers empty the lists in this order.
+    first, *others = lists_of("maintenance")
+    assert redis.llen(first) == 1
+    assert sum(redis.llen(name) for name in others) == 3 * MOST_WAITING
+    assert (parts.broker.room.most_urgent("maintenance"), parts.broker.room.length("maintenance")) == (1, 31)
 
 
 def test_no_two_ticks_begin_at_the_same_moment(scheduler):

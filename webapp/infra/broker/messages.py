@@ -19,6 +19,8 @@ EXECUTE_JOBS = "tasks.execute_jobs"
 EXECUTE_DUE = "tasks.execute_due"
 DEAD_LETTER_JOB = "tasks.bury_job"
 
+#: Priority of messages about dead letters: what beat asks for is the most urgent of its queue, and passes them.
+DEAD_LETTER_PRIORITY = 5
 #: How long a chunk's message runs before its jobs that have not begun are handed back, seconds.
 CHUNK_WINDOW = 1.0
 #: How long a ticket's message goes on claiming, seconds: other queues have their turn after that.
@@ -93,6 +95,6 @@ def ticket_message(ticket: Ticket) -> Message:
 
 
 def dead_letter_message(job_id: UUID, attempt: int, queue: str) -> Message:
-    """Asks the dead letter task to move a job."""
-    pattern = MessagePattern(DEAD_LETTER_JOB, queue, transport.kombu_priority(transport.MOST_URGENT))
+    """Asks the dead letter task to move a job; what beat asks for comes before it, however many jobs have died."""
+    pattern = MessagePattern(DEAD_LETTER_JOB, queue, transport.kombu_priority(DEAD_LETTER_PRIORITY))
     return Message(pattern, [str(job_id), attempt], str(uuid4()), f"{job_id}, attempt {attempt}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from webapp.infra.broker import redis_keys, transport
@@ -24,7 +24,10 @@ def waiting_in(client: Any, queues: Iterable[str]) -> int:
     Raises:
         RedisError: Redis is not answering, or refuses to.
     """
-    names = [name for queue in queues for name in transport.lists_of(queue)]
+    return _waiting_in(client, [name for queue in queues for name in transport.lists_of(queue)])
+
+
+def _waiting_in(client: Any, names: Sequence[str]) -> int:
     pipe = client.pipeline(transaction=False)
     for name in names:
         pipe.llen(name)
@@ -71,6 +74,12 @@ class Room:
     def is_crowded(self, queue: str, messages: int) -> bool:
         """True if as many messages as this were lately seen in a queue."""
         return self._lengths.get(queue, _NEVER)[1] >= messages
+
+    def most_urgent(self, queue: str) -> int | None:
+        """Messages of the most urgent priority that wait in a queue; None when Redis cannot be asked."""
+        return self._client.ask(
+            lambda client: _waiting_in(client, [transport.list_of(queue, transport.MOST_URGENT)])
+        )
 
     def length(self, queue: str) -> int | None:
         """Messages waiting in a queue; None when Redis cannot be asked."""

@@ -61,7 +61,7 @@ def list_at(queue: str, step: int) -> str:
 
 
 def list_of(queue: str, priority: int) -> str:
-    """The key of the list where jobs of a priority wait; DJPS's own messages are in that of the most urgent one."""
+    """The key of the list where jobs of a priority wait; what beat asks for is in that of the most urgent one."""
     return list_at(queue, kombu_priority(priority))
 
 
