@@ -103,6 +103,8 @@ ELSEWHERE = [
     *("listWorkflowSteps", "getWorkflowStep", "cancelWorkflow", "retryWorkflow"),
     # A stream lasts until its workflow ends.
     "watchWorkflow",
+    # A job tells who runs it, and that leads nowhere else.
+    *("listWorkers", "getWorker"),
 ]
 
 

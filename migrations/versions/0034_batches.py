@@ -27,7 +27,7 @@ def upgrade() -> None:
     op.execute("""
         CREATE TABLE batch_parts (
             group_id uuid NOT NULL, member_id uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000', part text NOT NULL,
-            fingerprint bytea NOT NULL, ids uuid[] NOT NULL DEFAULT '{}', others jsonb NOT NULL DEFAULT '{}',
+            fingerprint bytea NOT NULL, ids uuid[] NOT NULL DEFAULT '{}', others json,
             created_at timestamptz NOT NULL DEFAULT now(),
             PRIMARY KEY (group_id, member_id, part))""")
     for name, kind in _COLUMNS.items():

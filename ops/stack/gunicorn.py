@@ -91,6 +91,7 @@ def post_worker_init(worker: Any) -> None:
     extensions = worker.app.wsgi().extensions
     extensions["watchers"].is_open = lambda: worker.alive
     worker.largest_body = extensions["largest_body"]
+    extensions["sampler"].start()
     worker.prompt_paths = {"/health"}
     worker.light_paths = ("/metrics", "/openapi.json", "/docs")
     if worker.place is not None:

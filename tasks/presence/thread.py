@@ -26,6 +26,7 @@ from webapp.infra.background import Clock, Step, Steps, VitalThread
 from webapp.infra.postgres import deadlines
 from webapp.infra.telemetry import metrics
 from webapp.settings import Settings
+from webapp.system.sampling import EVERY, Sampler
 
 #: Seconds between two looks at the children.
 TICK = 0.5
@@ -63,6 +64,7 @@ class Presence(VitalThread):
         self.cancel = CancelGrace(self.worker, self.dead_children)
         self.heartbeat = Heartbeat(self.worker)
         self.dead_workers = DeadWorkers(self.worker)
+        self.sampler = Sampler(self.worker.engine)
         self.watchdog = DeafnessCheck(self.worker, self.drain_step)
         self._wake = threading.Event()
         self._stopped = threading.Event()
@@ -82,6 +84,7 @@ class Presence(VitalThread):
             *self.dead_children.steps(),
             *self.dead_workers.steps(),
             *self.watchdog.steps(),
+            Step("samples", self.sampler.turn, period=EVERY),
             # After the dead children: a job whose child died by itself is lost, and must not be given back as released.
             *self.drain_step.steps(),
             # Last: it says which of the steps before it fail.

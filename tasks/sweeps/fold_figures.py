@@ -1,4 +1,5 @@
-"""The sweep that folds: notes of dead letters into their tallies. What is read is right before and after; this keeps it small.
+"""The sweep that folds: notes of dead letters into their tallies, samples into longer spans. What is read is right before and after; this
+keeps it small.
 
 Any number of beats and workers may run it at once; one of them folds.
 """
@@ -14,6 +15,7 @@ from tasks.sweeps.base import sweep
 from webapp.dead_letters import tallies
 from webapp.infra.postgres.engine import in_transaction
 from webapp.settings import sweeps
+from webapp.system import samples
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ def run_fold(parts: Runtime, batch: int = PLAN.batch) -> int:
         if counted < batch or time.monotonic() > end:
             break
     in_transaction(parts.engine, tallies.forget)
+    in_transaction(parts.engine, partial(samples.fold, limit=batch))
     if total:
         logger.info("changes of the dead letter queue were counted", extra={"notes": total})
     return total

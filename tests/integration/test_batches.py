@@ -23,6 +23,7 @@ from batched import (
 )
 from sqlalchemy import text
 
+from webapp.batches import service
 from webapp.batches.errors import BatchClosed
 
 
@@ -96,6 +97,16 @@ def test_a_part_of_which_nothing_was_stored_may_be_mended(client):
     wrong = client.post(f"/batches/{batch}/jobs", json={"part": "a", "jobs": [{"payload": 17}]})
     assert (wrong.status_code, wrong.json["invalid"]) == (200, 1)
     assert added(client, batch, "a")["created"] == 1
+
+
+@pytest.mark.parametrize("name", ["\0", "ä"])
+def test_what_is_answered_about_an_item_is_kept_whatever_it_repeats(client, name):
+    batch = made(client)["id"]
+    body = {"part": "1", "jobs": [JOB, {**JOB, name: 1}]}
+    first, again = (client.post(f"/batches/{batch}/jobs", json=body) for _ in range(2))
+    assert (first.status_code, again.json) == (200, first.json)
+    assert [one["outcome"] for one in first.json["items"]] == ["created", "invalid"]
+    assert client.post("/batches", json={"jobs": [{name: 1}]}).status_code == 201
 
 
 def test_a_job_that_is_there_already_is_no_member(client):
@@ -327,3 +338,18 @@ def test_a_batch_says_why_it_is_not_over(client, engine):
     assert (told["state"], told["facts"]["queued"], told["facts"]["processing"]) == ("running", 1, 1)
     done(engine, ids_of(batch)[1:])
     assert client.get(f"/batches/{batch['id']}/explain").json["facts"]["notes"] == 1
+
+
+def test_a_batch_whose_answer_was_lost_is_answered_by_the_second_try(app, client, monkeypatch):
+    """The first commit came through, and its connection broke behind it."""
+    real = service.in_transaction
+
+    def twice(engine, work):
+        real(engine, work)
+        return real(engine, work)
+
+    monkeypatch.setattr(service, "in_transaction", twice)
+    assert client.post("/batches", json={"name": "a"}).status_code == 201
+    keyed = client.post("/batches", json={"name": "b"}, headers={"Idempotency-Key": "k"})
+    assert keyed.status_code == 200
+    assert [one["name"] for one in client.get("/batches").json["items"]] == ["b", "a"]

@@ -296,7 +296,7 @@ def test_a_key_of_queues_that_was_given_such_a_scope_all_the_same_does_not_have_
     client, headers = guarded.test_client(), make(VIDEO, role=Role.ADMIN)
     told = client.get("/access/me", headers=headers).json
     assert (told["queues"], set(ABOUT_ALL) & set(told["scopes"])) == ([VIDEO], set())
-    for path, missing in (("/audit", 1), ("/metrics", 0), ("/access/keys", 2)):
+    for path, missing in (("/audit", 2), ("/metrics", 0), ("/system", 1), ("/access/keys", 3)):
         answer = client.get(path, headers=headers)
         assert (answer.status_code, answer.json["missing_scope"]) == (403, ABOUT_ALL[missing]), answer.text
 

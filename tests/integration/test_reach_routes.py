@@ -59,6 +59,7 @@ VIEWS = {
     },
     "it is about all queues, so refused": {
         *("audit.index", "metrics.exposition"),
+        *("figures.overview", "figures.series"),
         *("system.index", "system.one", "system.settings", "system.system"),
         *(
             "access.index",

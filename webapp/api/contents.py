@@ -20,7 +20,7 @@ TAGS = {
     SCHEDULES: "Jobs that DJPS submits by itself, by cron or every so many seconds: make, steer and look at them.",
     FLOW: "Queues and tasks: how much waits, pause and resume them, see who did.",
     ACCESS: "Keys: who the caller is and what they may do; make, rotate and revoke keys; and the record of what was done.",
-    OPERATIONS: "For those who run DJPS: workers, settings, servers, health, metrics, and this description.",
+    OPERATIONS: "For those who run DJPS: an overview, series, workers, settings, servers, health, metrics, and this description.",
 }
 
 SUMMARY = "A background job platform: an accepted job is never lost and never finishes twice."
@@ -153,6 +153,8 @@ NAMES = {
     "access.rotate": Name("rotateAccessKey", ACCESS),
     "access.revoke": Name("revokeAccessKey", ACCESS),
     "audit.index": Name("listAuditEvents", ACCESS),
+    "figures.overview": Name("getOverview", OPERATIONS),
+    "figures.series": Name("getSeries", OPERATIONS),
     "system.index": Name("listWorkers", OPERATIONS),
     "system.one": Name("getWorker", OPERATIONS),
     "system.settings": Name("listSettings", OPERATIONS),

@@ -89,7 +89,7 @@ from webapp.schedules.errors import (
     ScheduleError,
     UnknownSchedule,
 )
-from webapp.system.errors import NotTold, RedisAway
+from webapp.system.errors import NotTold, RangeRefused, RedisAway
 from webapp.workflows.errors import (
     NothingToRetry,
     StepPayloadRefused,
@@ -383,6 +383,8 @@ def _database_error(error: SQLAlchemyError) -> Response:
 
 
 def _not_told(error: NotTold) -> Response:
+    if isinstance(error, RangeRefused):
+        return _broken([Breach(field=error.field, rule=error.rule, given=error.given)])
     if not isinstance(error, RedisAway):
         return problem(404, str(error))
     logger.warning("request needs Redis, which is away", extra={"error_type": error.error_type})

@@ -12,6 +12,7 @@ from webapp.api.openapi import documented
 from webapp.api.system_schemas import SettingsAnswer, SystemAnswer, WorkerAnswer, WorkersAnswer
 from webapp.infra.broker import heartbeats
 from webapp.system import configuration, servers, workers
+from webapp.system.sampling import Sampler
 from webapp.system.workers import Workers
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ REDIS_TIMEOUT = 0.5
 
 def init_app(app: Flask, settings: Settings, engine: Engine) -> None:
     """Gives the views their connections."""
+    app.extensions["sampler"] = Sampler(engine)
     app.extensions["system"] = (engine, heartbeats.connect(settings.redis_url, REDIS_TIMEOUT))
 
 

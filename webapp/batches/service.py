@@ -109,11 +109,9 @@ class Batches:
         try:
             answers, followed = self._stored(new, wanted, reach, items)
         except _KeyMet:
-            again = self._made_before(key or "", wanted, reach)
-            if again is None:
-                # It was there a moment ago.
-                raise UnknownBatch(new.id) from None
-            return again
+            again = None if key is None else self._made_before(key, wanted, reach)
+            # Else it is this one: the first try was committed, and its answer was lost.
+            return again or Made(self.get(new.id, reach), [], is_new=True)
         course.tell(followed)
         metrics.batches_created.inc()
         return Made(self.get(new.id, reach), answers, is_new=True)

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ARRAY, LargeBinary, Text, Uuid, func, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON
 from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp.infra.postgres.base import TIME, Base
@@ -34,7 +34,7 @@ class BatchPart(Base):
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary)
     #: The job of each item that was stored, in their order; NULL for others.
     ids: Mapped[list[UUID | None]] = mapped_column(ARRAY(Uuid), server_default=text("'{}'"))
-    #: What the others were answered, by their number.
-    others: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'"))
+    #: What the others were answered, by their number; as text, for an answer repeats what was sent, and `jsonb` takes no character 0.
+    others: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     #: When it was added.
     created_at: Mapped[datetime] = mapped_column(TIME, server_default=func.now())

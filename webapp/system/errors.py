@@ -39,3 +39,17 @@ class RedisAway(NotTold):
         )
         #: The class of what its client says, for the log.
         self.error_type = type(error).__name__
+
+
+class RangeRefused(NotTold):
+    """A range of time that cannot be told of.
+
+    Args:
+        field: of the query.
+        rule: that it breaks.
+        given: what it says.
+    """
+
+    def __init__(self, field: str, rule: str, given: str) -> None:
+        super().__init__(f"{field} {rule}; given: {given}")
+        self.field, self.rule, self.given = field, rule, given

@@ -8,11 +8,11 @@ INSERT INTO batch_parts (group_id, member_id, part, fingerprint) VALUES (:id, :m
 ON CONFLICT DO NOTHING RETURNING part;
 
 -- name: answered
-UPDATE batch_parts SET ids = CAST(:ids AS uuid[]), others = CAST(:others AS jsonb)
+UPDATE batch_parts SET ids = CAST(:ids AS uuid[]), others = CAST(:others AS json)
  WHERE group_id = :id AND member_id = :member AND part = :part;
 
 -- name: find
-SELECT fingerprint, CAST(ids AS text[]), others FROM batch_parts WHERE group_id = :id AND member_id = :member AND part = :part;
+SELECT fingerprint, CAST(ids AS text[]), coalesce(others, '{}') FROM batch_parts WHERE group_id = :id AND member_id = :member AND part = :part;
 
 -- name: forget
 DELETE FROM batch_parts WHERE group_id = :id AND member_id = :member AND part = :part;
