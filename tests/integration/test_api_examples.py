@@ -126,6 +126,16 @@ def requests_of(described):
             yield operation["operationId"], name, path, method, query_of(operation), body
 
 
+def workflow_for(client, operation, headers):
+    """A workflow that an operation can be asked for: one that has ended where it is retried, waited for or followed."""
+    noop = {"payload": {"task": "noop"}}
+    steps = {"extract": noop, "load": noop | {"after": ["extract"]}}
+    number = client.post("/workflows", json={"steps": steps}, headers=headers).json["id"]
+    if operation in {"getWorkflow", "retryWorkflow", "watchWorkflow"}:
+        client.post(f"/workflows/{number}/cancel", headers=headers)
+    return number
+
+
 def test_every_example_of_a_request_is_taken(described, client, engine, app, redis):
     sent, access = 0, app.extensions["access"]
     # Keys are changed by who shows one.
@@ -140,6 +150,7 @@ def test_every_example_of_a_request_is_taken(described, client, engine, app, red
         batch = client.post("/batches", json=is_over, headers={"Authorization": f"Bearer {secret}"}).json[
             "id"
         ]
+        workflow = workflow_for(client, operation, {"Authorization": f"Bearer {secret}"})
         request = {
             "headers": {"Authorization": f"Bearer {secret}"},
             "method": method.upper(),
@@ -157,6 +168,8 @@ def test_every_example_of_a_request_is_taken(described, client, engine, app, red
                 schedule="nightly-report",
                 worker="vm:1:0",
                 batch_id=batch,
+                workflow_id=workflow,
+                step="load",
             ),
             **request,
         ) as answer:

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from webapp.api.examples import JOB_ID, WORKFLOW_ID, Examples, invalid, problem
+from webapp.jobs.errors import KeyElsewhere
 from webapp.workflows.errors import (
     NothingToRetry,
     UnknownStep,
@@ -112,6 +113,7 @@ SUBMIT = Examples(
     answers={
         200: RUNNING,
         201: RUNNING | {"totals": _TOTALS | {"completed": 0}, "updated_at": _MADE},
+        409: problem(409, str(KeyElsewhere("idempotency_key", "etl-2026-11-24"))),
         422: invalid(
             "steps.load.after", "must not wait for each other in a circle: load -> count -> load", "'load'"
         ),
@@ -128,8 +130,16 @@ ONE = Examples(
     query={"wait": 30},
     answers={200: _COMPLETED, **_UNKNOWN, 422: invalid("wait", "must be at most 60", "'600'")},
 )
-EVENTS = Examples(answers=_UNKNOWN)
+EVENTS = Examples(
+    answers={
+        200: "retry: 1000\n\nevent: state\nid: 1795496557012204\ndata: "
+        f'{{"id": "{WORKFLOW_ID}", "status": "running"}}\n\n'
+        f'event: final\nid: 1795496561714502\ndata: {{"id": "{WORKFLOW_ID}", "status": "completed"}}\n\n',
+        **_UNKNOWN,
+    }
+)
 GRAPH = Examples(
+    query={"format": "json"},
     answers={
         200: {
             "id": WORKFLOW_ID,
