@@ -36,7 +36,15 @@ VIEWS = {
         *("queue_keys.page", "queue_keys.one", "queue_keys.put", "queue_keys.forget"),
     },
     "its answer is the same whatever other tenants have": {
-        *("jobs.index", "dlq.index", "dlq.letters", "dlq.groups", "dlq.requeue_many", "dlq.discard_many"),
+        *(
+            "jobs.index",
+            "dlq.index",
+            "dlq.letters",
+            "dlq.groups",
+            "dlq.history",
+            "dlq.requeue_many",
+            "dlq.discard_many",
+        ),
         *("flow.queues", "flow.changes", "audit.index", "access.index", "batches.index"),
         "workflows.index",
     },
@@ -49,7 +57,10 @@ VIEWS = {
     "a key of another tenant is not there": {
         *("access.one", "access.rotate", "access.set_quotas", "access.revoke"),
     },
-    "it is about all tenants, so refused": {"metrics.exposition"},
+    "it is about all tenants, so refused": {
+        *("metrics.exposition", "figures.overview", "figures.series"),
+        *("system.index", "system.one", "system.settings", "system.system"),
+    },
     "it is the default tenant's alone, so refused": {
         *("schedules.index", "schedules.one", "schedules.put", "schedules.delete", "schedules.pause"),
         *("schedules.resume", "schedules.run", "schedules.backfill", "schedules.firings"),
@@ -111,6 +122,7 @@ def ask(guarded):
             "step": CANARY,
             "schedule": "nightly",
             "batch_id": uuid7(),
+            "worker": "vm:1:0",
         }
         of_path |= given
         path = re.sub(r"<(?:[a-z]+:)?([a-z_]+)>", lambda one: str(of_path[one[1]]), rule.rule)
