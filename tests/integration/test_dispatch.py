@@ -84,7 +84,7 @@ def test_queues_do_not_mix(dispatcher, engine, redis):
     queued(engine, queue="maintenance")
     assert dispatch(dispatcher) == {"due": 1}
     assert sent(redis) == [str(here.id)]
-    assert redis.llen("maintenance") == 0
+    assert waiting(redis, "maintenance") == []
 
 
 def test_after_redis_was_flushed_jobs_are_sent_again_in_five_seconds(dispatcher, engine, redis):

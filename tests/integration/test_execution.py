@@ -10,7 +10,7 @@ import pytest
 from celery.exceptions import Ignore, SoftTimeLimitExceeded
 from celery.exceptions import Retry as MessageDone
 from ending import complete, end_again
-from factories import ENDS, age, attempts_of, claimed, letters_of, queued, row_of, tables
+from factories import ENDS, age, attempts_of, claimed, letters_of, queued, row_of, tables, waiting
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
@@ -139,7 +139,7 @@ def test_a_job_that_always_fails_gets_a_dead_letter_after_its_last_retry(run, en
     row = row_of(engine, job_id)
     assert (row.status, row.attempt, row.retry_count) == ("processing", 4, 3)
     assert [attempt["outcome"] for attempt in attempts_of(engine, job_id)] == ["failed"] * 4
-    (message,) = [json.loads(each) for each in redis.lrange("maintenance", 0, -1)]
+    (message,) = map(json.loads, waiting(redis, "maintenance"))
     assert message["headers"]["task"] == "tasks.bury_job"
     move_job.run(str(job_id), 4)
     row = row_of(engine, job_id)
@@ -281,7 +281,7 @@ def test_a_failure_whose_lease_was_lost_is_dropped_too(run, engine, redis, retri
     job_id = run(overtaken, max_retries=retries)
     row = row_of(engine, job_id)
     assert (row.status, row.attempt, row.retry_count, row.last_error) == ("queued", 1, 0, None)
-    assert redis.llen("maintenance") == 0
+    assert waiting(redis, "maintenance") == []
 
 
 def test_a_job_that_cannot_be_claimed_is_left_to_the_dispatcher(engine, parts, monkeypatch, closed_port):
