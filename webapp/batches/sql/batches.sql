@@ -94,7 +94,7 @@ WITH told AS (
 INSERT INTO jobs_living (id, task, payload, queue, max_retries, timeout, backoff, fingerprint, request_id, traceparent,
                   callback_of, tenant_id, submitted_by)
 SELECT :job_id, :task, CAST(:payload AS jsonb), :queue, :max_retries, :timeout, CAST(:backoff AS jsonb),
-       sha256(convert_to(:payload, 'UTF8')), request_id, traceparent, :id, tenant_id, submitted_by
+       sha256(convert_to(CAST(:payload AS text), 'UTF8')), request_id, traceparent, :id, tenant_id, submitted_by
   FROM told;
 
 -- name: batch_of
