@@ -89,6 +89,9 @@ def operations(app):
     """Every operation as (method, path, scopes that it needs), with paths of what is not there."""
     given = {
         "job_id": str(uuid4()),
+        "batch_id": str(uuid4()),
+        "workflow_id": str(uuid4()),
+        "step": "a",
         "queue": "no-such-queue",
         "task": "no-such-task",
         "key": "acme",
