@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
@@ -16,9 +19,12 @@ from webapp.batches.members import plain_answers
 from webapp.batches.model import Member
 from webapp.batches.requests import Items
 from webapp.dead_letters.store import move_to_dead_letters
+from webapp.flow.admission import Bounds
+from webapp.flow.limits import QueueLimits
 from webapp.flow.reach import EVERYTHING
 from webapp.jobs.states import AttemptOutcome
 from webapp.jobs.submission import Submission
+from webapp.workflows import children
 
 MAP = {
     "each": step("list", map={"step": "list", "pointer": "/ids"}),
@@ -213,3 +219,68 @@ def test_what_breaks_a_rule_is_named(client, engine, steps, field):
     assert refused.status_code == 422, refused.text
     assert refused.json["errors"][0]["field"] == field
     assert count(engine, "SELECT count(*) FROM groups") == 0
+
+
+def test_a_map_waits_for_room_in_its_queue(client, engine, limit):
+    number = submit(client, {"list": step(), **MAP})
+    held = claim(engine, job_of(client, number, "list"))
+    assert client.post("/jobs", json={"payload": NOOP}).status_code == 201
+    limit(QueueLimits(bounds=Bounds(max_depth=1)))
+    with engine.begin() as connection:
+        complete(connection, held, '{"ids": [1]}')
+    go_on()
+    assert stand(client, number) == "running list:completed each:waiting sum:waiting"
+    assert steps_of(client, number)["each"]["reason"].startswith("queue_full: queue 'default' is full")
+
+
+def test_a_map_over_what_failed_and_does_not_matter_is_over_nothing(client, engine):
+    number = submit(client, {"list": step(on_failure="continue"), **MAP})
+    failed(client, engine, number, "list")
+    go_on()
+    assert stand(client, number) == "running list:failed each:completed sum:running"
+
+
+def test_a_list_that_is_too_long_fails_the_step(client, engine, monkeypatch):
+    monkeypatch.setattr(children, "MOST_MAPPED", 1)
+    number = submit(client, {"list": step(), **MAP})
+    done(client, engine, number, "list", result='{"ids": [1, 2]}')
+    assert steps_of(client, number)["each"]["reason"] == (
+        "input_too_large: map: 2 values are more than 1; fill a batch"
+    )
+
+
+def test_results_of_a_map_that_are_too_large_together_are_no_input(client, engine, monkeypatch):
+    number = submit(client, {"list": step(), **MAP})
+    done(client, engine, number, "list", result='{"ids": [1, 2]}')
+    child = steps_of(client, number)["each"]["child_id"]
+    means = runtime().advancer._means
+    monkeypatch.setattr(runtime().advancer, "_means", replace(means, largest=30))
+    for job_id, _ in members_of(engine, child):
+        complete_one(engine, job_id, '"a result of some length"')
+    go_on()
+    assert stand(client, number) == "failed list:completed each:completed sum:failed"
+    assert "more than a payload may have" in steps_of(client, number)["sum"]["reason"]
+
+
+def test_what_raises_while_a_workflow_is_moved_on_costs_the_job_nothing(client, engine, monkeypatch, caplog):
+    number = submit(client, {"a": step(), "b": step("a")})
+    advancer = runtime().advancer
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
+        patched.setattr(advancer, "_once", Mock(side_effect=ValueError("broken")))
+        done(client, engine, number, "a")
+        advancer.after([UUID(number)])
+    assert [one.message for one in caplog.records if "moved on" in one.message] == [
+        "workflow could not be moved on",
+        "workflow could not be moved on after a job",
+    ]
+    assert stand(client, number) == "running a:running b:waiting"
+    advancer.after([UUID(number)])
+    assert stand(client, number) == "running a:completed b:running"
+
+
+def test_a_group_that_is_no_workflow_is_asked_for_once(client, engine):
+    batch = UUID(client.post("/batches", json={"jobs": [{"payload": NOOP}]}).json["id"])
+    advancer = runtime().advancer
+    advancer.after([batch])
+    assert batch in advancer._others
+    assert not advancer.advance(batch)

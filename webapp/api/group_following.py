@@ -38,6 +38,11 @@ class Followed(Protocol):
 T = TypeVar("T", bound=Followed)
 
 
+def moment_of(found: Followed) -> str:
+    """Names a state by the moment of its last change, in microseconds."""
+    return str(round(found.updated_at.timestamp() * 1_000_000))
+
+
 @dataclass(frozen=True, slots=True)
 class Following(Generic[T]):
     """How something is followed.
@@ -48,6 +53,7 @@ class Following(Generic[T]):
         is_over: True if nothing more happens to it.
         answer: its JSON-ready form, as the caller may see it.
         gone: what `get` raises where it is not there any more.
+        event_id: names its state; a client says in `Last-Event-ID` which it has seen.
         slots: the places of those that work on the database; a stream goes on where there is no request any more.
     """
 
@@ -56,6 +62,7 @@ class Following(Generic[T]):
     is_over: Callable[[T], bool]
     answer: Callable[[T], dict[str, Any]]
     gone: type[Exception]
+    event_id: Callable[[T], str] = moment_of
     slots: WorkSlots = field(default_factory=work_slots)
 
     def until_over(self, seconds: float) -> T:
@@ -82,7 +89,7 @@ class Following(Generic[T]):
         """Its changes as server-sent events, until it is over; 204 where the client has seen the last of them."""
         found = self.get()
         known = request.headers.get("Last-Event-ID", "")
-        if self.is_over(found) and known == event_id(found):
+        if self.is_over(found) and known == self.event_id(found):
             return Response(status=204)
         watch = enter(found.id)
         try:
@@ -120,9 +127,9 @@ class Following(Generic[T]):
         yield f"retry: {RECONNECT_MS}\n\n"
         told = known
         while True:
-            if event_id(found) != told:
+            if (event_id := self.event_id(found)) != told:
                 name = "final" if self.is_over(found) else "state"
-                told = event_id(found)
+                told = event_id
                 yield f"event: {name}\nid: {told}\ndata: {json.dumps(self.answer(found))}\n\n"
             left = end - time.monotonic()
             if self.is_over(found) or left <= 0 or not watch.is_open():
@@ -135,8 +142,3 @@ class Following(Generic[T]):
                 return
             if not woken:
                 yield ": ping\n\n"
-
-
-def event_id(found: Followed) -> str:
-    """Names its state: the moment of its last change in microseconds."""
-    return str(round(found.updated_at.timestamp() * 1_000_000))

@@ -85,7 +85,8 @@ def graph(workflow_id: UUID, *, as_json: bool) -> None:
     if as_json:
         show_json(GraphAnswer.of(workflow, steps))
     else:
-        say(mermaid(steps).rstrip())
+        for line in mermaid(steps).splitlines():
+            say(line)
 
 
 @group.command("explain")
