@@ -155,15 +155,15 @@ def _bind_jobs(app: Flask, engine: Engine, rules: Rules, outbox: Outbox, book: F
 
 def _bind_batches(app: Flask, engine: Engine, rules: Rules, book: FlowBook) -> None:
     """Gives it the front doors of batches."""
+    from webapp.batches.control import Control, Keeper
     from webapp.batches.course import CallbackTerms
     from webapp.batches.service import Batches
-    from webapp.batches.steering import Keeper, Steering
 
     audit = app.extensions["audit"]
     terms = CallbackTerms(app.extensions["settings"].job_timeout)
     batches = Batches(engine, app.extensions["jobs"], rules, book, callbacks=terms, audit=audit)
     app.extensions["batches"] = batches
-    app.extensions["batch_steering"] = Steering(engine, batches, Keeper(engine, book, terms), audit)
+    app.extensions["batch_control"] = Control(engine, batches, Keeper(engine, book, terms), audit)
 
 
 def _bind_flow(app: Flask, engine: Engine, book: FlowBook, settings: Settings) -> None:

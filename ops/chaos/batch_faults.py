@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from http import HTTPStatus
-from typing import Any, Self
+from typing import Any
 
 import requests
 
 from ops.chaos.database_faults import database_down
 from ops.chaos.limit_faults import flush_once
 from ops.chaos.process_faults import die_at, kill_once
-from ops.chaos.stage import Broken, Stage
+from ops.chaos.repeated import Repeated, ask
+from ops.chaos.stage import Stage
 from ops.chaos.system import await_that
 
 #: Parts of each batch, jobs of each part, and how many of a failing batch's part fail.
 PARTS, JOBS, FAILING = 5, 40, 3
 #: Where a process dies that counts: behind the counters, before what follows from them; and one that adds, behind the jobs.
 PLACES = ("in-count", "in-adding")
-#: Longest that a request is tried again, and that batches get to end, seconds.
-PATIENCE, OVER_WITHIN = 20.0, 60.0
+#: Longest that batches get to end, seconds.
+OVER_WITHIN = 60.0
 #: What tells of batches is found by.
 TAG = "of-a-batch"
 
@@ -45,40 +44,12 @@ SELECT count(*) FROM groups g, LATERAL (
        IS DISTINCT FROM (CASE WHEN g.name = 'fails' THEN 1 ELSE 0 END::bigint, 1::bigint, CASE WHEN g.name = 'fails' THEN 0 ELSE 1 END::bigint)"""
 
 
-class Filler:
-    """Fills batches in parts, each sent twice, until it is told to end.
+class Filler(Repeated):
+    """Fills batches in parts, each sent twice, until it is told to end."""
 
-    Args:
-        stage: where.
-    """
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._fill, name="filler", daemon=True)
-        #: Batches that were filled, and why it ended before it was told to.
-        self.filled = 0
-        self.error: Exception | None = None
-        #: Parts whose second answer was another.
-        self.unlike = 0
-
-    def __enter__(self) -> Self:
-        """Begins."""
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Ends with the batch that it is at."""
-        self._over.set()
-        self._thread.join(4 * PATIENCE)
-
-    def _fill(self) -> None:
-        try:
-            while not self._over.is_set():
-                self._batch(fails=self.filled % 2 == 1)
-                self.filled += 1
-        except (Broken, TimeoutError) as error:
-            self.error = error
+    def once(self) -> None:
+        """Fills one; every second one fails."""
+        self._batch(fails=self.done % 2 == 1)
 
     def _batch(self, *, fails: bool) -> None:
         events = {
@@ -86,19 +57,19 @@ class Filler:
             for event in ("failure", "complete", "success")
         }
         name = "fails" if fails else "completes"
-        key = {"Idempotency-Key": f"batch-{self.filled}"}
-        send = lambda: ask(self._stage, "/batches", {"name": name, **events}, key)  # noqa: E731
+        key = {"Idempotency-Key": f"batch-{self.done}"}
+        send = lambda: ask(self.stage, "/batches", {"name": name, **events}, key)  # noqa: E731
         (made, again) = send(), send()
         self.unlike += made["id"] != again["id"]
         path = f"/batches/{made['id']}"
         for part in range(PARTS):
             body = {"part": str(part), "jobs": _jobs(fails=fails)}
-            first, second = (ask(self._stage, f"{path}/jobs", body) for _ in range(2))
+            first, second = (ask(self.stage, f"{path}/jobs", body) for _ in range(2))
             self.unlike += first != second
-        if self.filled % 4 == 0:
+        if self.done % 4 == 0:
             # Closed when nothing is left to end: who closes it finds its end.
-            self._stage.await_that(lambda: _open(self._stage, path) <= 0, OVER_WITHIN, "members to end")
-        ask(self._stage, f"{path}/close", None)
+            self.stage.await_that(lambda: _open(self.stage, path) <= 0, OVER_WITHIN, "members to end")
+        ask(self.stage, f"{path}/close", None)
 
 
 def _jobs(*, fails: bool) -> list[dict[str, Any]]:
@@ -130,30 +101,6 @@ def batches_count_once(stage: Stage) -> None:
         _judge(stage, filler)
 
 
-def ask(
-    stage: Stage, path: str, body: dict[str, Any] | None, headers: dict[str, str] | None = None
-) -> dict[str, Any]:
-    """Sends a request until it is taken; returns the answer.
-
-    Raises:
-        Broken: it is refused.
-    """
-    answers: list[dict[str, Any]] = []
-
-    def taken() -> bool:
-        with suppress(requests.RequestException):
-            answer = requests.post(stage.system.url + path, json=body, headers=headers, timeout=10)
-            if "Retry-After" in answer.headers or answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
-                return False
-            if answer.status_code not in {HTTPStatus.OK, HTTPStatus.CREATED}:
-                raise Broken(f"POST {path} was answered {answer.status_code}: {answer.text[:200]}")
-            answers.append(answer.json())
-        return bool(answers)
-
-    stage.await_that(taken, PATIENCE, f"POST {path}")
-    return answers[0]
-
-
 def _open(stage: Stage, path: str) -> int:
     """How many members of a batch have not ended; all of them while no one says."""
     with suppress(requests.RequestException, KeyError, ValueError):
@@ -168,7 +115,7 @@ def _judge(stage: Stage, filler: Filler) -> None:
         await_that(lambda: one(_LEFT) == 0 and one(_NOTES) == 0, OVER_WITHIN * stage.slack, "batches to end")
     if filler.error is not None:
         stage.broken["L16 batches not filled"] = str(filler.error)
-    stage.say(f"{filler.filled} batches of {PARTS} parts and {JOBS * PARTS} jobs")
+    stage.say(f"{filler.done} batches of {PARTS} parts and {JOBS * PARTS} jobs")
     if wrong := one(_SIZES, PARTS * JOBS) + filler.unlike:
         stage.broken["L16 parts added twice or lost"] = f"{wrong} batches or answers are not what was sent"
     if wrong := one(_COUNTS):

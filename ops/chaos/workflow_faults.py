@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import ExitStack, suppress
-from typing import Any, Self
+from typing import Any
 
-from ops.chaos.batch_faults import ask
 from ops.chaos.database_faults import database_down
 from ops.chaos.limit_faults import flush_once
 from ops.chaos.process_faults import die_at, kill_once
-from ops.chaos.stage import Broken, Stage
+from ops.chaos.repeated import Repeated, ask
+from ops.chaos.stage import Stage
 from ops.chaos.system import await_that
 
 #: Steps side by side, and one after the other, of each workflow.
 WIDE, LONG = 6, 3
 #: Workflows that run at once at most.
 AT_ONCE = 12
+#: Seconds between two looks whether there is room for another.
+LOOK_PAUSE = 0.05
 #: Where a process dies: before a workflow is moved on, behind the jobs that begin, and behind the commit, before workers are told.
 PLACES = ("before-advance", "in-advance", "behind-advance")
 #: Longest that a step waits after the last of those before it has ended, and what an outage of PostgreSQL adds to that, seconds.
@@ -49,47 +50,23 @@ SELECT extract(epoch FROM max(j.finished_at))::float8, extract(epoch FROM s.rele
 HAVING s.released_at - max(j.finished_at) > make_interval(secs => %s)"""
 
 
-class Poster:
-    """Posts workflows, each twice under one key, until it is told to end.
+class Poster(Repeated):
+    """Posts workflows, each twice under one key, until it is told to end."""
 
-    Args:
-        stage: where.
-    """
+    def once(self) -> None:
+        """Posts one, as soon as there are not too many."""
+        while self.is_on and self._are_many():
+            time.sleep(LOOK_PAUSE)
+        body = {"name": f"w{self.done}", "steps": _steps(self.done)}
+        key = {"Idempotency-Key": f"workflow-{self.done}"}
+        first, second = (ask(self.stage, "/workflows", body, key) for _ in range(2))
+        self.unlike += first["id"] != second["id"]
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._post, name="poster", daemon=True)
-        #: Workflows that were posted, and why it ended before it was told to.
-        self.posted = 0
-        self.error: Exception | None = None
-        #: Whose second answer was another.
-        self.unlike = 0
-
-    def __enter__(self) -> Self:
-        """Begins."""
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Ends with the workflow that it is at."""
-        self._over.set()
-        self._thread.join(60)
-
-    def _post(self) -> None:
-        try:
-            while not self._over.is_set():
-                with suppress(Exception):
-                    if self._stage.system.rows(_LEFT)[0][0] >= AT_ONCE:
-                        time.sleep(0.05)
-                        continue
-                body = {"name": f"w{self.posted}", "steps": _steps(self.posted)}
-                key = {"Idempotency-Key": f"workflow-{self.posted}"}
-                first, second = (ask(self._stage, "/workflows", body, key) for _ in range(2))
-                self.unlike += first["id"] != second["id"]
-                self.posted += 1
-        except (Broken, TimeoutError) as error:
-            self.error = error
+    def _are_many(self) -> bool:
+        """True if as many run as may; while PostgreSQL is away that is not known."""
+        with suppress(Exception):
+            return bool(self.stage.system.rows(_LEFT)[0][0] >= AT_ONCE)
+        return False
 
 
 def _steps(number: int) -> dict[str, Any]:
@@ -145,7 +122,7 @@ def _judge(stage: Stage, poster: Poster, outage: tuple[float, float]) -> None:
     one = lambda query: int(stage.system.rows(query)[0][0])  # noqa: E731
     with suppress(TimeoutError):
         await_that(lambda: one(_LEFT) == 0, OVER_WITHIN * stage.slack, "workflows to end")
-    stage.say(f"{poster.posted} workflows of {WIDE + LONG + 2} steps")
+    stage.say(f"{poster.done} workflows of {WIDE + LONG + 2} steps")
     if poster.error is not None:
         stage.broken["L19 workflows not posted"] = str(poster.error)
     if wrong := poster.unlike:

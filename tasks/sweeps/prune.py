@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from tasks.runtime import Runtime, runtime
 from tasks.sweeps.base import Each, sweep
-from webapp.batches import steering_store as batches
+from webapp.batches import control_store as batches
 from webapp.flow import store as flow_store
 from webapp.jobs import insert, job_logs, retention, unique_keys
 from webapp.schedules import store as schedule_store

@@ -222,8 +222,8 @@ SAID = {
     "jobs/end_attempts": "`finished_at IS NULL`",
     "jobs/cancel_expired": "`finished_at IS NULL`",
     "dead_letters/move move": "`finished_at IS NULL`",
-    "batches/steering cancel_waiting": "`finished_at IS NULL`",
-    "batches/steering failed_members": "`since`",
+    "batches/control cancel_waiting": "`finished_at IS NULL`",
+    "batches/control failed_members": "`since`",
 }
 
 

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from webapp.api.answers import BatchAnswer
 from webapp.api.batch_schemas import Cancel
 from webapp.api.schemas import REDACTED, Moment, may_be_redacted
+from webapp.batches.control import Cancelling, Retrying
 from webapp.batches.explain import Explanation
 from webapp.batches.model import BatchRow, Event, Status
-from webapp.batches.steering import Cancelling, Retrying
 from webapp.jobs.nesting import readable
 
 

@@ -40,10 +40,10 @@ from webapp.api.page_schemas import PageAnswer, large_of
 from webapp.api.redaction import all_shown
 from webapp.api.schedules import maintenance_workers
 from webapp.api.searching import searching
+from webapp.batches.control import Control
 from webapp.batches.model import BatchRow, Status
 from webapp.batches.requests import Items
 from webapp.batches.service import Batches
-from webapp.batches.steering import Steering
 from webapp.infra.postgres import deadlines
 from webapp.jobs.filters import Filter
 
@@ -61,7 +61,7 @@ _REPLAYED = {
 }
 _TRACE = {"traceparent": "W3C Trace Context: the jobs' attempts belong to this trace."}
 _reading = partial(documented, need=Scope.JOBS_READ)
-_steering = partial(documented, need=Scope.JOBS_CONTROL, body=SteerBatchRequest, body_optional=True)
+_controlling = partial(documented, need=Scope.JOBS_CONTROL, body=SteerBatchRequest, body_optional=True)
 
 
 def batches() -> Batches:
@@ -69,9 +69,9 @@ def batches() -> Batches:
     return cast("Batches", current_app.extensions["batches"])
 
 
-def steering() -> Steering:
+def control() -> Control:
     """What steers them."""
-    return cast("Steering", current_app.extensions["batch_steering"])
+    return cast("Control", current_app.extensions["batch_control"])
 
 
 def batch_id_of(given: str) -> UUID:
@@ -197,7 +197,7 @@ def close(batch_id: str) -> Response:
 
 
 @bp.post("/batches/<batch_id>/cancel")
-@_steering(
+@_controlling(
     {200: CancelledBatch, 202: CancelledBatch},
     *(404, 409, 410, 413, 415, 422, 503),
     examples=examples.CANCEL,
@@ -206,18 +206,18 @@ def cancel(batch_id: str) -> tuple[Response, int]:
     """Closes a batch, cancels members that wait and asks those that run to stop; 200 when it is over, 202 while others follow."""
     wanted = SteerBatchRequest.model_validate(json_body_if_any())
     deadlines.bound(STEER_BUDGET)
-    done = steering().cancel(batch_id_of(batch_id), reach(), wanted.reason)
+    done = control().cancel(batch_id_of(batch_id), reach(), wanted.reason)
     answer = CancelledBatch.of_done(done, with_content=caller().sees_content)
     return jsonify(answer), 200 if answer["cancel"] == "cancelled" else 202
 
 
 @bp.post("/batches/<batch_id>/retry")
-@_steering({200: RetriedBatch}, *(404, 410, 413, 415, 422, 503), examples=examples.RETRY)
+@_controlling({200: RetriedBatch}, *(404, 410, 413, 415, 422, 503), examples=examples.RETRY)
 def retry(batch_id: str) -> Response:
     """Queues the members again that have failed by now, with a fresh budget of retries; the batch goes on, and may succeed."""
     wanted = SteerBatchRequest.model_validate(json_body_if_any())
     deadlines.bound(STEER_BUDGET)
-    done = steering().retry(batch_id_of(batch_id), reach(), wanted.reason)
+    done = control().retry(batch_id_of(batch_id), reach(), wanted.reason)
     return jsonify(RetriedBatch.of_done(done, with_content=caller().sees_content))
 
 

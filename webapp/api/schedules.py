@@ -60,7 +60,7 @@ IF_NONE_MATCH = {
     "If-None-Match": "`*`: where there is a schedule of this name, nothing is done, and the answer is 412."
 }
 _reading = partial(documented, need=Scope.SCHEDULES_READ)
-_steering = partial(
+_controlling = partial(
     documented,
     *({200: ScheduleAnswer}, 404, 412, 413, 415, 422, 503),
     need=Scope.SCHEDULES_MANAGE,
@@ -142,7 +142,7 @@ def delete(schedule: str) -> Response:
 
 
 @bp.post("/schedules/<schedule>/pause")
-@_steering(examples=examples.PAUSE)
+@_controlling(examples=examples.PAUSE)
 def pause(schedule: str) -> Response:
     """Pauses a schedule: nothing of it fires until it is resumed; jobs that it has made go on."""
     wanted = SteerRequest.model_validate(json_body_if_any())
@@ -150,7 +150,7 @@ def pause(schedule: str) -> Response:
 
 
 @bp.post("/schedules/<schedule>/resume")
-@_steering(examples=examples.RESUME)
+@_controlling(examples=examples.RESUME)
 def resume(schedule: str) -> Response:
     """Lets a schedule go on from now; what came meanwhile is one line of its history."""
     wanted = SteerRequest.model_validate(json_body_if_any())

@@ -49,7 +49,7 @@ from webapp.workflows.service import Workflows
 bp = Blueprint("workflows", __name__)
 
 _reading = partial(documented, need=Scope.JOBS_READ)
-_steering = partial(
+_controlling = partial(
     documented,
     *({200: WorkflowAnswer}, 404, 409, 410, 413, 415, 422, 503),
     need=Scope.JOBS_CONTROL,
@@ -211,7 +211,7 @@ def step(workflow_id: str, step: str) -> Response:
 
 
 @bp.post("/workflows/<workflow_id>/cancel")
-@_steering(examples=examples.CANCEL)
+@_controlling(examples=examples.CANCEL)
 def cancel(workflow_id: str) -> Response:
     """Cancels a workflow: what waits will not run, what runs is asked to stop, what runs at the end in any case does; 409 when it has ended."""
     wanted = WorkflowSteer.model_validate(json_body_if_any())
@@ -221,7 +221,7 @@ def cancel(workflow_id: str) -> Response:
 
 
 @bp.post("/workflows/<workflow_id>/retry")
-@_steering(examples=examples.RETRY)
+@_controlling(examples=examples.RETRY)
 def retry(workflow_id: str) -> Response:
     """Has what failed or was cancelled run again, and what was left out on that account wait again; 409 when there is nothing such."""
     wanted = WorkflowSteer.model_validate(json_body_if_any())

@@ -1,4 +1,4 @@
-"""The front door of batches: make them, add jobs, close them, look at them. Commits. What steers a batch is in `steering.py`."""
+"""The front door of batches: make them, add jobs, close them, look at them. Commits. What is done to a batch as a whole is in `control.py`."""
 
 from __future__ import annotations
 

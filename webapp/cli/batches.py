@@ -9,7 +9,7 @@ from flask.cli import AppGroup
 
 from webapp.api.batch_answers import BatchExplanation, BatchItem, BatchState, CancelledBatch, RetriedBatch
 from webapp.api.batch_schemas import BatchesQuery, SteerBatchRequest
-from webapp.api.batches import batches, steering
+from webapp.api.batches import batches, control
 from webapp.api.schedules import maintenance_workers
 from webapp.batches.model import Status
 from webapp.cli.console import json_option, say, show_fields, show_json, show_table, with_plain_errors
@@ -99,7 +99,7 @@ def close(batch: Any, *, as_json: bool) -> None:
 def cancel(batch: Any, *, reason: str | None, as_json: bool) -> None:
     """Closes a batch, cancels members that wait and asks those that run to stop."""
     wanted = SteerBatchRequest(reason=reason)
-    done = steering().cancel(batch, EVERYTHING, wanted.reason)
+    done = control().cancel(batch, EVERYTHING, wanted.reason)
     answer = CancelledBatch.of_done(done, with_content=True)
     if as_json:
         show_json(answer)
@@ -116,7 +116,7 @@ def cancel(batch: Any, *, reason: str | None, as_json: bool) -> None:
 def retry(batch: Any, *, reason: str | None, as_json: bool) -> None:
     """Queues the members again that have failed by now."""
     wanted = SteerBatchRequest(reason=reason)
-    done = steering().retry(batch, EVERYTHING, wanted.reason)
+    done = control().retry(batch, EVERYTHING, wanted.reason)
     if as_json:
         show_json(RetriedBatch.of_done(done, with_content=True))
     else:

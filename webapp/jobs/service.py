@@ -28,6 +28,7 @@ from webapp.infra.postgres.database_errors import is_lock_of
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
 from webapp.infra.telemetry import metrics
 from webapp.jobs import insert
+from webapp.jobs.acts import Acts
 from webapp.jobs.admission import Admission
 from webapp.jobs.batches import Batch, insert_batch, named_races
 from webapp.jobs.errors import (
@@ -44,7 +45,6 @@ from webapp.jobs.groups import Candidate, Groups, may_join
 from webapp.jobs.joining import Hints, Joining
 from webapp.jobs.model import JobRow
 from webapp.jobs.origins import of_request
-from webapp.jobs.steering import Steering
 from webapp.jobs.submission import Accepted, NewJob, Origin, Placed, Rules, Submission, fingerprint
 from webapp.jobs.unique_submissions import UniqueSubmissions
 from webapp.jobs.unseen import Unseen, check_reached, hidden, taken_keys, unseen
@@ -62,7 +62,7 @@ def in_lane(job: NewJob, rules: FlowRules) -> NewJob:
     return replace(job, lane=lane_of(job.queue, job.key)) if rules.limits(job.queue, job.task) else job
 
 
-class Jobs(Steering):
+class Jobs(Acts):
     """Takes jobs in, and answers for them.
 
     Args:

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 from uuid_utils.compat import uuid7
 
-from webapp.batches import course, members, steering_store
+from webapp.batches import control_store, course, members
 from webapp.batches import store as batch_store
 from webapp.batches.model import OPEN_FOR
 from webapp.batches.store import NewBatch
@@ -234,7 +234,7 @@ class Children:
         if row.child_id is None:
             return
         if row.kind is not Kind.WORKFLOW:
-            steering_store.ask_cancel(self._connection, row.child_id, why)
+            control_store.ask_cancel(self._connection, row.child_id, why)
             return
         store.lock(self._connection, row.child_id)
         if store.ask_cancel(self._connection, row.child_id, why):
@@ -247,8 +247,8 @@ class Children:
         if row.kind is not Kind.WORKFLOW:
             if row.status is not StepStatus.FAILED:
                 return False
-            steering_store.ask_retry(self._connection, row.child_id)
-            steering_store.retry_members(self._connection, row.child_id, LOOKED_AT)
+            control_store.ask_retry(self._connection, row.child_id)
+            control_store.retry_members(self._connection, row.child_id, LOOKED_AT)
             return True
         store.lock(self._connection, row.child_id)
         steps = store.steps(self._connection, row.child_id)

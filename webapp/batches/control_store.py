@@ -31,7 +31,7 @@ from webapp.jobs import control
     _RETRIED,
     _PRUNE,
 ) = (
-    text(read_sql(__file__, "steering", name))
+    text(read_sql(__file__, "control", name))
     for name in (
         *("ask_cancel", "cancel_waiting", "ask_running", "cancel_children", "to_cancel", "ask_retry"),
         *("retry_children", "to_retry", "take_retry", "failed_members", "retried", "prune"),

@@ -1,4 +1,4 @@
-"""Steers batches as a whole: cancels them, queues their failed members again, closes those that were open for too long. Commits.
+"""What is done to batches as a whole: cancels them, queues their failed members again, closes those that were open for too long. Commits.
 
 A batch may have a million members, so a request does a first portion, and a sweep the rest: what is asked is kept with the batch.
 """
@@ -16,13 +16,13 @@ from sqlalchemy import Connection, Engine
 
 from webapp.audit.model import Act, Event, Named
 from webapp.audit.service import AuditRecord
+from webapp.batches import control_store as statements
 from webapp.batches import course, store
-from webapp.batches import steering_store as statements
+from webapp.batches.control_store import Cancelled, Retried
 from webapp.batches.course import CallbackTerms, Followed
 from webapp.batches.errors import BatchEnded
 from webapp.batches.model import FINAL, BatchRow, Status
 from webapp.batches.service import Batches
-from webapp.batches.steering_store import Cancelled, Retried
 from webapp.flow.book import FlowBook
 from webapp.flow.reach import Reach
 from webapp.infra.postgres.engine import in_one_trip, in_transaction
@@ -62,7 +62,7 @@ class Retrying(NamedTuple):
     more: bool
 
 
-class Steering:
+class Control:
     """Steers the batches that a caller reaches.
 
     Args:

@@ -18,7 +18,7 @@ from uuid_utils.compat import uuid7
 from tasks.runtime import runtime
 from tasks.sweeps.count_ends import count_ends
 from tasks.sweeps.prune import run_batch_prune
-from webapp.batches import members, steering, steering_store, store
+from webapp.batches import control, control_store, members, store
 from webapp.batches.errors import BatchClosed
 from webapp.batches.model import Member, PartKey
 from webapp.batches.store import NewBatch
@@ -47,7 +47,7 @@ def test_one_that_is_open_for_too_long_is_closed_and_says_so(client, engine):
     execute(engine, "UPDATE groups SET deadline = now() - interval '1 s'")
     assert runtime().keeper.close_late() == 2
     late = shown(client, batch["id"])
-    assert (late["status"], late["open_until"], late["closed_why"]) == ("closed", None, steering.TOO_LONG)
+    assert (late["status"], late["open_until"], late["closed_why"]) == ("closed", None, control.TOO_LONG)
     assert shown(client, empty)["status"] == "completed"
     done(engine, ids_of(batch))
     count()
@@ -55,8 +55,8 @@ def test_one_that_is_open_for_too_long_is_closed_and_says_so(client, engine):
 
 
 def test_a_large_batch_is_cancelled_in_portions(client, engine, monkeypatch):
-    monkeypatch.setattr(steering, "AT_ONCE", 2)
-    monkeypatch.setattr(steering, "PORTION", 3)
+    monkeypatch.setattr(control, "AT_ONCE", 2)
+    monkeypatch.setattr(control, "PORTION", 3)
     batch = made(client, jobs=12)["id"]
     first = client.post(f"/batches/{batch}/cancel").json
     assert (first["members"], first["more"], first["cancelled"]) == (2, True, 2)
@@ -68,8 +68,8 @@ def test_a_large_batch_is_cancelled_in_portions(client, engine, monkeypatch):
 
 
 def test_what_failed_is_queued_again_in_portions(client, engine, monkeypatch):
-    monkeypatch.setattr(steering, "LOOKED_AT_ONCE", 2)
-    monkeypatch.setattr(steering, "LOOKED_AT", 3)
+    monkeypatch.setattr(control, "LOOKED_AT_ONCE", 2)
+    monkeypatch.setattr(control, "LOOKED_AT", 3)
     batch = made(client, jobs=8, close=True, **EVENTS)
     ids = ids_of(batch)
     dead(engine, ids[::2])
@@ -331,10 +331,10 @@ def test_two_sweeps_do_not_queue_the_same_members_again(client, engine):
     batch = made(client, jobs=2, close=True)
     dead(engine, ids_of(batch))
     with engine.begin() as connection:
-        steering_store.ask_retry(connection, UUID(batch["id"]))
+        control_store.ask_retry(connection, UUID(batch["id"]))
     with engine.begin() as first, engine.begin() as second:
-        assert steering_store.retry_members(first, UUID(batch["id"]), 10).requeued == 2
-        assert steering_store.retry_members(second, UUID(batch["id"]), 10) == (0, False, False)
+        assert control_store.retry_members(first, UUID(batch["id"]), 10).requeued == 2
+        assert control_store.retry_members(second, UUID(batch["id"]), 10) == (0, False, False)
 
 
 def test_a_member_of_a_batch_that_was_over_adds_before_its_return_is_counted(client, engine):

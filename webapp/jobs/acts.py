@@ -1,4 +1,4 @@
-"""Steers jobs for those who ask: cancels them, and queues ended ones again. Commits."""
+"""What is done to jobs on request: cancels them, and queues ended ones again. Commits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from webapp.jobs.states import JobStatus
 logger = logging.getLogger(__name__)
 
 
-class Steering(Lookup):
+class Acts(Lookup):
     """Cancels jobs and queues them again. What a caller does not reach is not there.
 
     Args:
