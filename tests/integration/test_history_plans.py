@@ -50,7 +50,17 @@ _FILL = text("""
 
 
 @pytest.fixture
-def old(engine) -> Iterator[Connection]:
+def patient(monkeypatch) -> Iterator[None]:
+    """Slices of searches that a busy machine has time for: one that gives up takes the transaction of a test with it."""
+    with monkeypatch.context() as patched:
+        patched.setattr(search, "SLICE_TIMEOUT_MS", 60_000)
+        search._slice_by.cache_clear()
+        yield
+    search._slice_by.cache_clear()
+
+
+@pytest.fixture
+def old(engine, patient) -> Iterator[Connection]:
     """A connection to tables that have sixty days of history more; all of it is taken back afterwards."""
     with engine.connect() as connection, connection.begin() as transaction:
         connection.execute(text("SET LOCAL statement_timeout = 60000"))
