@@ -187,6 +187,19 @@ def share(of: int) -> Iterator[None]:
         _local.deadline, _local.one_of_several = before, False
 
 
+@contextmanager
+def one_after_the_other() -> Iterator[None]:
+    """A block in which the hosts of one database are asked: a wait in vain for the last of them counts from the first one on.
+
+    Each has only a share of the time, which alone may be too short to say anything.
+    """
+    _local.asked_since = time.monotonic()
+    try:
+        yield
+    finally:
+        _local.asked_since = None
+
+
 def _wait_for_either(connection: Any) -> None:
     _wait(connection, _no_gate if getattr(_local, "apart", False) else _gate)
 
@@ -204,6 +217,6 @@ def _wait(connection: Any, gate: _Gate = _gate) -> None:
             has_something = poller.poll(left)
         if not has_something:
             if not getattr(_local, "one_of_several", False):
-                gate.shut(began)
+                gate.shut(getattr(_local, "asked_since", None) or began)
             raise Away("PostgreSQL did not answer in time")
     gate.open()

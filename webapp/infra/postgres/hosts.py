@@ -31,6 +31,10 @@ class Hosts:
         Raises:
             psycopg2.OperationalError: none did; it is the last one's.
         """
+        with deadlines.one_after_the_other():
+            return self._connect(arguments)
+
+    def _connect(self, arguments: Mapping[str, Any]) -> Any:
         order = hosts_of(arguments)
         if arguments.get("load_balance_hosts") == "random":
             random.shuffle(order)
