@@ -18,10 +18,12 @@ from uuid_utils.compat import uuid7
 from tasks.runtime import runtime
 from tasks.sweeps.count_ends import count_ends
 from tasks.sweeps.prune import run_batch_prune
+from webapp.api.batch_answers import BatchState
 from webapp.batches import control, control_store, members, store
 from webapp.batches.errors import BatchClosed
 from webapp.batches.model import Member, PartKey
 from webapp.batches.store import NewBatch
+from webapp.flow.reach import EVERYTHING
 from webapp.flow.tenant import DEFAULT
 from webapp.infra.postgres.engine import in_transaction
 from webapp.jobs import filters
@@ -375,3 +377,25 @@ def test_a_member_of_a_cancelled_batch_that_is_queued_again_is_not_cancelled_aga
         "cancelled",
         (2, 1, 0, 1, 0),
     )
+
+
+def test_who_may_not_see_content_sees_no_payload_of_what_tells_and_no_address(client):
+    batch = made(client, **EVENTS, callback_url="http://93.184.216.34/told")
+    row = client.application.extensions["batches"].get(UUID(batch["id"]), EVERYTHING)
+    whole, bare = (BatchState.of_one(row, with_content=seen) for seen in (True, False))
+    assert (whole["callback_url"], bare["callback_url"]) == ("http://93.184.216.34/told", None)
+    assert whole["on_failure"]["payload"] == EVENTS["on_failure"]["payload"]
+    assert (bare["on_failure"]["payload"], bare["on_failure"]["task"]) == (None, "noop")
+
+
+def test_a_portion_that_takes_too_long_leaves_the_rest_to_the_next_run(client, engine, monkeypatch):
+    monkeypatch.setattr(control, "AT_ONCE", 1)
+    monkeypatch.setattr(control, "PORTION", 1)
+    batch = made(client, jobs=4)["id"]
+    assert client.post(f"/batches/{batch}/cancel").status_code == 202
+    keeper = runtime().keeper
+    with monkeypatch.context() as patched:
+        patched.setattr(keeper, "_clock", numbers(step=1_000).__next__)
+        assert keeper.go_on_cancelling() == 1
+    assert keeper.go_on_cancelling() >= 1
+    assert shown(client, batch)["cancelled"] == 4

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from dataclasses import replace
 from unittest.mock import Mock
 from uuid import UUID
 
+import psycopg2
 import pytest
 from ending import complete, end_last
 from factories import ERROR
 from flowing import NOOP, claim, count, done, failed, get, job_of, stand, step, steps_of, submit
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from tasks.runtime import runtime
 from tasks.sweeps.count_ends import run_count
@@ -284,3 +287,99 @@ def test_a_group_that_is_no_workflow_is_asked_for_once(client, engine):
     advancer.after([batch])
     assert batch in advancer._others
     assert not advancer.advance(batch)
+
+
+UNDONE = {
+    "workflow": {
+        "name": "inner",
+        "fail_fast": True,
+        "steps": {"a": step(compensate={"payload": NOOP}), "b": step("a")},
+    }
+}
+
+
+def test_an_inner_workflow_that_was_undone_begins_anew(client, engine):
+    number = submit(client, {"inner": dict(UNDONE), "last": step("inner", inputs={"of": {"step": "inner"}})})
+    first = steps_of(client, number)["inner"]["child_id"]
+    done(client, engine, first, "a")
+    failed(client, engine, first, "b")
+    done(client, engine, first, "a:compensate")
+    go_on()
+    assert stand(client, number) == "failed inner:failed last:skipped"
+    assert client.post(f"/workflows/{number}/retry").status_code == 200
+    go_on()
+    again = steps_of(client, number)["inner"]["child_id"]
+    assert again != first
+    done(client, engine, again, "a")
+    done(client, engine, again, "b")
+    go_on()
+    assert stand(client, number) == "running inner:completed last:running"
+    payload = client.get(f"/jobs/{job_of(client, number, 'last')}").json["payload"]
+    assert payload["of"] == {"workflow_id": again}
+
+
+def test_a_map_that_was_cancelled_by_itself_begins_anew(client, engine):
+    number = submit(client, {"list": step(), **MAP})
+    done(client, engine, number, "list", result='{"ids": [1, 2]}')
+    child = steps_of(client, number)["each"]["child_id"]
+    assert client.post(f"/batches/{child}/cancel").status_code in {200, 202}
+    go_on()
+    assert stand(client, number) == "failed list:completed each:cancelled sum:skipped"
+    assert client.post(f"/workflows/{number}/retry").status_code == 200
+    go_on()
+    each = steps_of(client, number)["each"]
+    assert (each["status"], each["child_id"] != child) == ("running", True)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"steps": {"a": step()}, "callback_url": "http://169.254.169.254/"}, "callback_url"),
+        (
+            {"steps": {"a": step(), "b": step("a", inputs={"task": {"step": "a"}})}},
+            "steps.b.inputs.task",
+        ),
+        (
+            {
+                "steps": {
+                    "a": step(),
+                    "b": step("a", map={"step": "a", "as": "x"}, inputs={"x": {"step": "a"}}),
+                }
+            },
+            "steps.b.map.as",
+        ),
+        ({"steps": {"a": step(), "b": step("a", map={"step": "a", "as": "task"})}}, "steps.b.map.as"),
+    ],
+)
+def test_a_key_that_is_taken_and_a_callback_that_may_not_be_called_are_named(client, body, field):
+    refused = client.post("/workflows", json=body)
+    assert (refused.status_code, [one["field"] for one in refused.json["errors"]]) == (422, [field])
+
+
+def test_a_turn_that_takes_too_long_goes_on_in_the_next_one(client, engine, monkeypatch):
+    numbers = sorted(submit(client, {"a": step(), "b": step("a")}) for _ in range(3))
+    for number in numbers:
+        held = claim(engine, job_of(client, number, "a"))
+        with engine.begin() as connection:
+            complete(connection, held, None)
+    advancer = runtime().advancer
+    monkeypatch.setattr(advancer, "_clock", itertools.count().__next__)
+    assert [advancer.turn() for _ in range(4)] == [1, 1, 1, 0]
+    assert {stand(client, number) for number in numbers} == {"running a:completed b:running"}
+
+
+def test_a_workflow_that_another_session_has_locked_is_left_to_it(client, engine):
+    number = submit(client, {"a": step()}, deadline="2099-01-01T00:00:00Z")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE groups SET deadline = now() - interval '1 second'"))
+    with engine.begin() as connection:
+        connection.execute(text("SELECT FROM groups FOR UPDATE"))
+        assert runtime().advancer.turn() == 0
+        assert not runtime().advancer.advance(UUID(number))
+    assert runtime().advancer.turn() == 1
+
+
+def test_what_is_wrong_with_the_server_ends_a_turn():
+    away = OperationalError("", {}, psycopg2.OperationalError("away"))
+    with pytest.raises(OperationalError):
+        runtime().advancer._guarded(UUID(int=1), Mock(side_effect=away))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import pytest
 
 from webapp.workflows.errors import WorkflowRefused
 from webapp.workflows.graphs import placed
-from webapp.workflows.inputs import Given, Unfit, with_inputs
+from webapp.workflows.inputs import Given, Unfit, fitting, with_inputs
 from webapp.workflows.model import Source, StepSpec, StepStatus, When
 from webapp.workflows.pointers import LONGEST, NothingThere, part_of, parts_of
 
@@ -151,3 +153,16 @@ def test_a_payload_that_would_be_nested_too_deep():
         deep = [deep]
     with pytest.raises(Unfit, match="deeper than 64"):
         with_inputs({}, {"x": Source("a")}, {"a": Given(DONE, [deep])}, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("x" * 30, "would be larger than it may be"),
+        (reduce(lambda inner, _: [inner], range(64), 0), "nested deeper than 63 levels"),
+    ],
+)
+def test_a_value_of_a_list_that_does_not_fit_is_named(value, words):
+    assert fitting({"item": 1}, 1, 20) == {"item": 1}
+    with pytest.raises(Unfit, match=words):
+        fitting({"item": value}, value, 20)
