@@ -39,7 +39,8 @@ def dispatch_due() -> None:
 def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
     """Moves workflows on, fires schedules that are due, and fills every broker queue from what is due; returns how many messages were sent.
 
-    Where there are no schedules, one look of a run says so. Of workflows each look asks two indexes, which are empty where there are none.
+    Where there are no schedules, one look of a run says so. Workflows are looked at four times a second: two indexes, which are empty where
+    there are none.
 
     Args:
         window: seconds to go on looking for what becomes due; 0 looks once.
@@ -48,11 +49,14 @@ def run_dispatch(parts: Runtime, window: float = 0.0) -> int:
     queues = registry.queues()
     total = 0
     next_time: float | None = 0.0
+    workflows_at = 0.0
     with Each("queue") as each:
         each.do("refill", parts.dispatcher.refill)
         each.do("handlers", parts.telling.turn)
         while True:
-            each.do("workflows", parts.advancer.turn)
+            if (now := time.monotonic()) >= workflows_at:
+                each.do("workflows", parts.advancer.turn)
+                workflows_at = now + LONGEST_PAUSE
             if next_time is not None:
                 next_time = each.do("schedules", parts.firer.turn)
             each.do("bring back", partial(parts.dispatcher.bring_back, queues))
